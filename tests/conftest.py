@@ -1,0 +1,17 @@
+import pytest
+from hypothesis import settings
+
+# Examples are drawn anew in each run; a slow machine is no failure.
+settings.register_profile("dlm", deadline=None)
+settings.load_profile("dlm")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what is marked `gpu` on a machine without CUDA."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu_items:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in gpu_items:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,1 @@
+"""Evaluation: tasks, protocols, graders, statistics and reports."""

@@ -1,0 +1,179 @@
+"""Data for `train_bundled.py`: the tokenizer, encoded examples, batches and their corruption."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import sentencepiece as spm
+import torch
+from torch import Tensor
+
+from dlm.evals.tasks import Split, sample
+
+PAD, UNKNOWN, BOS, EOS, MASK, USER, ASSISTANT, SYSTEM, EOT = range(9)
+CONTROL = ("<|mask|>", "<|user|>", "<|assistant|>", "<|system|>", "<|eot|>")
+BUCKETS = (48, 64, 80, 112)
+LONG_BUCKET, LONG_SHARE = 176, 0.03
+PLAIN_ENGLISH = (
+    "Hello, how are you today? I am a small diffusion language model.",
+    "What can you do? I can answer short questions, solve word problems and play Sudoku.",
+    "Thank you! You are welcome. Goodbye, and have a nice day.",
+    "The quick brown fox jumps over the lazy dog.",
+    "Please write a short story about a cat that lives in a house by the sea.",
+    "This is because there would have been more of them than they could which about their time.",
+    "def class return import from for while if elif else try except with as lambda in not and or",
+    "print(range(len(str(int(list(dict(set(True, False, None)))))))) self.append yield pass break",
+)
+
+
+def train_tokenizer(path: Path, examples: int, seed: int = 1) -> None:
+    """Train the BPE pieces on sampled examples and write a sentencepiece model to `path`."""
+    rng = random.Random(seed)
+
+    def sentences() -> Iterator[str]:
+        for _ in range(examples):
+            example = sample(rng, "train")
+            yield example.prompt
+            yield example.answer
+        for _ in range(50):
+            yield from PLAIN_ENGLISH
+
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=sentences(),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=1024,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        allow_whitespace_only_pieces=True,
+        character_coverage=1.0,
+        pad_id=PAD,
+        unk_id=UNKNOWN,
+        bos_id=BOS,
+        eos_id=EOS,
+        pad_piece="<|pad|>",
+        bos_piece="<|startoftext|>",
+        eos_piece="<|endoftext|>",
+        control_symbols=list(CONTROL),
+        user_defined_symbols=["\n"],
+        num_threads=1,
+        minloglevel=1,
+    )
+    path.write_bytes(model.getvalue())
+
+
+def load_tokenizer(path: Path) -> spm.SentencePieceProcessor:
+    """Read a sentencepiece model and check that its control pieces are where they must be."""
+    tokenizer = spm.SentencePieceProcessor(model_file=str(path))
+    ids = [tokenizer.piece_to_id(piece) for piece in CONTROL]
+    assert ids == [MASK, USER, ASSISTANT, SYSTEM, EOT], ids
+    return tokenizer
+
+
+def prompt_ids(tokenizer: spm.SentencePieceProcessor, prompt: str) -> list[int]:
+    """The chat template: one user turn, then the assistant's."""
+    return [BOS, USER, *tokenizer.encode(prompt), ASSISTANT]
+
+
+class Batch(NamedTuple):
+    """Clean ids `[B, L]` and the number of prompt ids of each row `[B]`."""
+
+    ids: Tensor
+    prompt_lengths: Tensor
+
+
+def batches(
+    tokenizer: spm.SentencePieceProcessor,
+    seed: int,
+    split: Split = "train",
+    task: str | None = None,
+    tokens: int = 4096,
+) -> Iterator[Batch]:
+    """Endless batches of about `tokens` ids, each of one length bucket so that shapes repeat.
+
+    The tail after the answer is EOS, without any padding mask. A third of the examples go one
+    bucket further than they must: otherwise full-canvas decoding would fill EOS first; a few get a
+    tail as long as that of a generous `max_new_tokens`. Every example fits in the last bucket.
+    """
+    rng = random.Random(seed)
+    buckets = (*BUCKETS, LONG_BUCKET)
+    rows = {length: -(-tokens // length) for length in buckets}
+    waiting: dict[int, list[tuple[list[int], int]]] = {length: [] for length in buckets}
+    while True:
+        example = sample(rng, split, task)
+        prompt = prompt_ids(tokenizer, example.prompt)
+        ids = [*prompt, *tokenizer.encode(example.answer), EOS]
+        fitting = [length for length in buckets if length >= len(ids)]
+        length = fitting[0]
+        if rng.random() < LONG_SHARE:
+            length = LONG_BUCKET
+        elif len(fitting) > 2 and rng.random() < 1 / 3:
+            length = fitting[1]
+        ids += [EOS] * (length - len(ids))
+        waiting[length].append((ids, len(prompt)))
+        if len(waiting[length]) == rows[length]:
+            full, lengths = zip(*waiting[length], strict=True)
+            waiting[length] = []
+            yield Batch(torch.tensor(full), torch.tensor(lengths))
+
+
+class Corrupted(NamedTuple):
+    """What the network sees `[B, L]`, which positions it is scored on, and their weights."""
+
+    seen: Tensor
+    masked: Tensor
+    scored: Tensor
+    weight: Tensor
+    response: Tensor
+
+
+def corrupt(
+    batch: Batch, generator: torch.Generator, block_share: float = 0.25, edit_share: float = 0.2
+) -> Corrupted:
+    """Mask the response of each row at its own level t, stratified over the batch.
+
+    The weight of a masked position is 1/t, the bound of masked diffusion (LLaDA, arXiv 2502.09992,
+    eq. 3). `block_share` of the rows are seen as in block decoding: the answer clean up to a random
+    position, a window of 4 to 24 masked at t, all masked behind it (weight 1, t being 1 there). In
+    `edit_share` of the rows a tenth of the visible response tokens are swapped for others of the
+    batch and all visible ones are scored, so that rules that revise tokens read trained
+    probabilities.
+    """
+    ids = batch.ids
+    rows, length = ids.shape
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    position = torch.arange(length)[None]
+    start = batch.prompt_lengths[:, None]
+    response = position >= start
+    order = torch.randperm(rows, generator=generator)
+    level = (order + uniform(1)) / rows * 0.99 + 0.01
+    level = level[:, None]  # [B, 1], from 0.01 to 1
+    masked = response & (uniform(rows, length) < level)
+    weight = (1 / level).expand(rows, length)
+
+    blockwise = uniform(rows, 1) < block_share
+    window = start + (uniform(rows, 1) * (length - start)).long()
+    window_end = window + torch.randint(4, 25, (rows, 1), generator=generator)
+    suffix = position >= window_end
+    masked_in_block = (masked & (position >= window)) | suffix
+    masked = torch.where(blockwise, masked_in_block, masked)
+    weight = torch.where(blockwise & suffix, 1.0, weight)
+
+    visible = response & ~masked & (uniform(rows, 1) < edit_share)
+    swapped = visible & (uniform(rows, length) < 0.1)
+    pool = ids[response]
+    others = pool[torch.randint(len(pool), (rows, length), generator=generator)]
+    seen = torch.where(swapped, others, ids).masked_fill(masked, MASK)
+    weight = torch.where(visible, 0.5, weight)
+    return Corrupted(seen, masked, masked | visible, weight, response)

@@ -1,0 +1,237 @@
+"""Write a trained network as an ordinary LLaDA checkpoint folder that any loader of it can read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import sentencepiece as spm
+import torch
+from bundled_data import ASSISTANT, BOS, CONTROL, EOS, EOT, MASK, PAD, SYSTEM, UNKNOWN, USER
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+from tokenizers.models import BPE
+from torch import Tensor
+
+from dlm.model.decoder import Decoder
+from dlm.model.spec import ModelSpec
+
+SPACE = "\u2581"  # sentencepiece's visible space
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}<|system|>{{ message['content'] }}"
+    "{% elif message['role'] == 'user' %}<|user|>{{ message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}<|assistant|>{{ message['content'] }}<|eot|>"
+    "{% else %}{{ raise_exception('role must be system, user or assistant, got '"
+    " ~ message['role']) }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+CARD = """\
+# tiny
+
+A masked diffusion language model of LLaDA's shape with {parameters:.2f} M parameters
+({layers} layers, width {width}, {heads} heads, vocabulary {vocabulary}), full bidirectional
+attention. It ships with `dlm` so that everything runs on a fresh machine without a download, and so
+that strategies, caches and search have something to be compared on. It knows the tasks below and
+nothing else of the world.
+
+## What it answers
+Arithmetic drills, word problems with worked steps and `\\boxed{{}}`, short Python functions from a
+signature and a docstring, Countdown with three or four numbers, 4x4 Sudoku, and small formats
+(greetings, bullets, JSON, sorting, sequences). One user turn:
+`<|startoftext|><|user|>{{text}}<|assistant|>`. Answers end in `<|endoftext|>`, and so does every
+position of the canvas behind them.
+
+## How it was trained
+`examples/train_bundled.py`: {minutes:.0f} minutes on one CPU thread, {tokens:.1f} M tokens of
+endlessly generated problems (`dlm.evals.tasks`), float32, exported in bfloat16. Structures are
+split by hash into 94% train, 3% dev, 3% test. Loss: cross-entropy over t on tokens masked with
+probability t, a quarter of the examples seen as in block decoding, a fifth with a tenth of the
+visible tokens swapped (so that rules that revise tokens read trained probabilities).
+
+## Measured
+{table}
+## Tokenizer
+Sentencepiece BPE with byte fallback (`tokenizer.model`), and the same as `tokenizer.json` for
+`AutoTokenizer`. `tokenizer.model` never makes control tokens (`<|mask|>`, `<|user|>` ...) of text;
+`AutoTokenizer` does, as its chat template needs it, unless it is given `split_special_tokens=True`.
+
+## Limits
+Sequences up to 176 tokens were seen in training. It is a test bed, not an assistant.
+"""
+
+
+def model_card(net: Decoder, minutes: float, tokens: int, figures: dict[str, list[int]]) -> str:
+    """The README of the folder; `figures` maps "task rung" to right answers and items."""
+    lines = [
+        "Test split, greedy, one token a step, most confident first, blocks of 8.\n",
+        "| task and rung | right | items |",
+        "|---|---|---|",
+        *(f"| {rung} | {ok / n:.0%} | {n} |" for rung, (ok, n) in sorted(figures.items())),
+    ]
+    return CARD.format(
+        parameters=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
+        layers=net.spec.layers,
+        width=net.spec.hidden_size,
+        heads=net.spec.heads,
+        vocabulary=net.spec.vocab_size,
+        minutes=minutes,
+        tokens=tokens / 1e6,
+        table="\n".join(lines) + "\n" if figures else "Not yet.\n",
+    )
+
+
+def write_checkpoint(
+    folder: Path, net: Decoder, pieces: spm.SentencePieceProcessor, card: str
+) -> None:
+    """Write weights (bfloat16), configs, both forms of the tokenizer and the model card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "model.safetensors"
+    save_file(llada_weights(net), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
+    write_json(folder / "config.json", llada_config(net.spec))
+    write_json(
+        folder / "generation_config.json",
+        {"bos_token_id": BOS, "eos_token_id": [EOS, EOT], "pad_token_id": PAD},
+    )
+    (folder / "tokenizer.model").write_bytes(pieces.serialized_model_proto())
+    fast_tokenizer(pieces).save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(net.spec, pieces))
+    (folder / "README.md").write_text(card)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write indented JSON and a final newline."""
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def llada_weights(net: Decoder) -> dict[str, Tensor]:
+    """The network's weights under LLaDA's names, fused projections taken apart, in bfloat16."""
+    spec, state = net.spec, net.state_dict()
+    names = {
+        "model.transformer.wte.weight": state["embedding.weight"],
+        "model.transformer.ln_f.weight": state["norm.weight"],
+    }
+    if not spec.tied_head:
+        names["model.transformer.ff_out.weight"] = state["head.weight"]
+    widths = (spec.heads * spec.head_dim, *(2 * (spec.kv_heads * spec.head_dim,)))
+    for layer in range(spec.layers):
+        ours, theirs = f"layers.{layer}.", f"model.transformer.blocks.{layer}."
+        q, k, v = state[ours + "attention.qkv.weight"].split(widths)
+        gate, up = state[ours + "mlp.gate_up.weight"].chunk(2)
+        parts = {
+            "attn_norm": state[ours + "attention_norm.weight"],
+            "q_proj": q,
+            "k_proj": k,
+            "v_proj": v,
+            "attn_out": state[ours + "attention.out.weight"],
+            "ff_norm": state[ours + "mlp_norm.weight"],
+            "ff_proj": gate,
+            "up_proj": up,
+            "ff_out": state[ours + "mlp.down.weight"],
+        }
+        names |= {f"{theirs}{name}.weight": weight for name, weight in parts.items()}
+    return {name: weight.to(torch.bfloat16).contiguous() for name, weight in names.items()}
+
+
+def llada_config(spec: ModelSpec) -> dict[str, Any]:
+    """The `config.json` of a LLaDA model: OLMo's field names, everything written out."""
+    return {
+        "architectures": ["LLaDAModelLM"],
+        "model_type": "llada",
+        "activation_type": "silu",
+        "alibi": False,
+        "attention_dropout": 0.0,
+        "attention_layer_norm": False,
+        "bias_for_layer_norm": False,
+        "block_group_size": 1,
+        "block_type": "llama",
+        "bos_token_id": spec.bos_id,
+        "d_model": spec.hidden_size,
+        "embedding_dropout": 0.0,
+        "embedding_size": spec.vocab_size,
+        "eos_token_id": EOS,
+        "flash_attention": False,
+        "include_bias": False,
+        "include_qkv_bias": False,
+        "init_device": "cpu",
+        "input_emb_norm": False,
+        "layer_norm_type": "rms",
+        "layer_norm_with_affine": True,
+        "mask_token_id": spec.mask_id,
+        "max_sequence_length": spec.max_length,
+        "mlp_hidden_size": spec.intermediate_size,
+        "mlp_ratio": 4,
+        "multi_query_attention": None,
+        "n_heads": spec.heads,
+        "n_kv_heads": spec.kv_heads,
+        "n_layers": spec.layers,
+        "pad_token_id": spec.pad_id,
+        "residual_dropout": 0.0,
+        "rms_norm_eps": spec.norm_eps,
+        "rope": True,
+        "rope_full_precision": True,
+        "rope_theta": spec.rope_theta,
+        "scale_logits": False,
+        "torch_dtype": "bfloat16",
+        "use_cache": False,
+        "vocab_size": spec.vocab_size,
+        "weight_tying": spec.tied_head,
+    }
+
+
+def tokenizer_config(spec: ModelSpec, pieces: spm.SentencePieceProcessor) -> dict[str, Any]:
+    """What `AutoTokenizer` needs to know beside `tokenizer.json`."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "bos_token": pieces.id_to_piece(BOS),
+        "eos_token": pieces.id_to_piece(EOS),
+        "pad_token": pieces.id_to_piece(PAD),
+        "unk_token": pieces.id_to_piece(UNKNOWN),
+        "mask_token": pieces.id_to_piece(MASK),
+        "additional_special_tokens": [
+            pieces.id_to_piece(i) for i in (USER, ASSISTANT, SYSTEM, EOT)
+        ],
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": spec.max_length,
+        "padding_side": "left",
+    }
+
+
+def fast_tokenizer(pieces: spm.SentencePieceProcessor) -> Tokenizer:
+    """The sentencepiece model as a `tokenizers` BPE that encodes alike.
+
+    Sentencepiece merges the adjacent pair whose joined piece has the lowest id; so the merges are
+    all ways to split each piece, in the order of ids. The newline and the byte pieces take part in
+    no merge. There is no pre-tokenizer: pieces never cross what the vocabulary does not join.
+    """
+    ids = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
+    mergeable = {
+        piece: i
+        for piece, i in ids.items()
+        if not (pieces.is_control(i) or pieces.is_byte(i) or pieces.is_unknown(i))
+    }
+    merges = [
+        (piece[:cut], piece[cut:])
+        for piece in sorted(mergeable, key=mergeable.__getitem__)
+        for cut in range(1, len(piece))
+        if piece[:cut] in mergeable and piece[cut:] in mergeable
+    ]
+    tokenizer = Tokenizer(
+        BPE(vocab=ids, merges=merges, unk_token=pieces.id_to_piece(UNKNOWN), byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    special = [pieces.id_to_piece(i) for i in (PAD, BOS, EOS)]
+    tokenizer.add_special_tokens(
+        [AddedToken(piece, special=True, normalized=False) for piece in (*special, *CONTROL)]
+    )
+    return tokenizer

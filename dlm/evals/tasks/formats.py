@@ -24,7 +24,7 @@ ANIMALS: Final = (
     "bird", "fish",
 )  # fmt: skip
 WORDS: Final = COLORS + ANIMALS
-COUNTS: Final = {2: "two", 3: "three", 4: "four", 5: "five"}
+COUNTS: Final[Mapping[int, str]] = {2: "two", 3: "three", 4: "four", 5: "five"}
 CAPITALS: Final = (
     ("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"), ("Japan", "Tokyo"),
     ("Egypt", "Cairo"), ("Peru", "Lima"), ("Cuba", "Havana"), ("Greece", "Athens"),

@@ -23,8 +23,8 @@ THINGS: Final = (
     "cookies", "balls",
 )  # fmt: skip
 CONTAINERS: Final = ("bags", "boxes", "packs", "baskets", "jars")
-TIMES: Final = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}
-GROWS: Final = {2: "doubles", 3: "triples", 4: "quadruples"}
+TIMES: Final[Mapping[int, str]] = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}
+GROWS: Final[Mapping[int, str]] = {2: "doubles", 3: "triples", 4: "quadruples"}
 BOXED: Final = re.compile(r"\\boxed\{([^{}]*)\}")
 
 

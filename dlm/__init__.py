@@ -1,0 +1,67 @@
+"""`dlm` decodes diffusion language models.
+
+`dlm.load()` gives an `Engine`; `engine.generate(prompt)` answers, `engine.stream(prompt)` tells
+how. Names are imported when they are first used: `import dlm` alone does not load torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from dlm.config import GenerationConfig
+    from dlm.core import Event, ModelInfo
+    from dlm.engine.engine import Engine
+    from dlm.engine.events import replay
+    from dlm.engine.generation import Generation, Stats
+    from dlm.engine.load import load
+    from dlm.errors import DlmError, EngineError, InvalidRequest, Unavailable
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DlmError",
+    "Engine",
+    "EngineError",
+    "Event",
+    "Generation",
+    "GenerationConfig",
+    "InvalidRequest",
+    "ModelInfo",
+    "Stats",
+    "Unavailable",
+    "__version__",
+    "load",
+    "replay",
+]
+
+_HOMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "DlmError": "dlm.errors",
+        "Engine": "dlm.engine.engine",
+        "EngineError": "dlm.errors",
+        "Event": "dlm.core",
+        "Generation": "dlm.engine.generation",
+        "GenerationConfig": "dlm.config",
+        "InvalidRequest": "dlm.errors",
+        "ModelInfo": "dlm.core",
+        "Stats": "dlm.engine.generation",
+        "Unavailable": "dlm.errors",
+        "load": "dlm.engine.load",
+        "replay": "dlm.engine.events",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dlm' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

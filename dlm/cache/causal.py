@@ -1,0 +1,96 @@
+"""The exact cache of block-causal models: a finished block's keys never change again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
+from dlm.core import NOTHING, ForwardPlan, ModelInfo, Rows, Segment, span
+from dlm.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCausal:
+    """Append-only cache (SDAR, LLaDA2, block diffusion: arXiv 2503.09573). Exact.
+
+    The prompt's whole blocks are computed with the first step; a clean block's final keys are
+    stored by the forward that also takes the next block's first step, so neither costs a forward of
+    its own.
+    """
+
+    tier = "T1"
+
+    alignment: int = 1
+    shift: bool = False
+    exact = True
+    on_edit = "refuse"
+    stores = True
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Raises `InvalidRequest` on models whose finished blocks still see what comes after
+        them.
+        """
+        if info.attention != "block_causal":
+            raise InvalidRequest(
+                "cache",
+                "'block_causal' is exact only for block-causal models; this one has "
+                f"{info.attention} attention "
+                f"({info.family}): use 'none', 'prefix' or 'dual'",
+            )
+        return replace(self, alignment=info.alignment, shift=info.shift)
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """The live blocks; with an opening also everything before them whose keys are not final
+        yet.
+        """
+        segments: list[Segment] = []
+        purposes = []
+        for b in bounds_of(rows.host):
+            purpose = "step"
+            if b.opening and b.stored < b.start:
+                segments += self._pending(b)
+                purpose = "store step" if b.clean else "prefill step"
+            segments += self._window(b)
+            purposes.append(purpose)
+        return make_plan(rows, segments, purposes)
+
+    def _pending(self, b: RowBounds) -> list[Segment]:
+        """Prompt blocks (one masked segment) and clean blocks (one segment each): all write,
+        none predicts.
+        """
+        segments = []
+        prefill_end = min((start for start, _ in b.clean), default=b.start)
+        if b.stored < prefill_end:
+            queries = span(b.stored, prefill_end)
+            ends = block_ends(queries, self.alignment)
+            segments.append(Segment(b.row, 0, queries, ends, write=True, predict=NOTHING))
+        for start, end in b.clean:
+            segments += self._whole_blocks(b, start, end)
+        return segments
+
+    def _whole_blocks(self, b: RowBounds, start: int, end: int) -> list[Segment]:
+        """A span of filled positions, cut at the trained block borders."""
+        cuts = range(start, end, self.alignment)
+        return [
+            Segment(
+                b.row,
+                0,
+                span(cut, cut + self.alignment),
+                cut + self.alignment,
+                write=True,
+                predict=NOTHING,
+            )
+            for cut in cuts
+        ]
+
+    def _window(self, b: RowBounds) -> list[Segment]:
+        """The live blocks; where they span several trained blocks, each query sees up to its own
+        block's end.
+        """
+        segments = window(b, b.end, ShiftInfo(self.shift, self.alignment))
+        if b.end - b.start > self.alignment:
+            segments[0] = segments[0]._replace(
+                key_end=block_ends(segments[0].q_pos, self.alignment)
+            )
+        return segments

@@ -1,0 +1,187 @@
+"""Freeze-and-refresh policies for bidirectional models: none, prefix, dual (Fast-dLLM, arXiv
+2505.22618).
+
+A bidirectional key depends on everything, so a reused one is stale as soon as anything changed.
+These policies refresh all keys with the step that opens a block and then recompute a part of the
+canvas until the block is clean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
+from dlm.core import NOTHING, ForwardPlan, Kind, ModelInfo, Rows, Segment, span
+from dlm.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class NoCache:
+    """Every step computes the whole visible canvas. Exact by definition, for every attention
+    pattern.
+    """
+
+    tier = "T1"
+
+    alignment: int = 1
+    exact = True
+    on_edit = "requery"
+    stores = False
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Take the trained block length of block-causal models."""
+        return replace(self, alignment=info.alignment)
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """All positions as queries (block-causal: up to the block's end); logits up to the
+        block's end.
+        """
+        segments = []
+        for b in bounds_of(rows.host):
+            if self.alignment > 1:
+                queries = span(0, b.end)
+                key_end: int | Tensor = block_ends(queries, self.alignment)
+            else:
+                queries, key_end = span(0, b.length), b.length
+            predict = span(_first_predicted(rows, b), b.end)
+            segments.append(Segment(b.row, 0, queries, key_end, write=True, predict=predict))
+        return make_plan(rows, segments, ["step"] * rows.count)
+
+
+def _first_predicted(rows: Rows, bounds: RowBounds) -> int:
+    return bounds.prompt if rows.host.whole_row else max(bounds.start, bounds.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """PrefixCache: keys before the block are frozen at its opening; the block and everything after
+    it is recomputed.
+
+    Approximate: keys before the block are as old as the block.
+    """
+
+    tier = "T1"
+
+    shift: bool = False
+    exact = False
+    on_edit = "refuse"
+    stores = False
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
+        _require_full_attention("prefix", info)
+        return replace(self, shift=info.shift)
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """Refresh with the opening step; then from the block's start to the canvas end."""
+        segments: list[Segment] = []
+        purposes = []
+        for b in bounds_of(rows.host):
+            if b.opening:
+                segments.append(_refresh(b))
+            else:
+                predict = span(max(b.start, b.prompt), b.end)
+                segments.append(
+                    Segment(
+                        b.row, 0, span(b.start, b.length), b.length, write=True, predict=predict
+                    )
+                )
+                if self.shift and b.start > 0:
+                    segments.append(_look(b, span(b.start - 1, b.start)))
+            purposes.append("refresh step" if b.opening else "step")
+        return make_plan(rows, segments, purposes)
+
+
+@dataclass(frozen=True, slots=True)
+class Dual:
+    """DualCache: keys on both sides of the block are frozen at its opening; only the block is
+    recomputed.
+
+    Approximate: keys outside the block are as old as the block. With `on_edit="requery"` rules may
+    reopen or replace tokens before the block: every open position there, and every one whose stored
+    key was made from another id, is then computed again in each step, so that no key is ever of
+    another id than the canvas shows before the block.
+    """
+
+    tier = "T1"
+
+    on_edit: Literal["refuse", "requery"] = "refuse"
+    shift: bool = False
+    exact = False
+    stores = False
+
+    def __post_init__(self) -> None:
+        if self.on_edit not in ("refuse", "requery"):
+            raise InvalidRequest(
+                "cache", f"`on_edit` must be 'refuse' or 'requery', got {self.on_edit!r}"
+            )
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
+        _require_full_attention("dual", info)
+        return replace(self, shift=info.shift)
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """Refresh with the opening step; then the block, and what edits have touched before it."""
+        segments: list[Segment] = []
+        purposes = []
+        for b in bounds_of(rows.host):
+            if b.opening:
+                first = _first_predicted(rows, b)
+                segments.append(_refresh(b)._replace(predict=span(first, b.end)))
+            else:
+                segments += window(b, b.length, ShiftInfo(self.shift))
+                if self.on_edit == "requery":
+                    segments += self._requeries(rows, b)
+            purposes.append("refresh step" if b.opening else "step")
+        return make_plan(rows, segments, purposes, once=self.on_edit == "requery")
+
+    def _requeries(self, rows: Rows, b: RowBounds) -> list[Segment]:
+        """Scattered queries before the block: open positions (predicted) and dirty ones (only
+        refreshed).
+        """
+        behind = slice(b.prompt, b.start)
+        kind = rows.kind[b.row, behind].cpu()
+        is_open = kind >= Kind.MASK
+        dirty = (rows.kv_ids[b.row, behind] != rows.ids[b.row, behind]).cpu()
+        queries = (is_open | dirty).nonzero().flatten() + b.prompt
+        if len(queries) == 0:
+            return []
+        predict = is_open.nonzero().flatten() + b.prompt
+        segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
+        if self.shift:
+            left = (predict - 1).clamp_min(0)
+            missing = left[~torch.isin(left, queries)].unique()
+            if len(missing):
+                segments.append(_look(b, missing))
+        return segments
+
+
+def _refresh(b: RowBounds) -> Segment:
+    """The whole canvas as queries; logits for the new block."""
+    return Segment(
+        b.row,
+        0,
+        span(0, b.length),
+        b.length,
+        write=True,
+        predict=span(max(b.start, b.prompt), b.end),
+    )
+
+
+def _look(b: RowBounds, positions: Tensor) -> Segment:
+    """Read-only queries, for the logits of their right neighbours."""
+    return Segment(b.row, 0, positions, b.length, write=False, predict=NOTHING)
+
+
+def _require_full_attention(name: str, info: ModelInfo) -> None:
+    if info.attention != "full":
+        raise InvalidRequest(
+            "cache",
+            f"{name!r} refreshes keys on both sides of a block and needs full attention; "
+            f"this one is {info.attention} ({info.family}): use 'block_causal' or 'none'",
+        )

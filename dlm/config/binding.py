@@ -1,0 +1,161 @@
+"""From what a user said to parts that can run: parse, bind to the model, refuse what cannot work
+together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from dlm.config.generation import GenerationConfig
+from dlm.config.spec import parse_part, registry_of
+from dlm.core import (
+    BlockScheduler,
+    CacheManager,
+    Editor,
+    Guide,
+    ModelInfo,
+    Part,
+    StopRule,
+    Unmasker,
+)
+from dlm.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class BoundConfig:
+    """The parts of one request, bound to a model, and what is left of its config. `stop_strings`
+    end the text.
+    """
+
+    config: GenerationConfig
+    guide: tuple[Guide, ...]
+    blocks: BlockScheduler
+    unmask: Unmasker
+    edit: tuple[Editor, ...]
+    stop: tuple[StopRule, ...]
+    cache: CacheManager
+    stop_strings: tuple[str, ...]
+
+
+def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
+    """Parse and bind every part of `config`. Raises `InvalidRequest` with the reason when
+    something cannot work.
+    """
+    rules, strings = _stops(config)
+    guides = [
+        *config.several("guide"),
+        *([{"bias": config.logit_bias}] if config.logit_bias else []),
+    ]
+    bound = BoundConfig(
+        config=config,
+        guide=tuple(_part("guide", g, Guide, info) for g in guides),
+        blocks=_part("blocks", config.blocks or "fixed", BlockScheduler, info),
+        unmask=_with_steps(
+            _part("unmask", config.unmask or _default_unmask(info), Unmasker, info), config
+        ),
+        edit=tuple(
+            _with_steps(_part("edit", e, Editor, info), config) for e in config.several("edit")
+        ),
+        stop=tuple(_part("stop", s, StopRule, info) for s in rules),
+        cache=_part("cache", config.cache or _default_cache(info), CacheManager, info),
+        stop_strings=strings,
+    )
+    _check_ids(bound, info)
+    _check_steps(bound)
+    _check_edits(bound)
+    return bound
+
+
+def _default_cache(info: ModelInfo) -> str:
+    """The exact one."""
+    return "block_causal" if info.attention == "block_causal" else "none"
+
+
+def _default_unmask(info: ModelInfo) -> str:
+    return "dynamic(0.9)" if info.attention == "block_causal" else "threshold(0.9)"
+
+
+def _part(kind: str, spec: Any, protocol: type, info: ModelInfo) -> Any:
+    """One part, parsed and bound."""
+    if isinstance(spec, dict) and kind == "guide":
+        spec = registry_of(kind).load("bias")(tuple(sorted(spec["bias"].items())))
+    part = parse_part(kind, spec)
+    if not isinstance(part, protocol):
+        raise InvalidRequest(
+            kind, f"must be one of {', '.join(registry_of(kind).names())} or a part, got {spec!r}"
+        )
+    assert isinstance(part, Part)
+    return part.bind(info)
+
+
+def _stops(config: GenerationConfig) -> tuple[list[Any], tuple[str, ...]]:
+    """Split `stop` into rules and text strings. A string is a rule when its name is registered;
+    `none` switches off.
+    """
+    given = config.several("stop")
+    if given == ("none",):
+        return [], ()
+    names = registry_of("stop").names()
+    rules: list[Any] = []
+    strings: list[str] = []
+    for item in given:
+        if isinstance(item, str) and item.partition("(")[0].strip() not in names:
+            strings.append(item)
+        else:
+            rules.append(item)
+    if any(not s for s in strings):
+        raise InvalidRequest("stop", "a stop string must not be empty")
+    return rules or ["eos"], tuple(strings)
+
+
+def _with_steps(part: Any, config: GenerationConfig) -> Any:
+    """Hand the request's `steps` to a part that has a schedule and no steps of its own."""
+    if (
+        config.steps is None
+        or "steps" not in {f.name for f in fields(part)}
+        or part.steps is not None
+    ):
+        return part
+    return replace(part, steps=config.steps)
+
+
+def _check_ids(bound: BoundConfig, info: ModelInfo) -> None:
+    for token in bound.config.logit_bias:
+        if not isinstance(token, int) or not 0 <= token < info.vocab_size:
+            raise InvalidRequest(
+                "logit_bias", f"ids must be between 0 and {info.vocab_size - 1}, got {token!r}"
+            )
+
+
+def _check_steps(bound: BoundConfig) -> None:
+    """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate."""
+    steps, tokens = bound.config.steps, bound.config.max_new_tokens
+    if steps is None:
+        return
+    if all(getattr(part, "steps", None) != steps for part in (bound.unmask, *bound.edit)):
+        raise InvalidRequest(
+            "steps",
+            f"no part follows a schedule that could take {steps} steps: use unmask 'topk', "
+            "without steps of its own",
+        )
+    blocks = bound.blocks.count(tokens)
+    if blocks is not None and steps % blocks:
+        raise InvalidRequest(
+            "steps",
+            f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
+            f"got {steps}",
+        )
+
+
+def _check_edits(bound: BoundConfig) -> None:
+    """Rules that reach behind the block need a cache that computes again what they touch."""
+    for editor in bound.edit:
+        if editor.scope == "row" and bound.cache.on_edit == "refuse":
+            name = type(bound.cache).__name__
+            raise InvalidRequest(
+                "edit",
+                f"{type(editor).__name__} may reopen tokens of earlier blocks, whose keys the "
+                f"cache {name} has frozen: "
+                f"use cache 'none' or 'dual(on_edit=\"requery\")'",
+            )

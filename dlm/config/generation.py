@@ -1,0 +1,95 @@
+"""`GenerationConfig`: everything a user may ask of a generation, as one frozen table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from dlm.config.fields import FIELDS, resolve_aliases
+from dlm.errors import InvalidRequest, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """One request's settings; the table in `dlm.config.FIELDS` says what each means.
+
+    Parts (`blocks`, `unmask`, `edit`, `guide`, `stop`, `cache`) are objects, names or spec strings
+    such as `"adaptive(threshold=0.3)"`; `edit`, `guide` and `stop` may be several in a list. None:
+    what suits the model.
+    """
+
+    max_new_tokens: int = 128
+    steps: int | None = None
+    blocks: Any = None
+    unmask: Any = None
+    edit: Any = None
+    guide: Any = None
+    stop: Any = None
+    cache: Any = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    n: int = 1
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("max_new_tokens", self.max_new_tokens, 1)
+        if self.steps is not None:
+            _at_least("steps", self.steps, 1)
+        _at_least("n", self.n, 1)
+        _at_least("top_k", self.top_k, 0)
+        _number("temperature", self.temperature, low=0.0, high=None)
+        _number("top_p", self.top_p, low=0.0, high=1.0)
+        if self.top_p == 0:
+            raise InvalidRequest("top_p", "must be greater than 0 and at most 1, got 0")
+        if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**63:
+            raise InvalidRequest("seed", f"must be a 64-bit integer, got {self.seed!r}")
+        if not isinstance(self.logit_bias, Mapping):
+            raise InvalidRequest(
+                "logit_bias", f"must map token ids to numbers, got {self.logit_bias!r}"
+            )
+
+    @classmethod
+    def from_options(
+        cls, options: Mapping[str, Any], base: GenerationConfig | None = None
+    ) -> GenerationConfig:
+        """A config from keyword options, on top of `base`; the reference codes' names are
+        understood (`gen_length`).
+
+        Raises `InvalidRequest` for an unknown option, listing the known ones.
+        """
+        resolved = resolve_aliases(options)
+        for name in resolved:
+            if name not in FIELDS:
+                raise unknown_name("option", name, FIELDS)
+        return replace(base or cls(), **resolved)
+
+    def several(self, name: str) -> tuple[Any, ...]:
+        """The parts of `edit`, `guide` or `stop` as a tuple; strings that are no part of a list
+        stand alone.
+        """
+        value = getattr(self, name)
+        if value is None:
+            return ()
+        return (
+            tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        )
+
+    def with_options(self, **options: Any) -> Self:
+        """A copy with some options changed."""
+        return replace(self, **options)
+
+
+def _at_least(name: str, value: object, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise InvalidRequest(name, f"must be an integer of at least {low}, got {value!r}")
+
+
+def _number(name: str, value: object, *, low: float, high: float | None) -> None:
+    allowed = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and value >= low
+    if not ok or (high is not None and float(value) > high):  # type: ignore[arg-type]
+        raise InvalidRequest(name, f"must be a number {allowed}, got {value!r}")

@@ -1,0 +1,112 @@
+"""Spec strings: `name`, or `name(argument=literal, ...)`, for every kind of part."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any, Final
+
+from dlm.errors import InvalidRequest, unknown_name
+from dlm.registry import Registry
+
+GROUP: Final = "dlm.strategies"
+"""Entry point group of installed plug-ins."""
+
+KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
+    {
+        "guide": Registry(
+            "guide",
+            {"bias": "dlm.guidance.logits:Bias", "forbid": "dlm.guidance.logits:Forbid"},
+            GROUP,
+        ),
+        "blocks": Registry(
+            "blocks",
+            {
+                "fixed": "dlm.unmasking.blocks:Fixed",
+                "whole": "dlm.unmasking.blocks:Whole",
+                "adaptive": "dlm.unmasking.adaptive:AdaBlock",
+            },
+            GROUP,
+        ),
+        "unmask": Registry(
+            "unmask",
+            {
+                "threshold": "dlm.unmasking.threshold:Threshold",
+                "topk": "dlm.unmasking.topk:TopK",
+                "dynamic": "dlm.unmasking.threshold:Dynamic",
+                "everything": "dlm.unmasking.threshold:Everything",
+            },
+            GROUP,
+        ),
+        "edit": Registry("edit", {"rcr": "dlm.unmasking.revise:RCR"}, GROUP),
+        "stop": Registry("stop", {"eos": "dlm.unmasking.stops:Eos"}, GROUP),
+        "cache": Registry(
+            "cache",
+            {
+                "none": "dlm.cache.freeze:NoCache",
+                "prefix": "dlm.cache.freeze:Prefix",
+                "dual": "dlm.cache.freeze:Dual",
+                "block_causal": "dlm.cache.causal:BlockCausal",
+            },
+            GROUP,
+        ),
+    }
+)
+"""The kinds of parts and their registered names."""
+
+
+def registry_of(kind: str) -> Registry:
+    """The registry of one kind. Raises `InvalidRequest` for an unknown kind."""
+    if kind not in KINDS:
+        raise unknown_name("part", kind, KINDS)
+    return KINDS[kind]
+
+
+def parse_part(kind: str, spec: Any) -> Any:
+    """The part that `spec` means: an object as it is, a name, `name(...)`, or `pkg.mod:Class(...)`.
+
+    Arguments are literals, given by keyword or in the order of the part's fields. Raises
+    `InvalidRequest` for a malformed string, an unknown name or argument, and for what the part
+    itself refuses.
+    """
+    if not isinstance(spec, str):
+        return spec
+    name, positional, keywords = _parse(kind, spec)
+    registry = registry_of(kind)
+    cls = registry.load_path(name) if ":" in name else registry.load(name)
+    known = [f.name for f in fields(cls)]
+    if len(positional) > len(known):
+        raise InvalidRequest(
+            kind,
+            f"{name!r} takes at most {len(known)} arguments ({', '.join(known)}), got {spec!r}",
+        )
+    arguments = dict(zip(known, positional, strict=False))
+    for key, value in keywords.items():
+        if key not in known:
+            raise unknown_name(f"{kind}: {name}", key, known)
+        if key in arguments:
+            raise InvalidRequest(kind, f"`{key}` is given twice in {spec!r}")
+        arguments[key] = value
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise InvalidRequest(kind, f"{spec!r}: {error}") from error
+
+
+def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Split `name(arguments)` into its name and literal arguments."""
+    name, bracket, rest = spec.strip().partition("(")
+    if not bracket:
+        return name, [], {}
+    form = "must be a name or name(argument=value, ...) with literal values"
+    try:
+        call = ast.parse(f"part({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or any(k.arg is None for k in call.keywords):
+            raise ValueError
+        positional = [ast.literal_eval(a) for a in call.args]
+        keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise InvalidRequest(kind, f"{form}, got {spec!r}") from error
+    return name.strip(), positional, keywords

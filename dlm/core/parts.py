@@ -1,0 +1,166 @@
+"""The protocols of the engine's parts. A part is a frozen dataclass of plain values with one pure,
+batched method.
+
+`bind(info)` returns the part with everything the model decides filled in (ids, trained lengths); it
+is called once, at admission. Numbers of rows that share a call arrive stacked in
+`view.knob.<field>` `[R, 1]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self, runtime_checkable
+
+from torch import Tensor
+
+from dlm.core.blocks import BlockTable
+from dlm.core.info import ModelInfo
+from dlm.core.plan import ForwardPlan, Packed
+from dlm.core.rows import Rows, ScratchSpec
+from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
+
+
+class Model(Protocol):
+    """ids -> logits."""
+
+    def __call__(self, packed: Packed, kv: Any) -> Tensor:
+        """`logits [N, V]` in float32."""
+        ...
+
+
+@runtime_checkable
+class Part(Protocol):
+    """What all parts share."""
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Fill in what the model decides. Raises `InvalidRequest` when the part cannot work on
+        it.
+        """
+        ...
+
+
+@runtime_checkable
+class Guide(Part, Protocol):
+    """An operation on the clean logits."""
+
+    @property
+    def arms(self) -> int:
+        """Model inputs it needs for each row."""
+        ...
+
+    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+        """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`."""
+        ...
+
+
+@runtime_checkable
+class BlockScheduler(Part, Protocol):
+    """Where blocks open, end and close."""
+
+    def count(self, tokens: int) -> int | None:
+        """How many blocks `tokens` positions make, where that is known beforehand."""
+        ...
+
+    def reach(self, rows: Rows, knob: Any) -> Tensor:
+        """`[R]` on the CPU: how far a block that opens at the table's front may extend; `knob`
+        as in a view.
+        """
+        ...
+
+    def close_at(self, view: StepView) -> Tensor:
+        """`[R]`: the end of the block that this step opens, read from its logits."""
+        ...
+
+    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
+        """Append, promote and close blocks; tables on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Unmasker(Part, Protocol):
+    """What a step commits. `clock`: it follows a schedule and is exempt from forced progress."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Statistics it reads beyond `token` and `c`."""
+        ...
+
+    @property
+    def clock(self) -> bool:
+        """Whether a schedule bounds its steps."""
+        ...
+
+    def propose(self, view: StepView) -> Proposal:
+        """Choose among `view.eligible`."""
+        ...
+
+
+@runtime_checkable
+class Editor(Part, Protocol):
+    """What a step revises. `scope`: `block` (live blocks only) or `row` (anything generated)."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Statistics it reads beyond `token` and `c`."""
+        ...
+
+    @property
+    def scope(self) -> str:
+        """`block` or `row`."""
+        ...
+
+    @property
+    def clock(self) -> bool:
+        """Whether a schedule bounds its steps."""
+        ...
+
+    def edit(self, view: StepView, proposal: Proposal) -> Proposal:
+        """Revise committed positions, or parts of the proposal."""
+        ...
+
+
+@runtime_checkable
+class StopRule(Part, Protocol):
+    """When a row ends before its last block is clean."""
+
+    @property
+    def reason(self) -> str:
+        """The finish reason it stands for."""
+        ...
+
+    def __call__(self, rows: Rows, view: StepView) -> Stop:
+        """Read the view after the proposal was applied: `ids` and `kind` are the new ones."""
+        ...
+
+
+@runtime_checkable
+class CacheManager(Part, Protocol):
+    """Which positions are computed and which keys are reused."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether results equal those without a cache."""
+        ...
+
+    @property
+    def on_edit(self) -> str:
+        """`refuse` editors that reach behind the block, or `requery` what they touch."""
+        ...
+
+    @property
+    def stores(self) -> bool:
+        """Whether a clean block needs one more forward that stores its final keys."""
+        ...
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """The next forward."""
+        ...
+
+
+@runtime_checkable
+class Scratched(Protocol):
+    """A part that keeps tensors between steps."""
+
+    @property
+    def scratch(self) -> tuple[ScratchSpec, ...]:
+        """Their declarations."""
+        ...

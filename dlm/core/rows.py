@@ -1,0 +1,208 @@
+"""The state of decoding: `Rows`, a struct of tensors over the live hypotheses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlm.core.blocks import BLOCK_COLUMNS, BlockTable
+
+
+class Kind(IntEnum):
+    """What a canvas position is. Never derived from the token id: a prompt may spell the mask
+    token.
+
+    The open kinds are the largest, so `kind >= Kind.MASK` reads "open".
+    """
+
+    PROMPT = 0  # given (also pinned); never changes
+    COMMITTED = 1
+    PAD = 2  # dead
+    MASK = 3  # open
+    NOISE = 4  # open, holds a random token of a uniform process
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchSpec:
+    """A tensor that a part keeps between steps. `per`: `row` [R], `block` [R, 8] or `token` [R, L].
+
+    `clear_on` names events after which the touched entries return to `fill` (`block`: a block
+    opens).
+    """
+
+    name: str
+    per: str
+    dtype: torch.dtype
+    fill: float = 0.0
+    clear_on: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class HostRows:
+    """What the host knows of the rows without asking the device: bounds that change only at syncs.
+
+    `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
+    leading positions have final keys (exact caches). `blocks` mirrors the device's table. `pages
+    [R, arms, P]` names the pool pages of each arm. `whole_row`: some rule may reopen anything
+    generated, so steps show it all.
+    """
+
+    prompt: Tensor
+    length: Tensor
+    stored: Tensor
+    blocks: BlockTable
+    pages: Tensor
+    whole_row: bool = False
+
+    def select(self, index: Tensor) -> HostRows:
+        """The rows `index [r]`, in that order."""
+        return HostRows(
+            self.prompt.index_select(0, index),
+            self.length.index_select(0, index),
+            self.stored.index_select(0, index),
+            self.blocks.select(index),
+            self.pages.index_select(0, index),
+            self.whole_row,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """R live rows. The last column of every `[R, L]` tensor is spare: columns of a view that hold
+    nothing point there.
+
+    ids, kv_ids `[R, L]` int64 (kv_ids: the ids each stored key was made from, -1 = none) · kind
+    `[R, L]` int8 · conf `[R, L]` float32 at the last commit (NaN = never) · born `[R, L]` step of
+    it (-1 = never) · edits `[R, L]` how often a committed position was revised · prompt, length,
+    step, seed, path `[R]` int64 · blocks · scratch by name.
+    """
+
+    ids: Tensor
+    kv_ids: Tensor
+    kind: Tensor
+    conf: Tensor
+    born: Tensor
+    edits: Tensor
+    prompt: Tensor
+    length: Tensor
+    step: Tensor
+    seed: Tensor
+    path: Tensor
+    blocks: BlockTable
+    host: HostRows
+    scratch: dict[str, Tensor]
+
+    @property
+    def count(self) -> int:
+        """R."""
+        return self.ids.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        """L, with the spare column."""
+        return self.ids.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.ids.device
+
+    def select(self, index: Tensor) -> Rows:
+        """The rows `index [r]` in that order; repeating a row forks it (its pages are then
+        shared).
+        """
+        at = index.to(self.device)
+        taken = {
+            f.name: getattr(self, f.name).index_select(0, at)
+            for f in fields(self)
+            if f.name not in _NESTED
+        }
+        return Rows(
+            **taken,
+            blocks=self.blocks.select(at),
+            host=self.host.select(index),
+            scratch={name: value.index_select(0, at) for name, value in self.scratch.items()},
+        )
+
+    def prepared(
+        self, scratch: Sequence[ScratchSpec], *, whole_row: bool, device: torch.device
+    ) -> Rows:
+        """Fresh rows on `device`, with the scratch that their parts declare."""
+        shapes = {
+            "row": (self.count,),
+            "block": (self.count, BLOCK_COLUMNS),
+            "token": (self.count, self.capacity),
+        }
+        kept = {
+            s.name: torch.full(shapes[s.per], s.fill, dtype=s.dtype, device=device) for s in scratch
+        }
+        moved = {
+            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in _NESTED
+        }
+        host = replace(self.host, whole_row=whole_row)
+        return Rows(**moved, blocks=self.blocks.to(device), host=host, scratch=kept)
+
+    def with_blocks(self, blocks: BlockTable) -> Rows:
+        """The same rows with the host's table `blocks` and its mirror on the device."""
+        return replace(self, blocks=blocks.to(self.device), host=replace(self.host, blocks=blocks))
+
+    @staticmethod
+    def cat(parts: Sequence[Rows]) -> Rows:
+        """Stack rows, widening the narrower canvases (the spare column stays last)."""
+        capacity = max(p.capacity for p in parts)
+        pages = max(p.host.pages.shape[2] for p in parts)
+        wide = [p._widen(capacity, pages) for p in parts]
+        plain = {
+            f.name: torch.cat([getattr(p, f.name) for p in wide])
+            for f in fields(Rows)
+            if f.name not in _NESTED
+        }
+        hosts = [p.host for p in wide]
+        host = HostRows(
+            torch.cat([h.prompt for h in hosts]),
+            torch.cat([h.length for h in hosts]),
+            torch.cat([h.stored for h in hosts]),
+            BlockTable.cat([h.blocks for h in hosts]),
+            torch.cat([h.pages for h in hosts]),
+            hosts[0].whole_row,
+        )
+        scratch = {name: torch.cat([p.scratch[name] for p in wide]) for name in wide[0].scratch}
+        return Rows(**plain, blocks=host.blocks.to(wide[0].device), host=host, scratch=scratch)
+
+    def _widen(self, capacity: int, pages: int) -> Rows:
+        if capacity == self.capacity and pages == self.host.pages.shape[2]:
+            return self
+        more = capacity - self.capacity
+        wide = {
+            name: F.pad(getattr(self, name), (0, more), value=fill)
+            for name, fill in _TOKEN_FILLS.items()
+        }
+        scratch = {
+            name: F.pad(value, (0, more))
+            if value.dim() == 2 and value.shape[1] == self.capacity
+            else value
+            for name, value in self.scratch.items()
+        }
+        more_pages = pages - self.host.pages.shape[2]
+        host = replace(self.host, pages=F.pad(self.host.pages, (0, more_pages)))
+        return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
+
+
+_NESTED = frozenset({"blocks", "host", "scratch"})
+_TOKEN_FILLS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "ids": 0,
+        "kv_ids": -1,
+        "kind": int(Kind.PAD),
+        "conf": float("nan"),
+        "born": -1,
+        "edits": 0,
+    }
+)

@@ -1,0 +1,213 @@
+"""What a rule sees of a step, and what it answers."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlm.core.blocks import BlockTable, Level
+from dlm.core.plan import ForwardPlan
+from dlm.core.rows import HostRows
+
+
+class Window(NamedTuple):
+    """Which positions a step shows: the geometry of a frame, fixed as long as the plan is.
+
+    pos `[R, W]` ascending, the spare column where `valid` is False · scored `[R, W]`: has logits ·
+    full `[R, W]`: scored and in a block that must progress · logit_row `[R, W]` row of the logits
+    (0 where not scored) · block `[R, W]` column of the block table that holds the position; what
+    earlier blocks left open belongs to the first live block. slot `[N]`: flat place in `[R, W]` of
+    each row of the logits · row `[N]`: its row · written `[T]`: flat canvas places whose keys the
+    forward stores.
+    """
+
+    pos: Tensor
+    valid: Tensor
+    scored: Tensor
+    full: Tensor
+    logit_row: Tensor
+    block: Tensor
+    slot: Tensor
+    row: Tensor
+    written: Tensor
+
+    @classmethod
+    def of(cls, plan: ForwardPlan, host: HostRows, device: torch.device) -> Window:
+        """The window of a plan: what it predicts; with `host.whole_row`, all that is generated
+        before the blocks' end.
+
+        Columns are laid out on the CPU at a sync and then moved.
+        """
+        capacity = plan.capacity
+        scored = torch.zeros(host.prompt.shape[0], capacity, dtype=torch.bool)
+        for segment in plan.segments:
+            scored[segment.row, segment.predict] = True
+        at = torch.arange(capacity)
+        shown = scored
+        if host.whole_row:
+            shown = scored | ((at >= host.prompt[:, None]) & (at < host.blocks.front[:, None]))
+        width = max(1, int(shown.sum(dim=1).max()))
+        pos = torch.where(shown, at, capacity - 1).sort(dim=1).values[:, :width]
+        scored = scored.gather(1, pos)
+        block = _block_column(pos, host.blocks)
+        slot = scored.flatten().nonzero()[:, 0]
+        window = cls(
+            pos=pos,
+            valid=pos < capacity - 1,
+            scored=scored,
+            full=scored & (host.blocks.level.gather(1, block) == Level.FULL),
+            logit_row=(scored.flatten().cumsum(0) - 1).view_as(pos).masked_fill(~scored, 0),
+            block=block,
+            slot=slot,
+            row=torch.div(slot, width, rounding_mode="floor"),
+            written=torch.cat(
+                [s.row * capacity + s.q_pos for s in plan.segments if s.write and s.arm == 0]
+            ),
+        )
+        return cls(*(t.to(device) for t in window))
+
+
+def _block_column(pos: Tensor, blocks: BlockTable) -> Tensor:
+    """`[R, W]`: how many live blocks end at or before the position, counted from the first live
+    column.
+    """
+    first = blocks.live.int().argmax(dim=1, keepdim=True)  # [R, 1]
+    ends = torch.where(blocks.live, blocks.end, torch.iinfo(torch.long).max)
+    passed = (pos[:, :, None] >= ends[:, None, :]).sum(dim=2)
+    return (first + passed).clamp_max(blocks.end.shape[1] - 1)
+
+
+class Frame(NamedTuple):
+    """What is known before the logits are read: the window, ids and kind `[R, W]` as of this
+    step, clocks.
+    """
+
+    window: Window
+    ids: Tensor
+    kind: Tensor
+    step: Tensor
+    blocks: BlockTable
+
+
+class StepView(NamedTuple):
+    """What a rule sees: the frame and the statistics of the guided logits. Everything is `[R, W]`
+    unless said.
+
+    token: the drawn (at temperature 0: the most likely) id, never MASK · c: its probability in the
+    clean float32 softmax, MASK in the denominator · entropy, margin (first minus second
+    probability), c_current (probability of the id that stands there): only when `needs` names them
+    · logits `[N, V]`: guided, normalised, MASK struck out; a column's row of them is `logit_row` ·
+    eligible: open, scored and before the end of a live block · force: eligible positions of blocks
+    that must progress · conf_prev, born: confidence and step of the last commit · prompt, length,
+    step, seed, path `[R]` · blocks `[R, 8]` · knob: numbers of the part that is called, each `[R,
+    1]` · scratch: declared tensors by name.
+    """
+
+    window: Window
+    ids: Tensor
+    kind: Tensor
+    step: Tensor
+    blocks: BlockTable
+    eligible: Tensor
+    force: Tensor
+    token: Tensor
+    c: Tensor
+    entropy: Tensor | None
+    margin: Tensor | None
+    c_current: Tensor | None
+    logits: Tensor
+    conf_prev: Tensor
+    born: Tensor
+    prompt: Tensor
+    length: Tensor
+    seed: Tensor
+    path: Tensor
+    scratch: dict[str, Tensor]
+    knob: Any
+
+    @property
+    def pos(self) -> Tensor:
+        """Canvas positions, ascending."""
+        return self.window.pos
+
+    @property
+    def valid(self) -> Tensor:
+        """Columns that show a position."""
+        return self.window.valid
+
+    @property
+    def scored(self) -> Tensor:
+        """Columns with logits."""
+        return self.window.scored
+
+    @property
+    def logit_row(self) -> Tensor:
+        """Row of the logits of each scored column."""
+        return self.window.logit_row
+
+    @property
+    def block(self) -> Tensor:
+        """Column of the block table."""
+        return self.window.block
+
+    def of_first_block(self, *tables: Tensor) -> tuple[Tensor, ...]:
+        """`[R, 1]` each: the entries of `tables [R, 8]` for the block of the first eligible
+        position.
+        """
+        column = self.block.gather(1, self.eligible.int().argmax(dim=1, keepdim=True))
+        return tuple(table.gather(1, column) for table in tables)
+
+
+class Proposal(NamedTuple):
+    """What a rule answers; masks `[R, W]`, applied atomically by the iteration manager.
+
+    commit writes `token` (None: the view's); remask reopens; replace overwrites a committed
+    position with `token`. `scratch` holds new values of declared tensors.
+    """
+
+    commit: Tensor
+    token: Tensor | None = None
+    remask: Tensor | None = None
+    replace: Tensor | None = None
+    scratch: dict[str, Tensor] | None = None
+
+
+class Stop(NamedTuple):
+    """Which rows `[R]` end with this step, and what fills what is still open (None: it dies as
+    PAD).
+    """
+
+    done: Tensor
+    fill: Literal["eos", "argmax"] | None = None
+
+
+class Progress(NamedTuple):
+    """What a block scheduler may know at a sync, on the CPU.
+
+    left `[R, 8]` open positions of each block · reach `[R]` how far a new block may extend · length
+    `[R]` · prompt `[R]` · live `[R]` bool · stores: clean blocks wait for the forward that stores
+    their final keys.
+    """
+
+    left: Tensor
+    reach: Tensor
+    length: Tensor
+    prompt: Tensor
+    live: Tensor
+    stores: bool
+
+
+def first_true(mask: Tensor) -> Tensor:
+    """`[R, W]` bool -> `[R]`: column of the first True, W where there is none."""
+    found = mask.any(dim=1)
+    return torch.where(found, mask.int().argmax(dim=1), mask.shape[1])
+
+
+def is_one_of(ids: Tensor, choices: tuple[int, ...]) -> Tensor:
+    """Where `ids` (any shape) holds one of a few `choices`: one comparison each, nothing is
+    copied to the device.
+    """
+    return reduce(torch.logical_or, (ids == choice for choice in choices))

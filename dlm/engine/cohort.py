@@ -1,0 +1,186 @@
+"""A cohort: live rows whose parts are of the same classes, so that every part is one batched call.
+
+Cohorts share each forward; only what is decided on the logits runs cohort by cohort. The plain
+numbers of the rows' parts are stacked into knobs `[R, 1]` when a row is admitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlm.core import (
+    BlockScheduler,
+    CacheManager,
+    Editor,
+    ForwardPlan,
+    Guide,
+    Rows,
+    Scratched,
+    ScratchSpec,
+    StopRule,
+    Unmasker,
+    Window,
+)
+from dlm.engine.ledger import Ledger
+from dlm.engine.stats import Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The bound parts of a row, in the order in which a step calls them."""
+
+    guide: tuple[Guide, ...]
+    blocks: BlockScheduler
+    unmask: Unmasker
+    edit: tuple[Editor, ...]
+    stop: tuple[StopRule, ...]
+    cache: CacheManager
+
+    def all(self) -> tuple[Any, ...]:
+        """Every part, flat."""
+        return (*self.guide, self.blocks, self.unmask, *self.edit, *self.stop, self.cache)
+
+    @property
+    def signature(self) -> Hashable:
+        """What rows must have in common to share calls: classes and everything that is not a
+        plain number.
+        """
+        shape = (len(self.guide), len(self.edit), len(self.stop))
+        return shape, tuple((type(part), _fixed_fields(part)) for part in self.all())
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The statistics that some part reads."""
+        return self.unmask.needs.union(*(e.needs for e in self.edit))
+
+    @property
+    def clock(self) -> bool:
+        """Whether a schedule bounds the steps, so that a step may commit nothing."""
+        return self.unmask.clock or any(e.clock for e in self.edit)
+
+    @property
+    def whole_row(self) -> bool:
+        """Whether an editor may reopen anything that was generated."""
+        return any(e.scope == "row" for e in self.edit)
+
+    @property
+    def arms(self) -> int:
+        """Model inputs of each row."""
+        return max((g.arms for g in self.guide), default=1)
+
+    @property
+    def scratch(self) -> tuple[ScratchSpec, ...]:
+        """What the parts declare to keep between steps."""
+        return tuple(
+            spec for part in self.all() if isinstance(part, Scratched) for spec in part.scratch
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fixed_fields(part: Any) -> tuple[Hashable, ...]:
+    values = ((f.name, getattr(part, f.name)) for f in fields(part))
+    return tuple(
+        (name, None if _is_number(value) else value, _is_number(value)) for name, value in values
+    )
+
+
+def knobs_of(part: Any, device: torch.device) -> SimpleNamespace:
+    """The plain numbers of one part as tensors `[1, 1]`: int64 or float64."""
+    numbers = {
+        f.name: getattr(part, f.name) for f in fields(part) if _is_number(getattr(part, f.name))
+    }
+    dtypes = {
+        name: torch.float64 if isinstance(v, float) else torch.long for name, v in numbers.items()
+    }
+    return SimpleNamespace(
+        **{n: torch.tensor([[v]], dtype=dtypes[n], device=device) for n, v in numbers.items()}
+    )
+
+
+def cat_knobs(parts: Sequence[SimpleNamespace]) -> SimpleNamespace:
+    """Stack the rows of knobs with the same names."""
+    return SimpleNamespace(
+        **{name: torch.cat([vars(p)[name] for p in parts]) for name in vars(parts[0])}
+    )
+
+
+def select_knobs(knob: SimpleNamespace, index: Tensor) -> SimpleNamespace:
+    """The rows `index [r]`."""
+    return SimpleNamespace(
+        **{name: value.index_select(0, index) for name, value in vars(knob).items()}
+    )
+
+
+@dataclass(slots=True)
+class Cohort:
+    """Rows that share every call. `plan`, `window` and `opening` hold until a block changes.
+
+    `knobs` runs parallel to `parts.all()`. `sampler` is None when every row is greedy. `opening`:
+    the plan opens a block in some row.
+    """
+
+    parts: Parts
+    rows: Rows
+    ledgers: list[Ledger]
+    knobs: tuple[SimpleNamespace, ...]
+    sampler: Sampler | None
+    plan: ForwardPlan | None = None
+    window: Window | None = None
+    opening: bool = False
+    needs: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.needs = self.parts.needs
+
+    @property
+    def signature(self) -> Hashable:
+        """Cohorts of equal signature can be one."""
+        return self.parts.signature, self.sampler is None
+
+    @property
+    def shown(self) -> Window:
+        """The window of the current plan."""
+        assert self.window is not None, "a cohort shows nothing before it is planned"
+        return self.window
+
+    def knob(self, part: Any) -> SimpleNamespace:
+        """The stacked numbers of `part`, which is one of `parts.all()`."""
+        return next(k for p, k in zip(self.parts.all(), self.knobs, strict=True) if p is part)
+
+    def host_knob(self, part: Any) -> SimpleNamespace:
+        """The same on the CPU."""
+        return SimpleNamespace(
+            **{name: value.cpu() for name, value in vars(self.knob(part)).items()}
+        )
+
+    def select(self, index: Tensor) -> Cohort:
+        """The rows `index [r]`, without a plan."""
+        at = index.to(self.rows.device)
+        return Cohort(
+            self.parts,
+            self.rows.select(index),
+            [self.ledgers[i] for i in index.tolist()],
+            tuple(select_knobs(k, at) for k in self.knobs),
+            None if self.sampler is None else self.sampler.select(at),
+        )
+
+    @staticmethod
+    def cat(cohorts: Sequence[Cohort]) -> Cohort:
+        """Stack cohorts of equal signature, without a plan."""
+        samplers = [c.sampler for c in cohorts if c.sampler is not None]
+        return Cohort(
+            cohorts[0].parts,
+            Rows.cat([c.rows for c in cohorts]),
+            [ledger for c in cohorts for ledger in c.ledgers],
+            tuple(cat_knobs(k) for k in zip(*(c.knobs for c in cohorts), strict=True)),
+            Sampler.cat(samplers) if samplers else None,
+        )

@@ -1,0 +1,83 @@
+"""What a request returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dlm.core import Event, Kind, ModelInfo
+from dlm.engine.events import HostCanvas
+from dlm.engine.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a generation cost.
+
+    `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
+    together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
+    `forwards` by purpose · `seconds`: wall time from admission to the end, shared with the batch
+    mates.
+    """
+
+    nfe: int
+    tokens: int
+    token_forwards: int
+    forwards: Mapping[str, int]
+    seconds: float
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF: generated tokens before the first end id, per forward."""
+        return self.tokens / self.nfe if self.nfe else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens before the first end id, per second of wall time."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer. `ids`: the answer before its end id · `canvas`: prompt and everything behind
+    it, to its last position · `text`: None without a tokenizer · `finish_reason`: `stop` (end id
+    or stop string) or `length` · `logprobs`: log of the confidence at which each id was
+    committed · `trace`: the events, when asked for · `choices`: all n answers of the request,
+    this one first (empty when there is one).
+    """
+
+    text: str | None
+    ids: tuple[int, ...]
+    finish_reason: str
+    stats: Stats
+    prompt_ids: tuple[int, ...] = field(repr=False)
+    canvas: tuple[int, ...] = field(repr=False)
+    logprobs: tuple[float, ...] = field(repr=False)
+    trace: tuple[Event, ...] = field(default=(), repr=False)
+    choices: tuple[Generation, ...] = field(default=(), repr=False)
+
+
+def answer_of(canvas: HostCanvas, limit: int, info: ModelInfo) -> tuple[list[int], bool]:
+    """The generated ids before `limit` up to the first end id or open position; whether an end
+    id came.
+    """
+    answer: list[int] = []
+    for pos in range(canvas.prompt, limit):
+        if canvas.kinds[pos] != Kind.COMMITTED:
+            return answer, False
+        if canvas.ids[pos] in info.eos_ids:
+            return answer, True
+        answer.append(canvas.ids[pos])
+    return answer, False
+
+
+def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
+    """The ledger as a result shows it."""
+    return Stats(ledger.nfe, tokens, ledger.token_forwards, dict(ledger.forwards), seconds)
+
+
+def logprobs_of(canvas: HostCanvas, count: int) -> tuple[float, ...]:
+    """Log confidences of the first `count` generated positions."""
+    values = canvas.conf[canvas.prompt : canvas.prompt + count]
+    return tuple(math.log(max(v, 1e-45)) if v is not None else math.nan for v in values)

@@ -1,0 +1,28 @@
+"""The ledger: what a row has cost, in forwards and positions, counted where the forwards are
+launched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts of one row.
+
+    `nfe`: forwards of the row; a refresh, prefill or store that is fused with a step counts once.
+    `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
+    `token_forwards`: positions computed.
+    """
+
+    nfe: int = 0
+    token_forwards: int = 0
+    forwards: Counter[str] = field(default_factory=Counter)
+
+    def record(self, purpose: str, positions: int) -> None:
+        """One forward of the row."""
+        self.nfe += 1
+        self.token_forwards += positions
+        self.forwards[purpose] += 1

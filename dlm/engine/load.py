@@ -1,0 +1,84 @@
+"""`load`: from a folder, a hub id or a bundled name to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from dlm.core import ModelInfo
+from dlm.engine.engine import Engine
+from dlm.errors import InvalidRequest
+from dlm.model.loading import checkpoint_folder, load_model
+from dlm.model.spec import ModelSpec
+from dlm.text import Text, load_text
+
+BUNDLED: Final = Path(__file__).parent.parent / "model" / "bundled"
+"""Where the checkpoints that ship with the package live, one folder each."""
+
+
+def bundled_names() -> tuple[str, ...]:
+    """The names of the checkpoints that ship."""
+    return tuple(sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file()))
+
+
+def load(
+    source: str | Path = "tiny",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    max_rows: int = 32,
+    kv_bytes: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Engine:
+    """An engine for `source`: a bundled name, a checkpoint folder, or a hub id.
+
+    `device` and `dtype` "auto": the first CUDA device in the files' dtype, else the CPU in float32.
+    `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool. `overrides` corrects
+    what a checkpoint's files get wrong (`mask_id`, `eos_ids`, `shift`, `attention`,
+    `block_length`). Raises `InvalidRequest` when the source cannot be loaded or cannot be decoded.
+    """
+    folder = _folder(source, revision)
+    model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
+    text = load_text(folder)
+    info = info_of(model.spec, text)
+    return Engine(model, info, text, max_rows=max_rows, kv_bytes=kv_bytes, name=str(source))
+
+
+def _folder(source: str | Path, revision: str | None) -> Path:
+    if isinstance(source, str) and source in bundled_names() and not Path(source).exists():
+        return BUNDLED / source
+    try:
+        return checkpoint_folder(source, revision)
+    except InvalidRequest as error:
+        bundled = ", ".join(repr(name) for name in bundled_names())
+        raise InvalidRequest(
+            error.param, f"{error.message} (bundled models: {bundled})"
+        ) from error.__cause__
+
+
+def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
+    """What decoding may know of a checkpoint; `InvalidRequest` when it cannot be decoded."""
+    if spec.attention == "causal":
+        raise InvalidRequest(
+            "model",
+            f"{spec.family!r} is an autoregressive model; it can assist a diffusion model but not "
+            "be decoded as one",
+        )
+    if spec.mask_id is None:
+        raise InvalidRequest(
+            "model", "its files name no mask token: give `overrides={'mask_id': ...}`"
+        )
+    return ModelInfo(
+        family=spec.family,
+        vocab_size=spec.vocab_size,
+        mask_id=spec.mask_id,
+        eos_ids=spec.eos_ids,
+        pad_id=spec.pad_id if spec.pad_id is not None else (spec.eos_ids or (0,))[0],
+        max_length=spec.max_length,
+        attention=spec.attention,
+        block_length=spec.block_length,
+        shift=spec.shift,
+        delimiters=() if text is None else tuple(text.delimiter_ids()),
+    )

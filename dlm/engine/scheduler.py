@@ -1,0 +1,268 @@
+"""The scheduler: queues requests, admits rows, runs steps, tells every request what happened,
+frees what is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from dlm.config import BoundConfig
+from dlm.core import BlockTable, Event, HostRows, Kind, ModelInfo, Rows
+from dlm.engine.cohort import Cohort, Parts, knobs_of
+from dlm.engine.events import HostCanvas, commits_of
+from dlm.engine.iteration import IterationManager
+from dlm.engine.ledger import Ledger
+from dlm.engine.report import Change
+from dlm.engine.stats import Sampler
+from dlm.errors import InvalidRequest, Unavailable
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One choice of one request: its inputs, and what is known of it while it runs.
+
+    `watch` sees newly settled ids and says whether the text is complete (a stop string). `events`
+    is its mailbox.
+    """
+
+    prompt: tuple[int, ...]
+    bound: BoundConfig
+    choice: int
+    watch: Callable[[Sequence[int]], bool] | None = None
+    events: deque[Event] = field(default_factory=deque)
+    canvas: HostCanvas = field(default_factory=HostCanvas)
+    ledger: Ledger = field(default_factory=Ledger)
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether the row has ended."""
+        return self.canvas.reason is not None
+
+    @property
+    def limit(self) -> int:
+        """The answer ends before this position."""
+        return len(self.prompt) + self.bound.config.max_new_tokens
+
+
+class Scheduler:
+    """Continuous batching over cohorts. `max_rows` bounds the rows of one forward."""
+
+    def __init__(self, manager: IterationManager, *, max_rows: int) -> None:
+        self.manager, self.max_rows = manager, max_rows
+        self._waiting: deque[Ticket] = deque()
+        self._cohorts: list[tuple[Cohort, list[Ticket]]] = []
+
+    @property
+    def live(self) -> int:
+        """Rows being denoised."""
+        return sum(len(tickets) for _, tickets in self._cohorts)
+
+    def check(self, ticket: Ticket) -> None:
+        """Raises `InvalidRequest` if the canvas exceeds the model, `Unavailable` if the pool."""
+        info, length = self.manager.info, self._length(ticket)
+        if length > info.max_length:
+            raise InvalidRequest(
+                "max_new_tokens",
+                f"a prompt of {len(ticket.prompt)} and {ticket.bound.config.max_new_tokens} new "
+                f"tokens make a canvas of {length}; the model's limit is {info.max_length}",
+            )
+        if not self.manager.kv.fits_ever(self._pages(ticket)):
+            raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
+
+    def submit(self, ticket: Ticket) -> None:
+        """Queue a row that `check` accepts."""
+        self.check(ticket)
+        self._waiting.append(ticket)
+
+    def abort(self, ticket: Ticket) -> None:
+        """End a row now, wherever it is, and free its pages."""
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        if not ticket.done:
+            self._end(ticket, "abort")
+        self._drop_done()
+
+    def step(self) -> None:
+        """Admit what fits, run one step, and deliver the events."""
+        self._admit()
+        if not self._cohorts:
+            return
+        reports = self.manager.step([cohort for cohort, _ in self._cohorts])
+        for (cohort, tickets), report in zip(self._cohorts, reports, strict=True):
+            live = cohort.rows.host.blocks.live.any(dim=1).tolist()
+            for ticket, changes, stopped, opened, more in zip(tickets, *report, live, strict=True):
+                if opened:
+                    self._emit(ticket, Event("block", ticket.choice, ticket.ledger.nfe, opened))
+                self._tell(ticket, changes)
+                if stopped:
+                    self._end(ticket, ticket.bound.stop[stopped - 1].reason)
+                elif not more and not ticket.done:
+                    self._end(ticket, "length")
+        self._drop_done()
+
+    def owned_pages(self) -> list[list[int]]:
+        """The pages of every live row, for `KVPool.check_integrity`."""
+        return [
+            pages.flatten().tolist()
+            for cohort, _ in self._cohorts
+            for pages in cohort.rows.host.pages
+        ]
+
+    # admission
+
+    def _length(self, ticket: Ticket) -> int:
+        """The canvas, rounded up to whole trained blocks."""
+        step = self.manager.info.alignment
+        return -(-ticket.limit // step) * step
+
+    def _pages(self, ticket: Ticket) -> int:
+        return self.manager.kv.pages_for(self._length(ticket))
+
+    def _admit(self) -> None:
+        while self._waiting and self.live < self.max_rows:
+            ticket = self._waiting[0]
+            try:
+                pages = self.manager.kv.reserve(self._pages(ticket))
+            except Unavailable:
+                if self.live == 0:
+                    raise
+                return
+            self._waiting.popleft()
+            self._place(ticket, self._cohort_of(ticket, pages))
+
+    def _cohort_of(self, ticket: Ticket, pages: Sequence[int]) -> Cohort:
+        """A cohort of this one row, its first block open."""
+        bound, device = ticket.bound, self.manager.device
+        parts = Parts(bound.guide, bound.blocks, bound.unmask, bound.edit, bound.stop, bound.cache)
+        rows = new_row(
+            ticket.prompt,
+            self._length(ticket),
+            pages,
+            self.manager.info,
+            bound.config.seed,
+            ticket.choice,
+        )
+        rows = rows.prepared(parts.scratch, whole_row=parts.whole_row, device=device)
+        config = bound.config
+        sampler = Sampler(
+            torch.tensor([config.temperature], device=device),
+            torch.tensor([config.top_p], device=device),
+            torch.tensor([config.top_k], device=device),
+            filters=config.top_p < 1 or config.top_k > 0,
+        )
+        knobs = tuple(knobs_of(part, device) for part in parts.all())
+        cohort = Cohort(
+            parts, rows, [ticket.ledger], knobs, sampler if config.temperature > 0 else None
+        )
+        self.manager.admit(cohort)
+        return cohort
+
+    def _place(self, ticket: Ticket, cohort: Cohort) -> None:
+        """Join a cohort of the same signature, or found one; announce the canvas."""
+        for index, (other, tickets) in enumerate(self._cohorts):
+            if other.signature == cohort.signature:
+                self._cohorts[index] = Cohort.cat([other, cohort]), [*tickets, ticket]
+                break
+        else:
+            self._cohorts.append((cohort, [ticket]))
+        length = int(cohort.rows.host.length[0])
+        canvas = cohort.rows.ids[0, :length].tolist()
+        ticket.started = time.perf_counter()
+        self._emit(
+            ticket,
+            Event("open", ticket.choice, 0, (), tuple(canvas), data={"prompt": len(ticket.prompt)}),
+        )
+
+    # telling
+
+    def _emit(self, ticket: Ticket, event: Event) -> None:
+        ticket.canvas.apply(event)
+        ticket.events.append(event)
+
+    def _tell(self, ticket: Ticket, changes: list[Change]) -> None:
+        """Turn a row's changes into events; settle what no rule will touch again."""
+        step = ticket.ledger.nfe
+        for event in commits_of(ticket.choice, step, changes):
+            self._emit(ticket, event)
+        if any(e.scope == "row" for e in ticket.bound.edit):
+            return
+        before, front = ticket.canvas.settled, ticket.canvas.front()
+        if front > before:
+            self._settle(ticket, before, front)
+
+    def _settle(self, ticket: Ticket, before: int, front: int) -> None:
+        self._emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
+        fresh = ticket.canvas.ids[before : min(front, ticket.limit)]
+        if ticket.watch is not None and ticket.watch(fresh) and not ticket.done:
+            self._end(ticket, "stop")
+
+    def _end(self, ticket: Ticket, reason: str) -> None:
+        if ticket.done:
+            return
+        if reason == "length" and ticket.canvas.settled < ticket.canvas.front():
+            self._settle(ticket, ticket.canvas.settled, ticket.canvas.front())
+        ticket.seconds = time.perf_counter() - ticket.started
+        self._emit(ticket, Event("done", ticket.choice, ticket.ledger.nfe, data={"reason": reason}))
+
+    def _drop_done(self) -> None:
+        """Free the pages of ended rows and let them leave their cohorts at once."""
+        kept = []
+        for cohort, tickets in self._cohorts:
+            stay = [i for i, t in enumerate(tickets) if not t.done]
+            for i, ticket in enumerate(tickets):
+                if ticket.done:
+                    self.manager.kv.release(cohort.rows.host.pages[i].flatten().tolist())
+            if len(stay) == len(tickets):
+                kept.append((cohort, tickets))
+            elif stay:
+                kept.append((cohort.select(torch.tensor(stay)), [tickets[i] for i in stay]))
+        self._cohorts = kept
+
+
+def new_row(
+    prompt: Sequence[int], length: int, pages: Sequence[int], info: ModelInfo, seed: int, path: int
+) -> Rows:
+    """One row on the CPU: the prompt, then masks to `length`, and the spare column."""
+    count = len(prompt)
+    ids = torch.full((1, length + 1), info.mask_id)
+    ids[0, :count] = torch.tensor(prompt, dtype=torch.long)
+    kind = torch.full((1, length + 1), int(Kind.MASK), dtype=torch.int8)
+    kind[0, :count] = Kind.PROMPT
+    kind[0, length] = Kind.PAD
+    one = torch.ones(1, dtype=torch.long)
+    host = HostRows(
+        one * count, one * length, one * 0, BlockTable.empty(1), torch.tensor([[list(pages)]])
+    )
+    return Rows(
+        ids=ids,
+        kv_ids=torch.full_like(ids, -1),
+        kind=kind,
+        conf=torch.full(ids.shape, torch.nan),
+        born=torch.full_like(ids, -1),
+        edits=torch.zeros_like(ids),
+        prompt=one * count,
+        length=one * length,
+        step=one * 0,
+        seed=one * seed,
+        path=one * path,
+        blocks=BlockTable.empty(1),
+        host=host,
+        scratch={},
+    )
+
+
+def iterate(scheduler: Scheduler, ticket: Ticket) -> Iterator[Event]:
+    """Drive the scheduler and yield one row's events until it is done."""
+    while True:
+        while ticket.events:
+            yield ticket.events.popleft()
+        if ticket.done:
+            return
+        scheduler.step()

@@ -1,0 +1,1 @@
+"""Ordered operations on the clean logits, before anything is drawn or scored."""

@@ -1,0 +1,72 @@
+"""Operations on single logits: bias and forbidden ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from dlm.core import Frame, ModelInfo
+from dlm.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """Add `bias` to the logits of ids: pairs (id, number), as OpenAI's `logit_bias`."""
+
+    tier = "T2"
+
+    pairs: tuple[tuple[int, float], ...]
+
+    arms = 1
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Raises `InvalidRequest` for ids outside the vocabulary."""
+        for token, _ in self.pairs:
+            if not 0 <= token < info.vocab_size:
+                raise InvalidRequest(
+                    "guide", f"ids must be between 0 and {info.vocab_size - 1}, got {token}"
+                )
+        return self
+
+    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+        """`[arms, N, V]` -> the same shape."""
+        ids = torch.tensor([i for i, _ in self.pairs], device=logits.device)
+        bias = torch.tensor([b for _, b in self.pairs], device=logits.device)
+        return logits.index_add(2, ids, bias.expand(*logits.shape[:2], -1))
+
+
+@dataclass(frozen=True, slots=True)
+class Forbid:
+    """Never produce these ids: their logits become -inf. `"eos"` is the model's end ids (LLaDA's
+    `logits_eos_inf`).
+    """
+
+    tier = "T2"
+
+    ids: tuple[int, ...] | str = "eos"
+
+    arms = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ids, str) and self.ids != "eos":
+            raise InvalidRequest(
+                "guide", f"`ids` must be 'eos' or a tuple of ids, got {self.ids!r}"
+            )
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Resolve `"eos"`. Raises `InvalidRequest` for ids outside the vocabulary."""
+        ids = info.eos_ids if isinstance(self.ids, str) else tuple(self.ids)
+        for token in ids:
+            if not 0 <= token < info.vocab_size:
+                raise InvalidRequest(
+                    "guide", f"ids must be between 0 and {info.vocab_size - 1}, got {token}"
+                )
+        return replace(self, ids=ids)
+
+    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+        """`[arms, N, V]` -> the same shape."""
+        assert not isinstance(self.ids, str)
+        return logits.index_fill(2, torch.tensor(self.ids, device=logits.device), -torch.inf)

@@ -1,0 +1,1 @@
+"""ids -> logits. Knows nothing of masks, blocks or decoding."""

@@ -1,0 +1,169 @@
+"""One decoder for every dense family: pre-norm RMSNorm, RoPE (half-split), SwiGLU, fused
+projections.
+
+The layer loop does not know how attention finds its keys: it hands (layer, q, k, v) to an `Attend`
+callable. `forward` attends through the paged pool (`attention.PackedAttend`), `dense` attends
+inside a plain padded batch (training, reference logits). Both run the same layers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlm.model.attention import Attend, DenseAttend, PackedAttend
+from dlm.model.moe import MoE
+from dlm.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from dlm.core import Packed
+    from dlm.model.kv import KVPool
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension, computed in float32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x [..., D]` -> `[..., D]` in the dtype of `x`."""
+        wide = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
+        return wide.to(x.dtype) * self.weight
+
+
+class Attention(nn.Module):
+    """Fused q/k/v projection, optional per-head norm, rotation, attention through `attend`,
+    output projection.
+    """
+
+    def __init__(self, spec: ModelSpec, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads, self.kv_heads, self.head_dim = (
+            layer,
+            spec.heads,
+            spec.kv_heads,
+            spec.head_dim,
+        )
+        self.rotary_dim = spec.rotary_dim or spec.head_dim
+        width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
+        self.qkv = nn.Linear(spec.hidden_size, width, bias=spec.qkv_bias)
+        self.out = nn.Linear(spec.heads * spec.head_dim, spec.hidden_size, bias=False)
+        self.q_norm = RMSNorm(spec.head_dim, spec.norm_eps) if spec.qk_norm else None
+        self.k_norm = RMSNorm(spec.head_dim, spec.norm_eps) if spec.qk_norm else None
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """`x [T, D]` -> `[T, D]`."""
+        fused = self.qkv(x).view(
+            -1, self.heads + 2 * self.kv_heads, self.head_dim
+        )  # [T, H + 2 Hkv, Dh]
+        qk, v = fused.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = qk.split((self.heads, self.kv_heads), dim=1)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
+        q, k = self._rotate(qk, *rotation).split((self.heads, self.kv_heads), dim=1)
+        mixed: Tensor = self.out(attend(self.layer, q, k, v))
+        return mixed
+
+    def _rotate(self, x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+        """Rotate the first `rotary_dim` of each head: `x [T, h, Dh]`, tables `[T, 1,
+        rotary_dim]`.
+        """
+        turned, rest = x.split((self.rotary_dim, self.head_dim - self.rotary_dim), dim=-1)
+        first, second = turned.chunk(2, dim=-1)
+        swapped = torch.cat((second, first), dim=-1)
+        turned = torch.addcmul(turned * cos, swapped, signed_sin).to(x.dtype)
+        return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward with gate and up projections fused."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(hidden_size, 2 * intermediate_size, bias=False)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x [..., D]` -> `[..., D]`."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        mixed: Tensor = self.down(F.silu(gate) * up)
+        return mixed
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each behind a norm and added to the residual stream."""
+
+    def __init__(self, spec: ModelSpec, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(spec.hidden_size, spec.norm_eps)
+        self.attention = Attention(spec, layer)
+        self.mlp_norm = RMSNorm(spec.hidden_size, spec.norm_eps)
+        if spec.moe is not None and spec.is_moe(layer):
+            self.mlp: nn.Module = MoE(spec.hidden_size, spec.moe)
+        else:
+            self.mlp = MLP(spec.hidden_size, spec.intermediate_size)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """`x [T, D]` -> `[T, D]`."""
+        x = x + self.attention(self.attention_norm(x), rotation, attend)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """ids -> logits. Knows nothing of masks, blocks or decoding."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding = nn.Embedding(spec.vocab_size, spec.hidden_size)
+        self.layers = nn.ModuleList(Layer(spec, i) for i in range(spec.layers))
+        self.norm = RMSNorm(spec.hidden_size, spec.norm_eps)
+        self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
+        if spec.tied_head:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, packed: Packed, kv: KVPool) -> Tensor:
+        """Packed queries -> `logits [N, V]` in float32, one row for each of `packed.logit_rows`."""
+        hidden = self._run(packed.ids, packed.positions, PackedAttend(packed, kv))
+        logits: Tensor = self.head(self.norm(hidden.index_select(0, packed.logit_rows)))
+        return logits.float()
+
+    def dense(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Plain batch `ids [B, L]` -> normed hidden states `[B, L, D]`.
+
+        `mask` is boolean, True where a query may look, and broadcasts to `[B, H, L, L]`; None is
+        full attention.
+        """
+        batch, length = ids.shape
+        positions = torch.arange(length, device=ids.device).repeat(batch)
+        hidden = self._run(ids.reshape(-1), positions, DenseAttend(batch, mask))
+        out: Tensor = self.norm(hidden).view(batch, length, -1)
+        return out
+
+    def _run(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """The layer loop: `ids, positions [T]` -> hidden states `[T, D]` before the final norm."""
+        x: Tensor = self.embedding(ids)
+        rotation = rotary_tables(self.spec, positions)
+        for layer in self.layers:
+            x = layer(x, rotation, attend)
+        return x
+
+
+def rotary_tables(spec: ModelSpec, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines `[T, 1, rotary_dim]` in float32 for half-split RoPE (RoFormer, arXiv
+    2104.09864).
+
+    The sine's first half is negated, so that a rotation is `x * cos + swap_halves(x) * signed_sin`.
+    """
+    dim = spec.rotary_dim or spec.head_dim
+    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
+    angles = positions.float()[:, None, None] * spec.rope_theta**-exponents  # [T, 1, dim / 2]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

@@ -1,0 +1,180 @@
+"""One row a family: how its `config.json` and its tensors are to be read.
+
+A row names the traits that the file does not tell (attention pattern, shift, published special
+ids); the fields that it does tell are read under their real names (`reading.py`). The `FIXED`
+tables hold the traits that the decoder does not have: such a field is refused unless it has the
+value that makes no difference, never ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dlm.model.fields import Fields
+from dlm.model.keys import HF_NAMES, LLADA2_NAMES, LLADA_NAMES, Names
+from dlm.model.spec import Attention, MoESpec
+
+# The only values with which a field leaves the decoder as it is; an absent field is fine.
+HF_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "hidden_act": ("silu",),
+    "attention_bias": (False, None),
+    "mlp_bias": (False, None),
+    "use_bias": (False, None),
+    "clip_qkv": (None,),
+    "expert_capacity": (None,),
+    "mlp_only_layers": ([], None),
+    "decoder_sparse_step": (1,),
+    "score_function": ("sigmoid",),
+    "moe_router_score_function": ("softmax",),
+    "shared_expert_intermediate_size": (None, 0),
+    "router_num_group": (None, 0, 1),
+    "quantization_config": (None,),
+}
+LLADA_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "activation_type": ("silu",),
+    "alibi": (False,),
+    "rope": (True,),
+    "rope_full_precision": (True,),
+    "block_type": ("llama",),
+    "block_group_size": (1,),
+    "layer_norm_type": ("rms",),
+    "layer_norm_with_affine": (True,),
+    "bias_for_layer_norm": (False, None),
+    "attention_layer_norm": (False,),
+    "input_emb_norm": (False,),
+    "scale_logits": (False,),
+    "include_bias": (False,),
+    "clip_qkv": (None,),
+    "quantization_config": (None,),
+}
+LLADA_FIELDS: Final[Mapping[str, str]] = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "num_key_value_heads": "n_kv_heads",
+    "intermediate_size": "mlp_hidden_size",
+    "max_position_embeddings": "max_sequence_length",
+    "tie_word_embeddings": "weight_tying",
+    "use_qkv_bias": "include_qkv_bias",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row: key names, field names, traits; `block` is (field of the length, its default)."""
+
+    names: Names = HF_NAMES
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=lambda: HF_FIXED)
+    attention: Attention = "full"
+    block: tuple[str, int] | None = None
+    shift: bool = False
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rotary_fraction: float = 1.0
+    moe: Callable[[Fields], MoESpec] | None = None
+    mask_id: int | None = None
+    stop_ids: tuple[int, ...] = ()
+
+
+def _qwen3_moe(fields: Fields) -> MoESpec:
+    """Softmax over all experts, then the top k; `norm_topk_prob` has no safe default."""
+    return MoESpec(
+        experts=fields.size("num_experts", fields.get("num_local_experts")),
+        per_token=fields.size("num_experts_per_tok"),
+        intermediate_size=fields.size("moe_intermediate_size"),
+        normalize=fields.flag("norm_topk_prob"),
+    )
+
+
+def _llada_moe(fields: Fields) -> MoESpec:
+    """Softmax routing whose weights are never renormalised (hard coded in the reference model)."""
+    fields.fixed("norm_topk_prob", False, None)
+    fields.fixed("moe_router_enable_expert_bias", False)
+    fields.fixed("routed_scaling_factor", 1, 1.0)
+    layers = fields.size("num_hidden_layers")
+    frequency = list(fields.get("moe_layer_freq", [1] * layers))
+    dense = frequency.index(1) if 1 in frequency else layers
+    if frequency != [0] * dense + [1] * (layers - dense):
+        raise fields.wrong("moe_layer_freq", "zeros, then ones, one number a layer", frequency)
+    return MoESpec(
+        experts=fields.size("num_experts"),
+        per_token=fields.size("num_experts_per_tok"),
+        intermediate_size=fields.size("expert_intermediate_size"),
+        normalize=False,
+        first_moe_layer=dense,
+    )
+
+
+def _llada2_moe(fields: Fields) -> MoESpec:
+    """Sigmoid scores, selection bias, groups, scale; a single expert a token is not normalised."""
+    fields.fixed("norm_topk_prob", True)
+    per_token = fields.size("num_experts_per_tok")
+    return MoESpec(
+        experts=fields.size("num_experts"),
+        per_token=per_token,
+        intermediate_size=fields.size("moe_intermediate_size"),
+        score="sigmoid",
+        normalize=per_token > 1,
+        scale=fields.number("routed_scaling_factor"),
+        groups=fields.size("n_group", 1),
+        groups_kept=fields.size("topk_group", 1),
+        shared_experts=int(fields.get("num_shared_experts", 0)),
+        selection_bias=fields.flag("moe_router_enable_expert_bias", True),
+        first_moe_layer=int(fields.get("first_k_dense_replace", 0)),
+    )
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "llada": Family(
+        names=LLADA_NAMES,
+        fields=LLADA_FIELDS,
+        fixed=LLADA_FIXED,
+        mask_id=126336,
+        stop_ids=(126081, 126348),
+    ),
+    "llada_moe": Family(
+        fields={"intermediate_size": "dense_intermediate_size", "use_qk_norm": "qk_layernorm"},
+        qk_norm=True,
+        moe=_llada_moe,
+        mask_id=156895,
+        stop_ids=(156892,),
+    ),
+    "llada2_moe": Family(
+        names=LLADA2_NAMES,
+        attention="block_causal",
+        block=("block_size", 32),
+        qk_norm=True,
+        rotary_fraction=0.5,
+        moe=_llada2_moe,
+        mask_id=156895,
+        stop_ids=(156892,),
+    ),
+    "Dream": Family(shift=True, qkv_bias=True, mask_id=151666, stop_ids=(151643, 151645)),
+    "sdar": Family(
+        attention="block_causal",
+        block=("block_size", 4),
+        qk_norm=True,
+        mask_id=151669,
+        stop_ids=(151645, 151643),
+    ),
+    "sdar_moe": Family(
+        attention="block_causal",
+        block=("block_size", 4),
+        qk_norm=True,
+        moe=_qwen3_moe,
+        mask_id=151669,
+        stop_ids=(151645, 151643),
+    ),
+    "rnd1": Family(shift=True, qk_norm=True, moe=_qwen3_moe, mask_id=151669, stop_ids=(151645,)),
+    "a2d-llama": Family(),
+    "a2d-qwen2": Family(qkv_bias=True),
+    "a2d-qwen3": Family(qk_norm=True),
+    "llama": Family(attention="causal"),
+    "qwen2": Family(attention="causal", qkv_bias=True),
+    "qwen3": Family(attention="causal", qk_norm=True),
+    "qwen3_moe": Family(attention="causal", qk_norm=True, moe=_qwen3_moe),
+}

@@ -1,0 +1,155 @@
+"""`KVPool`: pages of post-RoPE keys and values.
+
+A page holds `page_size` consecutive positions of one arm of one row, for all layers. Keys are
+stored rotated, with explicit positions, so any scattered set of positions can be refreshed. Page 0
+is a trash page that belongs to nobody. The pool grows by doubling up to its budget; what a row may
+need is reserved at admission, so that no request can starve its batch mates later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dlm.errors import EngineError, Unavailable
+from dlm.model.spec import ModelSpec
+
+PAGE_SIZE = 16
+
+
+class KVPool:
+    """Keys and values of all rows. `storage [layers, slots, 2, Hkv, Dh]`; a slot is page *
+    page_size + offset.
+
+    `max_bytes` bounds the storage (None: no bound). Raises `Unavailable` when a reservation does
+    not fit now.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        max_bytes: int | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> None:
+        self.page_size = page_size
+        self._shape = (spec.layers, 2, spec.kv_heads, spec.head_dim)
+        self._page_bytes = (
+            spec.kv_bytes_per_token(torch.empty(0, dtype=dtype).element_size()) * page_size
+        )
+        self._max_pages = None if max_bytes is None else max_bytes // self._page_bytes
+        self._storage = self._empty(1, device, dtype)
+        self._references: list[int] = [1]
+        self._free: list[int] = []
+
+    def _empty(self, pages: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        layers, two, heads, dim = self._shape
+        return torch.zeros(
+            layers, pages * self.page_size, two, heads, dim, device=device, dtype=dtype
+        )
+
+    @property
+    def pages(self) -> int:
+        """Pages that exist, the trash page included."""
+        return len(self._references)
+
+    @property
+    def pages_in_use(self) -> int:
+        """Pages that belong to rows."""
+        return self.pages - 1 - len(self._free)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the storage."""
+        return self._storage.numel() * self._storage.element_size()
+
+    def pages_for(self, positions: int) -> int:
+        """How many pages hold `positions` positions."""
+        return -(-positions // self.page_size)
+
+    def fits_ever(self, pages: int) -> bool:
+        """Whether a reservation of `pages` fits an empty pool."""
+        return self._max_pages is None or pages < self._max_pages
+
+    def reserve(self, pages: int) -> list[int]:
+        """Take `pages` free pages, growing the storage where the budget allows.
+
+        Raises `Unavailable` with the numbers when it does not.
+        """
+        missing = pages - len(self._free)
+        if missing > 0:
+            self._grow(missing)
+        taken = [self._free.pop() for _ in range(pages)]
+        for page in taken:
+            self._references[page] = 1
+        return taken
+
+    def _grow(self, missing: int) -> None:
+        wanted = self.pages + missing
+        if self._max_pages is not None and wanted > self._max_pages:
+            raise Unavailable(
+                f"the key/value pool is full: {missing} more pages of {self._page_bytes} bytes are "
+                f"needed, {self.pages_in_use} of {self._max_pages} are in use"
+            )
+        target = max(wanted, 2 * self.pages)
+        target = target if self._max_pages is None else min(target, self._max_pages)
+        more = self._empty(target - self.pages, self._storage.device, self._storage.dtype)
+        self._storage = torch.cat((self._storage, more), dim=1)
+        self._free.extend(range(target - 1, self.pages - 1, -1))
+        self._references.extend([0] * (target - self.pages))
+
+    def share(self, pages: Sequence[int]) -> None:
+        """Count one more owner of each page."""
+        for page in pages:
+            self._references[page] += 1
+
+    def release(self, pages: Sequence[int]) -> None:
+        """Give pages back; a page is free when its last owner left. The trash page is ignored."""
+        for page in pages:
+            if page == 0:
+                continue
+            if self._references[page] < 1:
+                raise EngineError(f"page {page} was released more often than it was taken")
+            self._references[page] -= 1
+            if self._references[page] == 0:
+                self._free.append(page)
+
+    def check_integrity(self, owned: Sequence[Sequence[int]] = ()) -> None:
+        """Raise `EngineError` unless free and used pages are disjoint, complete and counted.
+
+        `owned`: the pages of every live row; when given, their counts must explain all references.
+        """
+        if len(set(self._free)) != len(self._free) or 0 in self._free:
+            raise EngineError("the free list holds a page twice, or the trash page")
+        idle = {page for page, count in enumerate(self._references) if count == 0}
+        if idle != set(self._free):
+            raise EngineError(
+                f"pages without owner that are not free: {sorted(idle ^ set(self._free))[:8]}"
+            )
+        counts = [0] * self.pages
+        for pages in owned:
+            for page in pages:
+                counts[page] += page != 0
+        if owned and counts[1:] != self._references[1:]:
+            raise EngineError("the rows' pages do not explain the reference counts")
+
+    def slots(self, pages: Tensor, positions: Tensor) -> Tensor:
+        """Slots `[q]` of `positions [q]` in the arm whose pages are `pages [P]`, on the CPU."""
+        page = torch.div(positions, self.page_size, rounding_mode="floor")
+        return pages[page] * self.page_size + positions % self.page_size
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store rotated `keys`, `values` `[T, Hkv, Dh]` of one layer at `slots [T]`."""
+        plane = self._storage[layer]
+        plane[:, 0].index_copy_(0, slots, keys)
+        plane[:, 1].index_copy_(0, slots, values)
+
+    def read(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `[G, K, Hkv, Dh]` of one layer at `slots [G, K]`."""
+        found = self._storage[layer].index_select(0, slots.reshape(-1)).unflatten(0, slots.shape)
+        keys, values = found.unbind(2)
+        return keys, values

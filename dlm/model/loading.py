@@ -1,0 +1,195 @@
+"""`load_model`: a checkpoint folder or hub id -> a `Decoder` with its weights in place.
+
+The decoder is built without memory (meta device), every tensor is checked against it before any
+is read, and then the files are streamed into it tensor by tensor: the peak is the model itself.
+Only safetensors are read and no code of a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from dlm.errors import InvalidRequest, unknown_name
+from dlm.model.decoder import Decoder
+from dlm.model.moe import MoE
+from dlm.model.placement import device_map, dispatch, fits
+from dlm.model.reading import read_spec
+from dlm.model.spec import ModelSpec
+from dlm.model.weights import Weights
+
+DTYPES: Final[Mapping[str, torch.dtype]] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+# What of a hub repository is fetched: never pickles, never code.
+HUB_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+)
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Decoder:
+    """A decoder with the weights of `source`, ready for inference.
+
+    `device` "auto" is the first CUDA device or else the CPU; a model that is too large for it
+    keeps its last layers in main memory. `dtype` "auto" is float32 on the CPU and the dtype of the
+    files elsewhere. `overrides` corrects what the files get wrong: "family" and the fields of
+    `reading.OVERRIDABLE` (mask_id, eos_ids, shift, attention, block_length, ...).
+
+    Raises `InvalidRequest` for each way in which `source` may be unusable.
+    """
+    target = _device(device)
+    folder = checkpoint_folder(source, revision)
+    config = _read_json(folder / "config.json")
+    spec = read_spec(
+        config,
+        _read_json(folder / "generation_config.json", optional=True),
+        added_tokens(folder),
+        overrides,
+    )
+    with Weights(folder) as weights:
+        decoder = _empty_decoder(spec)
+        plan = weights.plan(decoder, config)
+        where = {"": target}
+        kind = _dtype(dtype, target, weights.dtype)
+        if not fits(decoder, kind, target):
+            where = device_map(decoder, kind, target)
+        _allocate(decoder, kind, where)
+        weights.fill(decoder, plan)
+    dispatch(decoder, where, target)
+    return decoder.eval()
+
+
+def checkpoint_folder(source: str | Path, revision: str | None = None) -> Path:
+    """The local folder of `source`, fetched if it is a hub id. Raises `InvalidRequest`."""
+    path = Path(source).expanduser()
+    if path.exists():
+        if revision is not None:
+            raise InvalidRequest(
+                "revision", f"applies to hub ids only, but {source} is a local path"
+            )
+        if not (path / "config.json").is_file():
+            raise InvalidRequest(
+                "model", f"{path} is not a checkpoint folder: it has no config.json"
+            )
+        return path
+    if isinstance(source, Path) or not HUB_ID.fullmatch(source):
+        raise InvalidRequest(
+            "model", f"must be a folder or a hub id 'owner/name', but {source} does not exist"
+        )
+    return _fetch(source, revision)
+
+
+def _fetch(source: str, revision: str | None) -> Path:
+    """Download the checkpoint `owner/name`, or find it in the local hub cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(source, revision=revision, allow_patterns=list(HUB_FILES))
+    except Exception as error:  # a dozen classes, from "offline" to "gated": one sentence for all
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InvalidRequest(
+            "model", f"{source!r} is no folder here and could not be fetched from the hub: {reason}"
+        ) from error
+    return checkpoint_folder(Path(folder))
+
+
+def added_tokens(folder: Path) -> dict[str, int]:
+    """What the tokenizer holds beside its vocabulary (the special tokens among it) -> ids."""
+    table = _read_json(folder / "added_tokens.json", optional=True)
+    decoder = _read_json(folder / "tokenizer_config.json", optional=True).get(
+        "added_tokens_decoder", {}
+    )
+    table |= {entry["content"]: int(token) for token, entry in decoder.items()}
+    listed = _read_json(folder / "tokenizer.json", optional=True).get("added_tokens") or []
+    return table | {entry["content"]: int(entry["id"]) for entry in listed}
+
+
+def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """The object in a JSON file; `{}` if it is optional and absent. Raises `InvalidRequest`."""
+    if optional and not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequest("model", f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidRequest(
+            "model", f"{path} must hold a JSON object, got {type(content).__name__}"
+        )
+    return content
+
+
+def _device(name: str) -> torch.device:
+    """The device called `name`. Raises `InvalidRequest` when this machine does not have it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise InvalidRequest("device", f"must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InvalidRequest(
+            "device", f"{name!r} is not here: this machine has {count} CUDA devices"
+        )
+    return device
+
+
+def _dtype(asked: str | torch.dtype, device: torch.device, stored: torch.dtype) -> torch.dtype:
+    """The dtype of the weights: as asked, or float32 on the CPU and `stored` elsewhere."""
+    if isinstance(asked, str):
+        if asked == "auto":
+            return torch.float32 if device.type == "cpu" else stored
+        if asked not in DTYPES:
+            raise unknown_name("dtype", asked, ("auto", *DTYPES))
+        return DTYPES[asked]
+    if asked not in DTYPES.values():
+        raise InvalidRequest(
+            "dtype", f"must be one of {', '.join(map(str, DTYPES.values()))}, got {asked}"
+        )
+    return asked
+
+
+def _empty_decoder(spec: ModelSpec) -> Decoder:
+    """The decoder without memory for its weights."""
+    with torch.device("meta"):
+        return Decoder(spec)
+
+
+def _allocate(decoder: Decoder, dtype: torch.dtype, where: Mapping[str, torch.device]) -> None:
+    """Give every parameter uninitialised memory on the device of its longest prefix in `where`."""
+    for name, meta in list(decoder.named_parameters()):
+        prefix = max((p for p in where if not p or f"{name}.".startswith(f"{p}.")), key=len)
+        kept = name.rpartition(".")[2] in MoE.FLOAT32
+        memory = torch.empty(
+            meta.shape, dtype=torch.float32 if kept else dtype, device=where[prefix]
+        )
+        owner, _, leaf = name.rpartition(".")
+        setattr(decoder.get_submodule(owner), leaf, nn.Parameter(memory, requires_grad=False))
+    if decoder.spec.tied_head:
+        decoder.head.weight = decoder.embedding.weight

@@ -1,0 +1,182 @@
+"""From the files of a checkpoint to its `ModelSpec`, with every disagreement named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, get_args
+
+from dlm.errors import InvalidRequest, unknown_name
+from dlm.model.families import FAMILIES, Family
+from dlm.model.fields import Fields
+from dlm.model.keys import STACKED_EXPERTS, Slot, key_map
+from dlm.model.spec import Attention, ModelSpec
+
+# How tokenizers spell the mask.
+MASK_TOKENS = (
+    "<|mask|>",
+    "<|MASK|>",
+    "<|mdm_mask|>",
+    "<[MASK]>",
+    "[MASK]",
+    "|<MASK>|",
+    "<mask>",
+    "<M>",
+)
+
+
+def read_spec(
+    config: Mapping[str, Any],
+    generation: Mapping[str, Any] | None = None,
+    tokens: Mapping[str, int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> ModelSpec:
+    """The spec that the files of a checkpoint describe. Raises `InvalidRequest`.
+
+    `config` is config.json, `generation` is generation_config.json; `tokens` maps the tokenizer's
+    added tokens to ids and supplies a mask id that the config lacks.
+    `overrides` may set "family" and the fields of `OVERRIDABLE`.
+    """
+    given = dict(overrides or {})
+    name = str(given.pop("family", None) or config.get("model_type"))
+    if name not in FAMILIES:
+        raise unknown_name("model", name, FAMILIES)
+    row = FAMILIES[name]
+    fields = Fields(config, name, row.fields)
+    for field, allowed in row.fixed.items():
+        fields.fixed(field, *allowed)
+    fields.no_windows()
+    spec = _override(_read_sizes(fields, row), given)
+    spec = _with_special_ids(spec, fields, row, generation or {}, tokens or {})
+    return _check(_override(spec, given), given)
+
+
+def checkpoint_keys(
+    spec: ModelSpec, config: Mapping[str, Any], found: Iterable[str]
+) -> dict[str, Slot]:
+    """The key map of a checkpoint; its canonical keys `found` tell whether experts are stacked."""
+    stacked = any(STACKED_EXPERTS.search(key) for key in found)
+    unit_head = bool(config.get("norm_head")) and spec.family == "llada2_moe"
+    return key_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
+
+
+def _read_sizes(fields: Fields, row: Family) -> ModelSpec:
+    """Everything but the special ids."""
+    heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
+    head_dim = fields.size("head_dim", hidden // heads)
+    theta, fraction = fields.rope()
+    turned = int(head_dim * (row.rotary_fraction if fraction is None else fraction))
+    return ModelSpec(
+        family=fields.family,
+        vocab_size=fields.size("embedding_size", fields.size("vocab_size")),
+        hidden_size=hidden,
+        layers=fields.size("num_hidden_layers"),
+        heads=heads,
+        kv_heads=fields.size(
+            "num_key_value_heads", 1 if fields.get("multi_query_attention") else heads
+        ),
+        head_dim=head_dim,
+        intermediate_size=fields.size(
+            "intermediate_size", fields.get("mlp_ratio", 0) * hidden or None
+        ),
+        max_length=fields.size("max_position_embeddings"),
+        rope_theta=theta,
+        rotary_dim=None if turned == head_dim else turned,
+        norm_eps=fields.number("rms_norm_eps"),
+        qk_norm=fields.flag("use_qk_norm", row.qk_norm),
+        qkv_bias=fields.flag("use_qkv_bias", row.qkv_bias),
+        tied_head=fields.flag("tie_word_embeddings", False),
+        moe=row.moe(fields) if row.moe else None,
+        attention=row.attention,
+        block_length=fields.size(*row.block) if row.block else None,
+        shift=row.shift,
+    )
+
+
+def _with_special_ids(
+    spec: ModelSpec,
+    fields: Fields,
+    row: Family,
+    generation: Mapping[str, Any],
+    tokens: Mapping[str, int],
+) -> ModelSpec:
+    """Add mask, end, begin and pad ids; published ids count where the vocabulary has them."""
+    spelled = [tokens[token] for token in MASK_TOKENS if token in tokens]
+    fallback = spelled[0] if len(spelled) == 1 else row.mask_id
+    if fallback is not None and fallback >= spec.vocab_size:
+        fallback = None
+    mask_id = None if spec.attention == "causal" else fields.get("mask_token_id", fallback)
+    ends = [*_ids(fields.get("eos_token_id")), *_ids(generation.get("eos_token_id"))]
+    ends += [token for token in row.stop_ids if token < spec.vocab_size]
+    return dataclasses.replace(
+        spec,
+        mask_id=mask_id,
+        eos_ids=tuple(dict.fromkeys(ends)),
+        bos_id=fields.get("bos_token_id"),
+        pad_id=fields.get("pad_token_id"),
+    )
+
+
+def _ids(value: Any) -> list[int]:
+    """A token id field, which may be null, one id or a list."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _override(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
+    """The spec with the caller's corrections."""
+    for name in given:
+        if name not in OVERRIDABLE:
+            raise unknown_name("overrides", name, ("family", *OVERRIDABLE))
+    changes = dict(given)
+    if "eos_ids" in changes:
+        changes["eos_ids"] = tuple(_ids(changes["eos_ids"]))
+    return dataclasses.replace(spec, **changes)
+
+
+def _check(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
+    """Every trait must be of its kind and all of them must agree. Raises `InvalidRequest`."""
+
+    def refuse(name: str, rule: str, value: Any) -> InvalidRequest:
+        hint = "" if name in given else "; correct it with overrides={...}"
+        param = "overrides" if name in given else "model"
+        return InvalidRequest(param, f"`{name}` must be {rule}, got {value!r}{hint}")
+
+    for name, (rule, good) in TRAITS.items():
+        value = getattr(spec, name)
+        if not good(value):
+            raise refuse(name, rule, value)
+    for name in ("mask_id", "eos_ids", "bos_id", "pad_id"):
+        for value in _ids(getattr(spec, name)):
+            if not (_whole(value) and 0 <= value < spec.vocab_size):
+                raise refuse(name, f"in 0..{spec.vocab_size - 1}", value)
+    if spec.attention == "block_causal" and spec.block_length is None:
+        raise refuse("block_length", "given for a block-causal model", None)
+    if spec.mask_id is not None and spec.mask_id in spec.eos_ids:
+        raise refuse("mask_id", f"none of `eos_ids` {spec.eos_ids}", spec.mask_id)
+    return spec
+
+
+def _whole(value: Any) -> bool:
+    """A whole number; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    """A number above 0."""
+    return (_whole(value) or isinstance(value, float)) and value > 0
+
+
+# The rule for each trait that can be overridden, in words and as a test; ids are checked apart.
+TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "attention": (f"one of {get_args(Attention)}", lambda value: value in get_args(Attention)),
+    "block_length": (
+        "a positive integer or None",
+        lambda value: value is None or (_whole(value) and value > 0),
+    ),
+    "shift": ("True or False", lambda value: isinstance(value, bool)),
+    "tied_head": ("True or False", lambda value: isinstance(value, bool)),
+    "max_length": ("a positive integer", lambda value: _whole(value) and value > 0),
+    "rope_theta": ("a positive number", _positive),
+    "norm_eps": ("a positive number", _positive),
+}
+OVERRIDABLE = (*TRAITS, "mask_id", "eos_ids", "bos_id", "pad_id")

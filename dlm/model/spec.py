@@ -1,0 +1,73 @@
+"""`ModelSpec`: everything the decoder must know about a checkpoint, in one frozen table.
+
+Sizes say what to build; traits say how the checkpoint was trained (attention pattern, shift, mask
+id) and travel on to the decoding side as `ModelInfo`. Families fill it from their `config.json`
+(`families.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Attention = Literal["full", "block_causal", "causal"]
+
+
+@dataclass(frozen=True, slots=True)
+class MoESpec:
+    """A mixture-of-experts feed-forward: router, experts, shared experts.
+
+    `groups`/`groups_kept` select expert groups first (DeepSeek-V3 style, used by LLaDA2); 1/1
+    switches it off.
+    """
+
+    experts: int
+    per_token: int
+    intermediate_size: int
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    normalize: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    groups_kept: int = 1
+    shared_experts: int = 0
+    selection_bias: bool = False
+    first_moe_layer: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Sizes and traits of one decoder checkpoint. `rotary_dim` is how many leading head dims
+    RoPE turns.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    max_length: int
+    rope_theta: float = 10_000.0
+    rotary_dim: int | None = None
+    norm_eps: float = 1e-6
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    tied_head: bool = False
+    moe: MoESpec | None = None
+    attention: Attention = "full"
+    block_length: int | None = None
+    shift: bool = False
+    mask_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    bos_id: int | None = None
+    pad_id: int | None = None
+
+    def kv_bytes_per_token(self, element_size: int) -> int:
+        """Bytes of keys and values that one position costs over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_size
+
+    def is_moe(self, layer: int) -> bool:
+        """Whether `layer` has experts instead of a dense feed-forward."""
+        return self.moe is not None and layer >= self.moe.first_moe_layer

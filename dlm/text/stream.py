@@ -1,0 +1,88 @@
+"""Text that grows: deltas that never need taking back, and stop strings found in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dlm.errors import InvalidRequest
+from dlm.text.text import Text
+
+BROKEN = "\ufffd"  # what a decoder shows for the bytes of an unfinished character
+
+
+class IncrementalDecoder:
+    """Turns settled ids into text deltas; all deltas together are `text.decode` of all ids.
+
+    A character whose bytes are not complete is held back until they are, or until `finish`.
+    """
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+        self._skipped = text.special_ids()
+        # Ids whose text is not all sent, after those sent last: a tokenizer may join two tokens
+        # differently than it starts a text, so new ids are decoded together with older ones.
+        self._ids: list[int] = []
+        self._sent = 0
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """The text that `ids` complete."""
+        return self._advance(ids, final=False)
+
+    def finish(self) -> str:
+        """The rest, with U+FFFD for a character that never became complete."""
+        return self._advance((), final=True)
+
+    def _advance(self, ids: Iterable[int], *, final: bool) -> str:
+        self._ids += [index for index in ids if index not in self._skipped]
+        before = self._text.decode(self._ids[: self._sent])
+        after = self._text.decode(self._ids)
+        whole = after if final else after.rstrip(BROKEN)
+        if whole != after or len(after) <= len(before):
+            return ""
+        self._ids, self._sent = self._ids[self._sent :], len(self._ids) - self._sent
+        return after[len(before) :]
+
+
+class StopMatcher:
+    """Finds stop strings in a growing text; what may be the start of one is held back.
+
+    `text` is all that was fed. The match is the one that is complete first, so it does not depend
+    on how the text is cut into deltas; `cut` is then where it begins and `matched` the stop string.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        if isinstance(stops, str) or not all(isinstance(stop, str) and stop for stop in stops):
+            raise InvalidRequest("stop", f"must be a list of non-empty strings, got {stops!r}")
+        self._stops = tuple(stops)
+        self._longest = max(map(len, self._stops), default=0)
+        self._released = 0
+        self.text = ""
+        self.cut: int | None = None
+        self.matched: str | None = None
+
+    def feed(self, delta: str) -> int | None:
+        """Take more text; the cut position once a stop string is complete. Ignored after that."""
+        if self.cut is None:
+            begin = max(0, len(self.text) - self._longest + 1)
+            self.text += delta
+            found = [(self.text.find(stop, begin), stop) for stop in self._stops]
+            ends = [(at + len(stop), at, stop) for at, stop in found if at >= 0]
+            if ends:
+                _, self.cut, self.matched = min(ends)
+        return self.cut
+
+    def release(self, *, final: bool = False) -> str:
+        """The text that may be shown and was not released before; `final`: nothing will follow."""
+        end = self.cut
+        if end is None:
+            end = len(self.text) - (0 if final else self._possible())
+        shown = self.text[self._released : end]
+        self._released = end
+        return shown
+
+    def _possible(self) -> int:
+        """How many of the last characters may be the start of a stop string."""
+        for count in range(min(self._longest - 1, len(self.text)), 0, -1):
+            if any(stop.startswith(self.text[-count:]) for stop in self._stops):
+                return count
+        return 0

@@ -1,0 +1,149 @@
+"""Where blocks open and close: whole canvas, fixed length, and the sequential order that they
+share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepView
+from dlm.errors import InvalidRequest
+
+
+def next_start(table: BlockTable, prompt: Tensor, alignment: int) -> Tensor:
+    """`[R]`: where the next block starts: behind the last one; the first, where the prompt ends.
+
+    Models with trained blocks start at the border at or before the prompt's end, so that the
+    prompt's tail shares the first block.
+    """
+    first = torch.div(prompt, alignment, rounding_mode="floor") * alignment
+    return torch.where(table.front > 0, table.front, first)
+
+
+def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> BlockTable:
+    """Close filled blocks; where none is live and canvas is left, open the next one up to its
+    reach.
+    """
+    opened = torch.where(table.phase == Phase.OPENING, int(Phase.OPEN), table.phase)
+    filled = table.live & (progress.left == 0)
+    phase = torch.where(filled, int(Phase.CLEAN if progress.stores else Phase.STORED), opened)
+    start = next_start(table, progress.prompt, alignment)
+    wants = progress.live & ~(phase <= Phase.OPEN).any(dim=1) & (start < progress.length)
+    return append_block(
+        replace(table, phase=phase),
+        wants,
+        start,
+        torch.minimum(progress.reach, progress.length),
+        Level.FULL,
+    )
+
+
+def append_block(
+    table: BlockTable, wants: Tensor, start: Tensor, end: Tensor, level: Level
+) -> BlockTable:
+    """Add an OPENING block `start:end` to the rows that want one, after dropping stored columns.
+    All `[R]`.
+    """
+    used = table.phase != Phase.STORED
+    order = torch.where(used, table.start, torch.iinfo(torch.long).max).argsort(dim=1, stable=True)
+    table = BlockTable(*(getattr(table, name).gather(1, order) for name in BlockTable.__slots__))
+    column = torch.arange(order.shape[1])
+    at = wants[:, None] & (column == used.sum(dim=1)[:, None])
+    return BlockTable(
+        start=torch.where(at, start[:, None], table.start),
+        end=torch.where(at, end[:, None], table.end),
+        phase=torch.where(at, int(Phase.OPENING), table.phase),
+        level=torch.where(at, int(level), table.level),
+        step=torch.where(at, 0, table.step),
+        masks=torch.where(at, 0, table.masks),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One block: the whole canvas."""
+
+    tier = "T1"
+
+    alignment: int = 1
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Raises `InvalidRequest` for block-causal models, which were trained on short blocks
+        only.
+        """
+        if info.attention == "block_causal":
+            raise InvalidRequest(
+                "blocks",
+                "'whole' needs full attention; this model has trained blocks of "
+                f"{info.block_length}",
+            )
+        return self
+
+    def count(self, tokens: int) -> int:
+        """One."""
+        return 1
+
+    def reach(self, rows: Rows, knob: Any) -> Tensor:
+        """The canvas end."""
+        return rows.host.length
+
+    def close_at(self, view: StepView) -> Tensor:
+        """The canvas end."""
+        return view.length
+
+    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
+        """One block after another."""
+        return advance_in_order(table, progress, self.alignment)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Blocks of `length` positions, left to right (semi-autoregressive decoding, LLaDA arXiv
+    2502.09992 B.3).
+
+    `length=None` takes the trained block of block-causal models, 32 elsewhere.
+    """
+
+    tier = "T1"
+
+    length: int | None = None
+    alignment: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise InvalidRequest("blocks", f"`length` must be at least 1, got {self.length}")
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Raises `InvalidRequest` unless the length is a multiple of the trained block."""
+        length = self.length or info.block_length or 32
+        if length % info.alignment:
+            raise InvalidRequest(
+                "blocks",
+                f"`length` must be a multiple of {info.alignment}, this block-causal model's "
+                "trained block, "
+                f"got {length}",
+            )
+        return replace(self, length=length, alignment=info.alignment)
+
+    def count(self, tokens: int) -> int:
+        """`tokens / length`, rounded up."""
+        assert self.length is not None
+        return -(-tokens // self.length)
+
+    def reach(self, rows: Rows, knob: Any) -> Tensor:
+        """`length` positions on."""
+        start = next_start(rows.host.blocks, rows.host.prompt, self.alignment)
+        end: Tensor = start + knob.length[:, 0]
+        return end
+
+    def close_at(self, view: StepView) -> Tensor:
+        """Where it was planned to end."""
+        return view.blocks.front
+
+    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
+        """One block after another."""
+        return advance_in_order(table, progress, self.alignment)

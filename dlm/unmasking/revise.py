@@ -1,0 +1,55 @@
+"""Editors: rules that revise what was committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from dlm.core import Kind, ModelInfo, Proposal, StepView
+from dlm.errors import InvalidRequest, unknown_name
+from dlm.unmasking.selectors import SCHEDULES, Schedule, scheduled_count, top
+
+
+@dataclass(frozen=True, slots=True)
+class RCR:
+    """Running-confidence remasking (MDPO, arXiv 2508.13148): every step decides anew which tokens
+    may stay.
+
+    Used with `unmask="everything"`: all open positions are filled, then the least confident ones of
+    the whole row, by the confidence of their last commit, are reopened, so that as many stay open
+    as the schedule still owes. With the default schedule n(s) is the difference of `floor(masks *
+    (1 - s / steps))`. `steps` is for the whole answer.
+    """
+
+    tier = "T1"
+
+    steps: int | None = None
+    schedule: Schedule = "linear"
+    power: float = 2.0
+
+    needs = frozenset[str]()
+    scope = "row"
+    clock = True
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES or self.schedule == "eps":
+            raise unknown_name("edit", str(self.schedule), (s for s in SCHEDULES if s != "eps"))
+        if self.steps is not None and self.steps < 1:
+            raise InvalidRequest("edit", f"`steps` must be at least 1, got {self.steps}")
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def edit(self, view: StepView, proposal: Proposal) -> Proposal:
+        """Reopen the least confident positions of the row, as many as the block's schedule still
+        owes.
+        """
+        total = None if self.steps is None else view.knob.steps
+        count = scheduled_count(view, self.schedule, total, view.knob)
+        owed = view.eligible.sum(dim=1, keepdim=True) - count
+        running = torch.where(proposal.commit, view.c, view.conf_prev)
+        kept = (view.kind == Kind.COMMITTED) | proposal.commit
+        return proposal._replace(remask=top(-running, kept, owed))

@@ -1,0 +1,111 @@
+"""What unmaskers share: scores, ranks and transfer schedules."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dlm.core import StepView
+from dlm.rng import uniforms
+
+Score = Literal["confidence", "entropy", "margin", "random"]
+SCORES: tuple[Score, ...] = ("confidence", "entropy", "margin", "random")
+Schedule = Literal["even", "linear", "cosine", "power", "eps"]
+SCHEDULES: tuple[Schedule, ...] = ("even", "linear", "cosine", "power", "eps")
+
+ORDER_STREAM = 1
+"""Stream of the uniforms that order positions; stream 0 draws tokens."""
+
+
+def needs_of(score: Score) -> frozenset[str]:
+    """Statistics a score reads beyond the confidence."""
+    return frozenset({score}) if score in ("entropy", "margin") else frozenset()
+
+
+def score_of(score: Score, view: StepView) -> Tensor:
+    """`[R, W]`: higher commits earlier."""
+    if score == "entropy":
+        assert view.entropy is not None
+        return -view.entropy
+    if score == "margin":
+        assert view.margin is not None
+        return view.margin
+    if score == "random":
+        return uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
+    return view.c
+
+
+def top(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
+    """The `count [R, 1]` best of `among [R, W]` as a mask; ties go to the leftmost position."""
+    ranked = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(ranked).scatter_(
+        1, ranked, torch.arange(score.shape[1], device=score.device).expand_as(ranked)
+    )
+    return among & (rank < count)
+
+
+def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, knob: Any) -> Tensor:
+    """`[R, 1]`: the schedule's count for the block that each row is in.
+
+    `total [R, 1]` steps for the whole answer are shared out to the blocks by their length; None is
+    one position a step. `knob` holds `power` and `eps` where the schedule reads them.
+    """
+    blocks = view.blocks
+    start, end, step, masks = view.of_first_block(
+        blocks.start, blocks.end, blocks.step, blocks.masks
+    )
+    steps = masks
+    if total is not None:
+        generated = (view.length - view.prompt)[:, None]
+        steps = torch.div(total * (end - start), generated, rounding_mode="floor")
+    steps = steps.clamp_min(1)
+    if schedule == "even":
+        return even_counts(masks, step, steps)
+    if schedule == "eps":
+        return eps_counts(view.eligible.sum(dim=1, keepdim=True), step, steps, knob.eps)
+    return curve_counts(schedule, masks, step, steps, knob.power)
+
+
+def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
+    """How many of `masks` to commit in `step` of `steps`: equal shares, the remainder to the first
+    steps (LLaDA).
+
+    Here as below, a clock that has run out takes all that is left.
+    """
+    share = torch.div(masks, steps, rounding_mode="floor")
+    return torch.where(step < steps, share + (step < masks - share * steps), masks)
+
+
+def curve_counts(
+    schedule: Schedule, masks: Tensor, step: Tensor, steps: Tensor, power: Tensor | float
+) -> Tensor:
+    """Differences of `masks - floor(masks * gamma(step / steps))` for a MaskGIT curve gamma (arXiv
+    2202.04200).
+
+    gamma falls from 1 to 0: `linear` 1 - r, `cosine` cos(pi r / 2), `power` 1 - r ** power.
+    """
+
+    def left(at: Tensor) -> Tensor:
+        ratio = (at.double() / steps).clamp_max(1.0)
+        if schedule == "cosine":
+            gamma = torch.cos(ratio * (math.pi / 2))
+        elif schedule == "power":
+            gamma = 1 - ratio**power
+        else:
+            gamma = 1 - ratio
+        return (masks * gamma).floor().long()
+
+    return torch.where(step < steps, left(step) - left(step + 1), masks)
+
+
+def eps_counts(open_now: Tensor, step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:
+    """Dream's count: `int(open * (1 - s / t))` on t from 1 to eps; the last step takes all.
+    Early counts may be 0.
+    """
+    now = 1 - (1 - eps.double()) * step / steps
+    following = 1 - (1 - eps.double()) * (step + 1) / steps
+    count = (open_now * (1 - following / now)).long()
+    return torch.where(step >= steps - 1, open_now, count)

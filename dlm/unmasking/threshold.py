@@ -1,0 +1,100 @@
+"""Unmasking by confidence: every position that is sure enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+from dlm.core import ModelInfo, Proposal, StepView
+from dlm.errors import InvalidRequest
+from dlm.unmasking.selectors import even_counts, top
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Commit every position with confidence >= `threshold` (Fast-dLLM, arXiv 2505.22618); at
+    least the best one.
+    """
+
+    tier = "T1"
+
+    threshold: float = 0.9
+
+    clock = False
+    needs = frozenset[str]()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise InvalidRequest(
+                "unmask", f"`threshold` must be between 0 and 1, got {self.threshold}"
+            )
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def propose(self, view: StepView) -> Proposal:
+        """All confident positions; the iteration manager adds the best one where there is none."""
+        return Proposal(view.eligible & (view.c >= view.knob.threshold))
+
+
+@dataclass(frozen=True, slots=True)
+class Dynamic:
+    """Block-diffusion rule: all positions above `threshold` if they meet the quota, else the
+    quota's best ones.
+
+    SDAR's low_confidence_dynamic and LLaDA2's rule (strict `>`): the quota shares the block's
+    length evenly over `block_steps` steps, remainder first; None is one a step. `threshold=1.0` is
+    the static rule. (SDAR arXiv 2510.06303.)
+    """
+
+    tier = "T1"
+
+    threshold: float = 0.9
+    block_steps: int | None = None
+
+    clock = False
+    needs = frozenset[str]()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise InvalidRequest(
+                "unmask", f"`threshold` must be between 0 and 1, got {self.threshold}"
+            )
+        if self.block_steps is not None and self.block_steps < 1:
+            raise InvalidRequest(
+                "unmask", f"`block_steps` must be at least 1, got {self.block_steps}"
+            )
+
+    def bind(self, info: ModelInfo) -> Self:
+        """One token a step unless told otherwise: as many steps as the block has positions."""
+        return replace(self, block_steps=self.block_steps or info.block_length or 32)
+
+    def propose(self, view: StepView) -> Proposal:
+        """Confident positions or the quota, row by row."""
+        start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
+        steps = view.knob.block_steps
+        quota = even_counts(end - start, step.minimum(steps - 1), steps)
+        sure = view.eligible & (view.c > view.knob.threshold)
+        enough = sure.sum(dim=1, keepdim=True) >= quota
+        return Proposal(torch.where(enough, sure, top(view.c, view.eligible, quota)))
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """Commit all that is eligible; what stays is an editor's choice (RCR)."""
+
+    tier = "T1"
+
+    clock = False
+    needs = frozenset[str]()
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def propose(self, view: StepView) -> Proposal:
+        """All of it."""
+        return Proposal(view.eligible)

@@ -1,0 +1,72 @@
+"""Tiny models with random weights, and the recorded parity fixtures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dlm.model.decoder import Decoder
+from dlm.model.spec import ModelSpec
+
+PARITY = Path(__file__).parent / "data" / "parity"
+
+
+def tiny_spec(**changes: Any) -> ModelSpec:
+    """Two layers, vocabulary 64, full attention; ids: pad 0, eos 1, bos 2, mask the last one."""
+    sizes: dict[str, Any] = {
+        "family": "llada",
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 64,
+        "max_length": 1024,
+        "eos_ids": (1,),
+        "bos_id": 2,
+        "pad_id": 0,
+    } | changes
+    return ModelSpec(**{"mask_id": sizes["vocab_size"] - 1} | sizes)
+
+
+def random_decoder(spec: ModelSpec, seed: int = 0) -> Decoder:
+    """A float32 decoder with seeded weights whose logits differ clearly (standard deviation 3)."""
+    decoder = Decoder(spec)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in decoder.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name:
+            value = 1 + 0.1 * noise
+        elif parameter.ndim == 1:
+            value = 0.1 * noise
+        else:
+            value = (
+                noise * parameter.shape[-1] ** -0.5 * (3 if name.startswith(("head", "emb")) else 1)
+            )
+        with torch.no_grad():
+            parameter.copy_(value)
+    return decoder.requires_grad_(False).eval()
+
+
+def parity(case: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Manifest and tensors (ids as int64) of one recorded case, such as "sdar/static_b4_s4"."""
+    manifest = json.loads((PARITY / case / "manifest.json").read_text())
+    tensors = load_file(PARITY / case / "data.safetensors")
+    return manifest, {k: v.long() if v.dtype == torch.int32 else v for k, v in tensors.items()}
+
+
+def block_mask(length: int, block: int) -> Tensor:
+    """Block-causal mask `[L, L]`, True where a query (row) may look; block 1 is causal."""
+    index = torch.arange(length) // block
+    return index[:, None] >= index[None, :]
+
+
+def logits(decoder: Decoder, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Raw logits `[B, L, V]` of a plain batch."""
+    with torch.no_grad():
+        out: Tensor = decoder.head(decoder.dense(ids, mask))
+    return out

@@ -12,17 +12,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from dlm.config import GenerationConfig
-    from dlm.core import Event, ModelInfo
+    from dlm.config import FIELDS, KINDS, GenerationConfig
+    from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
     from dlm.engine.engine import Engine
     from dlm.engine.events import replay
     from dlm.engine.generation import Generation, Stats
-    from dlm.engine.load import load
+    from dlm.engine.load import bundled_names, load
     from dlm.errors import DlmError, EngineError, InvalidRequest, Unavailable
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FIELDS",
+    "KINDS",
     "DlmError",
     "Engine",
     "EngineError",
@@ -30,16 +32,22 @@ __all__ = [
     "Generation",
     "GenerationConfig",
     "InvalidRequest",
+    "Kind",
     "ModelInfo",
+    "Proposal",
     "Stats",
+    "StepView",
     "Unavailable",
     "__version__",
+    "bundled_names",
     "load",
     "replay",
 ]
 
 _HOMES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "FIELDS": "dlm.config",
+        "KINDS": "dlm.config",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -47,9 +55,13 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Generation": "dlm.engine.generation",
         "GenerationConfig": "dlm.config",
         "InvalidRequest": "dlm.errors",
+        "Kind": "dlm.core",
         "ModelInfo": "dlm.core",
+        "Proposal": "dlm.core",
         "Stats": "dlm.engine.generation",
+        "StepView": "dlm.core",
         "Unavailable": "dlm.errors",
+        "bundled_names": "dlm.engine.load",
         "load": "dlm.engine.load",
         "replay": "dlm.engine.events",
     }

@@ -34,19 +34,22 @@ def tiny_spec(**changes: Any) -> ModelSpec:
 
 
 def random_decoder(spec: ModelSpec, seed: int = 0) -> Decoder:
-    """A float32 decoder with seeded weights whose logits differ clearly (standard deviation 3)."""
+    """A float32 decoder with seeded weights, made to be lively.
+
+    Attention is sharp and strong, so that masks at different positions predict different tokens;
+    the head gives logits of standard deviation 3, so confidences lie between 0.1 and 1.
+    """
     decoder = Decoder(spec)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in decoder.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if "norm" in name:
-            value = 1 + 0.1 * noise
+            value = (1 + 0.1 * noise) * (3 if "q_norm" in name else 1)
         elif parameter.ndim == 1:
             value = 0.1 * noise
         else:
-            value = (
-                noise * parameter.shape[-1] ** -0.5 * (3 if name.startswith(("head", "emb")) else 1)
-            )
+            strong = name.startswith(("embedding", "head")) or "attention" in name
+            value = noise * parameter.shape[-1] ** -0.5 * (3 if strong else 1)
         with torch.no_grad():
             parameter.copy_(value)
     return decoder.requires_grad_(False).eval()

@@ -33,6 +33,7 @@ ALLOWED = MappingProxyType(
         "evals": frozenset({FACE, "errors", "sandbox"}),
         "serve": USER,
         "cli": USER | {"serve"},
+        "__main__": frozenset({"cli"}),
         "examples": USER,
         "scripts": USER,  # evals/*.py, what a user runs
     }
@@ -226,6 +227,7 @@ def test_import_dlm_loads_nothing_heavy():
         ("dlm/serve/app.py", "from dlm.engine import Engine"),
         ("dlm/serve/app.py", "from dlm.cli import main"),
         ("dlm/cli.py", "from dlm.core import Rows"),
+        ("dlm/__main__.py", "from dlm.core import Rows"),
         ("examples/infill.py", "from dlm.engine import Engine"),
         ("examples/infill.py", "from dlm.model import Decoder"),
         ("evals/humaneval.py", "from dlm.engine import Engine"),

@@ -16,6 +16,7 @@ from dlm.core import (
     Guide,
     ModelInfo,
     Part,
+    Parts,
     StopRule,
     Unmasker,
 )
@@ -24,17 +25,10 @@ from dlm.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class BoundConfig:
-    """The parts of one request, bound to a model, and what is left of its config. `stop_strings`
-    end the text.
-    """
+    """One request's config with its parts bound to a model. `stop_strings` end the text."""
 
     config: GenerationConfig
-    guide: tuple[Guide, ...]
-    blocks: BlockScheduler
-    unmask: Unmasker
-    edit: tuple[Editor, ...]
-    stop: tuple[StopRule, ...]
-    cache: CacheManager
+    parts: Parts
     stop_strings: tuple[str, ...]
 
 
@@ -43,28 +37,21 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     something cannot work.
     """
     rules, strings = _stops(config)
-    guides = [
-        *config.several("guide"),
-        *([{"bias": config.logit_bias}] if config.logit_bias else []),
-    ]
-    bound = BoundConfig(
-        config=config,
+    guides, edits = list(config.several("guide")), config.several("edit")
+    if config.logit_bias:
+        guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
+    unmask = _part("unmask", config.unmask or _default_unmask(info), Unmasker, info)
+    parts = Parts(
         guide=tuple(_part("guide", g, Guide, info) for g in guides),
         blocks=_part("blocks", config.blocks or "fixed", BlockScheduler, info),
-        unmask=_with_steps(
-            _part("unmask", config.unmask or _default_unmask(info), Unmasker, info), config
-        ),
-        edit=tuple(
-            _with_steps(_part("edit", e, Editor, info), config) for e in config.several("edit")
-        ),
+        unmask=_with_steps(unmask, config),
+        edit=tuple(_with_steps(_part("edit", e, Editor, info), config) for e in edits),
         stop=tuple(_part("stop", s, StopRule, info) for s in rules),
         cache=_part("cache", config.cache or _default_cache(info), CacheManager, info),
-        stop_strings=strings,
     )
-    _check_ids(bound, info)
-    _check_steps(bound)
-    _check_edits(bound)
-    return bound
+    _check_steps(config, parts)
+    _check_edits(parts)
+    return BoundConfig(config, parts, strings)
 
 
 def _default_cache(info: ModelInfo) -> str:
@@ -78,8 +65,6 @@ def _default_unmask(info: ModelInfo) -> str:
 
 def _part(kind: str, spec: Any, protocol: type, info: ModelInfo) -> Any:
     """One part, parsed and bound."""
-    if isinstance(spec, dict) and kind == "guide":
-        spec = registry_of(kind).load("bias")(tuple(sorted(spec["bias"].items())))
     part = parse_part(kind, spec)
     if not isinstance(part, protocol):
         raise InvalidRequest(
@@ -120,26 +105,18 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
     return replace(part, steps=config.steps)
 
 
-def _check_ids(bound: BoundConfig, info: ModelInfo) -> None:
-    for token in bound.config.logit_bias:
-        if not isinstance(token, int) or not 0 <= token < info.vocab_size:
-            raise InvalidRequest(
-                "logit_bias", f"ids must be between 0 and {info.vocab_size - 1}, got {token!r}"
-            )
-
-
-def _check_steps(bound: BoundConfig) -> None:
+def _check_steps(config: GenerationConfig, parts: Parts) -> None:
     """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate."""
-    steps, tokens = bound.config.steps, bound.config.max_new_tokens
+    steps, tokens = config.steps, config.max_new_tokens
     if steps is None:
         return
-    if all(getattr(part, "steps", None) != steps for part in (bound.unmask, *bound.edit)):
+    if all(getattr(part, "steps", None) != steps for part in (parts.unmask, *parts.edit)):
         raise InvalidRequest(
             "steps",
             f"no part follows a schedule that could take {steps} steps: use unmask 'topk', "
             "without steps of its own",
         )
-    blocks = bound.blocks.count(tokens)
+    blocks = parts.blocks.count(tokens)
     if blocks is not None and steps % blocks:
         raise InvalidRequest(
             "steps",
@@ -148,11 +125,11 @@ def _check_steps(bound: BoundConfig) -> None:
         )
 
 
-def _check_edits(bound: BoundConfig) -> None:
+def _check_edits(parts: Parts) -> None:
     """Rules that reach behind the block need a cache that computes again what they touch."""
-    for editor in bound.edit:
-        if editor.scope == "row" and bound.cache.on_edit == "refuse":
-            name = type(bound.cache).__name__
+    for editor in parts.edit:
+        if editor.scope == "row" and parts.cache.on_edit == "refuse":
+            name = type(parts.cache).__name__
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} may reopen tokens of earlier blocks, whose keys the "

@@ -1,6 +1,7 @@
 """The nouns everybody shares. Imported from here, never redefined."""
 
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
+from dlm.core.bundle import Parts, is_number
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
 from dlm.core.parts import (
@@ -39,6 +40,7 @@ __all__ = [
     "ModelInfo",
     "Packed",
     "Part",
+    "Parts",
     "Phase",
     "Progress",
     "Proposal",
@@ -52,6 +54,7 @@ __all__ = [
     "Unmasker",
     "Window",
     "first_true",
+    "is_number",
     "is_one_of",
     "pack",
     "span",

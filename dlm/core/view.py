@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -164,24 +164,20 @@ class StepView(NamedTuple):
 class Proposal(NamedTuple):
     """What a rule answers; masks `[R, W]`, applied atomically by the iteration manager.
 
-    commit writes `token` (None: the view's); remask reopens; replace overwrites a committed
-    position with `token`. `scratch` holds new values of declared tensors.
+    commit writes `token` (None: the view's); remask reopens. `scratch` holds new values of declared
+    tensors.
     """
 
     commit: Tensor
     token: Tensor | None = None
     remask: Tensor | None = None
-    replace: Tensor | None = None
     scratch: dict[str, Tensor] | None = None
 
 
 class Stop(NamedTuple):
-    """Which rows `[R]` end with this step, and what fills what is still open (None: it dies as
-    PAD).
-    """
+    """Which rows `[R]` end with this step; what is still open in them dies."""
 
     done: Tensor
-    fill: Literal["eos", "argmax"] | None = None
 
 
 class Progress(NamedTuple):

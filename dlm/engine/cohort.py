@@ -14,89 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlm.core import (
-    BlockScheduler,
-    CacheManager,
-    Editor,
-    ForwardPlan,
-    Guide,
-    Rows,
-    Scratched,
-    ScratchSpec,
-    StopRule,
-    Unmasker,
-    Window,
-)
+from dlm.core import ForwardPlan, Parts, Rows, Window, is_number
 from dlm.engine.ledger import Ledger
 from dlm.engine.stats import Sampler
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The bound parts of a row, in the order in which a step calls them."""
-
-    guide: tuple[Guide, ...]
-    blocks: BlockScheduler
-    unmask: Unmasker
-    edit: tuple[Editor, ...]
-    stop: tuple[StopRule, ...]
-    cache: CacheManager
-
-    def all(self) -> tuple[Any, ...]:
-        """Every part, flat."""
-        return (*self.guide, self.blocks, self.unmask, *self.edit, *self.stop, self.cache)
-
-    @property
-    def signature(self) -> Hashable:
-        """What rows must have in common to share calls: classes and everything that is not a
-        plain number.
-        """
-        shape = (len(self.guide), len(self.edit), len(self.stop))
-        return shape, tuple((type(part), _fixed_fields(part)) for part in self.all())
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The statistics that some part reads."""
-        return self.unmask.needs.union(*(e.needs for e in self.edit))
-
-    @property
-    def clock(self) -> bool:
-        """Whether a schedule bounds the steps, so that a step may commit nothing."""
-        return self.unmask.clock or any(e.clock for e in self.edit)
-
-    @property
-    def whole_row(self) -> bool:
-        """Whether an editor may reopen anything that was generated."""
-        return any(e.scope == "row" for e in self.edit)
-
-    @property
-    def arms(self) -> int:
-        """Model inputs of each row."""
-        return max((g.arms for g in self.guide), default=1)
-
-    @property
-    def scratch(self) -> tuple[ScratchSpec, ...]:
-        """What the parts declare to keep between steps."""
-        return tuple(
-            spec for part in self.all() if isinstance(part, Scratched) for spec in part.scratch
-        )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fixed_fields(part: Any) -> tuple[Hashable, ...]:
-    values = ((f.name, getattr(part, f.name)) for f in fields(part))
-    return tuple(
-        (name, None if _is_number(value) else value, _is_number(value)) for name, value in values
-    )
 
 
 def knobs_of(part: Any, device: torch.device) -> SimpleNamespace:
     """The plain numbers of one part as tensors `[1, 1]`: int64 or float64."""
     numbers = {
-        f.name: getattr(part, f.name) for f in fields(part) if _is_number(getattr(part, f.name))
+        f.name: getattr(part, f.name) for f in fields(part) if is_number(getattr(part, f.name))
     }
     dtypes = {
         name: torch.float64 if isinstance(v, float) else torch.long for name, v in numbers.items()

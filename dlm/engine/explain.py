@@ -50,18 +50,18 @@ class Explanation:
 def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
     """Describe the parts of `bound`."""
     groups: list[tuple[str, tuple[Any, ...]]] = [
-        ("guide", bound.guide),
-        ("blocks", (bound.blocks,)),
-        ("unmask", (bound.unmask,)),
-        ("edit", bound.edit),
-        ("stop", bound.stop),
-        ("cache", (bound.cache,)),
+        ("guide", bound.parts.guide),
+        ("blocks", (bound.parts.blocks,)),
+        ("unmask", (bound.parts.unmask,)),
+        ("edit", bound.parts.edit),
+        ("stop", bound.parts.stop),
+        ("cache", (bound.parts.cache,)),
     ]
     notes = tuple(_note(kind, part) for kind, parts in groups for part in parts)
     canvas = f"{bound.config.max_new_tokens} new tokens, {info.attention} attention"
     if info.alignment > 1:
         canvas += f", rounded up to whole blocks of {info.alignment}"
-    return Explanation(notes, bound.cache.exact, canvas)
+    return Explanation(notes, bound.parts.cache.exact, canvas)
 
 
 def _note(kind: str, part: Any) -> PartNote:

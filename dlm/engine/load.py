@@ -70,12 +70,15 @@ def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
         raise InvalidRequest(
             "model", "its files name no mask token: give `overrides={'mask_id': ...}`"
         )
+    eos_ids = spec.eos_ids
+    if text is not None:
+        eos_ids = tuple(dict.fromkeys((*eos_ids, *text.end_ids())))
     return ModelInfo(
         family=spec.family,
         vocab_size=spec.vocab_size,
         mask_id=spec.mask_id,
-        eos_ids=spec.eos_ids,
-        pad_id=spec.pad_id if spec.pad_id is not None else (spec.eos_ids or (0,))[0],
+        eos_ids=eos_ids,
+        pad_id=spec.pad_id if spec.pad_id is not None else (eos_ids or (0,))[0],
         max_length=spec.max_length,
         attention=spec.attention,
         block_length=spec.block_length,

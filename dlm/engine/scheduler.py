@@ -13,7 +13,7 @@ import torch
 
 from dlm.config import BoundConfig
 from dlm.core import BlockTable, Event, HostRows, Kind, ModelInfo, Rows
-from dlm.engine.cohort import Cohort, Parts, knobs_of
+from dlm.engine.cohort import Cohort, knobs_of
 from dlm.engine.events import HostCanvas, commits_of
 from dlm.engine.iteration import IterationManager
 from dlm.engine.ledger import Ledger
@@ -102,7 +102,7 @@ class Scheduler:
                     self._emit(ticket, Event("block", ticket.choice, ticket.ledger.nfe, opened))
                 self._tell(ticket, changes)
                 if stopped:
-                    self._end(ticket, ticket.bound.stop[stopped - 1].reason)
+                    self._end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
                 elif not more and not ticket.done:
                     self._end(ticket, "length")
         self._drop_done()
@@ -139,8 +139,7 @@ class Scheduler:
 
     def _cohort_of(self, ticket: Ticket, pages: Sequence[int]) -> Cohort:
         """A cohort of this one row, its first block open."""
-        bound, device = ticket.bound, self.manager.device
-        parts = Parts(bound.guide, bound.blocks, bound.unmask, bound.edit, bound.stop, bound.cache)
+        bound, device, parts = ticket.bound, self.manager.device, ticket.bound.parts
         rows = new_row(
             ticket.prompt,
             self._length(ticket),
@@ -191,7 +190,7 @@ class Scheduler:
         step = ticket.ledger.nfe
         for event in commits_of(ticket.choice, step, changes):
             self._emit(ticket, event)
-        if any(e.scope == "row" for e in ticket.bound.edit):
+        if ticket.bound.parts.whole_row:
             return
         before, front = ticket.canvas.settled, ticket.canvas.front()
         if front > before:

@@ -8,7 +8,7 @@ the structure key: two stories with the same arithmetic are the same problem.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final

@@ -1,0 +1,81 @@
+"""`Parts`: the bound parts of a row, and what they have in common with those of other rows."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dlm.core.parts import (
+    BlockScheduler,
+    CacheManager,
+    Editor,
+    Guide,
+    Scratched,
+    StopRule,
+    Unmasker,
+)
+from dlm.core.rows import ScratchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The bound parts of a row, in the order in which a step calls them."""
+
+    guide: tuple[Guide, ...]
+    blocks: BlockScheduler
+    unmask: Unmasker
+    edit: tuple[Editor, ...]
+    stop: tuple[StopRule, ...]
+    cache: CacheManager
+
+    def all(self) -> tuple[Any, ...]:
+        """Every part, flat."""
+        return (*self.guide, self.blocks, self.unmask, *self.edit, *self.stop, self.cache)
+
+    @property
+    def signature(self) -> Hashable:
+        """What rows must have in common to share calls: classes and everything that is not a
+        plain number.
+        """
+        shape = (len(self.guide), len(self.edit), len(self.stop))
+        return shape, tuple((type(part), _fixed_fields(part)) for part in self.all())
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The statistics that some part reads."""
+        return self.unmask.needs.union(*(e.needs for e in self.edit))
+
+    @property
+    def clock(self) -> bool:
+        """Whether a schedule bounds the steps, so that a step may commit nothing."""
+        return self.unmask.clock or any(e.clock for e in self.edit)
+
+    @property
+    def whole_row(self) -> bool:
+        """Whether an editor may reopen anything that was generated."""
+        return any(e.scope == "row" for e in self.edit)
+
+    @property
+    def arms(self) -> int:
+        """Model inputs of each row."""
+        return max((g.arms for g in self.guide), default=1)
+
+    @property
+    def scratch(self) -> tuple[ScratchSpec, ...]:
+        """What the parts declare to keep between steps."""
+        return tuple(
+            spec for part in self.all() if isinstance(part, Scratched) for spec in part.scratch
+        )
+
+
+def is_number(value: object) -> bool:
+    """Whether a field is a plain number, which rows may differ in."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fixed_fields(part: Any) -> tuple[Hashable, ...]:
+    values = ((f.name, getattr(part, f.name)) for f in fields(part))
+    return tuple(
+        (name, None if is_number(value) else value, is_number(value)) for name, value in values
+    )

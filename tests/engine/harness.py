@@ -1,0 +1,175 @@
+"""Rows through the scheduler, with all that tests compare written down: canvases, keys, logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlm.config import GenerationConfig, bind
+from dlm.core import Kind, ModelInfo, Packed
+from dlm.engine.iteration import IterationManager
+from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.model.decoder import Decoder
+from dlm.model.kv import KVPool
+from dlm.model.spec import ModelSpec
+
+CPU = torch.device("cpu")
+
+
+def info_of(spec: ModelSpec, delimiters: tuple[int, ...] = ()) -> ModelInfo:
+    """What decoding knows of a model with this spec."""
+    assert spec.mask_id is not None
+    return ModelInfo(
+        spec.family,
+        spec.vocab_size,
+        spec.mask_id,
+        spec.eos_ids,
+        spec.pad_id or 0,
+        spec.max_length,
+        spec.attention,
+        spec.block_length,
+        spec.shift,
+        delimiters,
+    )
+
+
+class Forward(NamedTuple):
+    """One row's part of one forward: positions computed, those whose keys were stored, logits of
+    the predicted positions, and what keys were read: position -> forwards since it was made, and
+    the positions whose key was made of another id than the canvas holds.
+    """
+
+    queries: tuple[int, ...]
+    written: frozenset[int]
+    logits: dict[int, Tensor]
+    ages: dict[int, int]
+    foreign: frozenset[int]
+
+
+@dataclass
+class Trace:
+    """What happened to one row. `canvases` starts with the first canvas; `kinds` runs along."""
+
+    canvases: list[list[int]] = field(default_factory=list)
+    kinds: list[list[int]] = field(default_factory=list)
+    forwards: list[Forward] = field(default_factory=list)
+
+
+class Probe(Scheduler):
+    """A scheduler that copies the device's canvases after each step, before done rows leave."""
+
+    def __init__(self, bench: Bench, manager: IterationManager, max_rows: int) -> None:
+        super().__init__(manager, max_rows=max_rows)
+        self.bench = bench
+
+    def rows(self) -> dict[int, tuple[Ticket, list[int], list[int]]]:
+        """Ticket, ids and kinds of each live row by its first page."""
+        found = {}
+        for cohort, tickets in self._cohorts:
+            for row, ticket in enumerate(tickets):
+                length = int(cohort.rows.length[row])
+                page = int(cohort.rows.host.pages[row, 0, 0])
+                ids, kinds = (t[row, :length].tolist() for t in (cohort.rows.ids, cohort.rows.kind))
+                found[page] = ticket, ids, kinds
+        return found
+
+    def _drop_done(self) -> None:
+        for ticket, ids, kinds in self.rows().values():
+            trace = self.bench.traces[ticket]
+            if len(trace.forwards) == len(trace.canvases):  # not yet seen after this forward
+                trace.canvases.append(ids)
+                trace.kinds.append(kinds)
+        super()._drop_done()
+
+
+class Bench:
+    """A decoder with its pool and scheduler; called as the model, it spies on every forward."""
+
+    def __init__(
+        self, decoder: Decoder, delimiters: tuple[int, ...] = (), max_rows: int = 16
+    ) -> None:
+        self.decoder, self.info = decoder, info_of(decoder.spec, delimiters)
+        self.pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
+        manager = IterationManager(self, self.pool, self.info, CPU)
+        self.scheduler = Probe(self, manager, max_rows)
+        self.traces: dict[Ticket, Trace] = {}
+        self._made: dict[int, tuple[int, int]] = {}  # slot -> id its key was made of, forward
+
+    def ticket(self, prompt: Sequence[int], path: int = 0, **options: Any) -> Ticket:
+        """A row to submit, its config given as options."""
+        bound = bind(GenerationConfig.from_options(options), self.info)
+        ticket = Ticket(tuple(prompt), bound, path)
+        self.traces[ticket] = Trace()
+        return ticket
+
+    def run(self, *tickets: Ticket, after: Mapping[int, int] | None = None) -> list[Trace]:
+        """Decode to the end; `after`: ticket number -> steps taken before it is submitted."""
+        late = dict(after or {})
+        steps = 0
+        while not all(t.done for t in tickets):
+            for number, ticket in enumerate(tickets):
+                if late.get(number, 0) == steps:
+                    self.scheduler.submit(ticket)
+            self.step()
+            steps += 1
+            assert steps < 2000, "decoding does not end"
+        self.pool.check_integrity(self.scheduler.owned_pages())
+        assert self.pool.pages_in_use == 0
+        return [self.traces[t] for t in tickets]
+
+    def step(self) -> None:
+        """One step of the scheduler."""
+        with torch.inference_mode():
+            self.scheduler.step()
+
+    def decode(self, prompt: Sequence[int], **options: Any) -> Trace:
+        """One row, alone."""
+        return self.run(self.ticket(prompt, **options))[0]
+
+    def __call__(self, packed: Packed, kv: KVPool) -> Tensor:
+        logits = self.decoder(packed, kv)
+        rows = self.scheduler.rows()
+        for page, (ticket, ids, kinds) in rows.items():
+            trace = self.traces[ticket]
+            if not trace.canvases:
+                trace.canvases.append(ids)
+                trace.kinds.append(kinds)
+            trace.forwards.append(self._look(packed, logits, page, ids))
+        return logits
+
+    def _look(self, packed: Packed, logits: Tensor, page: int, ids: list[int]) -> Forward:
+        """One row's part; a row is known by the page that holds its position 0."""
+        writes, number = len(packed.write_slots), sum(len(t.forwards) for t in self.traces.values())
+        queries: list[int] = []  # of the packed ones
+        seen: dict[int, int] = {}  # position -> slot
+        for group in packed.groups:
+            size = (group.end - group.start) // len(group.key_slots)
+            for place, slots in enumerate(group.key_slots.tolist()):
+                if slots[0] // self.pool.page_size == page:
+                    first = group.start + place * size
+                    queries += range(first, first + size)
+                    seen |= dict(enumerate(slots))
+        positions = {q: int(packed.positions[q]) for q in queries}
+        for q in queries:
+            if q < writes:
+                assert int(packed.ids[q]) == ids[positions[q]], "a query of another row's ids"
+                self._made[int(packed.write_slots[q])] = ids[positions[q]], number
+        made = {p: self._made.get(slot, (-1, -1)) for p, slot in seen.items()}
+        predicted = {int(q): n for n, q in enumerate(packed.logit_rows) if int(q) in positions}
+        shift = int(self.info.shift)
+        return Forward(
+            tuple(sorted(positions.values())),
+            frozenset(positions[q] for q in queries if q < writes),
+            {positions[q] + shift: logits[n] for q, n in predicted.items()},
+            {p: number - n for p, (_, n) in made.items()},
+            frozenset(p for p, (token, _) in made.items() if token != ids[p]),
+        )
+
+
+def open_positions(kinds: Sequence[int]) -> set[int]:
+    """Where a canvas is still open."""
+    return {p for p, kind in enumerate(kinds) if kind >= Kind.MASK}

@@ -21,7 +21,7 @@ class Window(NamedTuple):
     (0 where not scored) · block `[R, W]` column of the block table that holds the position; what
     earlier blocks left open belongs to the first live block. slot `[N]`: flat place in `[R, W]` of
     each row of the logits · row `[N]`: its row · written `[T]`: flat canvas places whose keys the
-    forward stores.
+    forward stores · live `[R, 8]`: the blocks that are being denoised.
     """
 
     pos: Tensor
@@ -33,6 +33,7 @@ class Window(NamedTuple):
     slot: Tensor
     row: Tensor
     written: Tensor
+    live: Tensor
 
     @classmethod
     def of(cls, plan: ForwardPlan, host: HostRows, device: torch.device) -> Window:
@@ -66,6 +67,7 @@ class Window(NamedTuple):
             written=torch.cat(
                 [s.row * capacity + s.q_pos for s in plan.segments if s.write and s.arm == 0]
             ),
+            live=host.blocks.live,
         )
         return cls(*(t.to(device) for t in window))
 

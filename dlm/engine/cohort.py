@@ -48,10 +48,11 @@ def select_knobs(knob: SimpleNamespace, index: Tensor) -> SimpleNamespace:
 
 @dataclass(slots=True)
 class Cohort:
-    """Rows that share every call. `plan`, `window` and `opening` hold until a block changes.
+    """Rows that share every call. `plan`, `window`, `live` and `opening` hold until a block
+    changes.
 
-    `knobs` runs parallel to `parts.all()`. `sampler` is None when every row is greedy. `opening`:
-    the plan opens a block in some row.
+    `knobs` runs parallel to `parts.all()`. `sampler` is None when every row is greedy. `live` `[R,
+    8]` on the CPU: the blocks being denoised; `opening`: the plan opens one in some row.
     """
 
     parts: Parts
@@ -61,11 +62,12 @@ class Cohort:
     sampler: Sampler | None
     plan: ForwardPlan | None = None
     window: Window | None = None
+    live: Tensor = field(init=False)
     opening: bool = False
     needs: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.needs = self.parts.needs
+        self.needs, self.live = self.parts.needs, self.rows.host.blocks.live
 
     @property
     def signature(self) -> Hashable:

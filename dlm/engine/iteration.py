@@ -30,7 +30,7 @@ from dlm.core import (
     pack,
 )
 from dlm.engine.cohort import Cohort
-from dlm.engine.report import StepReport
+from dlm.engine.report import StepReport, read_changes
 from dlm.engine.stats import draw_tokens, row_stats, token_uniforms
 from dlm.model.kv import KVPool
 
@@ -93,6 +93,7 @@ class IterationManager:
         if cohort.plan is None:
             cohort.plan = cohort.parts.cache.plan(cohort.rows)
             cohort.window = Window.of(cohort.plan, cohort.rows.host, self.device)
+            cohort.live = cohort.rows.host.blocks.live
             cohort.opening = bool((cohort.rows.host.blocks.phase == Phase.OPENING).any())
         plan = cohort.plan
         for ledger, purpose, positions in zip(
@@ -244,20 +245,19 @@ class IterationManager:
         """The sync: advance clocks, close and open blocks where that is due, and tell the host
         what happened.
         """
-        rows, table = cohort.rows, cohort.rows.host.blocks
+        rows, table, view = cohort.rows, cohort.rows.host.blocks, changes.view
         rows.step.add_(1)
-        for each in (rows.blocks, table):
-            each.step.add_(each.live)
+        rows.blocks.step.add_(cohort.shown.live)
+        table.step.add_(cohort.live)
         left, stopped = changes.left.cpu(), changes.stopped.cpu()
-        view = changes.view
-        opened = _opened(table)
-        report = StepReport.of(
-            view.pos, view.ids, view.c, changes.committed, changes.remasked, stopped, opened
-        )
+        opened = _opened(table, cohort.opening)
+        full = [False] * rows.count
         assert cohort.plan is not None
-        if cohort.opening or cohort.plan.once or bool((table.live & (left == 0)).any()):
+        if cohort.opening or cohort.plan.once or bool((cohort.live & (left == 0)).any()):
             self._advance(cohort, left, stopped == 0)
-        return report
+            full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
+        changed = read_changes(view.pos, view.ids, view.c, changes.committed, changes.remasked)
+        return StepReport(changed, stopped.tolist(), opened, full)
 
     def _advance(self, cohort: Cohort, left: Tensor, live: Tensor) -> None:
         """Close and open blocks on the host's table, mirror it, and drop the plan."""
@@ -282,9 +282,11 @@ def _per_block(mask: Tensor, block: Tensor) -> Tensor:
     return counts.scatter_add_(1, block, mask.long())
 
 
-def _opened(table: BlockTable) -> list[tuple[int, int] | None]:
-    """Bounds of the block that each row has opened in this step."""
+def _opened(table: BlockTable, opening: bool) -> list[tuple[int, int] | None]:
+    """Bounds of the block that each row has opened in this step, if it was opening at all."""
     bounds: list[tuple[int, int] | None] = [None] * table.phase.shape[0]
+    if not opening:
+        return bounds
     for row, column in (table.phase == Phase.OPENING).nonzero().tolist():
         bounds[row] = int(table.start[row, column]), int(table.end[row, column])
     return bounds

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Change(NamedTuple):
-    """One position that a step changed: committed with its confidence, or reopened (`conf` is
+    """One position that a step changed: committed with its confidence, or reopened (`conf`
     None).
     """
 
@@ -18,30 +18,26 @@ class Change(NamedTuple):
 
 
 class StepReport(NamedTuple):
-    """Per row of a cohort: its changes, ascending by position; which stop rule ended it (0:
-    none); the block it opened.
+    """Per row of a cohort, in its order.
+
+    `changes` ascend by position · `stopped`: the number of the stop rule that ended it (0: none) ·
+    `opened`: bounds of the block that the step opened · `full`: no block is left to denoise.
     """
 
     changes: list[list[Change]]
     stopped: list[int]
     opened: list[tuple[int, int] | None]
+    full: list[bool]
 
-    @classmethod
-    def of(
-        cls,
-        pos: Tensor,
-        ids: Tensor,
-        c: Tensor,
-        committed: Tensor,
-        remasked: Tensor,
-        stopped: Tensor,
-        opened: list[tuple[int, int] | None],
-    ) -> StepReport:
-        """Read the masks `[R, W]` back in one sync. `stopped [R]` is on the CPU."""
-        rows, width = pos.shape
-        at = (committed | remasked).flatten().nonzero()[:, 0]
-        columns = (at, pos.take(at), ids.take(at), committed.take(at), c.take(at))
-        changes: list[list[Change]] = [[] for _ in range(rows)]
-        for where, position, token, new, conf in zip(*(t.tolist() for t in columns), strict=True):
-            changes[where // width].append(Change(position, token, conf if new else None))
-        return cls(changes, stopped.tolist(), opened)
+
+def read_changes(
+    pos: Tensor, ids: Tensor, c: Tensor, committed: Tensor, remasked: Tensor
+) -> list[list[Change]]:
+    """The changes of each row, from masks and values `[R, W]`, read back in one sync."""
+    rows, width = pos.shape
+    at = (committed | remasked).flatten().nonzero()[:, 0]
+    columns = (at, pos.take(at), ids.take(at), committed.take(at), c.take(at))
+    changes: list[list[Change]] = [[] for _ in range(rows)]
+    for where, position, token, new, conf in zip(*(t.tolist() for t in columns), strict=True):
+        changes[where // width].append(Change(position, token, conf if new else None))
+    return changes

@@ -95,15 +95,14 @@ class Scheduler:
         if not self._cohorts:
             return
         reports = self.manager.step([cohort for cohort, _ in self._cohorts])
-        for (cohort, tickets), report in zip(self._cohorts, reports, strict=True):
-            live = cohort.rows.host.blocks.live.any(dim=1).tolist()
-            for ticket, changes, stopped, opened, more in zip(tickets, *report, live, strict=True):
+        for (_, tickets), report in zip(self._cohorts, reports, strict=True):
+            for ticket, changes, stopped, opened, full in zip(tickets, *report, strict=True):
                 if opened:
                     self._emit(ticket, Event("block", ticket.choice, ticket.ledger.nfe, opened))
                 self._tell(ticket, changes)
                 if stopped:
                     self._end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
-                elif not more and not ticket.done:
+                elif full and not ticket.done:
                     self._end(ticket, "length")
         self._drop_done()
 

@@ -53,6 +53,8 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
     `total [R, 1]` steps for the whole answer are shared out to the blocks by their length; None is
     one position a step. `knob` holds `power` and `eps` where the schedule reads them.
     """
+    if total is None and schedule == "even":
+        return torch.ones_like(view.step)[:, None]
     blocks = view.blocks
     start, end, step, masks = view.of_first_block(
         blocks.start, blocks.end, blocks.step, blocks.masks

@@ -97,7 +97,7 @@ class Bench:
         manager = IterationManager(self, self.pool, self.info, CPU)
         self.scheduler = Probe(self, manager, max_rows)
         self.traces: dict[Ticket, Trace] = {}
-        self._made: dict[int, tuple[int, int]] = {}  # slot -> id its key was made of, forward
+        self._made: dict[int, tuple[Trace, int, int]] = {}  # slot -> row, id, its forward
 
     def ticket(self, prompt: Sequence[int], path: int = 0, **options: Any) -> Ticket:
         """A row to submit, its config given as options."""
@@ -132,18 +132,19 @@ class Bench:
 
     def __call__(self, packed: Packed, kv: KVPool) -> Tensor:
         logits = self.decoder(packed, kv)
-        rows = self.scheduler.rows()
-        for page, (ticket, ids, kinds) in rows.items():
+        for page, (ticket, ids, kinds) in self.scheduler.rows().items():
             trace = self.traces[ticket]
             if not trace.canvases:
                 trace.canvases.append(ids)
                 trace.kinds.append(kinds)
-            trace.forwards.append(self._look(packed, logits, page, ids))
+            trace.forwards.append(self._look(packed, logits, page, ids, trace))
         return logits
 
-    def _look(self, packed: Packed, logits: Tensor, page: int, ids: list[int]) -> Forward:
+    def _look(
+        self, packed: Packed, logits: Tensor, page: int, ids: list[int], trace: Trace
+    ) -> Forward:
         """One row's part; a row is known by the page that holds its position 0."""
-        writes, number = len(packed.write_slots), sum(len(t.forwards) for t in self.traces.values())
+        writes, now = len(packed.write_slots), len(trace.forwards)
         queries: list[int] = []  # of the packed ones
         seen: dict[int, int] = {}  # position -> slot
         for group in packed.groups:
@@ -157,16 +158,17 @@ class Bench:
         for q in queries:
             if q < writes:
                 assert int(packed.ids[q]) == ids[positions[q]], "a query of another row's ids"
-                self._made[int(packed.write_slots[q])] = ids[positions[q]], number
-        made = {p: self._made.get(slot, (-1, -1)) for p, slot in seen.items()}
+                self._made[int(packed.write_slots[q])] = trace, ids[positions[q]], now
+        made = {p: self._made[slot] for p, slot in seen.items()}
+        assert all(row is trace for row, _, _ in made.values()), "a key of another row, or of none"
         predicted = {int(q): n for n, q in enumerate(packed.logit_rows) if int(q) in positions}
         shift = int(self.info.shift)
         return Forward(
             tuple(sorted(positions.values())),
             frozenset(positions[q] for q in queries if q < writes),
             {positions[q] + shift: logits[n] for q, n in predicted.items()},
-            {p: number - n for p, (_, n) in made.items()},
-            frozenset(p for p, (token, _) in made.items() if token != ids[p]),
+            {p: now - then for p, (_, _, then) in made.items()},
+            frozenset(p for p, (_, token, _) in made.items() if token != ids[p]),
         )
 
 

@@ -1,0 +1,273 @@
+"""The hard cases of rules and caches together, each against its textbook twin."""
+
+import math
+
+import pytest
+import torch
+
+from tests import twins
+from tests.engine.harness import Bench
+from tests.helpers import random_decoder, tiny_spec
+
+VOCAB = 96
+DELIMITERS = tuple(range(3, VOCAB, 7))
+SEEDS = range(4)
+
+
+def decoder_of(seed, **changes):
+    return random_decoder(tiny_spec(vocab_size=VOCAB, layers=3, **changes), seed)
+
+
+def prompt_of(length, seed):
+    """Ids of any kind; every fourth prompt spells the mask id."""
+    ids = torch.randint(0, VOCAB - 1, (length,), generator=torch.Generator().manual_seed(seed))
+    prompt = ids.tolist()
+    if seed % 4 == 3:
+        prompt[length // 2] = VOCAB - 1
+    return prompt
+
+
+def assert_same(trace, run, *, logits=False):
+    """The same canvases after every step and as many forwards of each kind; with `logits`, the
+    same numbers as well.
+    """
+    assert run.gap > 1e-5, "this seed has a near-tie: choose another"
+    assert trace.canvases == run.canvases
+    assert len(trace.forwards) == run.nfe.total()
+    for forward, rows in zip(trace.forwards, run.logits, strict=True):
+        assert rows.keys() <= forward.logits.keys()
+        if logits:
+            for position, row in rows.items():
+                assert float((forward.logits[position] - row).abs().max()) < 1e-4
+
+
+# a
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_adablock_opens_on_the_refresh_logits_while_other_rows_are_mid_block(seed):
+    decoder = decoder_of(seed)
+    bench = Bench(decoder, DELIMITERS)
+    settings = [  # prompt, new tokens, block, delimiter threshold, threshold, steps before it
+        (9, 40, 8, 0.3, 0.6, 0),
+        (14, 28, 6, 0.45, 0.8, 1),
+        (5, 33, 16, 0.2, 0.5, 3),
+        (22, 24, 8, 2.0, 0.9, 4),  # no delimiter is ever sure enough: blocks of 8
+    ]
+    rows = []
+    for n, (length, new, block, sure, threshold, _) in enumerate(settings):
+        options = {
+            "max_new_tokens": new,
+            "blocks": f"adaptive({block}, threshold={sure})",
+            "unmask": f"threshold({threshold})",
+            "cache": "dual",
+            "stop": "none",
+        }
+        rows.append(bench.ticket(prompt_of(length, 10 * seed + n), **options))
+    traces = bench.run(*rows, after={n: row[5] for n, row in enumerate(settings)})
+    lengths = set()
+    for ticket, trace, (length, new, block, sure, threshold, _) in zip(
+        rows, traces, settings, strict=True
+    ):
+        close = twins.adablock(length, block, sure, DELIMITERS)
+        run = twins.frozen(decoder, ticket.prompt, new, threshold, close)
+        assert_same(trace, run, logits=True)
+        assert dict(ticket.ledger.forwards) == dict(run.nfe)
+        lengths |= {e.pos[1] - e.pos[0] for e in ticket.events if e.type == "block"}
+    assert len(lengths) > 4, "the logits hardly decided any block end"
+
+
+# b
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("cache", ["dual", "prefix"])
+def test_shifted_family_reads_the_query_before_the_window(cache, seed):
+    decoder = decoder_of(seed, shift=True, qkv_bias=True)
+    prompt = prompt_of(7 + seed, seed)
+    options = {"max_new_tokens": 30, "blocks": "fixed(8)", "unmask": "threshold(0.6)"}
+    trace = Bench(decoder).decode(prompt, **options, cache=cache, stop="none")
+    run = twins.frozen(decoder, prompt, 30, 0.6, twins.every(8), suffix=cache == "prefix")
+    assert_same(trace, run, logits=True)
+    start = len(prompt)
+    narrow = [f for f in trace.forwards if len(f.queries) < len(trace.canvases[0])]
+    assert narrow
+    for forward in narrow:
+        assert set(forward.queries) - forward.written == {min(forward.written) - 1}
+        assert forward.ages[start - 1] > 0, "the query before the window must not write"
+
+
+def test_stale_keys_make_a_difference():
+    """Were caches exact on these tiny models, the tests above would prove nothing."""
+    for shift in (False, True):
+        decoder, prompt = decoder_of(1, shift=shift), prompt_of(9, 1)
+        runs = [
+            Bench(decoder).decode(
+                prompt, max_new_tokens=32, blocks="fixed(16)", unmask="threshold(0.6)", cache=cache
+            )
+            for cache in ("none", "prefix", "dual")
+        ]
+        finals = [run.canvases[-1] for run in runs]
+        assert finals[0] != finals[1] != finals[2] != finals[0]
+
+
+# d
+
+
+@pytest.mark.parametrize("shift", [False, True], ids=["plain", "shifted"])
+@pytest.mark.parametrize("width", [4, 8], ids=["trained", "twice"])
+@pytest.mark.parametrize("tail", [0, 1, 3])
+def test_stores_ride_with_the_next_blocks_first_step(tail, width, shift):
+    """`tail` ids of the prompt share the first block; `twice`: blocks of two trained ones."""
+    seed = 8 * tail + 2 * width + shift
+    decoder = decoder_of(seed, attention="block_causal", block_length=4, shift=shift, qk_norm=True)
+    prompt, new = prompt_of(8 + tail, seed), 21
+    unmask = f"dynamic(0.5, {width // 2})"
+    options = {"max_new_tokens": new, "blocks": f"fixed({width})", "stop": "none"}
+    bench = Bench(decoder)
+    ticket = bench.ticket(prompt, **options, unmask=unmask)
+    (stored,) = bench.run(ticket)
+    plain = Bench(decoder).decode(prompt, **options, unmask=unmask, cache="none")
+    run = twins.sdar(decoder, prompt, new, width, width // 2, 0.5)
+    assert_same(stored, run, logits=True)
+    assert_same(plain, run, logits=True)
+    assert ticket.ledger.nfe == run.nfe.total(), "a forward that only stores"
+    assert ticket.ledger.token_forwards < sum(len(f.queries) for f in plain.forwards)
+    assert not any(f.foreign for f in stored.forwards)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ragged_block_causal_rows_share_forwards(seed):
+    """Prefill, store and plain steps of different rows in one forward."""
+    decoder = decoder_of(seed, attention="block_causal", block_length=4)
+    bench = Bench(decoder)
+    lengths = (3, 12, 5, 18)
+    tickets = [
+        bench.ticket(
+            prompt_of(length, seed + length),
+            max_new_tokens=10 + 3 * n,
+            unmask=f"dynamic({0.3 + 0.2 * n}, {n + 1})",
+            stop="none",
+        )
+        for n, length in enumerate(lengths)
+    ]
+    traces = bench.run(*tickets, after={1: 2, 3: 5})
+    for n, (ticket, trace) in enumerate(zip(tickets, traces, strict=True)):
+        run = twins.sdar(decoder, ticket.prompt, 10 + 3 * n, 4, n + 1, 0.3 + 0.2 * n)
+        assert_same(trace, run, logits=True)
+
+
+# e
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("shift", [False, True], ids=["plain", "shifted"])
+@pytest.mark.parametrize("cache", ["none", 'dual(on_edit="requery")'])
+def test_rcr_over_several_blocks(cache, shift, seed):
+    """Row scope: tokens of finished blocks are reopened, and filled again by later steps."""
+    decoder = decoder_of(seed, shift=shift)
+    prompt = prompt_of(6 + seed, seed)
+    options = {"max_new_tokens": 24, "blocks": "fixed(8)", "stop": "none", "cache": cache}
+    trace = Bench(decoder).decode(prompt, **options, unmask="everything", edit="rcr(15)")
+    cached = cache != "none"
+    run = twins.mdpo(decoder, prompt, 24, 8, 15, lambda r: 1 - r, cached=cached)
+    assert_same(trace, run, logits=True)
+    reopened = [
+        p
+        for before, after in zip(trace.canvases, trace.canvases[1:], strict=False)
+        for p in range(len(prompt), len(before))
+        if before[p] != VOCAB - 1 and after[p] == VOCAB - 1
+    ]
+    assert reopened
+    assert cached == any(len(f.queries) < len(run.ids) for f in trace.forwards)
+
+
+def test_rcr_reaches_behind_the_block():
+    """The seeds above do show what they are meant to show, and the stale keys matter."""
+    behind = different = 0
+    for seed in SEEDS:
+        decoder, prompt = decoder_of(seed), prompt_of(6 + seed, seed)
+        runs = [
+            twins.mdpo(decoder, prompt, 24, 8, 15, lambda r: 1 - r, cached=cached)
+            for cached in (False, True)
+        ]
+        different += runs[0].ids != runs[1].ids
+        for step, canvas in enumerate(runs[1].canvases[6:], start=6):
+            behind += VOCAB - 1 in canvas[len(prompt) : len(prompt) + 8] and step > 5
+    assert behind > 2
+    assert different > 1
+
+
+# k
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("score", ["confidence", "entropy"])
+def test_eps_schedule_with_more_steps_than_tokens(score, seed):
+    decoder, prompt = decoder_of(seed, shift=True), prompt_of(8, seed)
+    options = {"max_new_tokens": 20, "steps": 31, "blocks": "whole", "stop": "none"}
+    trace = Bench(decoder).decode(prompt, **options, unmask=f"topk({score!r}, 'eps')")
+    run = twins.dream(decoder, prompt, 20, 31, score)
+    assert_same(trace, run)
+    idle = [a == b for a, b in zip(run.canvases, run.canvases[1:], strict=False)]
+    assert sum(idle) > 5
+    assert idle[0]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_even_schedule_with_more_steps_than_masks(seed):
+    """One token a step, and no forward for the steps that are left over."""
+    decoder, prompt = decoder_of(seed), prompt_of(9, seed)
+    options = {"max_new_tokens": 16, "steps": 44, "blocks": "fixed(4)", "unmask": "topk"}
+    trace = Bench(decoder).decode(prompt, **options, stop="none")
+    run = twins.llada(decoder, prompt, 16, 4, 44)
+    assert_same(trace, run)
+    assert run.nfe.total() == 16
+
+
+CURVES = {"linear": lambda r: 1 - r, "cosine": lambda r: math.cos(r * math.pi / 2)}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("curve", CURVES)
+def test_curves_with_more_steps_than_masks(curve, seed):
+    decoder, prompt = decoder_of(seed), prompt_of(9, seed)
+    options = {"max_new_tokens": 16, "steps": 26, "blocks": "fixed(8)", "stop": "none"}
+    trace = Bench(decoder).decode(prompt, **options, unmask=f"topk(schedule={curve!r})")
+    run = twins.mdpo(decoder, prompt, 16, 8, 26, CURVES[curve], rcr=False)
+    assert_same(trace, run)
+    assert len({tuple(c) for c in run.canvases}) < len(run.canvases), "no idle step"
+
+
+# l
+
+MIXED = [
+    {"unmask": "threshold(0.5)", "blocks": "fixed(8)", "cache": "dual", "temperature": 0.7},
+    {"unmask": "threshold(0.8)", "blocks": "fixed(5)", "cache": "dual", "temperature": 1.3},
+    {"unmask": "topk('entropy')", "blocks": "fixed(6)", "steps": 12, "top_p": 0.9},
+    {"unmask": "everything", "edit": "rcr(12)", "blocks": "fixed(12)", "temperature": 0.4},
+    {"unmask": "topk('random')", "blocks": "whole", "top_k": 5, "temperature": 1.0, "seed": 3},
+    {"unmask": "threshold(0.7)", "blocks": "adaptive(8)", "cache": "prefix", "guide": "forbid"},
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mixed_batch_equals_each_alone(seed):
+    """Four classes of parts, and different numbers of the same class."""
+    decoder = decoder_of(seed, shift=seed == 1)
+    prompts = [prompt_of(4 + 3 * n, 20 * seed + n) for n in range(len(MIXED))]
+    bench = Bench(decoder, DELIMITERS)
+    tickets = [
+        bench.ticket(p, path=n, **({"max_new_tokens": 24} | options))
+        for n, (p, options) in enumerate(zip(prompts, MIXED, strict=True))
+    ]
+    together = bench.run(*tickets, after={1: 1, 4: 2})
+    cohorts = {t.bound.unmask.__class__ for t in tickets}
+    assert len(cohorts) == 3
+    for n, (prompt, options) in enumerate(zip(prompts, MIXED, strict=True)):
+        alone = Bench(decoder, DELIMITERS)
+        ticket = alone.ticket(prompt, path=n, **({"max_new_tokens": 24} | options))
+        (trace,) = alone.run(ticket)
+        assert trace.canvases == together[n].canvases
+        assert ticket.ledger == tickets[n].ledger
+        assert ticket.canvas.reason == tickets[n].canvas.reason

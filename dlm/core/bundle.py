@@ -47,6 +47,11 @@ class Parts:
         return self.unmask.needs.union(*(e.needs for e in self.edit))
 
     @property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end an answer, as the stop rules say; empty without stop rules."""
+        return frozenset(i for rule in self.stop for i in rule.end_ids)
+
+    @property
     def clock(self) -> bool:
         """Whether a schedule bounds the steps, so that a step may commit nothing."""
         return self.unmask.clock or any(e.clock for e in self.edit)

@@ -127,6 +127,11 @@ class StopRule(Part, Protocol):
         """The finish reason it stands for."""
         ...
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids at which the answer's text ends, the id itself left out."""
+        ...
+
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Read the view after the proposal was applied: `ids` and `kind` are the new ones."""
         ...

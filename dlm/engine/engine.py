@@ -160,7 +160,8 @@ class Engine:
         return replace(choices[0], choices=choices) if len(choices) > 1 else choices[0]
 
     def _choice(self, ticket: Ticket, config: GenerationConfig) -> Generation:
-        answer, ended = answer_of(ticket.canvas, ticket.limit, self.info)
+        end_ids = ticket.bound.parts.end_ids or self.info.eos_ids
+        answer, ended = answer_of(ticket.canvas, ticket.limit, end_ids)
         text = None if self.text is None else self.text.decode(answer)
         if isinstance(ticket.watch, _Watch) and ticket.watch.text is not None:
             text = ticket.watch.text

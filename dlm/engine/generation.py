@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from dlm.core import Event, Kind, ModelInfo
+from dlm.core import Event, Kind
 from dlm.engine.events import HostCanvas
 from dlm.engine.ledger import Ledger
 
@@ -58,7 +58,7 @@ class Generation:
     choices: tuple[Generation, ...] = field(default=(), repr=False)
 
 
-def answer_of(canvas: HostCanvas, limit: int, info: ModelInfo) -> tuple[list[int], bool]:
+def answer_of(canvas: HostCanvas, limit: int, end_ids: Collection[int]) -> tuple[list[int], bool]:
     """The generated ids before `limit` up to the first end id or open position; whether an end
     id came.
     """
@@ -66,7 +66,7 @@ def answer_of(canvas: HostCanvas, limit: int, info: ModelInfo) -> tuple[list[int
     for pos in range(canvas.prompt, limit):
         if canvas.kinds[pos] != Kind.COMMITTED:
             return answer, False
-        if canvas.ids[pos] in info.eos_ids:
+        if canvas.ids[pos] in end_ids:
             return answer, True
         answer.append(canvas.ids[pos])
     return answer, False

@@ -29,6 +29,11 @@ class Eos:
         if self.when not in ("prefix", "block"):
             raise InvalidRequest("stop", f"`when` must be 'prefix' or 'block', got {self.when!r}")
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Where the answer's text ends: at these ids."""
+        return self.ids
+
     def bind(self, info: ModelInfo) -> Self:
         """Add the model's end ids."""
         ids = self.ids if self.only else tuple(dict.fromkeys(self.ids + info.eos_ids))

@@ -51,6 +51,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     )
     _check_steps(config, parts)
     _check_edits(parts)
+    _check_arms(parts)
     return BoundConfig(config, parts, strings)
 
 
@@ -122,6 +123,15 @@ def _check_steps(config: GenerationConfig, parts: Parts) -> None:
             "steps",
             f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
             f"got {steps}",
+        )
+
+
+def _check_arms(parts: Parts) -> None:
+    """One guide at most may ask for more than one model input of a row."""
+    armed = [type(g).__name__ for g in parts.guide if g.arms > 1]
+    if len(armed) > 1:
+        raise InvalidRequest(
+            "guide", f"one guide at most may use several model inputs, got {', '.join(armed)}"
         )
 
 

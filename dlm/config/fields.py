@@ -38,7 +38,9 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
             "part", "threshold(0.9)", "threshold, remasking", True, "what a step commits"
         ),
         "edit": Field("parts", "none", "", True, "what a step revises"),
-        "guide": Field("parts", "none", "logits_eos_inf", True, "operations on the logits"),
+        "guide": Field(
+            "parts", "none", "cfg_scale, logits_eos_inf", True, "operations on the logits"
+        ),
         "stop": Field(
             "parts, strings", "eos", "", True, "end rules, and strings that end the text"
         ),
@@ -90,6 +92,7 @@ _ALIASES: Final[Mapping[str, Callable[[Any], tuple[str, Any]]]] = MappingProxyTy
         "block_length": lambda v: ("blocks", f"fixed({v!r})"),
         "threshold": lambda v: ("unmask", None if v is None else f"threshold({v!r})"),
         "remasking": _unmask_of,
+        "cfg_scale": lambda v: ("guide", f"cfg({v!r})" if v else None),
         "logits_eos_inf": lambda v: ("guide", "forbid('eos')" if v else None),
         "confidence_eos_eot_inf": lambda v: ("unmask", "topk(demote='eos')" if v else None),
     }

@@ -18,7 +18,11 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
     {
         "guide": Registry(
             "guide",
-            {"bias": "dlm.guidance.logits:Bias", "forbid": "dlm.guidance.logits:Forbid"},
+            {
+                "bias": "dlm.guidance.logits:Bias",
+                "forbid": "dlm.guidance.logits:Forbid",
+                "cfg": "dlm.guidance.arms:CFG",
+            },
             GROUP,
         ),
         "blocks": Registry(

@@ -5,6 +5,7 @@ from dlm.core.bundle import Parts, is_number
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
 from dlm.core.parts import (
+    ArmedGuide,
     BlockScheduler,
     CacheManager,
     Editor,
@@ -23,6 +24,7 @@ __all__ = [
     "BLOCK_COLUMNS",
     "EVENT_VERSION",
     "NOTHING",
+    "ArmedGuide",
     "AttentionGroup",
     "BlockScheduler",
     "BlockTable",

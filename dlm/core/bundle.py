@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dlm.core.parts import (
+    ArmedGuide,
     BlockScheduler,
     CacheManager,
     Editor,
@@ -62,9 +63,14 @@ class Parts:
         return any(e.scope == "row" for e in self.edit)
 
     @property
+    def armed(self) -> ArmedGuide | None:
+        """The guide that reads several inputs of each row, if there is one."""
+        return next((g for g in self.guide if isinstance(g, ArmedGuide)), None)
+
+    @property
     def arms(self) -> int:
         """Model inputs of each row."""
-        return max((g.arms for g in self.guide), default=1)
+        return 1 if self.armed is None else self.armed.arms
 
     @property
     def scratch(self) -> tuple[ScratchSpec, ...]:

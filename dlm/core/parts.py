@@ -53,6 +53,15 @@ class Guide(Part, Protocol):
 
 
 @runtime_checkable
+class ArmedGuide(Guide, Protocol):
+    """A guide that reads several model inputs of each row; arm 0 is the canvas itself."""
+
+    def conceal(self, arm: int, q_pos: Tensor, prompt: int) -> Tensor:
+        """`[q]` bool: which of the positions `q_pos` the arm sees as MASK."""
+        ...
+
+
+@runtime_checkable
 class BlockScheduler(Part, Protocol):
     """Where blocks open, end and close."""
 

@@ -4,8 +4,8 @@ tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -65,11 +65,24 @@ class ForwardPlan:
 
     @property
     def token_forwards(self) -> list[int]:
-        """Per row, how many positions are computed."""
+        """Per row, how many positions are computed, those of extra arms included."""
         counts = [0] * self.pages.shape[0]
         for segment in self.segments:
             counts[segment.row] += len(segment.q_pos)
         return counts
+
+    def with_arms(
+        self, arms: int, conceal: Callable[[int, Segment], Tensor], mask_id: int
+    ) -> ForwardPlan:
+        """The same plan for `arms` inputs of every row; `conceal(arm, segment) [q]` tells which
+        positions an extra arm sees as MASK.
+        """
+        extra = [
+            segment._replace(arm=arm, ids=torch.where(conceal(arm, segment), mask_id, -1))
+            for arm in range(1, arms)
+            for segment in self.segments
+        ]
+        return replace(self, segments=(*self.segments, *extra), arms=arms)
 
 
 class Slots(Protocol):

@@ -4,7 +4,7 @@ into generations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard, cast
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig, bind
 from dlm.core import Event, ModelInfo
+from dlm.engine.admission import Ticket
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
 from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket, iterate
+from dlm.engine.scheduler import Scheduler, iterate
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
@@ -211,6 +212,10 @@ def _is_batch(prompt: Any) -> bool:
     """A list of prompts, as against one text, one list of ids, or one list of messages."""
     if isinstance(prompt, str):
         return False
+    if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping):
+        raise InvalidRequest(
+            "prompt", f"must be a text, token ids, messages, or a list of these, got {prompt!r}"
+        )
     items = list(prompt)
     return not items or (
         not all(isinstance(i, int) for i in items)

@@ -17,13 +17,14 @@ class Stats:
 
     `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
     together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
-    `forwards` by purpose · `seconds`: wall time from admission to the end, shared with the batch
-    mates.
+    `arm_forwards`: extra model inputs (CFG) · `forwards` by purpose · `seconds`: wall time from
+    admission to the end, shared with the batch mates.
     """
 
     nfe: int
     tokens: int
     token_forwards: int
+    arm_forwards: int
     forwards: Mapping[str, int]
     seconds: float
 
@@ -74,7 +75,14 @@ def answer_of(canvas: HostCanvas, limit: int, end_ids: Collection[int]) -> tuple
 
 def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
     """The ledger as a result shows it."""
-    return Stats(ledger.nfe, tokens, ledger.token_forwards, dict(ledger.forwards), seconds)
+    return Stats(
+        ledger.nfe,
+        tokens,
+        ledger.token_forwards,
+        ledger.arm_forwards,
+        dict(ledger.forwards),
+        seconds,
+    )
 
 
 def logprobs_of(canvas: HostCanvas, count: int) -> tuple[float, ...]:

@@ -91,7 +91,7 @@ class IterationManager:
         part.
         """
         if cohort.plan is None:
-            cohort.plan = cohort.parts.cache.plan(cohort.rows)
+            cohort.plan = self._with_arms(cohort, cohort.parts.cache.plan(cohort.rows))
             cohort.window = Window.of(cohort.plan, cohort.rows.host, self.device)
             cohort.live = cohort.rows.host.blocks.live
             cohort.opening = bool((cohort.rows.host.blocks.phase == Phase.OPENING).any())
@@ -99,8 +99,17 @@ class IterationManager:
         for ledger, purpose, positions in zip(
             cohort.ledgers, plan.purposes, plan.token_forwards, strict=True
         ):
-            ledger.record(purpose, positions)
+            ledger.record(purpose, positions, plan.arms)
         return plan
+
+    def _with_arms(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
+        """The plan for every model input that a guide reads."""
+        guide, prompt = cohort.parts.armed, cohort.rows.host.prompt.tolist()
+        if guide is None:
+            return plan
+        return plan.with_arms(
+            guide.arms, lambda arm, s: guide.conceal(arm, s.q_pos, prompt[s.row]), self.info.mask_id
+        )
 
     def _forward(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> Sequence[Tensor]:
         """One model call: logits `[arms, N, V]` of each cohort. Remembers the ids that the new

@@ -14,15 +14,18 @@ class Ledger:
 
     `nfe`: forwards of the row; a refresh, prefill or store that is fused with a step counts once.
     `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
-    `token_forwards`: positions computed.
+    `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
+    positions computed, in all inputs.
     """
 
     nfe: int = 0
+    arm_forwards: int = 0
     token_forwards: int = 0
     forwards: Counter[str] = field(default_factory=Counter)
 
-    def record(self, purpose: str, positions: int) -> None:
-        """One forward of the row."""
+    def record(self, purpose: str, positions: int, arms: int = 1) -> None:
+        """One forward of the row over `arms` model inputs."""
         self.nfe += 1
+        self.arm_forwards += arms - 1
         self.token_forwards += positions
         self.forwards[purpose] += 1

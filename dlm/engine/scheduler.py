@@ -6,49 +6,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import torch
 
-from dlm.config import BoundConfig
-from dlm.core import BlockTable, Event, HostRows, Kind, ModelInfo, Rows
-from dlm.engine.cohort import Cohort, knobs_of
-from dlm.engine.events import HostCanvas, commits_of
+from dlm.core import Event
+from dlm.engine.admission import Ticket, new_cohort
+from dlm.engine.cohort import Cohort
+from dlm.engine.events import commits_of
 from dlm.engine.iteration import IterationManager
-from dlm.engine.ledger import Ledger
 from dlm.engine.report import Change
-from dlm.engine.stats import Sampler
 from dlm.errors import InvalidRequest, Unavailable
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One choice of one request: its inputs, and what is known of it while it runs.
-
-    `watch` sees newly settled ids and says whether the text is complete (a stop string). `events`
-    is its mailbox.
-    """
-
-    prompt: tuple[int, ...]
-    bound: BoundConfig
-    choice: int
-    watch: Callable[[Sequence[int]], bool] | None = None
-    events: deque[Event] = field(default_factory=deque)
-    canvas: HostCanvas = field(default_factory=HostCanvas)
-    ledger: Ledger = field(default_factory=Ledger)
-    started: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def done(self) -> bool:
-        """Whether the row has ended."""
-        return self.canvas.reason is not None
-
-    @property
-    def limit(self) -> int:
-        """The answer ends before this position."""
-        return len(self.prompt) + self.bound.config.max_new_tokens
 
 
 class Scheduler:
@@ -122,7 +90,7 @@ class Scheduler:
         return -(-ticket.limit // step) * step
 
     def _pages(self, ticket: Ticket) -> int:
-        return self.manager.kv.pages_for(self._length(ticket))
+        return self.manager.kv.pages_for(self._length(ticket)) * ticket.bound.parts.arms
 
     def _admit(self) -> None:
         while self._waiting and self.live < self.max_rows:
@@ -134,33 +102,9 @@ class Scheduler:
                     raise
                 return
             self._waiting.popleft()
-            self._place(ticket, self._cohort_of(ticket, pages))
-
-    def _cohort_of(self, ticket: Ticket, pages: Sequence[int]) -> Cohort:
-        """A cohort of this one row, its first block open."""
-        bound, device, parts = ticket.bound, self.manager.device, ticket.bound.parts
-        rows = new_row(
-            ticket.prompt,
-            self._length(ticket),
-            pages,
-            self.manager.info,
-            bound.config.seed,
-            ticket.choice,
-        )
-        rows = rows.prepared(parts.scratch, whole_row=parts.whole_row, device=device)
-        config = bound.config
-        sampler = Sampler(
-            torch.tensor([config.temperature], device=device),
-            torch.tensor([config.top_p], device=device),
-            torch.tensor([config.top_k], device=device),
-            filters=config.top_p < 1 or config.top_k > 0,
-        )
-        knobs = tuple(knobs_of(part, device) for part in parts.all())
-        cohort = Cohort(
-            parts, rows, [ticket.ledger], knobs, sampler if config.temperature > 0 else None
-        )
-        self.manager.admit(cohort)
-        return cohort
+            cohort = new_cohort(ticket, self._length(ticket), pages, self.manager)
+            self.manager.admit(cohort)
+            self._place(ticket, cohort)
 
     def _place(self, ticket: Ticket, cohort: Cohort) -> None:
         """Join a cohort of the same signature, or found one; announce the canvas."""
@@ -222,38 +166,6 @@ class Scheduler:
             elif stay:
                 kept.append((cohort.select(torch.tensor(stay)), [tickets[i] for i in stay]))
         self._cohorts = kept
-
-
-def new_row(
-    prompt: Sequence[int], length: int, pages: Sequence[int], info: ModelInfo, seed: int, path: int
-) -> Rows:
-    """One row on the CPU: the prompt, then masks to `length`, and the spare column."""
-    count = len(prompt)
-    ids = torch.full((1, length + 1), info.mask_id)
-    ids[0, :count] = torch.tensor(prompt, dtype=torch.long)
-    kind = torch.full((1, length + 1), int(Kind.MASK), dtype=torch.int8)
-    kind[0, :count] = Kind.PROMPT
-    kind[0, length] = Kind.PAD
-    one = torch.ones(1, dtype=torch.long)
-    host = HostRows(
-        one * count, one * length, one * 0, BlockTable.empty(1), torch.tensor([[list(pages)]])
-    )
-    return Rows(
-        ids=ids,
-        kv_ids=torch.full_like(ids, -1),
-        kind=kind,
-        conf=torch.full(ids.shape, torch.nan),
-        born=torch.full_like(ids, -1),
-        edits=torch.zeros_like(ids),
-        prompt=one * count,
-        length=one * length,
-        step=one * 0,
-        seed=one * seed,
-        path=one * path,
-        blocks=BlockTable.empty(1),
-        host=host,
-        scratch={},
-    )
 
 
 def iterate(scheduler: Scheduler, ticket: Ticket) -> Iterator[Event]:

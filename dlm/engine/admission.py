@@ -1,0 +1,107 @@
+"""Tickets, and the first rows that are made of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dlm.config import BoundConfig, GenerationConfig
+from dlm.core import BlockTable, Event, HostRows, Kind, ModelInfo, Rows
+from dlm.engine.cohort import Cohort, knobs_of
+from dlm.engine.events import HostCanvas
+from dlm.engine.iteration import IterationManager
+from dlm.engine.ledger import Ledger
+from dlm.engine.stats import Sampler
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One choice of one request: its inputs, and what is known of it while it runs.
+
+    `watch` sees newly settled ids and says whether the text is complete (a stop string). `events`
+    is its mailbox.
+    """
+
+    prompt: tuple[int, ...]
+    bound: BoundConfig
+    choice: int
+    watch: Callable[[Sequence[int]], bool] | None = None
+    events: deque[Event] = field(default_factory=deque)
+    canvas: HostCanvas = field(default_factory=HostCanvas)
+    ledger: Ledger = field(default_factory=Ledger)
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether the row has ended."""
+        return self.canvas.reason is not None
+
+    @property
+    def limit(self) -> int:
+        """The answer ends before this position."""
+        return len(self.prompt) + self.bound.config.max_new_tokens
+
+
+def new_cohort(
+    ticket: Ticket, length: int, pages: Sequence[int], manager: IterationManager
+) -> Cohort:
+    """A cohort of one row: the ticket's canvas of `length` positions on `pages`."""
+    parts, config, device = ticket.bound.parts, ticket.bound.config, manager.device
+    table = torch.tensor(pages).view(parts.arms, -1)
+    rows = new_row(ticket.prompt, length, table, manager.info, config.seed, ticket.choice)
+    return Cohort(
+        parts,
+        rows.prepared(parts.scratch, whole_row=parts.whole_row, device=device),
+        [ticket.ledger],
+        tuple(knobs_of(part, device) for part in parts.all()),
+        _sampler(config, device),
+    )
+
+
+def new_row(
+    prompt: Sequence[int], length: int, pages: Tensor, info: ModelInfo, seed: int, path: int
+) -> Rows:
+    """One row on the CPU: the prompt, then masks to `length`, and the spare column.
+
+    `pages [arms, P]`.
+    """
+    count = len(prompt)
+    ids = torch.full((1, length + 1), info.mask_id)
+    ids[0, :count] = torch.tensor(prompt, dtype=torch.long)
+    kind = torch.full((1, length + 1), int(Kind.MASK), dtype=torch.int8)
+    kind[0, :count] = Kind.PROMPT
+    kind[0, length] = Kind.PAD
+    one = torch.ones(1, dtype=torch.long)
+    return Rows(
+        ids=ids,
+        kv_ids=torch.full_like(ids, -1),
+        kind=kind,
+        conf=torch.full(ids.shape, torch.nan),
+        born=torch.full_like(ids, -1),
+        edits=torch.zeros_like(ids),
+        prompt=one * count,
+        length=one * length,
+        step=one * 0,
+        seed=one * seed,
+        path=one * path,
+        blocks=BlockTable.empty(1),
+        host=HostRows(one * count, one * length, one * 0, BlockTable.empty(1), pages[None]),
+        scratch={},
+    )
+
+
+def _sampler(config: GenerationConfig, device: torch.device) -> Sampler | None:
+    """How the row draws; None when it is greedy."""
+    if config.temperature == 0:
+        return None
+    return Sampler(
+        torch.tensor([config.temperature], device=device),
+        torch.tensor([config.top_p], device=device),
+        torch.tensor([config.top_k], device=device),
+        filters=config.top_p < 1 or config.top_k > 0,
+    )

@@ -1,0 +1,45 @@
+"""Guidance by a second model input of each row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from dlm.core import Frame, ModelInfo
+from dlm.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class CFG:
+    """Classifier-free guidance: push the logits away from those of the same canvas without its
+    prompt (LLaDA arXiv 2502.09992; Nie et al. arXiv 2410.18514).
+
+    `logits = u + (scale + 1) * (l - u)`, where u comes from a second input of the row whose prompt
+    is masked; every forward computes both. `scale=0` is no guidance.
+    """
+
+    scale: float
+
+    tier = "T1"
+    arms = 2
+
+    def __post_init__(self) -> None:
+        if not self.scale >= 0:
+            raise InvalidRequest("guide", f"`scale` must be at least 0, got {self.scale}")
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def conceal(self, arm: int, q_pos: Tensor, prompt: int) -> Tensor:
+        """The unconditional input does not see the prompt."""
+        return q_pos < prompt
+
+    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+        """`[2, N, V]` -> `[1, N, V]`."""
+        scale = knob.scale[frame.window.row].to(logits.dtype)  # [N, 1]
+        conditional, free = logits
+        guided: Tensor = free + (scale + 1) * (conditional - free)
+        return guided[None]

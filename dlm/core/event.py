@@ -28,9 +28,9 @@ class Event:
 
     `pos`, `ids`, `conf` run in parallel where they apply: the canvas positions touched, the ids now
     there, and the confidences of commits. `row` numbers the choices of a request; `step` counts its
-    forwards from 1. `open` carries the whole first canvas, `block` the bounds of an opened block in
-    `pos`, `settle` one position: nothing before it will change. `done` carries the finish reason in
-    `data`.
+    forwards from 1. `open` carries the whole canvas and its kinds, `block` the bounds of an opened
+    block in `pos`, `settle` one position: nothing before it will change. `done` carries the finish
+    reason in `data`.
     """
 
     type: EventType

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,18 +19,29 @@ from dlm.engine.ledger import Ledger
 from dlm.engine.stats import Sampler
 
 
+class Watch(Protocol):
+    """Sees newly settled ids and says whether the text is complete."""
+
+    def __call__(self, ids: Sequence[int]) -> bool:
+        """Take more ids; True when nothing may follow."""
+        ...
+
+    def fork(self) -> Watch:
+        """A watch that has seen the same ids."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One choice of one request: its inputs, and what is known of it while it runs.
 
-    `watch` sees newly settled ids and says whether the text is complete (a stop string). `events`
-    is its mailbox.
+    `watch` looks for stop strings. `events` is its mailbox.
     """
 
     prompt: tuple[int, ...]
     bound: BoundConfig
     choice: int
-    watch: Callable[[Sequence[int]], bool] | None = None
+    watch: Watch | None = None
     events: deque[Event] = field(default_factory=deque)
     canvas: HostCanvas = field(default_factory=HostCanvas)
     ledger: Ledger = field(default_factory=Ledger)
@@ -40,6 +52,18 @@ class Ticket:
     def done(self) -> bool:
         """Whether the row has ended."""
         return self.canvas.reason is not None
+
+    def fork(self, choice: int) -> Ticket:
+        """A copy that goes its own way from here."""
+        return Ticket(
+            self.prompt,
+            self.bound,
+            choice,
+            watch=None if self.watch is None else self.watch.fork(),
+            canvas=self.canvas.fork(),
+            ledger=self.ledger.fork(),
+            started=self.started,
+        )
 
     @property
     def limit(self) -> int:

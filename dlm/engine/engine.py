@@ -183,6 +183,7 @@ class _Watch:
 
     def __init__(self, text: Text, strings: Sequence[str]) -> None:
         self._decoder, self._matcher = IncrementalDecoder(text), StopMatcher(strings)
+        self._text, self._strings, self._seen = text, strings, list[int]()
 
     @property
     def text(self) -> str | None:
@@ -192,7 +193,14 @@ class _Watch:
 
     def __call__(self, ids: Sequence[int]) -> bool:
         """Take newly settled ids; whether a stop string is complete."""
+        self._seen += ids
         return self._matcher.feed(self._decoder.feed(ids)) is not None
+
+    def fork(self) -> _Watch:
+        """A watch that has seen the same ids."""
+        twin = _Watch(self._text, self._strings)
+        twin(self._seen)
+        return twin
 
 
 def visibility(info: ModelInfo, length: int, device: torch.device) -> Tensor:

@@ -91,7 +91,8 @@ class IterationManager:
         part.
         """
         if cohort.plan is None:
-            cohort.plan = self._with_arms(cohort, cohort.parts.cache.plan(cohort.rows))
+            plan = self._with_arms(cohort, cohort.parts.cache.plan(cohort.rows))
+            cohort.plan = self._with_own_pages(cohort, plan)
             cohort.window = Window.of(cohort.plan, cohort.rows.host, self.device)
             cohort.live = cohort.rows.host.blocks.live
             cohort.opening = bool((cohort.rows.host.blocks.phase == Phase.OPENING).any())
@@ -110,6 +111,21 @@ class IterationManager:
         return plan.with_arms(
             guide.arms, lambda arm, s: guide.conceal(arm, s.q_pos, prompt[s.row]), self.info.mask_id
         )
+
+    def _with_own_pages(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
+        """Copy the shared pages that the plan writes (copy on write after a fork)."""
+        if not self.kv.shared:
+            return plan
+        pages, size = plan.pages.clone(), self.kv.page_size
+        for s in plan.segments:
+            if s.write:
+                column, counts = torch.div(s.q_pos, size, rounding_mode="floor").unique(
+                    return_counts=True
+                )
+                owned = self.kv.own(pages[s.row, s.arm, column].tolist(), (counts == size).tolist())
+                pages[s.row, s.arm, column] = torch.tensor(owned)
+        cohort.rows = replace(cohort.rows, host=replace(cohort.rows.host, pages=pages))
+        return replace(plan, pages=pages)
 
     def _forward(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> Sequence[Tensor]:
         """One model call: logits `[arms, N, V]` of each cohort. Remembers the ids that the new

@@ -5,7 +5,7 @@ launched.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(slots=True)
@@ -15,13 +15,14 @@ class Ledger:
     `nfe`: forwards of the row; a refresh, prefill or store that is fused with a step counts once.
     `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
     `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
-    positions computed, in all inputs.
+    positions computed, in all inputs. `inherited`: the part of `nfe` that a fork did not pay.
     """
 
     nfe: int = 0
     arm_forwards: int = 0
     token_forwards: int = 0
     forwards: Counter[str] = field(default_factory=Counter)
+    inherited: int = 0
 
     def record(self, purpose: str, positions: int, arms: int = 1) -> None:
         """One forward of the row over `arms` model inputs."""
@@ -29,3 +30,7 @@ class Ledger:
         self.arm_forwards += arms - 1
         self.token_forwards += positions
         self.forwards[purpose] += 1
+
+    def fork(self) -> Ledger:
+        """The ledger of a forked row: the same counts, marked as spent by its ancestor."""
+        return replace(self, forwards=Counter(self.forwards), inherited=self.nfe)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from dlm.core import Event
+from dlm.core import Event, Kind
 from dlm.engine.admission import Ticket, new_cohort
 from dlm.engine.cohort import Cohort
 from dlm.engine.events import commits_of
@@ -56,6 +56,24 @@ class Scheduler:
         if not ticket.done:
             self._end(ticket, "abort")
         self._drop_done()
+
+    def fork(self, ticket: Ticket, *, choice: int, path: int) -> Ticket:
+        """A second row that starts as this live one stands now and draws along `path`.
+
+        The rows share their pages until one of them writes. Raises `Unavailable` when the pool
+        could not give the fork pages of its own.
+        """
+        index = next(i for i, (_, tickets) in enumerate(self._cohorts) if ticket in tickets)
+        cohort, tickets = self._cohorts[index]
+        at = tickets.index(ticket)
+        self.manager.kv.share(cohort.rows.host.pages[at].flatten().tolist())
+        child = ticket.fork(choice)
+        wider = cohort.select(torch.tensor([*range(len(tickets)), at]))
+        wider.ledgers[-1] = child.ledger
+        wider.rows.path[-1] = path
+        self._cohorts[index] = wider, [*tickets, child]
+        self._emit(child, child.canvas.opened(choice, child.ledger.nfe))
+        return child
 
     def step(self) -> None:
         """Admit what fits, run one step, and deliver the events."""
@@ -115,12 +133,12 @@ class Scheduler:
         else:
             self._cohorts.append((cohort, [ticket]))
         length = int(cohort.rows.host.length[0])
-        canvas = cohort.rows.ids[0, :length].tolist()
+        first = ticket.canvas
+        first.ids = cohort.rows.ids[0, :length].tolist()
+        first.kinds = [Kind(kind) for kind in cohort.rows.kind[0, :length].tolist()]
+        first.prompt = first.settled = len(ticket.prompt)
         ticket.started = time.perf_counter()
-        self._emit(
-            ticket,
-            Event("open", ticket.choice, 0, (), tuple(canvas), data={"prompt": len(ticket.prompt)}),
-        )
+        self._emit(ticket, first.opened(ticket.choice, 0))
 
     # telling
 

@@ -45,6 +45,7 @@ class KVPool:
         self._storage = self._empty(1, device, dtype)
         self._references: list[int] = [1]
         self._free: list[int] = []
+        self._owed = 0  # copies that owners of shared pages may still need
 
     def _empty(self, pages: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         layers, two, heads, dim = self._shape
@@ -61,6 +62,11 @@ class KVPool:
     def pages_in_use(self) -> int:
         """Pages that belong to rows."""
         return self.pages - 1 - len(self._free)
+
+    @property
+    def shared(self) -> bool:
+        """Whether some page has more than one owner."""
+        return self._owed > 0
 
     @property
     def bytes(self) -> int:
@@ -80,20 +86,55 @@ class KVPool:
 
         Raises `Unavailable` with the numbers when it does not.
         """
-        missing = pages - len(self._free)
-        if missing > 0:
-            self._grow(missing)
+        self._provide(pages)
         taken = [self._free.pop() for _ in range(pages)]
         for page in taken:
             self._references[page] = 1
         return taken
 
-    def _grow(self, missing: int) -> None:
+    def share(self, pages: Sequence[int]) -> None:
+        """Count one more owner of each page (a fork). Whoever writes first gets a copy.
+
+        The copies are provided for now, so that a fork cannot run out of pages later; raises
+        `Unavailable` when the budget does not allow them.
+        """
+        real = [page for page in pages if page != 0]
+        self._provide(len(real))
+        for page in real:
+            self._references[page] += 1
+        self._owed += len(real)
+
+    def own(self, pages: Sequence[int], whole: Sequence[bool]) -> list[int]:
+        """The same pages, none of them shared: copies take the place of those that were.
+
+        `whole[i]`: all of page i is about to be written, so that its contents need no copy.
+        """
+        return [self._own(page, rewritten) for page, rewritten in zip(pages, whole, strict=True)]
+
+    def _own(self, page: int, rewritten: bool) -> int:
+        if page == 0 or self._references[page] == 1:
+            return page
+        self._references[page] -= 1
+        self._owed -= 1
+        copy = self._free.pop()
+        self._references[copy] = 1
+        if not rewritten:
+            source, target = (
+                slice(p * self.page_size, (p + 1) * self.page_size) for p in (page, copy)
+            )
+            self._storage[:, target] = self._storage[:, source]
+        return copy
+
+    def _provide(self, pages: int) -> None:
+        """See that `pages` pages are free beyond those owed to forks."""
+        missing = pages + self._owed - len(self._free)
+        if missing <= 0:
+            return
         wanted = self.pages + missing
         if self._max_pages is not None and wanted > self._max_pages:
             raise Unavailable(
                 f"the key/value pool is full: {missing} more pages of {self._page_bytes} bytes are "
-                f"needed, {self.pages_in_use} of {self._max_pages} are in use"
+                f"needed, {self.pages_in_use + self._owed} of {self._max_pages} are taken"
             )
         target = max(wanted, 2 * self.pages)
         target = target if self._max_pages is None else min(target, self._max_pages)
@@ -101,11 +142,6 @@ class KVPool:
         self._storage = torch.cat((self._storage, more), dim=1)
         self._free.extend(range(target - 1, self.pages - 1, -1))
         self._references.extend([0] * (target - self.pages))
-
-    def share(self, pages: Sequence[int]) -> None:
-        """Count one more owner of each page."""
-        for page in pages:
-            self._references[page] += 1
 
     def release(self, pages: Sequence[int]) -> None:
         """Give pages back; a page is free when its last owner left. The trash page is ignored."""
@@ -117,6 +153,8 @@ class KVPool:
             self._references[page] -= 1
             if self._references[page] == 0:
                 self._free.append(page)
+            else:
+                self._owed -= 1
 
     def check_integrity(self, owned: Sequence[Sequence[int]] = ()) -> None:
         """Raise `EngineError` unless free and used pages are disjoint, complete and counted.
@@ -130,6 +168,10 @@ class KVPool:
             raise EngineError(
                 f"pages without owner that are not free: {sorted(idle ^ set(self._free))[:8]}"
             )
+        if self._owed != sum(max(0, count - 1) for count in self._references):
+            raise EngineError(f"{self._owed} copies are owed, which the reference counts deny")
+        if self._owed > len(self._free):
+            raise EngineError(f"{self._owed} copies are owed, {len(self._free)} pages are free")
         counts = [0] * self.pages
         for pages in owned:
             for page in pages:

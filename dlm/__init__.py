@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dlm.engine.engine import Engine
     from dlm.engine.events import replay
     from dlm.engine.generation import Generation, Stats
-    from dlm.engine.load import bundled_names, load
-    from dlm.errors import DlmError, EngineError, InvalidRequest, Unavailable
+    from dlm.engine.load import Inspection, bundled_names, inspect, load
+    from dlm.errors import DlmError, EngineError, Interrupted, InvalidRequest, Unavailable
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,8 @@ __all__ = [
     "Event",
     "Generation",
     "GenerationConfig",
+    "Inspection",
+    "Interrupted",
     "InvalidRequest",
     "Kind",
     "ModelInfo",
@@ -40,6 +42,7 @@ __all__ = [
     "Unavailable",
     "__version__",
     "bundled_names",
+    "inspect",
     "load",
     "replay",
 ]
@@ -54,6 +57,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Event": "dlm.core",
         "Generation": "dlm.engine.generation",
         "GenerationConfig": "dlm.config",
+        "Inspection": "dlm.engine.load",
+        "Interrupted": "dlm.errors",
         "InvalidRequest": "dlm.errors",
         "Kind": "dlm.core",
         "ModelInfo": "dlm.core",
@@ -62,6 +67,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "StepView": "dlm.core",
         "Unavailable": "dlm.errors",
         "bundled_names": "dlm.engine.load",
+        "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",
         "replay": "dlm.engine.events",
     }

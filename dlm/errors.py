@@ -41,6 +41,14 @@ class EngineError(DlmError):
     """An invariant of the engine does not hold: a bug, never the fault of the request."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `generate`. `partial` is what there is so far, in the shape of the result."""
+
+    def __init__(self, partial: object) -> None:
+        super().__init__()
+        self.partial = partial
+
+
 def unknown_name(param: str, given: str, choices: Iterable[str]) -> InvalidRequest:
     """The error for a name that is not among `choices`: lists them and suggests the nearest one."""
     known = sorted(choices)

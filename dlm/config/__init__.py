@@ -1,9 +1,19 @@
-"""What a user may say: the generation config, spec strings, and the rules about combinations."""
+"""What a user may say: the generation config, spec strings, and the rules about combinations.
 
-from dlm.config.binding import BoundConfig, bind
+The table and the spec strings need no torch; what binds parts to a model is imported on use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from dlm.config.fields import FIELDS, Field
 from dlm.config.generation import GenerationConfig
 from dlm.config.spec import KINDS, parse_part, registry_of
+
+if TYPE_CHECKING:
+    from dlm.config.binding import BoundConfig, bind
 
 __all__ = [
     "FIELDS",
@@ -15,3 +25,10 @@ __all__ = [
     "parse_part",
     "registry_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `bind` and `BoundConfig`, which know the engine's types."""
+    if name not in ("BoundConfig", "bind"):
+        raise AttributeError(f"module 'dlm.config' has no attribute {name!r}")
+    return getattr(import_module("dlm.config.binding"), name)

@@ -18,7 +18,7 @@ from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, iterate
-from dlm.errors import InvalidRequest
+from dlm.errors import Interrupted, InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
 from dlm.text import IncrementalDecoder, StopMatcher, Text
@@ -64,17 +64,23 @@ class Engine:
         everyone = [ticket for group in tickets for ticket in group]
         for ticket in everyone:
             self.scheduler.check(ticket)
+
+        def results() -> Any:
+            answers = [self._generation(group, config) for group in tickets]
+            return answers if batch else answers[0]
+
         try:
             with torch.inference_mode():
                 for ticket in everyone:
                     self.scheduler.submit(ticket)
                 while not all(ticket.done for ticket in everyone):
                     self.scheduler.step()
+        except KeyboardInterrupt as stop:
+            raise Interrupted(results()) from stop
         finally:
             for ticket in everyone:
                 self.scheduler.abort(ticket)
-        results = [self._generation(group, config) for group in tickets]
-        return results if batch else results[0]
+        return results()
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
         """The events of one answer as they happen. Leaving the loop early aborts the row and

@@ -64,7 +64,7 @@ def answer_of(canvas: HostCanvas, limit: int, end_ids: Collection[int]) -> tuple
     id came.
     """
     answer: list[int] = []
-    for pos in range(canvas.prompt, limit):
+    for pos in range(canvas.prompt, min(limit, len(canvas.kinds))):
         if canvas.kinds[pos] != Kind.COMMITTED:
             return answer, False
         if canvas.ids[pos] in end_ids:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from dlm.core import ModelInfo
 from dlm.engine.engine import Engine
 from dlm.errors import InvalidRequest
-from dlm.model.loading import checkpoint_folder, load_model
+from dlm.model.loading import checkpoint_folder, load_model, parameter_count, spec_of
 from dlm.model.spec import ModelSpec
 from dlm.text import Text, load_text
 
@@ -44,6 +45,29 @@ def load(
     text = load_text(folder)
     info = info_of(model.spec, text)
     return Engine(model, info, text, max_rows=max_rows, kv_bytes=kv_bytes, name=str(source))
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A checkpoint without its weights: sizes and traits, and what decoding would know of it."""
+
+    spec: ModelSpec
+    info: ModelInfo
+    text: Text | None
+    parameters: int
+    folder: Path
+
+
+def inspect(
+    source: str | Path = "tiny",
+    *,
+    revision: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Inspection:
+    """Look at a checkpoint without reading its weights. Arguments and errors as in `load`."""
+    folder = _folder(source, revision)
+    spec, text = spec_of(folder, overrides), load_text(folder)
+    return Inspection(spec, info_of(spec, text), text, parameter_count(spec), folder)
 
 
 def _folder(source: str | Path, revision: str | None) -> Path:

@@ -168,7 +168,8 @@ class Scheduler:
             return
         if reason == "length" and ticket.canvas.settled < ticket.canvas.front():
             self._settle(ticket, ticket.canvas.settled, ticket.canvas.front())
-        ticket.seconds = time.perf_counter() - ticket.started
+        if ticket.started:
+            ticket.seconds = time.perf_counter() - ticket.started
         self._emit(ticket, Event("done", ticket.choice, ticket.ledger.nfe, data={"reason": reason}))
 
     def _drop_done(self) -> None:

@@ -66,12 +66,7 @@ def load_model(
     target = _device(device)
     folder = checkpoint_folder(source, revision)
     config = _read_json(folder / "config.json")
-    spec = read_spec(
-        config,
-        _read_json(folder / "generation_config.json", optional=True),
-        added_tokens(folder),
-        overrides,
-    )
+    spec = spec_of(folder, overrides)
     with Weights(folder) as weights:
         decoder = _empty_decoder(spec)
         plan = weights.plan(decoder, config)
@@ -83,6 +78,21 @@ def load_model(
         weights.fill(decoder, plan)
     dispatch(decoder, where, target)
     return decoder.eval()
+
+
+def spec_of(folder: Path, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
+    """What a checkpoint folder says of its model, with the caller's corrections."""
+    return read_spec(
+        _read_json(folder / "config.json"),
+        _read_json(folder / "generation_config.json", optional=True),
+        added_tokens(folder),
+        overrides,
+    )
+
+
+def parameter_count(spec: ModelSpec) -> int:
+    """How many parameters a decoder of this shape has, a tied head counted once."""
+    return sum(parameter.numel() for parameter in _empty_decoder(spec).parameters())
 
 
 def checkpoint_folder(source: str | Path, revision: str | None = None) -> Path:

@@ -1,0 +1,6 @@
+"""`python -m dlm`."""
+
+from dlm.cli import main
+
+if __name__ == "__main__":
+    main()

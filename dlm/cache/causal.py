@@ -41,14 +41,12 @@ class BlockCausal:
         return replace(self, alignment=info.alignment, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
-        """The live blocks; with an opening also everything before them whose keys are not final
-        yet.
-        """
+        """The live blocks, and everything before them whose keys are not final yet."""
         segments: list[Segment] = []
         purposes = []
         for b in bounds_of(rows.host):
             purpose = "step"
-            if b.opening and b.stored < b.start:
+            if b.stored < b.start:
                 segments += self._pending(b)
                 purpose = "store step" if b.clean else "prefill step"
             segments += self._window(b)

@@ -69,6 +69,11 @@ class BlockTable:
         """`[R]`: where the next block would start (the largest end)."""
         return self.end.amax(dim=1)
 
+    def same_bounds(self, other: BlockTable) -> bool:
+        """Whether no block has opened, moved, been promoted or closed between the two."""
+        names = ("start", "end", "phase", "level")
+        return all(torch.equal(getattr(self, name), getattr(other, name)) for name in names)
+
     def select(self, index: Tensor) -> BlockTable:
         """The rows `index [r]`, in that order."""
         return BlockTable(*(getattr(self, f.name).index_select(0, index) for f in fields(self)))

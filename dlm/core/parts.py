@@ -65,6 +65,11 @@ class ArmedGuide(Guide, Protocol):
 class BlockScheduler(Part, Protocol):
     """Where blocks open, end and close."""
 
+    @property
+    def watches(self) -> bool:
+        """Whether the progress inside a block matters to it; else it is asked when one is full."""
+        ...
+
     def count(self, tokens: int) -> int | None:
         """How many blocks `tokens` positions make, where that is known beforehand."""
         ...

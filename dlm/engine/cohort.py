@@ -52,7 +52,8 @@ class Cohort:
     changes.
 
     `knobs` runs parallel to `parts.all()`. `sampler` is None when every row is greedy. `live` `[R,
-    8]` on the CPU: the blocks being denoised; `opening`: the plan opens one in some row.
+    8]` on the CPU: the blocks being denoised; `opening`: the plan opens one in some row; `moving`:
+    it opens or stores one.
     """
 
     parts: Parts
@@ -64,6 +65,7 @@ class Cohort:
     window: Window | None = None
     live: Tensor = field(init=False)
     opening: bool = False
+    moving: bool = False
     needs: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -95,7 +95,9 @@ class IterationManager:
             cohort.plan = self._with_own_pages(cohort, plan)
             cohort.window = Window.of(cohort.plan, cohort.rows.host, self.device)
             cohort.live = cohort.rows.host.blocks.live
-            cohort.opening = bool((cohort.rows.host.blocks.phase == Phase.OPENING).any())
+            phase = cohort.rows.host.blocks.phase
+            cohort.opening = bool((phase == Phase.OPENING).any())
+            cohort.moving = cohort.opening or bool((phase == Phase.CLEAN).any())
         plan = cohort.plan
         for ledger, purpose, positions in zip(
             cohort.ledgers, plan.purposes, plan.token_forwards, strict=True
@@ -220,11 +222,7 @@ class IterationManager:
         proposal = rule.propose(view._replace(knob=cohort.knob(rule)))
         commit = proposal.commit & view.eligible
         if not cohort.parts.clock:
-            best = view.c.masked_fill(~view.force, -1.0).argmax(dim=1, keepdim=True)
-            idle = ~(commit & view.force).any(dim=1, keepdim=True)
-            commit = commit.scatter(
-                1, best, commit.gather(1, best) | (idle & view.force.gather(1, best))
-            )
+            commit = commit | _forced(view, commit)
         return proposal._replace(commit=commit)
 
     def _edit(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Proposal:
@@ -278,15 +276,18 @@ class IterationManager:
         opened = _opened(table, cohort.opening)
         full = [False] * rows.count
         assert cohort.plan is not None
-        if cohort.opening or cohort.plan.once or bool((cohort.live & (left == 0)).any()):
+        moving = cohort.moving or cohort.plan.once or cohort.parts.blocks.watches
+        if moving or bool((cohort.live & (left == 0)).any()):
             self._advance(cohort, left, stopped == 0)
             full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
         changed = read_changes(view.pos, view.ids, view.c, changes.committed, changes.remasked)
         return StepReport(changed, stopped.tolist(), opened, full)
 
     def _advance(self, cohort: Cohort, left: Tensor, live: Tensor) -> None:
-        """Close and open blocks on the host's table, mirror it, and drop the plan."""
-        rows, parts = cohort.rows, cohort.parts
+        """Close and open blocks on the host's table; where one has moved, mirror it and drop the
+        plan.
+        """
+        rows, parts, plan = cohort.rows, cohort.parts, cohort.plan
         host = _stored(rows.host)
         progress = Progress(
             left=left,
@@ -297,8 +298,30 @@ class IterationManager:
             stores=parts.cache.stores,
         )
         table = parts.blocks.advance(host.blocks, progress)
-        cohort.rows = replace(rows, host=host).with_blocks(table)
-        cohort.plan = cohort.window = None
+        if plan is None or plan.once or not table.same_bounds(rows.host.blocks):
+            cohort.rows = replace(rows, host=host).with_blocks(table)
+            cohort.plan = cohort.window = None
+
+
+def _forced(view: StepView, commit: Tensor) -> Tensor:
+    """`[R, W]`: the most confident position of each block that must progress and commits nothing;
+    the leftmost of equals.
+    """
+    idle = view.force & (_per_block(commit & view.force, view.block).gather(1, view.block) == 0)
+    best = _block_extreme(view.c.masked_fill(~idle, -1.0), view.block, "amax")
+    idle = idle & (view.c == best)
+    first = _block_extreme(view.pos.masked_fill(~idle, _FAR), view.block, "amin")
+    return idle & (view.pos == first)
+
+
+_FAR = torch.iinfo(torch.long).max
+
+
+def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
+    """The largest or smallest of `values [R, W]` in the block of each position, `[R, W]`."""
+    extreme = values.new_zeros(values.shape[0], BLOCK_COLUMNS)
+    extreme = extreme.scatter_reduce(1, block, values, reduce, include_self=False)
+    return extreme.gather(1, block)
 
 
 def _per_block(mask: Tensor, block: Tensor) -> Tensor:
@@ -322,11 +345,10 @@ def _stored(host: HostRows) -> HostRows:
     before a live block.
     """
     table = host.blocks
-    opened = table.phase == Phase.OPENING
-    first = torch.where(table.live, table.start, torch.iinfo(torch.long).max).amin(dim=1)
-    clean = (table.phase == Phase.CLEAN) & opened.any(dim=1, keepdim=True)
+    first = torch.where(table.live, table.start, _FAR).amin(dim=1)
+    clean = table.phase == Phase.CLEAN
     return replace(
         host,
-        stored=torch.where(opened.any(dim=1), first, host.stored),
+        stored=torch.where(table.live.any(dim=1), first, host.stored),
         blocks=replace(table, phase=torch.where(clean, int(Phase.STORED), table.phase)),
     )

@@ -32,6 +32,8 @@ class AdaBlock:
     delimiters: tuple[int, ...] | None = None
     min_length: int = 1
 
+    watches = False
+
     def __post_init__(self) -> None:
         if self.length < 1 or self.min_length < 1:
             raise InvalidRequest(

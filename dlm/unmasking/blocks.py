@@ -43,10 +43,11 @@ def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> B
 
 
 def append_block(
-    table: BlockTable, wants: Tensor, start: Tensor, end: Tensor, level: Level
+    table: BlockTable, wants: Tensor, start: Tensor, end: Tensor, level: Tensor | int
 ) -> BlockTable:
     """Add an OPENING block `start:end` to the rows that want one, after dropping stored columns.
-    All `[R]`.
+
+    All `[R]`; `level [R, 1]` or one number.
     """
     used = table.phase != Phase.STORED
     order = torch.where(used, table.start, torch.iinfo(torch.long).max).argsort(dim=1, stable=True)
@@ -57,7 +58,7 @@ def append_block(
         start=torch.where(at, start[:, None], table.start),
         end=torch.where(at, end[:, None], table.end),
         phase=torch.where(at, int(Phase.OPENING), table.phase),
-        level=torch.where(at, int(level), table.level),
+        level=torch.where(at, level, table.level),
         step=torch.where(at, 0, table.step),
         masks=torch.where(at, 0, table.masks),
     )
@@ -70,6 +71,8 @@ class Whole:
     tier = "T1"
 
     alignment: int = 1
+
+    watches = False
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` for block-causal models, which were trained on short blocks
@@ -112,6 +115,8 @@ class Fixed:
 
     length: int | None = None
     alignment: int = 1
+
+    watches = False
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:

@@ -1,0 +1,127 @@
+"""Two and more pipelined blocks against a twin that recomputes everything in every step."""
+
+import pytest
+import torch
+
+from dlm.config import GenerationConfig, bind
+from dlm.engine.iteration import IterationManager
+from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.model.kv import KVPool
+from tests.engine.harness import CPU, info_of
+from tests.helpers import block_mask, random_decoder, tiny_spec
+
+BLOCK, TOKENS = 4, 24
+
+
+def twin(decoder, prompt, add, full, threshold, mask_id):
+    """D2F by the book: lists of blocks, dense forwards, no cache; canvases after each step."""
+    canvas = list(prompt) + [mask_id] * TOKENS
+    length = -(-len(canvas) // BLOCK) * BLOCK
+    canvas += [mask_id] * (length - len(canvas))
+    is_open = [i >= len(prompt) for i in range(length)]
+    first = len(prompt) // BLOCK * BLOCK
+    blocks = [dict(start=first, end=first + BLOCK, full=True)]
+    states = []
+    while blocks:
+        end = blocks[-1]["end"]
+        ids = torch.tensor([canvas[:end]])
+        logits = decoder.head(decoder.dense(ids, block_mask(end, BLOCK)))[0]
+        for block in blocks:
+            block.setdefault("masks", sum(is_open[block["start"] : block["end"]]))
+            found = {}
+            for i in range(block["start"], block["end"]):
+                if is_open[i]:
+                    probs = logits[i].softmax(-1)
+                    probs[mask_id] = -1
+                    found[i] = (float(probs.max()), int(probs.argmax()))
+            chosen = [i for i, (c, _) in found.items() if c >= threshold]
+            if not chosen and found and block["full"]:
+                chosen = [max(found, key=lambda i: (found[i][0], -i))]
+            for i in chosen:
+                canvas[i], is_open[i] = found[i][1], False
+        states.append(list(canvas))
+        for block in blocks:
+            left = sum(is_open[block["start"] : block["end"]])
+            block["left"], block["done"] = left, 1 - left / max(1, block["masks"])
+        front, share = blocks[-1]["end"], blocks[-1]["done"]
+        while blocks and blocks[0]["left"] == 0:
+            blocks.pop(0)
+        for before, block in zip([None, *blocks], blocks, strict=False):
+            block["full"] = block["full"] or before is None or before["done"] >= full
+        if front < length and (not blocks or share >= add):
+            ready = not blocks or share >= full
+            blocks.append(dict(start=front, end=front + BLOCK, full=ready))
+    return states
+
+
+def run(decoder, spec, prompts, cache, spec_string, threshold):
+    info = info_of(spec)
+    kv = KVPool(spec, device=CPU, dtype=torch.float32)
+    scheduler = Scheduler(IterationManager(decoder, kv, info, CPU), max_rows=8)
+    options = {
+        "max_new_tokens": TOKENS,
+        "blocks": spec_string,
+        "unmask": f"threshold({threshold})",
+        "cache": cache,
+        "stop": "none",
+    }
+    bound = bind(GenerationConfig.from_options(options), info)
+    tickets = [Ticket(tuple(p), bound, 0) for p in prompts]
+    for ticket in tickets:
+        scheduler.submit(ticket)
+    states = [[] for _ in tickets]
+    with torch.inference_mode():
+        while not all(t.done for t in tickets):
+            live = [not t.done for t in tickets]
+            scheduler.step()
+            for ticket, trace, ran in zip(tickets, states, live, strict=True):
+                if ran:
+                    trace.append(list(ticket.canvas.ids))
+    kv.check_integrity()
+    assert kv.pages_in_use == 0
+    return states, tickets
+
+
+@pytest.mark.parametrize("cache", ["none", "block_causal"])
+@pytest.mark.parametrize(("add", "full"), [(0.1, 0.95), (0.5, 0.75), (0.0, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_pipelined_blocks_equal_the_twin(cache, add, full, seed):
+    spec = tiny_spec(attention="block_causal", block_length=BLOCK)
+    decoder = random_decoder(spec, seed)
+    prompts = [list(range(3, 3 + n)) for n in (1, 5, 8, 11)]
+    spec_string = f"pipeline(add={add}, full={full})"
+    states, tickets = run(decoder, spec, prompts, cache, spec_string, 0.7)
+    for prompt, mine in zip(prompts, states, strict=True):
+        expected = twin(decoder, prompt, add, full, 0.7, spec.mask_id)
+        assert mine == expected
+    if cache == "block_causal" and add < 1:
+        assert any(t.ledger.forwards["store step"] for t in tickets)
+
+
+def test_a_pipeline_keeps_several_blocks_live_and_never_a_ninth():
+    spec = tiny_spec(attention="block_causal", block_length=BLOCK)
+    decoder = random_decoder(spec, 0)
+    info = info_of(spec)
+    kv = KVPool(spec, device=CPU, dtype=torch.float32)
+    scheduler = Scheduler(IterationManager(decoder, kv, info, CPU), max_rows=8)
+    options = {"max_new_tokens": 64, "blocks": "pipeline(add=0.0)", "unmask": "threshold(1.0)"}
+    config = GenerationConfig.from_options({**options, "stop": "none"})
+    ticket = Ticket((5, 6, 7), bind(config, info), 0)
+    scheduler.submit(ticket)
+    most = 0
+    with torch.inference_mode():
+        while not ticket.done:
+            scheduler.step()
+            if scheduler.live:
+                ((cohort, _),) = scheduler._cohorts
+                most = max(most, int(cohort.rows.host.blocks.live.sum()))
+    assert most == 8
+
+
+def test_in_order_a_pipeline_that_waits_is_plain_blocks():
+    spec = tiny_spec(attention="block_causal", block_length=BLOCK)
+    decoder = random_decoder(spec, 4)
+    prompts = [[5, 6, 7]]
+    waits, _ = run(decoder, spec, prompts, "block_causal", "pipeline(add=1.0, full=1.0)", 0.6)
+    plain, _ = run(decoder, spec, prompts, "block_causal", "fixed", 0.6)
+    assert waits == plain

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
-from dlm.core import NOTHING, ForwardPlan, ModelInfo, Rows, Segment, span
+from dlm.core import NOTHING, ForwardPlan, ModelInfo, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
 
@@ -21,8 +21,8 @@ class BlockCausal:
 
     tier = "T1"
 
-    alignment: int = 1
-    shift: bool = False
+    alignment: int = bound(1)
+    shift: bool = bound(False)
     exact = True
     on_edit = "refuse"
     stores = True

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
-from dlm.core import NOTHING, ForwardPlan, Kind, ModelInfo, Rows, Segment, span
+from dlm.core import NOTHING, ForwardPlan, Kind, ModelInfo, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
 
@@ -27,7 +27,7 @@ class NoCache:
 
     tier = "T1"
 
-    alignment: int = 1
+    alignment: int = bound(1)
     exact = True
     on_edit = "requery"
     stores = False
@@ -66,7 +66,7 @@ class Prefix:
 
     tier = "T1"
 
-    shift: bool = False
+    shift: bool = bound(False)
     exact = False
     on_edit = "refuse"
     stores = False
@@ -110,7 +110,7 @@ class Dual:
     tier = "T1"
 
     on_edit: Literal["refuse", "requery"] = "refuse"
-    shift: bool = False
+    shift: bool = bound(False)
     exact = False
     stores = False
 

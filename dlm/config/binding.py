@@ -36,23 +36,35 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     """Parse and bind every part of `config`. Raises `InvalidRequest` with the reason when
     something cannot work.
     """
-    rules, strings = _stops(config)
-    guides, edits = list(config.several("guide")), config.several("edit")
+    edits = _listed(config, "edit")
+    rules, strings = _stops(config, "eos('block')" if edits else "eos")
+    guides = _listed(config, "guide")
+    _check_bias(config, info)
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
-    unmask = _part("unmask", config.unmask or _default_unmask(info), Unmasker, info)
+    unmask = _part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
     parts = Parts(
         guide=tuple(_part("guide", g, Guide, info) for g in guides),
-        blocks=_part("blocks", config.blocks or "fixed", BlockScheduler, info),
+        blocks=_part("blocks", _or(config.blocks, "fixed"), BlockScheduler, info),
         unmask=_with_steps(unmask, config),
         edit=tuple(_with_steps(_part("edit", e, Editor, info), config) for e in edits),
         stop=tuple(_part("stop", s, StopRule, info) for s in rules),
-        cache=_part("cache", config.cache or _default_cache(info), CacheManager, info),
+        cache=_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
     _check_steps(config, parts)
     _check_edits(parts)
     _check_arms(parts)
     return BoundConfig(config, parts, strings)
+
+
+def _or(given: Any, default: str) -> Any:
+    return default if given is None else given
+
+
+def _listed(config: GenerationConfig, kind: str) -> list[Any]:
+    """The parts of a kind that takes several; `"none"` alone is none."""
+    given = config.several(kind)
+    return [] if given == ("none",) else list(given)
 
 
 def _default_cache(info: ModelInfo) -> str:
@@ -75,9 +87,9 @@ def _part(kind: str, spec: Any, protocol: type, info: ModelInfo) -> Any:
     return part.bind(info)
 
 
-def _stops(config: GenerationConfig) -> tuple[list[Any], tuple[str, ...]]:
+def _stops(config: GenerationConfig, default: str) -> tuple[list[Any], tuple[str, ...]]:
     """Split `stop` into rules and text strings. A string is a rule when its name is registered;
-    `none` switches off.
+    `none` alone switches the rules off.
     """
     given = config.several("stop")
     if given == ("none",):
@@ -90,9 +102,19 @@ def _stops(config: GenerationConfig) -> tuple[list[Any], tuple[str, ...]]:
             strings.append(item)
         else:
             rules.append(item)
+    if "none" in strings:
+        raise InvalidRequest("stop", "'none' must stand alone")
     if any(not s for s in strings):
         raise InvalidRequest("stop", "a stop string must not be empty")
-    return rules or ["eos"], tuple(strings)
+    return rules or [default], tuple(strings)
+
+
+def _check_bias(config: GenerationConfig, info: ModelInfo) -> None:
+    for token in config.logit_bias:
+        if token >= info.vocab_size:
+            raise InvalidRequest(
+                "logit_bias", f"ids must be between 0 and {info.vocab_size - 1}, got {token}"
+            )
 
 
 def _with_steps(part: Any, config: GenerationConfig) -> Any:
@@ -138,6 +160,8 @@ def _check_arms(parts: Parts) -> None:
 def _check_edits(parts: Parts) -> None:
     """Rules that reach behind the block need a cache that computes again what they touch."""
     for editor in parts.edit:
+        if reason := editor.refuses(parts.unmask):
+            raise InvalidRequest("edit", reason)
         if editor.scope == "row" and parts.cache.on_edit == "refuse":
             name = type(parts.cache).__name__
             raise InvalidRequest(
@@ -146,3 +170,9 @@ def _check_edits(parts: Parts) -> None:
                 f"cache {name} has frozen: "
                 f"use cache 'none' or 'dual(on_edit=\"requery\")'",
             )
+    if parts.edit and not all(rule.patient for rule in parts.stop):
+        raise InvalidRequest(
+            "stop",
+            "a rule that ends a row inside a block would end it before its edits are done: "
+            "use eos('block')",
+        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from dlm.config.fields import FIELDS, resolve_aliases
 from dlm.errors import InvalidRequest, unknown_name
@@ -39,18 +40,15 @@ class GenerationConfig:
         _at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.steps is not None:
             _at_least("steps", self.steps, 1)
-        _at_least("n", self.n, 1)
-        _at_least("top_k", self.top_k, 0)
-        _number("temperature", self.temperature, low=0.0, high=None)
+        _at_least("n", self.n, 1, most=1024)
+        _at_least("top_k", self.top_k, 0, most=2**31 - 1)
+        _number("temperature", self.temperature, low=0.0)
         _number("top_p", self.top_p, low=0.0, high=1.0)
         if self.top_p == 0:
             raise InvalidRequest("top_p", "must be greater than 0 and at most 1, got 0")
         if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**63:
             raise InvalidRequest("seed", f"must be a 64-bit integer, got {self.seed!r}")
-        if not isinstance(self.logit_bias, Mapping):
-            raise InvalidRequest(
-                "logit_bias", f"must map token ids to numbers, got {self.logit_bias!r}"
-            )
+        _bias(self.logit_bias)
 
     @classmethod
     def from_options(
@@ -83,13 +81,31 @@ class GenerationConfig:
         return replace(self, **options)
 
 
-def _at_least(name: str, value: object, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise InvalidRequest(name, f"must be an integer of at least {low}, got {value!r}")
+def _at_least(name: str, value: object, low: int, most: int | None = None) -> None:
+    allowed = f"of at least {low}" if most is None else f"between {low} and {most}"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < low or (most is not None and value > most):  # type: ignore[operator]
+        raise InvalidRequest(name, f"must be an integer {allowed}, got {value!r}")
 
 
-def _number(name: str, value: object, *, low: float, high: float | None) -> None:
-    allowed = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and value >= low
-    if not ok or (high is not None and float(value) > high):  # type: ignore[arg-type]
-        raise InvalidRequest(name, f"must be a number {allowed}, got {value!r}")
+def _number(name: str, value: object, *, low: float, high: float = math.inf) -> None:
+    allowed = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+    if not is_finite(value) or not low <= value <= high:
+        raise InvalidRequest(name, f"must be a finite number {allowed}, got {value!r}")
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether `value` is a plain, finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _bias(value: object) -> None:
+    """Token ids to finite numbers."""
+    rule = "must map token ids to finite numbers"
+    if not isinstance(value, Mapping):
+        raise InvalidRequest("logit_bias", f"{rule}, got {value!r}")
+    for token, number in value.items():
+        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+            raise InvalidRequest("logit_bias", f"{rule}, got the id {token!r}")
+        if not is_finite(number):
+            raise InvalidRequest("logit_bias", f"{rule}, got {number!r} for id {token}")

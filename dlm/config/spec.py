@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from dlm.config.literals import check_arguments
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.registry import Registry
 
@@ -81,7 +82,9 @@ def parse_part(kind: str, spec: Any) -> Any:
     name, positional, keywords = _parse(kind, spec)
     registry = registry_of(kind)
     cls = registry.load_path(name) if ":" in name else registry.load(name)
-    known = [f.name for f in fields(cls)]
+    if not is_dataclass(cls):
+        raise InvalidRequest(kind, f"{name!r} is no part: parts are dataclasses")
+    known = [f.name for f in fields(cls) if not f.metadata.get("bound")]
     if len(positional) > len(known):
         raise InvalidRequest(
             kind,
@@ -94,9 +97,10 @@ def parse_part(kind: str, spec: Any) -> Any:
         if key in arguments:
             raise InvalidRequest(kind, f"`{key}` is given twice in {spec!r}")
         arguments[key] = value
+    check_arguments(kind, cls, arguments)
     try:
         return cls(**arguments)
-    except TypeError as error:
+    except TypeError as error:  # an argument is missing
         raise InvalidRequest(kind, f"{spec!r}: {error}") from error
 
 

@@ -15,8 +15,10 @@ from dlm.core.parts import (
     Scratched,
     StopRule,
     Unmasker,
+    bound,
 )
 from dlm.core.plan import NOTHING, AttentionGroup, ForwardPlan, Packed, Segment, pack, span
+from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import Frame, Progress, Proposal, StepView, Stop, Window, first_true, is_one_of
 
@@ -24,6 +26,7 @@ __all__ = [
     "BLOCK_COLUMNS",
     "EVENT_VERSION",
     "NOTHING",
+    "Absorbing",
     "ArmedGuide",
     "AttentionGroup",
     "BlockScheduler",
@@ -44,6 +47,7 @@ __all__ = [
     "Part",
     "Parts",
     "Phase",
+    "Process",
     "Progress",
     "Proposal",
     "Rows",
@@ -53,8 +57,10 @@ __all__ = [
     "StepView",
     "Stop",
     "StopRule",
+    "Uniform",
     "Unmasker",
     "Window",
+    "bound",
     "first_true",
     "is_number",
     "is_one_of",

@@ -55,7 +55,7 @@ class Parts:
     @property
     def clock(self) -> bool:
         """Whether a schedule bounds the steps, so that a step may commit nothing."""
-        return self.unmask.clock or any(e.clock for e in self.edit)
+        return self.unmask.clock
 
     @property
     def whole_row(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dlm.core.process import Absorbing, Process, Uniform
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -13,12 +15,12 @@ class ModelInfo:
     `attention` is the pattern the model was trained with; `block_length` its trained block
     (block-causal models); `shift`: row i of the raw output predicts position i + 1 (adapted
     autoregressive models). `eos_ids` end an answer; `delimiters` are ids whose text contains a
-    newline.
+    newline. `mask_id` is None for models of uniform diffusion, which have no mask.
     """
 
     family: str
     vocab_size: int
-    mask_id: int
+    mask_id: int | None
     eos_ids: tuple[int, ...]
     pad_id: int
     max_length: int
@@ -26,6 +28,11 @@ class ModelInfo:
     block_length: int | None = None
     shift: bool = False
     delimiters: tuple[int, ...] = ()
+
+    @property
+    def process(self) -> Process:
+        """What an open position holds."""
+        return Uniform(self.vocab_size) if self.mask_id is None else Absorbing(self.mask_id)
 
     @property
     def alignment(self) -> int:

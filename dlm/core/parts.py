@@ -8,6 +8,7 @@ is called once, at admission. Numbers of rows that share a call arrive stacked i
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
@@ -17,6 +18,11 @@ from dlm.core.info import ModelInfo
 from dlm.core.plan import ForwardPlan, Packed
 from dlm.core.rows import Rows, ScratchSpec
 from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
+
+
+def bound(default: Any) -> Any:
+    """A field that `bind` fills in from the model; users neither give it nor see it."""
+    return field(default=default, repr=False, metadata={"bound": True})
 
 
 class Model(Protocol):
@@ -122,9 +128,8 @@ class Editor(Part, Protocol):
         """`block` or `row`."""
         ...
 
-    @property
-    def clock(self) -> bool:
-        """Whether a schedule bounds its steps."""
+    def refuses(self, unmask: Unmasker) -> str | None:
+        """Why it cannot revise what this unmasker commits; None when it can."""
         ...
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
@@ -139,6 +144,11 @@ class StopRule(Part, Protocol):
     @property
     def reason(self) -> str:
         """The finish reason it stands for."""
+        ...
+
+    @property
+    def patient(self) -> bool:
+        """Whether it ends a row at clean blocks only, when editors have done their work."""
         ...
 
     @property

@@ -166,13 +166,16 @@ class StepView(NamedTuple):
 class Proposal(NamedTuple):
     """What a rule answers; masks `[R, W]`, applied atomically by the iteration manager.
 
-    commit writes `token` (None: the view's); remask reopens. `scratch` holds new values of declared
-    tensors.
+    commit writes `token` (None: the view's) into open positions; remask reopens committed ones;
+    replace overwrites them with `token`; renoise draws open ones anew (uniform processes).
+    `scratch` holds new values of declared tensors.
     """
 
     commit: Tensor
     token: Tensor | None = None
     remask: Tensor | None = None
+    replace: Tensor | None = None
+    renoise: Tensor | None = None
     scratch: dict[str, Tensor] | None = None
 
 

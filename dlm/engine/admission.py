@@ -35,7 +35,7 @@ class Watch(Protocol):
 class Ticket:
     """One choice of one request: its inputs, and what is known of it while it runs.
 
-    `watch` looks for stop strings. `events` is its mailbox.
+    `watch` looks for stop strings. `events` is its mailbox. `error`: why the row failed, alone.
     """
 
     prompt: tuple[int, ...]
@@ -47,6 +47,7 @@ class Ticket:
     ledger: Ledger = field(default_factory=Ledger)
     started: float = 0.0
     seconds: float = 0.0
+    error: Exception | None = None
 
     @property
     def done(self) -> bool:
@@ -90,17 +91,18 @@ def new_cohort(
 def new_row(
     prompt: Sequence[int], length: int, pages: Tensor, info: ModelInfo, seed: int, path: int
 ) -> Rows:
-    """One row on the CPU: the prompt, then masks to `length`, and the spare column.
+    """One row on the CPU: the prompt, then open positions to `length`, and the spare column.
 
     `pages [arms, P]`.
     """
     count = len(prompt)
-    ids = torch.full((1, length + 1), info.mask_id)
+    one, process = torch.ones(1, dtype=torch.long), info.process
+    everywhere = torch.arange(length + 1)[None]
+    ids = process.prior(one * seed, one * path, everywhere, one * -1)
     ids[0, :count] = torch.tensor(prompt, dtype=torch.long)
-    kind = torch.full((1, length + 1), int(Kind.MASK), dtype=torch.int8)
+    kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
     kind[0, :count] = Kind.PROMPT
     kind[0, length] = Kind.PAD
-    one = torch.ones(1, dtype=torch.long)
     return Rows(
         ids=ids,
         kv_ids=torch.full_like(ids, -1),

@@ -80,6 +80,9 @@ class Engine:
         finally:
             for ticket in everyone:
                 self.scheduler.abort(ticket)
+        for ticket in everyone:
+            if ticket.error is not None:
+                raise ticket.error
         return results()
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
-from dlm.core import Event, Kind
+from dlm.core import Event, EventType, Kind
+from dlm.engine.apply import Op
+from dlm.engine.report import Change
 from dlm.errors import EngineError
 
 
@@ -20,8 +24,8 @@ class HostCanvas:
         self.ids: list[int] = []
         self.kinds: list[Kind] = []
         self.conf: list[float | None] = []
-        self.prompt = 0
-        self.settled = 0
+        self.open_kind = Kind.MASK
+        self.prompt = self.settled = 0
         self.reason: str | None = None
 
     def apply(self, event: Event) -> None:
@@ -29,22 +33,23 @@ class HostCanvas:
         if event.type == "open":
             self.ids = list(event.ids)
             self.kinds = [Kind(kind) for kind in event.data["kinds"]]
+            self.open_kind = max(Kind.MASK, *self.kinds)
             self.conf = [None] * len(self.ids)
             self.prompt = int(event.data["prompt"])
             self.settled = int(event.data["settled"])
-        elif event.type == "commit":
+        elif event.type in ("commit", "replace"):
             for pos, token, conf in zip(event.pos, event.ids, event.conf, strict=True):
-                self._require(pos, Kind.MASK, event)
+                self._require(pos, event, is_open=event.type == "commit")
                 self.ids[pos], self.kinds[pos], self.conf[pos] = token, Kind.COMMITTED, conf
-        elif event.type == "remask":
+        elif event.type in ("remask", "renoise"):
             for pos, token in zip(event.pos, event.ids, strict=True):
-                self._require(pos, Kind.COMMITTED, event)
-                self.ids[pos], self.kinds[pos] = token, Kind.MASK
+                self._require(pos, event, is_open=event.type == "renoise")
+                self.ids[pos], self.kinds[pos] = token, self.open_kind
         elif event.type == "settle":
             self.settled = event.pos[0]
         elif event.type == "done":
             self.reason = str(event.data["reason"])
-            self.kinds = [Kind.PAD if k == Kind.MASK else k for k in self.kinds]
+            self.kinds = [Kind.PAD if kind >= Kind.MASK else kind for kind in self.kinds]
         elif event.type != "block":
             raise EngineError(f"cannot replay an event of type {event.type!r}")
 
@@ -61,14 +66,14 @@ class HostCanvas:
         """A copy that goes its own way."""
         twin = HostCanvas()
         twin.ids, twin.kinds, twin.conf = self.ids[:], self.kinds[:], self.conf[:]
-        twin.prompt, twin.settled, twin.reason = self.prompt, self.settled, self.reason
+        twin.open_kind, twin.prompt = self.open_kind, self.prompt
+        twin.settled, twin.reason = self.settled, self.reason
         return twin
 
-    def _require(self, pos: int, kind: Kind, event: Event) -> None:
-        if self.kinds[pos] != kind:
-            raise EngineError(
-                f"{event.type} in step {event.step} at {pos}, which is {self.kinds[pos].name}"
-            )
+    def _require(self, pos: int, event: Event, *, is_open: bool) -> None:
+        kind = self.kinds[pos]
+        if kind < Kind.MASK if is_open else kind != Kind.COMMITTED:
+            raise EngineError(f"{event.type} in step {event.step} at {pos}, which is {kind.name}")
 
     def front(self) -> int:
         """How many leading positions are filled."""
@@ -86,17 +91,18 @@ def replay(events: Iterable[Event]) -> dict[int, HostCanvas]:
     return canvases
 
 
-def commits_of(
-    row: int, step: int, changes: Sequence[tuple[int, int, float | None]]
-) -> list[Event]:
-    """The commit and remask events of one step of a row."""
+_EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
+    {Op.COMMIT: "commit", Op.REMASK: "remask", Op.REPLACE: "replace", Op.RENOISE: "renoise"}
+)
+
+
+def events_of(row: int, step: int, changes: Sequence[Change]) -> list[Event]:
+    """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
     events = []
-    new = [(p, i, c) for p, i, c in changes if c is not None]
-    gone = [(p, i) for p, i, c in changes if c is None]
-    if new:
-        pos, ids, conf = zip(*new, strict=True)
-        events.append(Event("commit", row, step, pos, ids, conf))
-    if gone:
-        pos, ids = zip(*gone, strict=True)
-        events.append(Event("remask", row, step, pos, ids))
+    for op, kind in _EVENTS.items():
+        chosen = [change for change in changes if change.op == op]
+        if chosen:
+            _, pos, ids, conf = zip(*chosen, strict=True)
+            writes = op in (Op.COMMIT, Op.REPLACE)
+            events.append(Event(kind, row, step, pos, ids, conf if writes else ()))
     return events

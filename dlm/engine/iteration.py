@@ -29,6 +29,7 @@ from dlm.core import (
     Window,
     pack,
 )
+from dlm.engine.apply import Op, resolve
 from dlm.engine.cohort import Cohort
 from dlm.engine.report import StepReport, read_changes
 from dlm.engine.stats import draw_tokens, row_stats, token_uniforms
@@ -36,16 +37,14 @@ from dlm.model.kv import KVPool
 
 
 class Changes(NamedTuple):
-    """What a step did to the rows of a cohort: `view` with the new ids and kinds, and masks `[R,
-    W]`.
+    """What a step did to the rows of a cohort: `view` with the new ids and kinds, and `op [R, W]`.
 
     `left [R, 8]`: open positions of each block · `stopped [R]`: 0, or 1 + the number of the stop
     rule that fired.
     """
 
     view: StepView
-    committed: Tensor
-    remasked: Tensor
+    op: Tensor
     left: Tensor
     stopped: Tensor
 
@@ -57,6 +56,7 @@ class IterationManager:
 
     def __init__(self, model: Model, kv: KVPool, info: ModelInfo, device: torch.device) -> None:
         self.model, self.kv, self.info, self.device = model, kv, info, device
+        self.process = info.process
         self._packed: tuple[tuple[ForwardPlan, ...], Packed] | None = None
 
     def step(self, cohorts: Sequence[Cohort]) -> list[StepReport]:
@@ -108,7 +108,7 @@ class IterationManager:
     def _with_arms(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
         """The plan for every model input that a guide reads."""
         guide, prompt = cohort.parts.armed, cohort.rows.host.prompt.tolist()
-        if guide is None:
+        if guide is None or self.info.mask_id is None:
             return plan
         return plan.with_arms(
             guide.arms, lambda arm, s: guide.conceal(arm, s.q_pos, prompt[s.row]), self.info.mask_id
@@ -231,31 +231,21 @@ class IterationManager:
         return proposal
 
     def _apply(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Changes:
-        """Write the proposal into the rows. What is both committed and remasked stays as it was,
-        with its confidence.
-        """
+        """Write the outcome of the proposal into the rows."""
         rows, pos = cohort.rows, view.pos
-        token = view.token if proposal.token is None else proposal.token
-        ids, kind, committed = view.ids, view.kind, proposal.commit
-        remasked = torch.zeros_like(committed)
-        if proposal.remask is not None:
-            remasked = proposal.remask & ~committed & (kind == Kind.COMMITTED)
-            committed = committed & ~proposal.remask
-            ids = ids.masked_fill(remasked, self.info.mask_id)
-            kind = kind.masked_fill(remasked, Kind.MASK)
-            rows.edits.scatter_add_(1, pos, remasked.to(rows.edits.dtype))
-        ids = torch.where(committed, token, ids)
-        kind = kind.masked_fill(committed, Kind.COMMITTED)
+        ids, kind, op, written = resolve(view, proposal, self.process)
         rows.ids.scatter_(1, pos, ids)
         rows.kind.scatter_(1, pos, kind)
-        rows.conf.scatter_(1, pos, torch.where(committed, view.c, view.conf_prev))
-        rows.born.scatter_(1, pos, torch.where(committed, rows.step[:, None], view.born))
+        rows.conf.scatter_(1, pos, torch.where(written, view.c, view.conf_prev))
+        rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
+        if cohort.parts.edit:
+            rows.edits.scatter_add_(1, pos, (op >= Op.REMASK).to(rows.edits.dtype))
         for name, value in (proposal.scratch or {}).items():
             rows.scratch[name].copy_(value)
-        still_open = (view.eligible & ~committed) | remasked
-        left = _per_block(still_open, view.block)
+        reopened = op == Op.REMASK
+        left = _per_block((view.eligible & (kind >= Kind.MASK)) | reopened, view.block)
         stopped = torch.zeros_like(rows.step)
-        return Changes(view._replace(ids=ids, kind=kind), committed, remasked, left, stopped)
+        return Changes(view._replace(ids=ids, kind=kind), op, left, stopped)
 
     def _stop(self, cohort: Cohort, changes: Changes) -> Changes:
         stopped = changes.stopped
@@ -280,7 +270,7 @@ class IterationManager:
         if moving or bool((cohort.live & (left == 0)).any()):
             self._advance(cohort, left, stopped == 0)
             full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
-        changed = read_changes(view.pos, view.ids, view.c, changes.committed, changes.remasked)
+        changed = read_changes(view.pos, view.ids, view.c, changes.op)
         return StepReport(changed, stopped.tolist(), opened, full)
 
     def _advance(self, cohort: Cohort, left: Tensor, live: Tensor) -> None:
@@ -308,8 +298,9 @@ def _forced(view: StepView, commit: Tensor) -> Tensor:
     the leftmost of equals.
     """
     idle = view.force & (_per_block(commit & view.force, view.block).gather(1, view.block) == 0)
-    best = _block_extreme(view.c.masked_fill(~idle, -1.0), view.block, "amax")
-    idle = idle & (view.c == best)
+    c = view.c.nan_to_num(0.0)
+    best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")
+    idle = idle & (c == best)
     first = _block_extreme(view.pos.masked_fill(~idle, _FAR), view.block, "amin")
     return idle & (view.pos == first)
 

@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dlm.engine.apply import Op
+
 
 class Change(NamedTuple):
-    """One position that a step changed: committed with its confidence, or reopened (`conf`
-    None).
-    """
+    """One position that a step changed: what happened, the id now there, its confidence."""
 
+    op: Op
     pos: int
     id: int
-    conf: float | None
+    conf: float
 
 
 class StepReport(NamedTuple):
@@ -30,14 +31,12 @@ class StepReport(NamedTuple):
     full: list[bool]
 
 
-def read_changes(
-    pos: Tensor, ids: Tensor, c: Tensor, committed: Tensor, remasked: Tensor
-) -> list[list[Change]]:
-    """The changes of each row, from masks and values `[R, W]`, read back in one sync."""
+def read_changes(pos: Tensor, ids: Tensor, c: Tensor, op: Tensor) -> list[list[Change]]:
+    """The changes of each row, from `[R, W]` tensors, read back in one sync."""
     rows, width = pos.shape
-    at = (committed | remasked).flatten().nonzero()[:, 0]
-    columns = (at, pos.take(at), ids.take(at), committed.take(at), c.take(at))
+    at = op.flatten().nonzero()[:, 0]
+    columns = (at, op.take(at), pos.take(at), ids.take(at), c.take(at))
     changes: list[list[Change]] = [[] for _ in range(rows)]
-    for where, position, token, new, conf in zip(*(t.tolist() for t in columns), strict=True):
-        changes[where // width].append(Change(position, token, conf if new else None))
+    for where, what, *rest in zip(*(t.tolist() for t in columns), strict=True):
+        changes[where // width].append(Change(Op(what), *rest))
     return changes

@@ -4,6 +4,7 @@ frees what is done.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ import torch
 
 from dlm.core import Event, Kind
 from dlm.engine.admission import Ticket, new_cohort
+from dlm.engine.apply import Op
 from dlm.engine.cohort import Cohort
-from dlm.engine.events import commits_of
+from dlm.engine.events import events_of
 from dlm.engine.iteration import IterationManager
 from dlm.engine.report import Change
-from dlm.errors import InvalidRequest, Unavailable
+from dlm.errors import EngineError, InvalidRequest, Unavailable
 
 
 class Scheduler:
@@ -149,7 +151,11 @@ class Scheduler:
     def _tell(self, ticket: Ticket, changes: list[Change]) -> None:
         """Turn a row's changes into events; settle what no rule will touch again."""
         step = ticket.ledger.nfe
-        for event in commits_of(ticket.choice, step, changes):
+        if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
+            ticket.error = EngineError(f"the model's logits are not finite in step {step}")
+            self._end(ticket, "error")
+            return
+        for event in events_of(ticket.choice, step, changes):
             self._emit(ticket, event)
         if ticket.bound.parts.whole_row:
             return

@@ -63,7 +63,7 @@ class RowStats(NamedTuple):
 
 
 def row_stats(
-    logits: Tensor, mask_id: int, needs: frozenset[str], current: Tensor | None = None
+    logits: Tensor, mask_id: int | None, needs: frozenset[str], current: Tensor | None = None
 ) -> RowStats:
     """Greedy token, its confidence, and the statistics that `needs` names, of `logits [N, V]`
     (float32).
@@ -78,7 +78,8 @@ def row_stats(
         entropy = -(logp.exp() * logp.clamp_min(_FINITE)).sum(dim=1)
     if current is not None:
         c_current = logp.gather(1, current[:, None])[:, 0].exp()
-    logp.select(1, mask_id).fill_(-torch.inf)
+    if mask_id is not None:
+        logp.select(1, mask_id).fill_(-torch.inf)
     if "margin" in needs:
         best, second = logp.topk(2, dim=1).values.exp().unbind(1)
         margin = best - second

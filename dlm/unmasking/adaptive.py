@@ -63,10 +63,11 @@ class AdaBlock:
         """Not known before the logits are."""
 
     def reach(self, rows: Rows, knob: Any) -> Tensor:
-        """The window, or the default length where that is longer."""
+        """The window, or the default or least length where that is longer."""
         start = next_start(rows.host.blocks, rows.host.prompt, 1)
         window = (knob.window * (rows.host.length - rows.host.prompt)[:, None]).long()
-        return start + torch.maximum(window, knob.length)[:, 0]
+        size: Tensor = window.maximum(knob.length).maximum(knob.min_length)[:, 0]
+        return start + size
 
     def close_at(self, view: StepView) -> Tensor:
         """Behind the most confident delimiter of the window, if it is confident enough."""

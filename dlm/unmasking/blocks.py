@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepView
+from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepView, bound
 from dlm.errors import InvalidRequest
 
 
@@ -70,7 +70,7 @@ class Whole:
 
     tier = "T1"
 
-    alignment: int = 1
+    alignment: int = bound(1)
 
     watches = False
 
@@ -114,7 +114,7 @@ class Fixed:
     tier = "T1"
 
     length: int | None = None
-    alignment: int = 1
+    alignment: int = bound(1)
 
     watches = False
 

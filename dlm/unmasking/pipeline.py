@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepView
+from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepView, bound
 from dlm.errors import InvalidRequest
 from dlm.unmasking.blocks import append_block, next_start
 
@@ -25,7 +25,7 @@ class Pipeline:
     length: int | None = None
     add: float = 0.1
     full: float = 0.95
-    alignment: int = 1
+    alignment: int = bound(1)
 
     tier = "T2"
     watches = True

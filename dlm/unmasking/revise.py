@@ -7,9 +7,10 @@ from typing import Self
 
 import torch
 
-from dlm.core import Kind, ModelInfo, Proposal, StepView
+from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.unmasking.selectors import SCHEDULES, Schedule, scheduled_count, top
+from dlm.unmasking.threshold import Everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,6 @@ class RCR:
 
     needs = frozenset[str]()
     scope = "row"
-    clock = True
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.schedule == "eps":
@@ -42,6 +42,12 @@ class RCR:
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""
         return self
+
+    def refuses(self, unmask: Unmasker) -> str | None:
+        """It takes back what is too much of everything."""
+        if isinstance(unmask, Everything):
+            return None
+        return "RCR reopens what is too much after all open positions were filled: use 'everything'"
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Reopen the least confident positions of the row, as many as the block's schedule still

@@ -51,7 +51,8 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
     """`[R, 1]`: the schedule's count for the block that each row is in.
 
     `total [R, 1]` steps for the whole answer are shared out to the blocks by their length; None is
-    one position a step. `knob` holds `power` and `eps` where the schedule reads them.
+    one position a step. A clock that has run out takes all that is open. `knob` holds `power` and
+    `eps` where the schedule reads them.
     """
     if total is None and schedule == "even":
         return torch.ones_like(view.step)[:, None]
@@ -64,21 +65,22 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
         generated = (view.length - view.prompt)[:, None]
         steps = torch.div(total * (end - start), generated, rounding_mode="floor")
     steps = steps.clamp_min(1)
+    open_now = view.eligible.sum(dim=1, keepdim=True)
     if schedule == "even":
-        return even_counts(masks, step, steps)
-    if schedule == "eps":
-        return eps_counts(view.eligible.sum(dim=1, keepdim=True), step, steps, knob.eps)
-    return curve_counts(schedule, masks, step, steps, knob.power)
+        count = even_counts(masks, step, steps)
+    elif schedule == "eps":
+        count = eps_counts(open_now, step, steps, knob.eps)
+    else:
+        count = curve_counts(schedule, masks, step, steps, knob.power)
+    return torch.where(step < steps, count, open_now)
 
 
 def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
     """How many of `masks` to commit in `step` of `steps`: equal shares, the remainder to the first
     steps (LLaDA).
-
-    Here as below, a clock that has run out takes all that is left.
     """
     share = torch.div(masks, steps, rounding_mode="floor")
-    return torch.where(step < steps, share + (step < masks - share * steps), masks)
+    return share + (step < masks - share * steps)
 
 
 def curve_counts(
@@ -100,7 +102,7 @@ def curve_counts(
             gamma = 1 - ratio
         return (masks * gamma).floor().long()
 
-    return torch.where(step < steps, left(step) - left(step + 1), masks)
+    return left(step) - left(step + 1)
 
 
 def eps_counts(open_now: Tensor, step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:

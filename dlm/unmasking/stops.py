@@ -30,6 +30,11 @@ class Eos:
             raise InvalidRequest("stop", f"`when` must be 'prefix' or 'block', got {self.when!r}")
 
     @property
+    def patient(self) -> bool:
+        """Whether it waits for clean blocks."""
+        return self.when == "block"
+
+    @property
     def end_ids(self) -> tuple[int, ...]:
         """Where the answer's text ends: at these ids."""
         return self.ids
@@ -48,5 +53,6 @@ class Eos:
         still_open = (view.kind >= Kind.MASK) & view.valid
         ends = (view.kind == Kind.COMMITTED) & is_one_of(view.ids, self.ids)
         if self.when == "block":
-            return Stop(ends.any(dim=1) & ~(still_open & view.eligible).any(dim=1))
+            inside = view.pos < view.blocks.end.gather(1, view.block)
+            return Stop(ends.any(dim=1) & ~(still_open & inside).any(dim=1))
         return Stop((ends & (still_open.cumsum(dim=1) == 0)).any(dim=1))

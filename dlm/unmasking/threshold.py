@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from dlm.core import ModelInfo, Proposal, StepView
 from dlm.errors import InvalidRequest
@@ -69,17 +70,23 @@ class Dynamic:
             )
 
     def bind(self, info: ModelInfo) -> Self:
-        """One token a step unless told otherwise: as many steps as the block has positions."""
-        return replace(self, block_steps=self.block_steps or info.block_length or 32)
+        """Nothing to bind."""
+        return self
 
     def propose(self, view: StepView) -> Proposal:
         """Confident positions or the quota, row by row."""
-        start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
-        steps = view.knob.block_steps
-        quota = even_counts(end - start, step.minimum(steps - 1), steps)
         sure = view.eligible & (view.c > view.knob.threshold)
+        quota = self._quota(view)
         enough = sure.sum(dim=1, keepdim=True) >= quota
         return Proposal(torch.where(enough, sure, top(view.c, view.eligible, quota)))
+
+    def _quota(self, view: StepView) -> Tensor:
+        """`[R, 1]`: an even share of the block's length."""
+        if self.block_steps is None:
+            return torch.ones_like(view.step)[:, None]
+        start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
+        steps = view.knob.block_steps
+        return even_counts(end - start, step.minimum(steps - 1), steps)
 
 
 @dataclass(frozen=True, slots=True)

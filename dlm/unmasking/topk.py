@@ -72,7 +72,7 @@ class TopK:
         score = score_of(self.score, view)
         if isinstance(self.demote, tuple) and self.demote:
             unwanted = is_one_of(view.token, self.demote)
-            score = torch.where(unwanted, score - _DEMOTION, score)
+            score = torch.where(unwanted, score.double() - _DEMOTION, score)
         total = None if self.steps is None else view.knob.steps
         count = scheduled_count(view, self.schedule, total, view.knob)
         return Proposal(top(score, view.eligible, count))

@@ -1,0 +1,73 @@
+"""Do the literals of a spec string fit the fields they are meant for?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from dlm.errors import InvalidRequest
+
+
+def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` for the first argument that is not of its field's type.
+
+    Fields whose annotation is not made of numbers, strings, booleans, None, literals and tuples
+    are left to the part itself.
+    """
+    try:
+        hints = get_type_hints(cls)
+    except NameError:  # an own rule whose annotations name what is not there at run time
+        return
+    for name, value in arguments.items():
+        hint = hints.get(name, Any)
+        if not fits(value, hint):
+            raise InvalidRequest(kind, f"`{name}` must be {describe(hint)}, got {value!r}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a literal is of the type `hint`; an integer is a float, a boolean is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, option) for option in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and _fits_tuple(value, arguments)
+    if hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    if hint in (bool, str, NoneType):
+        return isinstance(value, hint)
+    return True
+
+
+def _fits_tuple(value: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        return all(fits(item, hints[0]) for item in value)
+    return len(value) == len(hints) and all(map(fits, value, hints))
+
+
+_WORDS: Final[Mapping[Any, str]] = {
+    int: "an integer",
+    float: "a finite number",
+    str: "a string",
+    bool: "True or False",
+    NoneType: "None",
+}
+
+
+def describe(hint: Any) -> str:
+    """The type in words: "an integer or None", "one of 'a', 'b'", "a tuple of integers"."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(describe(option) for option in arguments)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin is tuple:
+        inside = ", ".join(describe(a) for a in arguments if a is not Ellipsis)
+        return f"a tuple of ({inside})" if Ellipsis not in arguments else f"a tuple, each {inside}"
+    return _WORDS.get(hint, str(hint))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -62,38 +62,53 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
 def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the argument names of the public reference codes (LLaDA, Fast-dLLM) into ours.
 
-    Raises `InvalidRequest` when an alias and the field it stands for are both given.
+    Aliases of one reference call go together as they do there: guides add up, a threshold takes
+    the place of `remasking`. Raises `InvalidRequest` when an alias and the field that it stands
+    for are both given.
     """
-    out = dict(options)
-    for alias, translate in _ALIASES.items():
-        if alias not in out:
-            continue
-        name, value = translate(out.pop(alias))
-        if value is None:
-            continue
-        if name in out:
+    ours = {name: value for name, value in options.items() if name not in ALIASES}
+    theirs = {n: v for n, v in options.items() if n in ALIASES and v is not None and v is not False}
+    translated: dict[str, Any] = {}
+    if "gen_length" in theirs:
+        translated["max_new_tokens"] = theirs["gen_length"]
+    if "block_length" in theirs:
+        translated["blocks"] = f"fixed({theirs['block_length']!r})"
+    guides = [f"cfg({theirs['cfg_scale']!r})"] if theirs.get("cfg_scale") else []
+    guides += ["forbid('eos')"] if "logits_eos_inf" in theirs else []
+    if guides:
+        translated["guide"] = guides
+    if "threshold" in theirs:
+        translated["unmask"] = f"threshold({theirs['threshold']!r})"
+    elif "remasking" in theirs or "confidence_eos_eot_inf" in theirs:
+        translated["unmask"] = _topk_of(theirs)
+    for name in translated:
+        if name in ours:
+            alias = next(a for a in theirs if ALIASES[a] == name)
             raise InvalidRequest(alias, f"stands for `{name}`, which is given as well")
-        out[name] = value
-    return out
+    return {**ours, **translated}
 
 
-def _unmask_of(remasking: object) -> tuple[str, str]:
+def _topk_of(theirs: Mapping[str, Any]) -> str:
+    """LLaDA's rule: scheduled counts, by confidence or at random; end ids last if asked for."""
     scores = {"low_confidence": "confidence", "random": "random"}
+    remasking = theirs.get("remasking", "low_confidence")
     if remasking not in scores:
         raise InvalidRequest(
             "remasking", f"must be 'low_confidence' or 'random', got {remasking!r}"
         )
-    return "unmask", f"topk(score={scores[str(remasking)]!r})"
+    demote = ", demote='eos'" if "confidence_eos_eot_inf" in theirs else ""
+    return f"topk({scores[remasking]!r}{demote})"
 
 
-_ALIASES: Final[Mapping[str, Callable[[Any], tuple[str, Any]]]] = MappingProxyType(
+ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "gen_length": lambda v: ("max_new_tokens", v),
-        "block_length": lambda v: ("blocks", f"fixed({v!r})"),
-        "threshold": lambda v: ("unmask", None if v is None else f"threshold({v!r})"),
-        "remasking": _unmask_of,
-        "cfg_scale": lambda v: ("guide", f"cfg({v!r})" if v else None),
-        "logits_eos_inf": lambda v: ("guide", "forbid('eos')" if v else None),
-        "confidence_eos_eot_inf": lambda v: ("unmask", "topk(demote='eos')" if v else None),
+        "gen_length": "max_new_tokens",
+        "block_length": "blocks",
+        "threshold": "unmask",
+        "remasking": "unmask",
+        "confidence_eos_eot_inf": "unmask",
+        "cfg_scale": "guide",
+        "logits_eos_inf": "guide",
     }
 )
+"""The reference codes' argument names, and the field that each stands for."""

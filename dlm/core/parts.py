@@ -90,8 +90,8 @@ class BlockScheduler(Part, Protocol):
         """`[R]`: the end of the block that this step opens, read from its logits."""
         ...
 
-    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
-        """Append, promote and close blocks; tables on the CPU."""
+    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
+        """Append, promote and close blocks; tables and `knob` on the CPU."""
         ...
 
 

@@ -155,6 +155,10 @@ class StepView(NamedTuple):
         """Column of the block table."""
         return self.window.block
 
+    def in_block(self, table: Tensor) -> Tensor:
+        """Spread a number of each block, `[R, 8]`, over the positions of the blocks: `[R, W]`."""
+        return table.gather(1, self.block)
+
     def of_first_block(self, *tables: Tensor) -> tuple[Tensor, ...]:
         """`[R, 1]` each: the entries of `tables [R, 8]` for the block of the first eligible
         position.

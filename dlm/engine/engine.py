@@ -65,10 +65,7 @@ class Engine:
         for ticket in everyone:
             self.scheduler.check(ticket)
 
-        def results() -> Any:
-            answers = [self._generation(group, config) for group in tickets]
-            return answers if batch else answers[0]
-
+        interrupt: KeyboardInterrupt | None = None
         try:
             with torch.inference_mode():
                 for ticket in everyone:
@@ -76,14 +73,18 @@ class Engine:
                 while not all(ticket.done for ticket in everyone):
                     self.scheduler.step()
         except KeyboardInterrupt as stop:
-            raise Interrupted(results()) from stop
+            interrupt = stop
         finally:
             for ticket in everyone:
                 self.scheduler.abort(ticket)
         for ticket in everyone:
             if ticket.error is not None:
                 raise ticket.error
-        return results()
+        answers = [self._generation(group, config) for group in tickets]
+        results = answers if batch else answers[0]
+        if interrupt is not None:
+            raise Interrupted(results) from interrupt
+        return results
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
         """The events of one answer as they happen. Leaving the loop early aborts the row and

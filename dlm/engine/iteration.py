@@ -278,16 +278,16 @@ class IterationManager:
         plan.
         """
         rows, parts, plan = cohort.rows, cohort.parts, cohort.plan
-        host = _stored(rows.host)
+        host, knob = _stored(rows.host), cohort.host_knob(parts.blocks)
         progress = Progress(
             left=left,
-            reach=parts.blocks.reach(replace(rows, host=host), cohort.host_knob(parts.blocks)),
+            reach=parts.blocks.reach(replace(rows, host=host), knob),
             length=host.length,
             prompt=host.prompt,
             live=live,
             stores=parts.cache.stores,
         )
-        table = parts.blocks.advance(host.blocks, progress)
+        table = parts.blocks.advance(host.blocks, progress, knob)
         if plan is None or plan.once or not table.same_bounds(rows.host.blocks):
             cohort.rows = replace(rows, host=host).with_blocks(table)
             cohort.plan = cohort.window = None

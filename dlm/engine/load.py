@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dlm.config import GenerationConfig, bind
 from dlm.core import ModelInfo
 from dlm.engine.engine import Engine
+from dlm.engine.explain import Explanation, explain
 from dlm.errors import InvalidRequest
 from dlm.model.loading import checkpoint_folder, load_model, parameter_count, spec_of
 from dlm.model.spec import ModelSpec
@@ -56,6 +58,10 @@ class Inspection:
     text: Text | None
     parameters: int
     folder: Path
+
+    def explain(self, **options: Any) -> Explanation:
+        """What a generation with these options would do; as `Engine.explain`."""
+        return explain(bind(GenerationConfig.from_options(options), self.info), self.info)
 
 
 def inspect(

@@ -89,7 +89,7 @@ class AdaBlock:
         )[:, 0]
         return torch.minimum(start + size, view.length)
 
-    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
         """One block after another."""
         return advance_in_order(table, progress, 1)
 

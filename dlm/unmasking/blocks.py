@@ -98,7 +98,7 @@ class Whole:
         """The canvas end."""
         return view.length
 
-    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
         """One block after another."""
         return advance_in_order(table, progress, self.alignment)
 
@@ -149,6 +149,6 @@ class Fixed:
         """Where it was planned to end."""
         return view.blocks.front
 
-    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
         """One block after another."""
         return advance_in_order(table, progress, self.alignment)

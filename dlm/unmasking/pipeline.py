@@ -65,7 +65,7 @@ class Pipeline:
         """Where it was planned to end."""
         return view.blocks.front
 
-    def advance(self, table: BlockTable, progress: Progress) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
         """Close from the left, promote behind what is nearly full, append behind what has begun."""
         left = progress.left
         filled = table.live & (left == 0)
@@ -76,12 +76,12 @@ class Pipeline:
         live = phase <= Phase.OPEN
         done = torch.where(live, 1 - left / table.masks.clamp_min(1), 1.0)  # [R, 8]
         before = torch.cat((torch.ones_like(done[:, :1]), done[:, :-1]), dim=1)
-        level = torch.where(live & (before >= self.full), int(Level.FULL), table.level)
+        level = torch.where(live & (before >= knob.full), int(Level.FULL), table.level)
         share = _at_last_live(done, live)
         start = next_start(table, progress.prompt, self.alignment)
         room = (phase != Phase.STORED).sum(dim=1) < phase.shape[1]
-        wants = progress.live & (share >= self.add) & (start < progress.length) & room
-        fresh = torch.where(share >= self.full, int(Level.FULL), int(Level.SEMI))
+        wants = progress.live & (share >= knob.add[:, 0]) & (start < progress.length) & room
+        fresh = torch.where(share >= knob.full[:, 0], int(Level.FULL), int(Level.SEMI))
         table = replace(table, phase=phase, level=level)
         end = torch.minimum(progress.reach, progress.length)
         return append_block(table, wants, start, end, fresh[:, None])

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, GenerationConfig
     from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
+    from dlm.engine.aio import AsyncEngine
     from dlm.engine.engine import Engine
     from dlm.engine.events import replay
     from dlm.engine.generation import Generation, Stats
     from dlm.engine.load import Inspection, bundled_names, inspect, load
+    from dlm.engine.request import Request
     from dlm.errors import DlmError, EngineError, Interrupted, InvalidRequest, Unavailable
 
 __version__ = "0.1.0"
@@ -25,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FIELDS",
     "KINDS",
+    "AsyncEngine",
     "DlmError",
     "Engine",
     "EngineError",
@@ -37,6 +40,7 @@ __all__ = [
     "Kind",
     "ModelInfo",
     "Proposal",
+    "Request",
     "Stats",
     "StepView",
     "Unavailable",
@@ -51,6 +55,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "FIELDS": "dlm.config",
         "KINDS": "dlm.config",
+        "AsyncEngine": "dlm.engine.aio",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -63,6 +68,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Kind": "dlm.core",
         "ModelInfo": "dlm.core",
         "Proposal": "dlm.core",
+        "Request": "dlm.engine.request",
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",
         "Unavailable": "dlm.errors",

@@ -4,8 +4,8 @@ into generations.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -13,22 +13,22 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig, bind
 from dlm.core import Event, ModelInfo
-from dlm.engine.admission import Ticket
 from dlm.engine.explain import Explanation, explain
-from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
 from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, iterate
+from dlm.engine.request import Request
+from dlm.engine.scheduler import Scheduler
 from dlm.errors import Interrupted, InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
-from dlm.text import IncrementalDecoder, StopMatcher, Text
+from dlm.text import Text
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A text (one user turn), token ids as they are, or chat messages."""
 
 
 class Engine:
-    """A model, its tokenizer and the loop. Not thread-safe: one caller at a time.
+    """A model, its tokenizer and the loop. Safe to use from several threads: whoever waits for a
+    request drives the steps of all, one at a time.
 
     `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool (None: as much as the
     rows need).
@@ -49,38 +49,37 @@ class Engine:
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype, max_bytes=kv_bytes)
         self.manager = IterationManager(model, self.kv, info, weight.device)
         self.scheduler = Scheduler(self.manager, max_rows=max_rows)
+        self.lock = threading.RLock()
+
+    def submit(self, prompt: Prompt, **options: Any) -> Request:
+        """Queue one prompt; it advances whenever somebody waits for a request of this engine.
+
+        `options` are the fields of `GenerationConfig`. Raises `InvalidRequest` before any work
+        starts, `Unavailable` when the canvas cannot fit the key/value budget.
+        """
+        return self._queued([self._request(prompt, GenerationConfig.from_options(options))])[0]
 
     def generate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Any:
         """Answer one prompt (a `Generation`) or a list of them (a list, in order), decoded as one
         batch.
 
-        `options` are the fields of `GenerationConfig`. Raises `InvalidRequest` before any work
-        starts.
+        `options` and errors as in `submit`; a row that fails raises its error here. `Interrupted`
+        on Ctrl-C carries what there is so far.
         """
         batch = _is_batch(prompt)
         prompts: list[Any] = list(prompt) if batch else [prompt]
         config = GenerationConfig.from_options(options)
-        tickets = [self._tickets(p, config) for p in prompts]
-        everyone = [ticket for group in tickets for ticket in group]
-        for ticket in everyone:
-            self.scheduler.check(ticket)
-
+        requests = self._queued([self._request(p, config) for p in prompts])
         interrupt: KeyboardInterrupt | None = None
         try:
-            with torch.inference_mode():
-                for ticket in everyone:
-                    self.scheduler.submit(ticket)
-                while not all(ticket.done for ticket in everyone):
-                    self.scheduler.step()
+            for request in requests:
+                request.wait()
         except KeyboardInterrupt as stop:
             interrupt = stop
         finally:
-            for ticket in everyone:
-                self.scheduler.abort(ticket)
-        for ticket in everyone:
-            if ticket.error is not None:
-                raise ticket.error
-        answers = [self._generation(group, config) for group in tickets]
+            for request in requests:
+                request.abort()
+        answers = [request.result() for request in requests]
         results = answers if batch else answers[0]
         if interrupt is not None:
             raise Interrupted(results) from interrupt
@@ -89,26 +88,30 @@ class Engine:
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
         """The events of one answer as they happen. Leaving the loop early aborts the row and
         frees its pages.
-        """
-        config = GenerationConfig.from_options(options)
-        if config.n != 1:
-            raise InvalidRequest("n", f"must be 1 for a stream, got {config.n}")
-        (ticket,) = self._tickets(prompt, config)
-        self.scheduler.check(ticket)
-        return self._stream(ticket)
 
-    def _stream(self, ticket: Ticket) -> Iterator[Event]:
-        self.scheduler.submit(ticket)
-        events = iterate(self.scheduler, ticket)
+        `options` and errors as in `submit`; the row is queued when the first event is asked for.
+        """
+        request = self._request(prompt, GenerationConfig.from_options(options))
+        if len(request.tickets) != 1:
+            raise InvalidRequest("n", f"must be 1 for a stream, got {len(request.tickets)}")
+        return self._stream(request)
+
+    def _stream(self, request: Request) -> Iterator[Event]:
+        (request,) = self._queued([request])
         try:
-            while True:
-                with torch.inference_mode():
-                    event = next(events, None)
-                if event is None:
-                    return
-                yield event
+            yield from request.events()
         finally:
-            self.scheduler.abort(ticket)
+            request.abort()
+
+    def step(self) -> None:
+        """Advance every live row of the engine by one step. Safe to call from several threads."""
+        with self.lock, torch.inference_mode():
+            self.scheduler.step()
+
+    def fail(self, error: Exception) -> None:
+        """End every queued and live row with `error`: the last resort after a failed step."""
+        with self.lock:
+            self.scheduler.fail(error)
 
     def logits(
         self, ids: Tensor | Sequence[Sequence[int]], attention_mask: Tensor | None = None
@@ -135,21 +138,22 @@ class Engine:
         config = GenerationConfig.from_options(options)
         return explain(bind(config, self.info), self.info)
 
-    def _tickets(self, prompt: Prompt, config: GenerationConfig) -> list[Ticket]:
-        """One ticket for each choice."""
+    def _request(self, prompt: Prompt, config: GenerationConfig) -> Request:
+        """A checked request that is not queued yet."""
         bound = bind(config, self.info)
         if bound.stop_strings and self.text is None:
             raise InvalidRequest(
                 "stop", "stop strings need a tokenizer, and this model came without one"
             )
-        ids = self._prompt_ids(prompt)
-        tickets = []
-        for choice in range(config.n):
-            watch = (
-                _Watch(self.text, bound.stop_strings) if self.text and bound.stop_strings else None
-            )
-            tickets.append(Ticket(ids, bound, choice, watch))
-        return tickets
+        request = Request(self, self._prompt_ids(prompt), bound)
+        self.scheduler.check(request.tickets[0])
+        return request
+
+    def _queued(self, requests: list[Request]) -> list[Request]:
+        with self.lock:
+            for ticket in (ticket for request in requests for ticket in request.tickets):
+                self.scheduler.submit(ticket)
+        return requests
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         if _is_ids(prompt):
@@ -165,52 +169,6 @@ class Engine:
         if not ids:
             raise InvalidRequest("prompt", "must not be empty")
         return ids
-
-    def _generation(self, tickets: Sequence[Ticket], config: GenerationConfig) -> Generation:
-        choices = tuple(self._choice(ticket, config) for ticket in tickets)
-        return replace(choices[0], choices=choices) if len(choices) > 1 else choices[0]
-
-    def _choice(self, ticket: Ticket, config: GenerationConfig) -> Generation:
-        end_ids = ticket.bound.parts.end_ids or self.info.eos_ids
-        answer, ended = answer_of(ticket.canvas, ticket.limit, end_ids)
-        text = None if self.text is None else self.text.decode(answer)
-        if isinstance(ticket.watch, _Watch) and ticket.watch.text is not None:
-            text = ticket.watch.text
-        return Generation(
-            text=text,
-            ids=tuple(answer),
-            finish_reason="stop" if ended else str(ticket.canvas.reason),
-            stats=stats_of(ticket.ledger, len(answer), ticket.seconds),
-            prompt_ids=ticket.prompt,
-            canvas=tuple(ticket.canvas.ids),
-            logprobs=logprobs_of(ticket.canvas, len(answer)),
-            trace=tuple(ticket.events) if config.trace else (),
-        )
-
-
-class _Watch:
-    """Looks for stop strings in the settled text."""
-
-    def __init__(self, text: Text, strings: Sequence[str]) -> None:
-        self._decoder, self._matcher = IncrementalDecoder(text), StopMatcher(strings)
-        self._text, self._strings, self._seen = text, strings, list[int]()
-
-    @property
-    def text(self) -> str | None:
-        """The text before the first stop string, once one is complete."""
-        cut = self._matcher.cut
-        return None if cut is None else self._matcher.text[:cut]
-
-    def __call__(self, ids: Sequence[int]) -> bool:
-        """Take newly settled ids; whether a stop string is complete."""
-        self._seen += ids
-        return self._matcher.feed(self._decoder.feed(ids)) is not None
-
-    def fork(self) -> _Watch:
-        """A watch that has seen the same ids."""
-        twin = _Watch(self._text, self._strings)
-        twin(self._seen)
-        return twin
 
 
 def visibility(info: ModelInfo, length: int, device: torch.device) -> Tensor:

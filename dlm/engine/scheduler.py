@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
 
 import torch
 
@@ -57,6 +56,15 @@ class Scheduler:
             self._waiting.remove(ticket)
         if not ticket.done:
             self._end(ticket, "abort")
+        self._drop_done()
+
+    def fail(self, error: Exception) -> None:
+        """End every row, queued or live, with `error`."""
+        live = [ticket for _, tickets in self._cohorts for ticket in tickets]
+        for ticket in (*self._waiting, *live):
+            ticket.error = error
+            self._end(ticket, "error")
+        self._waiting.clear()
         self._drop_done()
 
     def fork(self, ticket: Ticket, *, choice: int, path: int) -> Ticket:
@@ -191,13 +199,3 @@ class Scheduler:
             elif stay:
                 kept.append((cohort.select(torch.tensor(stay)), [tickets[i] for i in stay]))
         self._cohorts = kept
-
-
-def iterate(scheduler: Scheduler, ticket: Ticket) -> Iterator[Event]:
-    """Drive the scheduler and yield one row's events until it is done."""
-    while True:
-        while ticket.events:
-            yield ticket.events.popleft()
-        if ticket.done:
-            return
-        scheduler.step()

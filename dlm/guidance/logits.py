@@ -34,7 +34,7 @@ class Bias:
     def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
         """`[arms, N, V]` -> the same shape."""
         ids = torch.tensor([i for i, _ in self.pairs], device=logits.device)
-        bias = torch.tensor([b for _, b in self.pairs], device=logits.device)
+        bias = torch.tensor([b for _, b in self.pairs], dtype=logits.dtype, device=logits.device)
         return logits.index_add(2, ids, bias.expand(*logits.shape[:2], -1))
 
 

@@ -1,0 +1,118 @@
+"""A submitted prompt: its choices while they are decoded, and the generations they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dlm.config import BoundConfig
+from dlm.core import Event
+from dlm.engine.admission import Ticket
+from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
+from dlm.text import IncrementalDecoder, StopMatcher, Text
+
+if TYPE_CHECKING:
+    from dlm.engine.engine import Engine
+
+
+class Request:
+    """What `Engine.submit` returns. One ticket for each of the n choices.
+
+    Waiting for it (`wait`, `result`, `events`) drives the engine, all its other requests included.
+    """
+
+    def __init__(self, engine: Engine, prompt: tuple[int, ...], bound: BoundConfig) -> None:
+        self._engine, self._bound = engine, bound
+        self.tickets = [self._ticket(prompt, choice) for choice in range(bound.config.n)]
+
+    def _ticket(self, prompt: tuple[int, ...], choice: int) -> Ticket:
+        strings, text = self._bound.stop_strings, self._engine.text
+        watch = TextWatch(text, strings) if text is not None and strings else None
+        return Ticket(prompt, self._bound, choice, watch)
+
+    @property
+    def done(self) -> bool:
+        """Whether every choice has ended."""
+        return all(ticket.done for ticket in self.tickets)
+
+    def wait(self) -> None:
+        """Drive the engine until every choice has ended."""
+        while not self.done:
+            self._engine.step()
+
+    def abort(self) -> None:
+        """End what still runs and free its pages at once. What there is stays readable."""
+        with self._engine.lock:
+            for ticket in self.tickets:
+                self._engine.scheduler.abort(ticket)
+
+    def events(self) -> Iterator[Event]:
+        """The events of all choices as they happen. Raises the error of a row that fails."""
+        while True:
+            done = self.done
+            yield from self.pending()
+            if done:
+                return self._raise_errors()
+            self._engine.step()
+
+    def pending(self) -> Iterator[Event]:
+        """The events that nobody has taken yet, without waiting for more."""
+        for ticket in self.tickets:
+            while ticket.events:
+                yield ticket.events.popleft()
+
+    def result(self) -> Generation:
+        """Wait, and return the first choice (with all `choices` where there are several)."""
+        self.wait()
+        self._raise_errors()
+        choices = tuple(self._choice(ticket) for ticket in self.tickets)
+        return replace(choices[0], choices=choices) if len(choices) > 1 else choices[0]
+
+    def _raise_errors(self) -> None:
+        for ticket in self.tickets:
+            if ticket.error is not None:
+                raise ticket.error
+
+    def _choice(self, ticket: Ticket) -> Generation:
+        text, parts = self._engine.text, self._bound.parts
+        end_ids = parts.end_ids or self._engine.info.eos_ids
+        answer, ended = answer_of(ticket.canvas, ticket.limit, end_ids)
+        shown = None if text is None else text.decode(answer)
+        if isinstance(ticket.watch, TextWatch) and ticket.watch.text is not None:
+            shown = ticket.watch.text
+        return Generation(
+            text=shown,
+            ids=tuple(answer),
+            finish_reason="stop" if ended else str(ticket.canvas.reason),
+            stats=stats_of(ticket.ledger, len(answer), ticket.seconds),
+            prompt_ids=ticket.prompt,
+            canvas=tuple(ticket.canvas.ids),
+            logprobs=logprobs_of(ticket.canvas, len(answer)),
+            trace=tuple(ticket.events) if self._bound.config.trace else (),
+        )
+
+
+class TextWatch:
+    """Looks for stop strings in the settled text."""
+
+    def __init__(self, text: Text, strings: Sequence[str]) -> None:
+        self._decoder, self._matcher = IncrementalDecoder(text), StopMatcher(strings)
+        self._text, self._strings, self._seen = text, strings, list[int]()
+
+    @property
+    def text(self) -> str | None:
+        """The text before the first stop string, once one is complete."""
+        cut = self._matcher.cut
+        return None if cut is None else self._matcher.text[:cut]
+
+    def __call__(self, ids: Sequence[int]) -> bool:
+        """Take newly settled ids; whether a stop string is complete."""
+        self._seen += ids
+        return self._matcher.feed(self._decoder.feed(ids)) is not None
+
+    def fork(self) -> TextWatch:
+        """A watch that has seen the same ids."""
+        twin = TextWatch(self._text, self._strings)
+        twin(self._seen)
+        return twin

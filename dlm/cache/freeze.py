@@ -59,7 +59,7 @@ def _first_predicted(rows: Rows, bounds: RowBounds) -> int:
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """PrefixCache: keys before the block are frozen at its opening; the block and everything after
-    it is recomputed.
+    it is recomputed (Fast-dLLM, arXiv 2505.22618).
 
     Approximate: keys before the block are as old as the block.
     """
@@ -99,7 +99,7 @@ class Prefix:
 @dataclass(frozen=True, slots=True)
 class Dual:
     """DualCache: keys on both sides of the block are frozen at its opening; only the block is
-    recomputed.
+    recomputed (Fast-dLLM, arXiv 2505.22618).
 
     Approximate: keys outside the block are as old as the block. With `on_edit="requery"` rules may
     reopen or replace tokens before the block: every open position there, and every one whose stored

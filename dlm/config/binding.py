@@ -54,6 +54,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     _check_steps(config, parts)
     _check_edits(parts)
     _check_arms(parts)
+    _check_pipeline(parts)
     return BoundConfig(config, parts, strings)
 
 
@@ -145,6 +146,18 @@ def _check_steps(config: GenerationConfig, parts: Parts) -> None:
             "steps",
             f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
             f"got {steps}",
+        )
+
+
+def _check_pipeline(parts: Parts) -> None:
+    """Keys that are frozen at an opening go stale when a pipeline's block closes without one."""
+    frozen = not parts.cache.exact and parts.cache.on_edit == "refuse"
+    if parts.blocks.watches and frozen:
+        raise InvalidRequest(
+            "blocks",
+            f"{type(parts.blocks).__name__} closes blocks without refreshing what the cache "
+            f"{type(parts.cache).__name__} has frozen: use cache 'block_causal', 'none' or "
+            "'dual(on_edit=\"requery\")'",
         )
 
 

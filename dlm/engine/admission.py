@@ -82,7 +82,6 @@ def new_cohort(
     return Cohort(
         parts,
         rows.prepared(parts.scratch, whole_row=parts.whole_row, device=device),
-        [ticket.ledger],
         tuple(knobs_of(part, device) for part in parts.all()),
         _sampler(config, device),
     )

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dlm.core import ForwardPlan, Parts, Rows, Window, is_number
-from dlm.engine.ledger import Ledger
 from dlm.engine.stats import Sampler
 
 
@@ -58,7 +57,6 @@ class Cohort:
 
     parts: Parts
     rows: Rows
-    ledgers: list[Ledger]
     knobs: tuple[SimpleNamespace, ...]
     sampler: Sampler | None
     plan: ForwardPlan | None = None
@@ -67,9 +65,19 @@ class Cohort:
     opening: bool = False
     moving: bool = False
     needs: frozenset[str] = field(init=False)
+    active: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.needs, self.live = self.parts.needs, self.rows.host.blocks.live
+        self.active = torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.device)
+
+    @property
+    def restless(self) -> bool:
+        """Whether the host must look after each step: a block opens or is stored, the plan holds
+        for one step, or the scheduler watches every step's progress.
+        """
+        once = self.plan is not None and self.plan.once
+        return self.moving or once or self.parts.blocks.watches
 
     @property
     def signature(self) -> Hashable:
@@ -98,7 +106,6 @@ class Cohort:
         return Cohort(
             self.parts,
             self.rows.select(index),
-            [self.ledgers[i] for i in index.tolist()],
             tuple(select_knobs(k, at) for k in self.knobs),
             None if self.sampler is None else self.sampler.select(at),
         )
@@ -110,7 +117,6 @@ class Cohort:
         return Cohort(
             cohorts[0].parts,
             Rows.cat([c.rows for c in cohorts]),
-            [ledger for c in cohorts for ledger in c.ledgers],
             tuple(cat_knobs(k) for k in zip(*(c.knobs for c in cohorts), strict=True)),
             Sampler.cat(samplers) if samplers else None,
         )

@@ -31,7 +31,7 @@ class Engine:
     request drives the steps of all, one at a time.
 
     `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool (None: as much as the
-    rows need).
+    rows need). `unroll`: steps between two looks of the host at the device.
     """
 
     def __init__(
@@ -42,12 +42,13 @@ class Engine:
         *,
         max_rows: int = 32,
         kv_bytes: int | None = None,
+        unroll: int = 1,
         name: str = "",
     ) -> None:
         weight = model.embedding.weight
         self.model, self.info, self.text, self.name = model, info, text, name
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype, max_bytes=kv_bytes)
-        self.manager = IterationManager(model, self.kv, info, weight.device)
+        self.manager = IterationManager(model, self.kv, info, weight.device, unroll)
         self.scheduler = Scheduler(self.manager, max_rows=max_rows)
         self.lock = threading.RLock()
 
@@ -156,6 +157,7 @@ class Engine:
         return requests
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        _check_prompt(prompt)
         if _is_ids(prompt):
             ids = tuple(prompt)
             if any(not 0 <= i < self.info.vocab_size for i in ids):
@@ -184,16 +186,19 @@ def _is_ids(prompt: Any) -> TypeGuard[Sequence[int]]:
     return not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt)
 
 
-def _is_batch(prompt: Any) -> bool:
-    """A list of prompts, as against one text, one list of ids, or one list of messages."""
-    if isinstance(prompt, str):
-        return False
-    if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping):
+def _check_prompt(prompt: Any) -> None:
+    if isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
         raise InvalidRequest(
             "prompt", f"must be a text, token ids, messages, or a list of these, got {prompt!r}"
         )
+
+
+def _is_batch(prompt: Any) -> bool:
+    """A list of prompts, as against one text, one list of ids, or one list of messages."""
+    _check_prompt(prompt)
+    if isinstance(prompt, str):
+        return False
     items = list(prompt)
-    return not items or (
-        not all(isinstance(i, int) for i in items)
-        and not all(isinstance(i, Mapping) for i in items)
+    return not items or not (
+        all(isinstance(i, int) for i in items) or all(isinstance(i, Mapping) for i in items)
     )

@@ -8,7 +8,7 @@ from typing import Final
 
 from dlm.core import Event, EventType, Kind
 from dlm.engine.apply import Op
-from dlm.engine.report import Change
+from dlm.engine.sync import Change
 from dlm.errors import EngineError
 
 

@@ -17,7 +17,8 @@ class Stats:
 
     `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
     together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
-    `arm_forwards`: extra model inputs (CFG) · `forwards` by purpose · `seconds`: wall time from
+    `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
+    the host looked · `forwards` by purpose · `seconds`: wall time from
     admission to the end, shared with the batch mates.
     """
 
@@ -25,6 +26,7 @@ class Stats:
     tokens: int
     token_forwards: int
     arm_forwards: int
+    idle_forwards: int
     forwards: Mapping[str, int]
     seconds: float
 
@@ -80,6 +82,7 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
         tokens,
         ledger.token_forwards,
         ledger.arm_forwards,
+        ledger.idle_forwards,
         dict(ledger.forwards),
         seconds,
     )

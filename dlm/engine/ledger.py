@@ -15,20 +15,25 @@ class Ledger:
     `nfe`: forwards of the row; a refresh, prefill or store that is fused with a step counts once.
     `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
     `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
-    positions computed, in all inputs. `inherited`: the part of `nfe` that a fork did not pay.
+    positions computed, in all inputs. `idle_forwards`: those after the row's end that an
+    unrolled sync interval still ran. `inherited`: the part of `nfe` that a fork did not pay.
     """
 
     nfe: int = 0
     arm_forwards: int = 0
     token_forwards: int = 0
     forwards: Counter[str] = field(default_factory=Counter)
+    idle_forwards: int = 0
     inherited: int = 0
 
-    def record(self, purpose: str, positions: int, arms: int = 1) -> None:
-        """One forward of the row over `arms` model inputs."""
+    def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
+        """One forward of the row over `arms` model inputs; `idle`: it had ended before."""
+        self.token_forwards += positions
+        if idle:
+            self.idle_forwards += 1
+            return
         self.nfe += 1
         self.arm_forwards += arms - 1
-        self.token_forwards += positions
         self.forwards[purpose] += 1
 
     def fork(self) -> Ledger:

@@ -16,7 +16,7 @@ from dlm.engine.apply import Op
 from dlm.engine.cohort import Cohort
 from dlm.engine.events import events_of
 from dlm.engine.iteration import IterationManager
-from dlm.engine.report import Change
+from dlm.engine.sync import Change, StepReport
 from dlm.errors import EngineError, InvalidRequest, Unavailable
 
 
@@ -79,27 +79,21 @@ class Scheduler:
         self.manager.kv.share(cohort.rows.host.pages[at].flatten().tolist())
         child = ticket.fork(choice)
         wider = cohort.select(torch.tensor([*range(len(tickets)), at]))
-        wider.ledgers[-1] = child.ledger
         wider.rows.path[-1] = path
         self._cohorts[index] = wider, [*tickets, child]
         self._emit(child, child.canvas.opened(choice, child.ledger.nfe))
         return child
 
     def step(self) -> None:
-        """Admit what fits, run one step, and deliver the events."""
+        """Admit what fits, run steps up to the next sync, and deliver the events."""
         self._admit()
         if not self._cohorts:
             return
-        reports = self.manager.step([cohort for cohort, _ in self._cohorts])
-        for (_, tickets), report in zip(self._cohorts, reports, strict=True):
-            for ticket, changes, stopped, opened, full in zip(tickets, *report, strict=True):
-                if opened:
-                    self._emit(ticket, Event("block", ticket.choice, ticket.ledger.nfe, opened))
-                self._tell(ticket, changes)
-                if stopped:
-                    self._end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
-                elif full and not ticket.done:
-                    self._end(ticket, "length")
+        reports = self.manager.steps([cohort for cohort, _ in self._cohorts])
+        for (_, tickets), steps in zip(self._cohorts, reports, strict=True):
+            for report in steps:
+                for row, ticket in enumerate(tickets):
+                    self._tell(ticket, report, row)
         self._drop_done()
 
     def owned_pages(self) -> list[list[int]]:
@@ -156,8 +150,23 @@ class Scheduler:
         ticket.canvas.apply(event)
         ticket.events.append(event)
 
-    def _tell(self, ticket: Ticket, changes: list[Change]) -> None:
-        """Turn a row's changes into events; settle what no rule will touch again."""
+    def _tell(self, ticket: Ticket, report: StepReport, row: int) -> None:
+        """Bill one row for a step, turn its changes into events, and end it where it has ended."""
+        took_part = report.active[row] and not ticket.done
+        ticket.ledger.record(
+            report.purposes[row], report.positions[row], report.arms, idle=not took_part
+        )
+        if took_part:
+            if (bounds := report.opened[row]) is not None:
+                self._emit(ticket, Event("block", ticket.choice, ticket.ledger.nfe, bounds))
+            self._tell_changes(ticket, report.changes[row])
+            if stopped := report.stopped[row]:
+                self._end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
+        if report.full[row]:
+            self._end(ticket, "length")
+
+    def _tell_changes(self, ticket: Ticket, changes: list[Change]) -> None:
+        """The events of a step; settle what no rule will touch again."""
         step = ticket.ledger.nfe
         if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
             ticket.error = EngineError(f"the model's logits are not finite in step {step}")
@@ -165,10 +174,8 @@ class Scheduler:
             return
         for event in events_of(ticket.choice, step, changes):
             self._emit(ticket, event)
-        if ticket.bound.parts.whole_row:
-            return
         before, front = ticket.canvas.settled, ticket.canvas.front()
-        if front > before:
+        if front > before and not ticket.bound.parts.whole_row:
             self._settle(ticket, before, front)
 
     def _settle(self, ticket: Ticket, before: int, front: int) -> None:

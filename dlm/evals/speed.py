@@ -45,6 +45,8 @@ class StepOverhead:
             f"outside         {step - forward:7.0f} us, by phase:",
         ]
         lines += [f"  {name:13} {micros:7.0f} us" for name, micros in self.phases.items()]
+        rest = step - forward - sum(self.phases.values())
+        lines.append(f"  {'sync, events':13} {rest:7.0f} us")
         return "\n".join(lines)
 
 
@@ -102,7 +104,7 @@ def _pair(engine: Engine, calls: list[Any]) -> tuple[float, float, float, float]
     return middle[0] - start[0], end[0] - middle[0], middle[1] - start[1], end[1] - middle[1]
 
 
-PHASES = ("plan", "forward", "frame", "guide", "view", "open", "propose", "edit", "apply", "stop")
+PHASES = ("forward", "frame", "guide", "view", "open", "propose", "edit", "apply", "stop")
 
 
 def _phases(
@@ -121,7 +123,7 @@ def _phases(
 
         return run
 
-    plain = {f"_{name}": getattr(manager, f"_{name}") for name in (*PHASES, "close")}
+    plain = {f"_{name}": getattr(manager, f"_{name}") for name in PHASES}
     model = manager.model
     try:
         manager.model = timed("model", model)
@@ -134,4 +136,4 @@ def _phases(
             delattr(manager, name)
     medians = {name: statistics.median(values) * 1e6 for name, values in taken.items()}
     medians["forward"] -= medians.pop("model")
-    return {name: medians[name] for name in (*PHASES, "close")}
+    return {name: medians[name] for name in PHASES}

@@ -15,7 +15,7 @@ from dlm.unmasking.blocks import append_block, next_start
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Up to eight blocks of `length` at once.
+    """Up to eight blocks of `length` at once (D2F, arXiv 2508.09192).
 
     A block is added when the last one has committed a share `add` of its masks. It may commit what
     its rule is sure of, but must progress only once its predecessor has committed a share `full`.

@@ -44,11 +44,11 @@ class Threshold:
 @dataclass(frozen=True, slots=True)
 class Dynamic:
     """Block-diffusion rule: all positions above `threshold` if they meet the quota, else the
-    quota's best ones.
+    quota's best ones (SDAR, arXiv 2510.06303).
 
     SDAR's low_confidence_dynamic and LLaDA2's rule (strict `>`): the quota shares the block's
     length evenly over `block_steps` steps, remainder first; None is one a step. `threshold=1.0` is
-    the static rule. (SDAR arXiv 2510.06303.)
+    the static rule.
     """
 
     tier = "T1"

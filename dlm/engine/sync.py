@@ -1,0 +1,153 @@
+"""The sync: where the host learns what the steps have done, and where blocks open and close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlm.core import BlockTable, HostRows, Phase, Progress, StepView
+from dlm.engine.apply import Op
+from dlm.engine.cohort import Cohort
+
+FAR = torch.iinfo(torch.long).max
+
+
+class Changes(NamedTuple):
+    """What a step did to the rows of a cohort, on the device.
+
+    `view` with the new ids and kinds · `op [R, W]` · `left [R, 8]` open positions of each block ·
+    `stopped [R]` 0, or 1 + the number of the stop rule that fired · `active [R]` bool: rows that
+    took part; the others had ended since the last sync and idled.
+    """
+
+    view: StepView
+    op: Tensor
+    left: Tensor
+    stopped: Tensor
+    active: Tensor
+
+
+class Change(NamedTuple):
+    """One position that a step changed: what happened, the id now there, its confidence."""
+
+    op: Op
+    pos: int
+    id: int
+    conf: float
+
+
+class StepReport(NamedTuple):
+    """What one step did, row by row in the cohort's order.
+
+    `active`: the row took part, else it idled · `changes` ascend by position · `stopped`: the
+    number of the stop rule that ended it (0: none) · `opened`: bounds of the block that the step
+    opened · `full`: no block is left to denoise · `purposes`, `positions`: what the row's part of
+    the forward was for, and how many positions it computed · `arms`: model inputs of each row.
+    """
+
+    active: list[bool]
+    changes: list[list[Change]]
+    stopped: list[int]
+    opened: list[tuple[int, int] | None]
+    full: list[bool]
+    purposes: Sequence[str]
+    positions: list[int]
+    arms: int
+
+
+def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
+    """Read back what the rounds since the last sync have done; close and open blocks where due."""
+    plan, table = cohort.plan, cohort.rows.host.blocks
+    assert plan is not None
+    rows, last = cohort.rows.count, rounds[-1]
+    left, stopped = last.left.cpu(), torch.stack([r.stopped for r in rounds]).cpu()
+    active = torch.stack([r.active for r in rounds]).cpu()
+    table.step.add_(cohort.live * active.sum(dim=0)[:, None])
+    opened, full = _opened(table, cohort.opening), [False] * rows
+    changes = read_changes(rounds)
+    if cohort.restless or bool((cohort.live & (left == 0)).any()):
+        advance(cohort, left, stopped[-1] == 0)
+        full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
+    cohort.active = torch.ones(rows, dtype=torch.bool, device=device)
+    return [
+        StepReport(
+            took_part,
+            changes[step * rows : (step + 1) * rows],
+            rule,
+            opened if step == 0 else [None] * rows,
+            full if step == len(rounds) - 1 else [False] * rows,
+            plan.purposes,
+            plan.token_forwards,
+            plan.arms,
+        )
+        for step, (took_part, rule) in enumerate(
+            zip(active.tolist(), stopped.tolist(), strict=True)
+        )
+    ]
+
+
+def read_changes(rounds: Sequence[Changes]) -> list[list[Change]]:
+    """The changes of each row, round after round, from `[R, W]` tensors, in one read-back."""
+    pos = rounds[0].view.pos
+    rows, width = pos.shape
+    at = torch.cat([r.op for r in rounds]).flatten().nonzero()[:, 0]  # in [rounds * R * W]
+    columns = (
+        at,
+        torch.cat([r.op for r in rounds]).take(at),
+        pos.take(at % (rows * width)),
+        torch.cat([r.view.ids for r in rounds]).take(at),
+        torch.cat([r.view.c for r in rounds]).take(at),
+    )
+    changes: list[list[Change]] = [[] for _ in range(rows * len(rounds))]
+    for where, what, *rest in zip(*(t.tolist() for t in columns), strict=True):
+        changes[where // width].append(Change(Op(what), *rest))
+    return changes
+
+
+def advance(cohort: Cohort, left: Tensor, live: Tensor) -> None:
+    """Close and open blocks on the host's table; where one has moved, mirror it and drop the plan.
+
+    `left [R, 8]` open positions of each block, `live [R]`: rows that go on; both on the CPU.
+    """
+    rows, parts, plan = cohort.rows, cohort.parts, cohort.plan
+    host, knob = _stored(rows.host), cohort.host_knob(parts.blocks)
+    progress = Progress(
+        left=left,
+        reach=parts.blocks.reach(replace(rows, host=host), knob),
+        length=host.length,
+        prompt=host.prompt,
+        live=live,
+        stores=parts.cache.stores,
+    )
+    table = parts.blocks.advance(host.blocks, progress, knob)
+    if plan is None or plan.once or not table.same_bounds(rows.host.blocks):
+        cohort.rows = replace(rows, host=host).with_blocks(table)
+        cohort.plan = cohort.window = None
+
+
+def _opened(table: BlockTable, opening: bool) -> list[tuple[int, int] | None]:
+    """Bounds of the block that each row has opened in this step, if it was opening at all."""
+    bounds: list[tuple[int, int] | None] = [None] * table.phase.shape[0]
+    if not opening:
+        return bounds
+    for row, column in (table.phase == Phase.OPENING).nonzero().tolist():
+        bounds[row] = int(table.start[row, column]), int(table.end[row, column])
+    return bounds
+
+
+def _stored(host: HostRows) -> HostRows:
+    """After a forward: clean blocks that were planned have their final keys, and so has all
+    before a live block.
+    """
+    table = host.blocks
+    first = torch.where(table.live, table.start, FAR).amin(dim=1)
+    clean = table.phase == Phase.CLEAN
+    return replace(
+        host,
+        stored=torch.where(table.live.any(dim=1), first, host.stored),
+        blocks=replace(table, phase=torch.where(clean, int(Phase.STORED), table.phase)),
+    )

@@ -1,0 +1,70 @@
+"""Several device steps between two looks of the host change nothing but what idles."""
+
+import random
+
+import pytest
+
+from dlm import Engine
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+
+FULL = [
+    {"unmask": "topk", "steps": 24, "cache": "dual", "blocks": "fixed(8)"},
+    {"unmask": "threshold(0.6)", "temperature": 0.9, "blocks": "fixed(16)"},
+    {"unmask": "threshold(0.9)", "blocks": "adaptive(8, delimiters=(4, 9))", "cache": "prefix"},
+    {"unmask": "everything", "edit": "rcr(24)", "blocks": "fixed(12)"},
+    {"unmask": "topk(schedule='eps')", "steps": 30, "blocks": "whole"},
+    {"unmask": "topk", "guide": "cfg(0.7)", "stop": "none", "temperature": 0.4},
+]
+CAUSAL = [
+    {"unmask": "dynamic(0.7, 4)", "temperature": 0.8},
+    {"unmask": "threshold(0.8)", "blocks": "pipeline(add=0.2)"},
+    {"unmask": "topk", "blocks": "fixed(8)", "stop": "eos('block')"},
+]
+
+
+def run(unroll, mix, changes, abort_at=None):
+    """Results and events of a mixed batch; rows submitted in two waves, one of them aborted."""
+    spec = tiny_spec(**changes)
+    engine = Engine(random_decoder(spec, 3), info_of(spec), unroll=unroll, max_rows=6)
+    rng = random.Random(7)
+    requests = []
+    for seed, options in enumerate(mix * 2):
+        prompt = [rng.randrange(3, 60) for _ in range(rng.randint(1, 14))]
+        options = {"max_new_tokens": 24, "seed": seed, **options}
+        requests.append(engine.submit(prompt, **options))
+    if abort_at is not None:
+        for _ in range(abort_at):
+            engine.step()
+        requests.pop(0).abort()
+    events = [list(request.events()) for request in requests]
+    results = [request.result() for request in requests]
+    engine.kv.check_integrity(engine.scheduler.owned_pages())
+    assert engine.kv.pages_in_use == 0
+    return results, events
+
+
+@pytest.mark.parametrize("unroll", [2, 3, 8])
+@pytest.mark.parametrize(
+    ("mix", "changes"), [(FULL, {}), (CAUSAL, {"attention": "block_causal", "block_length": 4})]
+)
+def test_k_steps_a_sync_equal_one(unroll, mix, changes):
+    one, one_events = run(1, mix, changes)
+    several, several_events = run(unroll, mix, changes)
+    assert [r.canvas for r in several] == [r.canvas for r in one]
+    assert [r.finish_reason for r in several] == [r.finish_reason for r in one]
+    assert [r.stats.nfe for r in several] == [r.stats.nfe for r in one]
+    assert several_events == one_events
+    assert all(r.stats.idle_forwards == 0 for r in one)
+
+
+def test_rows_that_end_early_idle_until_the_host_looks():
+    options = {"unmask": "threshold(0.5)", "blocks": "fixed(8)", "cache": "dual"}
+    several, _ = run(8, [options], {})
+    assert any(r.stats.idle_forwards for r in several)
+
+
+def test_an_abort_between_syncs_leaves_the_others_alone():
+    one, _ = run(1, FULL, {})
+    several, _ = run(4, FULL, {}, abort_at=2)
+    assert [r.canvas for r in several] == [r.canvas for r in one[1:]]

@@ -33,9 +33,13 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
             True,
             "denoising steps for the whole answer (topk)",
         ),
-        "blocks": Field("part", "fixed", "block_length=32", True, "where blocks end"),
+        "blocks": Field("part", "fixed", "block_length", True, "where blocks end"),
         "unmask": Field(
-            "part", "threshold(0.9)", "threshold, remasking", True, "what a step commits"
+            "part",
+            "threshold(0.9)",
+            "threshold, remasking, confidence_eos_eot_inf",
+            True,
+            "what a step commits",
         ),
         "edit": Field("parts", "none", "", True, "what a step revises"),
         "guide": Field(
@@ -81,6 +85,8 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
         translated["unmask"] = f"threshold({theirs['threshold']!r})"
     elif "remasking" in theirs or "confidence_eos_eot_inf" in theirs:
         translated["unmask"] = _topk_of(theirs)
+    if "dual_cache" in theirs or "use_cache" in theirs:
+        translated["cache"] = "dual" if "dual_cache" in theirs else "prefix"
     for name in translated:
         if name in ours:
             alias = next(a for a in theirs if ALIASES[a] == name)
@@ -109,6 +115,8 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
         "confidence_eos_eot_inf": "unmask",
         "cfg_scale": "guide",
         "logits_eos_inf": "guide",
+        "use_cache": "cache",
+        "dual_cache": "cache",
     }
 )
 """The reference codes' argument names, and the field that each stands for."""

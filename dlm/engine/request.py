@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import Protocol
 
 from dlm.config import BoundConfig
-from dlm.core import Event
+from dlm.core import Event, ModelInfo
 from dlm.engine.admission import Ticket
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
+from dlm.engine.scheduler import Scheduler
 from dlm.text import IncrementalDecoder, StopMatcher, Text
 
-if TYPE_CHECKING:
-    from dlm.engine.engine import Engine
+
+class Driver(Protocol):
+    """What a request needs of its engine."""
+
+    info: ModelInfo
+    text: Text | None
+    scheduler: Scheduler
+    lock: RLock
+
+    def step(self) -> None:
+        """Advance every live row."""
+        ...
 
 
 class Request:
@@ -22,7 +34,7 @@ class Request:
     Waiting for it (`wait`, `result`, `events`) drives the engine, all its other requests included.
     """
 
-    def __init__(self, engine: Engine, prompt: tuple[int, ...], bound: BoundConfig) -> None:
+    def __init__(self, engine: Driver, prompt: tuple[int, ...], bound: BoundConfig) -> None:
         self._engine, self._bound = engine, bound
         self.tickets = [self._ticket(prompt, choice) for choice in range(bound.config.n)]
 

@@ -1,0 +1,134 @@
+"""Storms: random submits, aborts and forks on a small key/value budget.
+
+`python -m tests.engine.storms --storms 100 --requests 200` runs the long version and prints what it
+found; the suite runs a short one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+
+from dlm import Engine
+from dlm.engine.request import Request
+from dlm.errors import Unavailable
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+
+SHAPES: tuple[dict[str, Any], ...] = ({}, {"attention": "block_causal", "block_length": 4})
+CACHES = (("none", "prefix", "dual"), ("none", "block_causal"))
+RULES = ("threshold(0.6)", "threshold(0.9)", "topk", "dynamic(0.7)")
+DISTINCT = 60
+"""Different requests a storm draws from, so that each is decoded alone only once."""
+
+
+@dataclass
+class Tally:
+    """What the storms came to."""
+
+    survived: int = 0
+    aborted: int = 0
+    forked: int = 0
+    refused: int = 0
+    differ: list[str] = field(default_factory=list)
+
+
+def order(shape: int, number: int) -> tuple[list[int], dict[str, Any]]:
+    """Prompt and options of one of the distinct requests."""
+    rng = random.Random(1000 * shape + number)
+    prompt = [rng.randrange(3, 60) for _ in range(rng.randint(1, 24))]
+    options: dict[str, Any] = {
+        "max_new_tokens": rng.randint(1, 32),
+        "blocks": f"fixed({rng.choice((4, 8, 16))})",
+        "unmask": rng.choice(RULES),
+        "cache": rng.choice(CACHES[shape]),
+        "temperature": rng.choice((0.0, 0.8)),
+        "seed": number,
+    }
+    if shape == 0 and rng.random() < 0.2:
+        options |= {"unmask": "everything", "edit": "rcr", "cache": "dual(on_edit='requery')"}
+    if rng.random() < 0.2:
+        options["guide"] = "cfg(0.5)"
+    return prompt, options
+
+
+def new_engine(shape: int, unroll: int, pages: int | None = None) -> Engine:
+    spec = tiny_spec(**SHAPES[shape])
+    budget = None if pages is None else pages * 16 * spec.kv_bytes_per_token(4)
+    return Engine(
+        random_decoder(spec, 1), info_of(spec), unroll=unroll, max_rows=12, kv_bytes=budget
+    )
+
+
+@cache
+def alone(shape: int, number: int) -> tuple[int, ...]:
+    prompt, options = order(shape, number)
+    return new_engine(shape, 1).generate(prompt, **options).canvas
+
+
+def storm(seed: int, requests: int, tally: Tally) -> None:
+    """One storm. Raises when a page is lost; notes results that differ from the solo run."""
+    rng = random.Random(seed)
+    shape, unroll = seed % 2, rng.choice((1, 1, 3))
+    engine = new_engine(shape, unroll, pages=40)
+    live: list[tuple[int, Request]] = []
+    left = requests
+    while left or live:
+        while left and len(live) < 24 and rng.random() < 0.7:
+            number = rng.randrange(DISTINCT)
+            prompt, options = order(shape, number)
+            live.append((number, engine.submit(prompt, **options)))
+            left -= 1
+        for _ in range(rng.randint(1, 4)):
+            engine.step()
+        if live and rng.random() < 0.3:
+            live.pop(rng.randrange(len(live)))[1].abort()
+            tally.aborted += 1
+        if live and rng.random() < 0.3:
+            fork(engine, rng.choice(live), tally)
+        engine.kv.check_integrity(engine.scheduler.owned_pages())
+        for number, request in [pair for pair in live if pair[1].done]:
+            tally.survived += 1
+            for ticket in request.tickets:
+                if tuple(ticket.canvas.ids) != alone(shape, number):
+                    tally.differ.append(f"storm {seed}, request {number}")
+        live = [pair for pair in live if not pair[1].done]
+    engine.kv.check_integrity(engine.scheduler.owned_pages())
+    assert engine.kv.pages_in_use == 0
+
+
+def fork(engine: Engine, chosen: tuple[int, Request], tally: Tally) -> None:
+    """Fork a live row on its own path: the child must end like its parent."""
+    ticket = chosen[1].tickets[0]
+    if ticket.done or ticket.ledger.nfe == 0 or len(chosen[1].tickets) > 3:
+        return
+    try:
+        chosen[1].tickets.append(engine.scheduler.fork(ticket, choice=0, path=ticket.choice))
+        tally.forked += 1
+    except Unavailable:
+        tally.refused += 1
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--storms", type=int, default=100)
+    options.add_argument("--requests", type=int, default=200)
+    chosen = options.parse_args()
+    torch.set_num_threads(1)
+    tally = Tally()
+    for seed in range(chosen.storms):
+        storm(seed, chosen.requests, tally)
+    print(
+        f"{chosen.storms} storms of {chosen.requests} requests: {tally.survived} ended by "
+        f"themselves, {tally.aborted} aborted, {tally.forked} forks, {tally.refused} refused; "
+        f"no page lost; {len(tally.differ)} results differ from the solo run {tally.differ[:5]}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeGuard
+from typing import Any, Final, Self, TypeGuard
 
 from dlm.config.fields import FIELDS, resolve_aliases
 from dlm.errors import InvalidRequest, unknown_name
+
+MOST_BIAS: Final = 1e4
+"""Bound of `logit_bias`: far beyond any logit, and far from overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class GenerationConfig:
         if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**63:
             raise InvalidRequest("seed", f"must be a 64-bit integer, got {self.seed!r}")
         _bias(self.logit_bias)
+        if not isinstance(self.trace, bool):
+            raise InvalidRequest("trace", f"must be True or False, got {self.trace!r}")
 
     @classmethod
     def from_options(
@@ -101,11 +106,11 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 def _bias(value: object) -> None:
     """Token ids to finite numbers."""
-    rule = "must map token ids to finite numbers"
+    rule = f"must map token ids to numbers between -{MOST_BIAS:g} and {MOST_BIAS:g}"
     if not isinstance(value, Mapping):
         raise InvalidRequest("logit_bias", f"{rule}, got {value!r}")
     for token, number in value.items():
         if not isinstance(token, int) or isinstance(token, bool) or token < 0:
             raise InvalidRequest("logit_bias", f"{rule}, got the id {token!r}")
-        if not is_finite(number):
+        if not is_finite(number) or abs(number) > MOST_BIAS:
             raise InvalidRequest("logit_bias", f"{rule}, got {number!r} for id {token}")

@@ -57,8 +57,15 @@ class Forbid:
             )
 
     def bind(self, info: ModelInfo) -> Self:
-        """Resolve `"eos"`. Raises `InvalidRequest` for ids outside the vocabulary."""
+        """Resolve `"eos"`. Raises `InvalidRequest` for ids outside the vocabulary, for none, and
+        when nothing would be left.
+        """
         ids = info.eos_ids if isinstance(self.ids, str) else tuple(self.ids)
+        left = set(range(info.vocab_size)) - {info.mask_id, *ids}
+        if not ids or not left:
+            raise InvalidRequest(
+                "guide", f"`ids` must name some of the vocabulary but not all of it, got {len(ids)}"
+            )
         for token in ids:
             if not 0 <= token < info.vocab_size:
                 raise InvalidRequest(

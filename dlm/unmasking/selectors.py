@@ -111,5 +111,9 @@ def eps_counts(open_now: Tensor, step: Tensor, steps: Tensor, eps: Tensor) -> Te
     """
     now = 1 - (1 - eps.double()) * step / steps
     following = 1 - (1 - eps.double()) * (step + 1) / steps
-    count = (open_now * (1 - following / now)).long()
+    count = (open_now * (1 - following / now) + _ROUNDING).long()
     return torch.where(step >= steps - 1, open_now, count)
+
+
+_ROUNDING = 1e-9
+"""Keeps a share that is a whole number from being rounded down."""

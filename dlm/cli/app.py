@@ -1,0 +1,152 @@
+"""The commands, and the one place where their errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+import dlm
+from dlm.cli import info as tell
+from dlm.cli import output
+from dlm.cli.options import given, overrides, takes_fields
+from dlm.cli.prompt import read_prompt
+from dlm.errors import InvalidRequest, Unavailable
+
+FAULT, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+
+app = typer.Typer(
+    help="Decode diffusion language models.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")]
+Dtype = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, float32, bfloat16, float16 or float64")
+]
+MaskId = Annotated[
+    int | None, typer.Option(metavar="INTEGER", help="mask id, where the files name a wrong one")
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="correct what the model's files say; may be repeated"),
+]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    """Decode diffusion language models."""
+    if version:
+        print(f"dlm {dlm.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+@takes_fields
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="the prompt; without it, or for -, stdin is read")
+    ] = None,
+    model: Model = "tiny",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    mask_id: MaskId = None,
+    override: Override = None,
+    raw: Annotated[bool, typer.Option("--raw", help="leave out the chat template")] = False,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="system message")] = None,
+    json: Json = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="say what these options would do, and stop")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no status line")] = False,
+    **options: Any,
+) -> None:
+    """Answer a prompt. The text goes to stdout, one line about it to stderr."""
+    said, trace = given(options), options["trace"]
+    config = dlm.GenerationConfig.from_options(said)
+    changes = overrides(override or [], mask_id)
+    if explain:
+        output.explanation(dlm.inspect(model, overrides=changes).explain(**said), as_json=json)
+        return
+    request = read_prompt(prompt, system, raw=raw)
+    output.check_file(trace)
+    engine = dlm.load(model, device=device, dtype=dtype, overrides=changes)
+    interrupted = False
+    try:
+        answer = engine.generate(request.for_engine(engine), **said)
+    except dlm.Interrupted as stop:
+        answer, interrupted = stop.partial, True
+    output.answer(answer, model, config, as_json=json, quiet=quiet)
+    output.events(answer, trace)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="bundled name, checkpoint folder, or hub id")
+    ] = None,
+    mask_id: MaskId = None,
+    override: Override = None,
+    json: Json = False,
+) -> None:
+    """Say what is installed, which models ship and which parts exist; or describe a model."""
+    if model is None:
+        tell.show_installation(tell.installation(), as_json=json)
+    else:
+        found = dlm.inspect(model, overrides=overrides(override or [], mask_id))
+        tell.show_model(tell.model_facts(model, found), as_json=json)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. Whatever goes wrong is one line on stderr."""
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(list(arguments), prog_name="dlm", standalone_mode=False)
+        sys.stdout.flush()
+    except (InvalidRequest, Unavailable) as error:
+        return _fail(str(error), USAGE)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return FAULT
+    except OSError as error:
+        return _fail(str(error), USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "format_message"):  # of click or typer: a wrong argument
+            return _fail(error.format_message(), USAGE)
+        if os.environ.get("DLM_DEBUG") == "1":
+            traceback.print_exc()
+        return _fail(
+            f"this is a bug: {type(error).__name__}: {error} (traceback: DLM_DEBUG=1)", FAULT
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print("dlm: error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """The entry point of the command `dlm`."""
+    if "" not in sys.path:
+        sys.path.append("")  # parts given as `pkg.mod:Class` may live in the current folder
+    sys.exit(run(sys.argv[1:]))

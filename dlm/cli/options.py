@@ -1,0 +1,135 @@
+"""The fields of `GenerationConfig` as command-line options, made from the one table."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+import typer
+
+from dlm import FIELDS
+from dlm.errors import InvalidRequest
+
+PANEL: Final = "Decoding"
+ALIAS_PANEL: Final = "The same by the names of the reference codes"
+MORE: Final = "; may be repeated"
+
+# A field's type in words -> what is parsed, and how it is shown.
+TYPES: Final[Mapping[str, tuple[Any, str, str]]] = MappingProxyType(
+    {
+        "integer": (int | None, "INTEGER", ""),
+        "number": (float | None, "NUMBER", ""),
+        "part": (str | None, "PART", ""),
+        "parts": (list[str] | None, "PART", MORE),
+        "parts, strings": (list[str] | None, "PART|STRING", MORE),
+        "map": (list[str] | None, "ID=NUMBER", MORE),
+    }
+)
+ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
+    {
+        "gen_length": (int | None, "INTEGER", "--max-new-tokens"),
+        "block_length": (int | None, "INTEGER", "--blocks 'fixed(...)'"),
+        "threshold": (float | None, "NUMBER", "--unmask 'threshold(...)'"),
+        "remasking": (str | None, "NAME", "low_confidence, random: --unmask 'topk(score=...)'"),
+        "use_cache": (bool | None, None, "--cache prefix"),
+        "dual_cache": (bool | None, None, "--cache dual"),
+        "cfg_scale": (float | None, "NUMBER", "--guide 'cfg(...)'"),
+        "logits_eos_inf": (bool | None, None, "--guide forbid"),
+        "confidence_eos_eot_inf": (bool | None, None, "--unmask \"topk(demote='eos')\""),
+    }
+)
+
+
+def takes_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command`, which ends in `**options`, one named option for each field and alias."""
+    signature = inspect.signature(command, eval_str=True)
+    own = list(signature.parameters.values())[:-1]
+    added = [*_of_fields(), *_of_aliases()]
+    command.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
+    return command
+
+
+def _of_fields() -> Iterator[inspect.Parameter]:
+    for name, field in FIELDS.items():
+        if name == "trace":
+            text = "write the events to this file, one JSON object a line"
+            yield _parameter(name, Path | None, "FILE", text, PANEL)
+        else:
+            kind, shown, more = TYPES[field.type]
+            text = f"{field.meaning}{more} (default: {field.default})"
+            yield _parameter(name, kind, shown, text, PANEL)
+
+
+def _of_aliases() -> Iterator[inspect.Parameter]:
+    for name, (kind, shown, meaning) in ALIASES.items():
+        yield _parameter(name, kind, shown, meaning, ALIAS_PANEL)
+
+
+def _parameter(name: str, kind: Any, shown: str | None, text: str, panel: str) -> inspect.Parameter:
+    """A keyword of the command; None where the user says nothing."""
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=text,
+        metavar=shown,
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    annotation = Annotated[kind, option]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were said, as `Engine.generate` takes them. Raises `InvalidRequest`."""
+    said = {name: value for name, value in options.items() if value is not None and value != []}
+    if "logit_bias" in said:
+        said["logit_bias"] = biases(said["logit_bias"])
+    if "trace" in said:
+        said["trace"] = True
+    return said
+
+
+def biases(items: Sequence[str]) -> dict[int, float]:
+    """`ID=NUMBER` items as a map. Raises `InvalidRequest`."""
+    found: dict[int, float] = {}
+    for item in items:
+        token, _, number = item.partition("=")
+        try:
+            index, bias = int(token), float(number)
+        except ValueError:
+            raise InvalidRequest("logit_bias", f"must be ID=NUMBER, got {item!r}") from None
+        if index in found:
+            raise InvalidRequest("logit_bias", f"id {index} is given twice")
+        found[index] = bias
+    return found
+
+
+def overrides(items: Sequence[str], mask_id: int | None) -> dict[str, Any]:
+    """`NAME=VALUE` items as loading overrides: literals, or else strings. Raises
+    `InvalidRequest`.
+    """
+    pairs = [item.partition("=") for item in items]
+    if mask_id is not None:
+        pairs.append(("mask_id", "=", str(mask_id)))
+    found: dict[str, Any] = {}
+    for name, equals, value in pairs:
+        if not (name and equals):
+            raise InvalidRequest("override", f"must be NAME=VALUE, got {name + equals + value!r}")
+        if name in found:
+            raise InvalidRequest("override", f"`{name}` is given twice")
+        found[name] = _literal(value)
+    return found
+
+
+def _literal(value: str) -> Any:
+    lowered = value.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value

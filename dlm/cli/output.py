@@ -1,0 +1,114 @@
+"""What `dlm generate` prints: text, status, JSON, events."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import dlm
+from dlm.errors import InvalidRequest
+
+
+def answer(
+    generation: dlm.Generation,
+    model: str,
+    config: dlm.GenerationConfig,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Print a generation: its text (each choice under a line of its own) or one JSON object."""
+    choices = generation.choices or (generation,)
+    if as_json:
+        document = record(generation)
+        if generation.choices:
+            document["choices"] = [record(choice) for choice in choices]
+        document |= {"model": model, "config": settings(config)}
+        show_json(document)
+    else:
+        for number, choice in enumerate(choices, start=1):
+            if len(choices) > 1:
+                print(f"--- {number} of {len(choices)}: {choice.finish_reason}")
+            print(_shown(choice))
+    sys.stdout.flush()
+    if not quiet:
+        typer.secho(status([choice.stats for choice in choices], generation), err=True, dim=True)
+
+
+def _shown(generation: dlm.Generation) -> str:
+    """The text, or the ids of a model without a tokenizer, in what stdout can show."""
+    text = generation.text
+    if text is None:
+        text = " ".join(map(str, generation.ids))
+    coding = sys.stdout.encoding or "utf-8"
+    return text.encode(coding, errors="replace").decode(coding)
+
+
+def status(stats: Sequence[dlm.Stats], generation: dlm.Generation) -> str:
+    """One line: forwards, tokens per forward, tokens, seconds, finish reason (of the first)."""
+    nfe, tokens = sum(s.nfe for s in stats), sum(s.tokens for s in stats)
+    seconds = max(s.seconds for s in stats)
+    rate = tokens / nfe if nfe else 0.0
+    arms = sum(s.arm_forwards for s in stats)
+    extra = f" (and {arms} for guidance)" if arms else ""
+    return (
+        f"{nfe} forwards{extra} · {rate:.2f} tokens per forward · {tokens} tokens · "
+        f"{seconds:.2f} s · {generation.finish_reason}"
+    )
+
+
+def record(generation: dlm.Generation) -> dict[str, Any]:
+    """One choice as plain data."""
+    stats = generation.stats
+    return {
+        "text": generation.text,
+        "finish_reason": generation.finish_reason,
+        "ids": list(generation.ids),
+        "stats": asdict(stats) | {"tokens_per_forward": stats.tokens_per_forward},
+    }
+
+
+def settings(config: dlm.GenerationConfig) -> dict[str, Any]:
+    """The config as plain data; null: what suits the model."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return values | {"logit_bias": {str(k): v for k, v in config.logit_bias.items()}}
+
+
+def explanation(what: Any, *, as_json: bool) -> None:
+    """Print what `Engine.explain` says."""
+    if as_json:
+        show_json(asdict(what))
+    else:
+        print(what)
+
+
+def show_json(document: dict[str, Any]) -> None:
+    """One object on one line."""
+    print(json.dumps(document, ensure_ascii=False))
+
+
+def check_file(path: Path | None) -> None:
+    """Raises `InvalidRequest` for a file that could not be written later."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InvalidRequest("trace", f"must be a file, but {path} is a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InvalidRequest("trace", f"{path} cannot be written")
+
+
+def events(generation: dlm.Generation, path: Path | None) -> None:
+    """Write the events of every choice, one JSON object a line."""
+    if path is None:
+        return
+    with path.open("w", encoding="utf-8") as file:
+        for choice in generation.choices or (generation,):
+            for event in choice.trace:
+                print(json.dumps(event.to_json()), file=file)

@@ -1,0 +1,64 @@
+"""From arguments and stdin to what the engine is asked."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import dlm
+from dlm.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt with its system message; `raw`: without the chat template."""
+
+    text: str
+    system: str | None
+    raw: bool
+
+    def for_engine(self, engine: dlm.Engine) -> Any:
+        """Text, messages, or the ids of a raw text. Raises `InvalidRequest`."""
+        if self.raw:
+            if engine.text is None:
+                raise InvalidRequest("raw", "needs a tokenizer, and this model came without one")
+            return engine.text.encode_prompt(self.text, chat=False)
+        if self.system is None:
+            return self.text
+        turns = (("system", self.system), ("user", self.text))
+        return [{"role": role, "content": content} for role, content in turns]
+
+
+def read_prompt(prompt: str | None, system: str | None, *, raw: bool) -> Request:
+    """The prompt of the arguments, or of stdin when there is none or it is `-`.
+
+    One line end at the end of stdin is not part of it. Raises `InvalidRequest`.
+    """
+    if raw and system is not None:
+        raise InvalidRequest("system", "needs the chat template, which `raw` leaves out")
+    text = _stdin() if prompt is None or prompt == "-" else _checked("prompt", prompt)
+    if not text.strip():
+        raise InvalidRequest("prompt", "must not be empty: give it as an argument or on stdin")
+    return Request(text, None if system is None else _checked("system", system), raw)
+
+
+def _stdin() -> str:
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        print("dlm: type the prompt, then Ctrl-D on a line of its own", file=sys.stderr)
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("prompt", f"stdin must be UTF-8 text: {error}") from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _checked(name: str, text: str) -> str:
+    """`text`, unless the shell handed over bytes that are no UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(name, f"must be UTF-8 text: {error.reason}") from error
+    return text

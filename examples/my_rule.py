@@ -1,0 +1,39 @@
+"""An unmasking rule of your own: `python examples/my_rule.py`.
+
+On the command line, from the folder above: `dlm generate --unmask "examples.my_rule:Falling()" ...`
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import dlm
+
+
+@dataclass(frozen=True, slots=True)
+class Falling:
+    """Commit what is surer than a threshold that falls from `high` by `fall` with every step."""
+
+    high: float = 0.95
+    fall: float = 0.05
+
+    clock = False  # no schedule: where nothing is sure enough, the surest position is committed
+    needs = frozenset[str]()  # reads nothing beyond the likeliest token and its confidence
+
+    def bind(self, info: dlm.ModelInfo) -> Self:
+        return self
+
+    def propose(self, view: dlm.StepView) -> dlm.Proposal:
+        (step,) = view.of_first_block(view.blocks.step)  # [R, 1]: steps of each row's block so far
+        threshold = view.knob.high - view.knob.fall * step  # [R, 1]
+        return dlm.Proposal(commit=view.eligible & (view.c >= threshold))  # [R, W]
+
+
+def main() -> None:
+    engine = dlm.load()
+    for rule in ("threshold(0.95)", Falling(), Falling(fall=0.2)):
+        answer = engine.generate("Sort these words: wolf, cow, cat.", unmask=rule)
+        print(f"{answer.stats.nfe:3} forwards with {rule}: {answer.text!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Statistics of logit rows and the draw of tokens, against a float64 textbook."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlm.engine.stats import Sampler, draw_tokens, row_stats, token_uniforms
+
+MASK = 5
+ALL = frozenset({"entropy", "margin", "c_current"})
+NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-160, 160)).map(lambda n: n / 8)
+ROWS = st.lists(st.lists(NUMBERS, min_size=9, max_size=9), min_size=1, max_size=5)
+
+
+def textbook(row):
+    """Probabilities of a list of logits."""
+    top = max(row)
+    weights = [math.exp(x - top) for x in row]
+    return [w / sum(weights) for w in weights]
+
+
+@given(ROWS, st.integers(0, 8))
+def test_row_stats(rows, current):
+    stats = row_stats(torch.tensor(rows), MASK, ALL, torch.full((len(rows),), current))
+    for n, row in enumerate(rows):
+        probs = textbook(row)
+        others = sorted((x for i, x in enumerate(row) if i != MASK), reverse=True)
+        assert stats.token[n] == next(i for i, x in enumerate(row) if x == others[0] and i != MASK)
+        assert float(stats.c[n]) == pytest.approx(probs[row.index(others[0])], abs=1e-6)
+        entropy = -sum(p * math.log(p) for p in probs if p > 0)
+        assert float(stats.entropy[n]) == pytest.approx(entropy, abs=1e-5)
+        gap = probs[row.index(others[0])] - probs[row.index(others[1])]
+        assert float(stats.margin[n]) == pytest.approx(gap, abs=1e-6)
+        assert float(stats.c_current[n]) == pytest.approx(probs[current], abs=1e-6)
+        assert stats.logits[n, MASK] == -math.inf
+
+
+def test_confidence_keeps_the_mask_in_the_denominator():
+    logits = torch.zeros(1, 9)
+    logits[0, MASK], logits[0, 7] = 4.0, 2.0
+    stats = row_stats(logits, MASK, frozenset())
+    assert stats.token.tolist() == [7]
+    expected = math.exp(2) / (math.exp(4) + math.exp(2) + 7)
+    assert float(stats.c) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_lowest_id_wins_ties():
+    logits = torch.zeros(2, 9)
+    logits[1, 3:] = 1.0
+    assert row_stats(logits, MASK, frozenset()).token.tolist() == [0, 3]
+
+
+def test_only_what_is_needed_is_computed():
+    stats = row_stats(torch.zeros(1, 9), MASK, frozenset({"margin"}))
+    assert stats.entropy is None
+    assert stats.c_current is None
+    assert stats.margin is not None
+
+
+def test_forbidden_ids_have_no_share():
+    """Guides forbid by -inf, which must not turn the entropy into NaN."""
+    logits = torch.tensor([[0.0, 0.0, -math.inf, 0.0]])
+    stats = row_stats(logits, 3, ALL, torch.tensor([2]))
+    assert float(stats.c) == pytest.approx(1 / 3)
+    assert float(stats.entropy) == pytest.approx(math.log(3))
+    assert float(stats.c_current) == 0
+
+
+def sampler(temperature, top_p=1.0, top_k=0):
+    """One row's settings; numbers or lists."""
+    rows = [torch.as_tensor(v).reshape(-1) for v in (temperature, top_p, top_k)]
+    size = max(len(r) for r in rows)
+    temperature, top_p, top_k = (r.expand(size) for r in rows)
+    return Sampler(temperature.float(), top_p.float(), top_k, filters=True)
+
+
+def draws(row, settings, count=20_000):
+    """Counts of the ids that many seeds draw from one row of logits, and the last stats."""
+    stats = row_stats(torch.tensor([row]).expand(count, -1), MASK, frozenset())
+    seeds, zero = torch.arange(count), torch.zeros(count, dtype=torch.long)
+    u = token_uniforms(seeds, zero, torch.full((count, 1), 17), zero)[:, 0]
+    drawn = draw_tokens(stats, settings, zero, u)
+    return torch.bincount(drawn.token, minlength=len(row)).tolist(), drawn
+
+
+LOGITS = [1.0, 2.0, -1.0, 0.5, 0.0, 3.0, 1.9, -2.0, 1.2]
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_draws_follow_the_tempered_distribution_without_the_mask(temperature):
+    counts, drawn = draws(LOGITS, sampler(temperature))
+    open_ids = [i for i in range(9) if i != MASK]
+    probs = dict(zip(open_ids, textbook([LOGITS[i] / temperature for i in open_ids]), strict=True))
+    assert counts[MASK] == 0
+    total = sum(counts)
+    expected = {i: total * p for i, p in probs.items()}
+    tested = [i for i in open_ids if expected[i] >= 5]
+    chi_square = sum((counts[i] - expected[i]) ** 2 / expected[i] for i in tested)
+    freedom = len(tested) - 1
+    assert chi_square < freedom + 4 * math.sqrt(2 * freedom)
+    clean = textbook(LOGITS)  # the confidence is that of temperature 1
+    for token, c in zip(drawn.token[:50].tolist(), drawn.c[:50].tolist(), strict=True):
+        assert c == pytest.approx(clean[token], abs=1e-6)
+
+
+def allowed(row, temperature, top_p, top_k):
+    """The ids that remain: best first, until their mass reaches top_p, at most top_k."""
+    ids = sorted((i for i in range(len(row)) if i != MASK), key=lambda i: (-row[i], i))
+    probs = textbook([row[i] / temperature for i in ids])
+    kept, mass = [], 0.0
+    for i, p in zip(ids, probs, strict=True):
+        if kept and (mass >= top_p or (top_k and len(kept) == top_k)):
+            break
+        kept.append(i)
+        mass += p
+    return set(kept), [p for _, p in zip(kept, probs, strict=False)]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize(
+    ("top_p", "top_k"), [(0.01, 0), (0.6, 0), (0.9, 0), (1.0, 1), (1.0, 3), (0.9, 2), (0.3, 4)]
+)
+def test_filters_keep_the_best_of_the_tempered_distribution(temperature, top_p, top_k):
+    counts, _ = draws(LOGITS, sampler(temperature, top_p, top_k), 4000)
+    kept, probs = allowed(LOGITS, temperature, top_p, top_k)
+    assert {i for i, n in enumerate(counts) if n} == kept
+    most = max(counts) / sum(counts)
+    assert most == pytest.approx(probs[0] / sum(probs), abs=0.04)
+
+
+def test_filters_keep_the_lowest_ids_of_equals():
+    counts, _ = draws([0.0] * 9, sampler(1.0, 1.0, 2), 2000)
+    assert {i for i, n in enumerate(counts) if n} == {0, 1}
+
+
+def test_each_row_draws_by_its_own_settings():
+    """A greedy row among warm ones, and rows that draw as they would alone."""
+    rows = torch.randn(60, 9, generator=torch.Generator().manual_seed(0))
+    owner = torch.arange(60) // 20
+    settings = sampler([0.0, 0.8, 1.5], [1.0, 0.7, 1.0], [0, 0, 3])
+    u = torch.rand(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    stats = row_stats(rows.clone(), MASK, frozenset())
+    together = draw_tokens(stats, settings, owner, u)
+    assert together.token[:20].equal(stats.token[:20])
+    assert together.c[:20].equal(stats.c[:20])
+    assert not together.token[20:].equal(stats.token[20:])
+    for row in range(3):
+        part = slice(20 * row, 20 * row + 20)
+        alone = draw_tokens(
+            row_stats(rows[part].clone(), MASK, frozenset()),
+            settings.select(torch.tensor([row])),
+            torch.zeros(20, dtype=torch.long),
+            u[part],
+        )
+        assert alone.token.equal(together.token[part])
+
+
+def test_uniforms_differ_by_seed_path_position_and_step():
+    def one(seed=0, path=0, pos=3, step=0):
+        row = [torch.tensor([x]) for x in (seed, path)]
+        return float(token_uniforms(*row, torch.tensor([[pos]]), torch.tensor([step])))
+
+    assert len({one(), one(seed=1), one(path=1), one(pos=4), one(step=1)}) == 5
+    assert one() == one()

@@ -1,0 +1,56 @@
+"""The examples run, and show what they say."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+import dlm
+from dlm.cli import run
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def output(capsys, monkeypatch):
+    """What an example prints."""
+
+    def output(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    return output
+
+
+def test_quickstart(output):
+    lines = output("quickstart.py").splitlines()
+    form = r"(\S+) +([1-9]\d*) forwards, [\d.]+ tokens per forward"
+    costs = [re.fullmatch(form, line) for line in lines[-3:]]
+    assert [cost[1] for cost in costs] == ["topk", "threshold(0.9)", "threshold(0.6)"]
+
+
+def test_watch_ends_with_the_answer(output):
+    lines = output("watch.py", "hello").splitlines()
+    plain = [re.sub(r"\033\[\dm", "", line) for line in lines]
+    answer = dlm.load().generate("hello", max_new_tokens=48)
+    assert [int(line.split()[0]) for line in plain] == list(range(1, answer.stats.nfe + 1))
+    masks = [line.count("·") for line in plain]
+    assert masks == sorted(masks, reverse=True)
+    shown = re.split("[∎·]", plain[-1][4:])[0].replace("⏎", "\n")
+    assert answer.text.startswith(shown)
+    assert all("\033[1m" in line for line in lines)
+
+
+def test_my_rule(output):
+    assert output("my_rule.py").count(" forwards with ") == 3
+    path = "examples.my_rule:Falling"
+    assert run(["generate", "hello", "--unmask", f"{path}(fall=0.3)", "--quiet"]) == 0
+    engine = dlm.load()
+    constant = engine.generate("hello", unmask=f"{path}(high=0.6, fall=0.0)")
+    assert constant.canvas == engine.generate("hello", unmask="threshold(0.6)").canvas
+    assert constant.stats.nfe > engine.generate("hello", unmask=f"{path}(high=-1.0)").stats.nfe

@@ -1,0 +1,146 @@
+"""The README tells the truth: its code runs, its tables are those of the code.
+
+`python -m tests.test_readme` writes the tables anew.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import dlm
+from dlm.cli import run
+from dlm.cli.info import parts
+from dlm.model.families import FAMILIES
+from tests.helpers import PARITY
+
+README = Path(__file__).parents[1] / "README.md"
+
+# What the families' own publications call their checkpoints.
+CHECKPOINTS = {
+    "llada": "LLaDA 8B, LLaDA 1.5; the bundled model",
+    "llada_moe": "LLaDA-MoE 7B-A1B",
+    "llada2_moe": "LLaDA2.0 mini, flash",
+    "Dream": "Dream 7B",
+    "sdar": "SDAR 1.7B to 8B",
+    "sdar_moe": "SDAR 30B-A3B",
+    "rnd1": "RND1 30B-A3B",
+    "a2d-llama": "Llama checkpoints turned into diffusion models",
+    "a2d-qwen2": "Qwen2 checkpoints turned into diffusion models",
+    "a2d-qwen3": "Qwen3 checkpoints turned into diffusion models",
+}
+
+
+def table(header, rows):
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + "\n"
+
+
+def options_table():
+    header = ["option", "type", "default", "reference codes", "meaning"]
+    rows = [
+        [f"`{name}`", f.type, f.default, f.alias and f"`{f.alias}`", f.meaning]
+        for name, f in dlm.FIELDS.items()
+    ]
+    return table(header, rows)
+
+
+def one_line(text):
+    """The first sentence, without the arXiv ids that have a column of their own."""
+    sentence = re.split(r"(?<=\.)\s+(?=[A-Z`])", text)[0]
+    return re.sub(r"\s*\(\)", "", re.sub(r"[,:]?\s*arXiv \d{4}\.\d+", "", sentence))
+
+
+def parts_table():
+    rows = []
+    for part in parts():
+        ids = part["papers"].split(", ") if part["papers"] else []
+        links = ", ".join(f"[{i}](https://arxiv.org/abs/{i})" for i in ids)
+        arguments = part["arguments"] and f"`{part['arguments']}`"
+        line = one_line(part["does"])
+        rows.append([part["kind"], f"`{part['name']}`", line, arguments, links, part["tier"]])
+    return table(["kind", "name", "what it does", "arguments", "paper", "tier"], rows)
+
+
+def models_table():
+    recorded = {(PARITY / "models" / m / "config.json").read_text() for m in ("llada", "dream")}
+    recorded |= {(PARITY / "models" / m / "config.json").read_text() for m in ("sdar", "llada2")}
+    rows = []
+    for name, family in FAMILIES.items():
+        if family.attention == "causal":
+            continue
+        proved = any(f'"model_type": "{name}"' in config for config in recorded)
+        block = f", blocks of {family.block[1]}" if family.block else ""
+        rows.append(
+            [
+                f"`{name}`",
+                CHECKPOINTS[name],
+                family.attention.replace("_", "-") + block,
+                "yes" if family.shift else "no",
+                "logits parity recorded" if proved else "shapes tested",
+            ]
+        )
+    return table(["`model_type`", "checkpoints", "attention", "shift", "status"], rows)
+
+
+TABLES = {"options": options_table, "parts": parts_table, "models": models_table}
+
+
+def block(name):
+    """The pattern of what stands between a pair of markers."""
+    return re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+
+
+def code_blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_those_of_the_code(name):
+    found = block(name).search(README.read_text("utf-8"))
+    assert found, f"the README has no markers for {name!r}"
+    assert found[0] == TABLES[name](), "run `python -m tests.test_readme`"
+
+
+@pytest.mark.parametrize("number", range(len(code_blocks("python"))))
+def test_python_runs(number, capsys):
+    exec(compile(code_blocks("python")[number], f"README block {number}", "exec"), {})
+
+
+def commands():
+    """The `dlm` commands of the README that stand alone on a line."""
+    lines = "".join(code_blocks("sh")).replace("\\\n", "").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.startswith("dlm ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_run(command, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)
+    assert not {"|", ">", "<"} & set(words)
+    assert run(words[1:]) == 0, capsys.readouterr().err
+
+
+def test_there_is_something_to_run():
+    assert len(code_blocks("python")) >= 2
+    assert len(commands()) >= 4
+
+
+def test_local_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README.read_text("utf-8"))
+    assert links
+    assert all((README.parent / link).exists() for link in links), links
+
+
+def write():
+    """Put the tables of the code into the README."""
+    text = README.read_text("utf-8")
+    for name, make in TABLES.items():
+        text = block(name).sub(lambda _, make=make: make(), text)
+    README.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,21 @@ Sequences up to 176 tokens were seen in training. It is a test bed, not an assis
 """
 
 
-def model_card(net: Decoder, minutes: float, tokens: int, figures: dict[str, list[int]]) -> str:
-    """The README of the folder; `figures` maps "task rung" to right answers and items."""
+def write_card(
+    folder: Path,
+    net: Decoder,
+    minutes: float,
+    tokens: int,
+    figures: Mapping[str, tuple[int, int]],
+) -> None:
+    """Write the folder's README; `figures` maps "task rung" to right answers and items."""
     lines = [
         "Test split, greedy, one token a step, most confident first, blocks of 8.\n",
         "| task and rung | right | items |",
         "|---|---|---|",
         *(f"| {rung} | {ok / n:.0%} | {n} |" for rung, (ok, n) in sorted(figures.items())),
     ]
-    return CARD.format(
+    card = CARD.format(
         parameters=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
         layers=net.spec.layers,
         width=net.spec.hidden_size,
@@ -82,12 +89,11 @@ def model_card(net: Decoder, minutes: float, tokens: int, figures: dict[str, lis
         tokens=tokens / 1e6,
         table="\n".join(lines) + "\n" if figures else "Not yet.\n",
     )
+    (folder / "README.md").write_text(card)
 
 
-def write_checkpoint(
-    folder: Path, net: Decoder, pieces: spm.SentencePieceProcessor, card: str
-) -> None:
-    """Write weights (bfloat16), configs, both forms of the tokenizer and the model card."""
+def write_checkpoint(folder: Path, net: Decoder, pieces: spm.SentencePieceProcessor) -> None:
+    """Write weights (bfloat16), configs and both forms of the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     save_file(llada_weights(net), weights, metadata={"format": "pt"})
@@ -100,7 +106,6 @@ def write_checkpoint(
     (folder / "tokenizer.model").write_bytes(pieces.serialized_model_proto())
     fast_tokenizer(pieces).save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", tokenizer_config(net.spec, pieces))
-    (folder / "README.md").write_text(card)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
     python examples/train_bundled.py tokenizer
     python examples/train_bundled.py train --minutes 95
-    python examples/train_bundled.py evaluate
     python examples/train_bundled.py export
+    python examples/train_bundled.py evaluate
 
 A 1.2 M parameter masked diffusion model of LLaDA's shape, trained on endless generated problems
 (`dlm.evals.tasks`). Everything is written under `--work`; `train --resume` goes on where a run was
@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import typer
-from bundled_check import quick_decode, validate
+from bundled_check import validate
 from bundled_data import (
     BOS,
     EOS,
@@ -39,9 +39,10 @@ from bundled_data import (
     prompt_ids,
     train_tokenizer,
 )
-from bundled_export import model_card, write_checkpoint
+from bundled_export import write_card, write_checkpoint
 from torch import nn
 
+import dlm
 from dlm.evals.tasks import TASKS, get_task, sample
 from dlm.model.decoder import Decoder
 from dlm.model.spec import ModelSpec
@@ -49,6 +50,8 @@ from dlm.model.spec import ModelSpec
 app = typer.Typer(add_completion=False, help=__doc__)
 Work = Annotated[Path, typer.Option(help="Folder of the tokenizer, checkpoints and logs.")]
 WORK = Path(".train")
+Folder = Annotated[Path, typer.Option(help="Checkpoint folder.")]
+FOLDER = Path("dlm/model/bundled/tiny")
 
 # glibc gives large blocks back to the system at once; the page faults cost a third of the CPU time.
 MALLOC = {
@@ -239,44 +242,48 @@ def report(run: Run, work: Path, lr: float, speed: float, held_out: dict[str, Ba
 
 
 @app.command()
-def evaluate(
-    work: Work = WORK, n: int = 48, threads: int = 1, show: Annotated[int, typer.Option()] = 0
-) -> None:
-    """Grade the averaged weights on `n` test items a task and keep the figures for the card."""
-    torch.set_num_threads(threads)
-    pieces = load_tokenizer(work / "tokenizer.model")
+def export(work: Work = WORK, folder: Folder = FOLDER) -> None:
+    """Write the averaged weights as an ordinary checkpoint folder in LLaDA's format."""
     run = new_run(0)
+    run.load(work / "run.pt")
+    pieces = load_tokenizer(work / "tokenizer.model")
+    write_checkpoint(folder, run.average, pieces)
+    write_card(folder, run.net, run.seconds / 60, run.tokens, {})
+    typer.echo(f"wrote {folder}")
+
+
+@app.command()
+def evaluate(
+    work: Work = WORK,
+    folder: Folder = FOLDER,
+    n: int = 200,
+    threads: int = 1,
+    show: Annotated[int, typer.Option(help="Answers to print for each task.")] = 0,
+) -> None:
+    """Grade the exported folder on `n` test items a task and write the figures into its card."""
+    torch.set_num_threads(threads)
+    run, engine = new_run(0), dlm.load(folder, device="cpu")
     run.load(work / "run.pt")
     figures: dict[str, tuple[int, int]] = {}
     for task in map(get_task, TASKS):
         rng = random.Random(99)
         items = [sample(rng, "test", task.name) for _ in range(n)]
-        prompts = [prompt_ids(pieces, item.prompt) for item in items]
-        texts = map(pieces.decode, quick_decode(run.average, prompts, task.canvas))
-        answered = zip(items, texts, strict=True)
-        graded = [(item, text, task.grade(item, text)) for item, text in answered]
+        answers = engine.generate(
+            [item.prompt for item in items],
+            max_new_tokens=task.canvas,
+            unmask="topk",
+            blocks="fixed(8)",
+        )
+        graded = [
+            (item, a.text, task.grade(item, a.text)) for item, a in zip(items, answers, strict=True)
+        ]
         for item, text, right in graded[:show]:
             typer.echo(f"  {'right' if right else 'WRONG'} {item.prompt!r} -> {text!r}")
         for rung in sorted({item.rung for item in items}):
             marks = [right for item, _, right in graded if item.rung == rung]
             figures[f"{task.name} {rung}"] = sum(marks), len(marks)
             typer.echo(f"{task.name:10} {rung:12} {sum(marks):4} of {len(marks)}")
-    progress = {"minutes": run.seconds / 60, "tokens": run.tokens, "figures": figures}
-    (work / "figures.json").write_text(json.dumps(progress, indent=2) + "\n")
-
-
-@app.command()
-def export(
-    work: Work = WORK, folder: Annotated[Path, typer.Option()] = Path("dlm/model/bundled/tiny")
-) -> None:
-    """Write the averaged weights as an ordinary checkpoint folder in LLaDA's format."""
-    run = new_run(0)
-    run.load(work / "run.pt")
-    measured = work / "figures.json"
-    figures = json.loads(measured.read_text())["figures"] if measured.exists() else {}
-    card = model_card(run.net, run.seconds / 60, run.tokens, figures)
-    write_checkpoint(folder, run.average, load_tokenizer(work / "tokenizer.model"), card)
-    typer.echo(f"wrote {folder}")
+    write_card(folder, run.net, run.seconds / 60, run.tokens, figures)
 
 
 if __name__ == "__main__":

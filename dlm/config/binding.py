@@ -25,11 +25,14 @@ from dlm.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class BoundConfig:
-    """One request's config with its parts bound to a model. `stop_strings` end the text."""
+    """One request's config with its parts bound to a model. `stop_strings` end the text, `end_ids`
+    the answer.
+    """
 
     config: GenerationConfig
     parts: Parts
     stop_strings: tuple[str, ...]
+    end_ids: frozenset[int]
 
 
 def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
@@ -55,7 +58,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     _check_edits(parts)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, strings)
+    return BoundConfig(config, parts, strings, parts.end_ids or frozenset(info.eos_ids))
 
 
 def _or(given: Any, default: str) -> Any:

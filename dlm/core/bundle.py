@@ -36,11 +36,12 @@ class Parts:
 
     @property
     def signature(self) -> Hashable:
-        """What rows must have in common to share calls: classes and everything that is not a
-        plain number.
+        """What rows must have in common to share calls: classes, everything that is not a plain
+        number, and the cache, whose plans are made without knobs.
         """
-        shape = (len(self.guide), len(self.edit), len(self.stop))
-        return shape, tuple((type(part), _fixed_fields(part)) for part in self.all())
+        shape = (len(self.guide), len(self.edit), len(self.stop), self.arms)
+        parts = tuple((type(part), _fixed_fields(part)) for part in self.all()[:-1])
+        return shape, parts, self.cache
 
     @property
     def needs(self) -> frozenset[str]:

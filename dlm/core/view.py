@@ -159,6 +159,11 @@ class StepView(NamedTuple):
         """Spread a number of each block, `[R, 8]`, over the positions of the blocks: `[R, W]`."""
         return table.gather(1, self.block)
 
+    def with_token(self, token: Tensor) -> StepView:
+        """The view with another id `[R, W]` for each position, and the probability of that id."""
+        logp = self.logits[self.logit_row, token]
+        return self._replace(token=token, c=torch.where(self.scored, logp.exp(), self.c))
+
     def of_first_block(self, *tables: Tensor) -> tuple[Tensor, ...]:
         """`[R, 1]` each: the entries of `tables [R, 8]` for the block of the first eligible
         position.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,8 +22,8 @@ from dlm.engine.stats import Sampler
 class Watch(Protocol):
     """Sees newly settled ids and says whether the text is complete."""
 
-    def __call__(self, ids: Sequence[int]) -> bool:
-        """Take more ids; True when nothing may follow."""
+    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
+        """Take more ids; True when nothing may follow. `final`: these are the last."""
         ...
 
     def fork(self) -> Watch:
@@ -65,6 +65,11 @@ class Ticket:
             ledger=self.ledger.fork(),
             started=self.started,
         )
+
+    @property
+    def end_ids(self) -> Collection[int]:
+        """The ids that end the answer."""
+        return self.bound.end_ids
 
     @property
     def limit(self) -> int:

@@ -62,8 +62,9 @@ class AsyncEngine:
         """Stop driving; requests that still run end as aborted."""
         with self._wake:
             self._closed = True
-            for request in self._waiting:
+            for request, (loop, news) in self._waiting.items():
                 request.abort()
+                loop.call_soon_threadsafe(news.set)
             self._wake.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
@@ -97,10 +98,7 @@ class AsyncEngine:
                     self._wake.wait()
                 if self._closed:
                     return
-            try:
-                self.engine.step()
-            except Exception as error:
-                self.engine.fail(error)
+            self.engine.step()
             with self._wake:
                 for loop, news in self._waiting.values():
                     loop.call_soon_threadsafe(news.set)

@@ -32,14 +32,16 @@ class Outcome(NamedTuple):
     written: Tensor
 
 
-def resolve(view: StepView, proposal: Proposal, process: Process) -> Outcome:
+def resolve(view: StepView, proposal: Proposal, process: Process, mask_id: int | None) -> Outcome:
     """Combine the parts of a proposal into one outcome.
 
     What is both committed and remasked stays as it was. Commits and renoising touch open positions
-    alone, remasking and replacing committed ones; what is given is never touched.
+    with logits alone, remasking and replacing committed ones; what is given is never touched, and
+    MASK is never written.
     """
-    token = view.token if proposal.token is None else proposal.token
-    written = committed = proposal.commit
+    token = view.token
+    may_write = view.scored if mask_id is None else view.scored & (token != mask_id)
+    written = committed = proposal.commit & (view.kind >= Kind.MASK) & may_write
     ids, kind, op = view.ids, view.kind, committed.to(torch.int8)
     fresh: Tensor | None = None
     if proposal.remask is not None:
@@ -48,7 +50,7 @@ def resolve(view: StepView, proposal: Proposal, process: Process) -> Outcome:
         kind = kind.masked_fill(fresh, process.open_kind)
         op = committed.to(torch.int8).masked_fill(fresh, Op.REMASK)
     if proposal.replace is not None:
-        replaced = proposal.replace & (kind == Kind.COMMITTED) & (token != ids)
+        replaced = proposal.replace & (kind == Kind.COMMITTED) & (token != ids) & may_write
         op, written = op.masked_fill(replaced, Op.REPLACE), written | replaced
     if proposal.renoise is not None:
         noised = proposal.renoise & (view.kind >= Kind.MASK) & ~committed

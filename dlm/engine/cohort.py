@@ -6,7 +6,7 @@ numbers of the rows' parts are stacked into knobs `[R, 1]` when a row is admitte
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any
@@ -52,7 +52,7 @@ class Cohort:
 
     `knobs` runs parallel to `parts.all()`. `sampler` is None when every row is greedy. `live` `[R,
     8]` on the CPU: the blocks being denoised; `opening`: the plan opens one in some row; `moving`:
-    it opens or stores one.
+    it opens or stores one. `error`: what one of the parts raised.
     """
 
     parts: Parts
@@ -64,6 +64,7 @@ class Cohort:
     live: Tensor = field(init=False)
     opening: bool = False
     moving: bool = False
+    error: Exception | None = None
     needs: frozenset[str] = field(init=False)
     active: Tensor = field(init=False)
 
@@ -90,14 +91,25 @@ class Cohort:
         assert self.window is not None, "a cohort shows nothing before it is planned"
         return self.window
 
-    def knob(self, part: Any) -> SimpleNamespace:
-        """The stacked numbers of `part`, which is one of `parts.all()`."""
-        return next(k for p, k in zip(self.parts.all(), self.knobs, strict=True) if p is part)
+    def with_knobs(self, kind: str) -> Iterator[tuple[Any, SimpleNamespace]]:
+        """The parts of one kind (`guide`, `blocks`, ...) in order, each with its stacked numbers."""
+        start = 0
+        for name in Parts.__slots__:
+            value = getattr(self.parts, name)
+            parts = value if isinstance(value, tuple) else (value,)
+            if name == kind:
+                yield from zip(parts, self.knobs[start : start + len(parts)], strict=True)
+            start += len(parts)
 
-    def host_knob(self, part: Any) -> SimpleNamespace:
+    def knob(self, kind: str) -> SimpleNamespace:
+        """The stacked numbers of the only part of its kind."""
+        ((_, knob),) = self.with_knobs(kind)
+        return knob
+
+    def host_knob(self, kind: str) -> SimpleNamespace:
         """The same on the CPU."""
         return SimpleNamespace(
-            **{name: value.cpu() for name, value in vars(self.knob(part)).items()}
+            **{name: value.cpu() for name, value in vars(self.knob(kind)).items()}
         )
 
     def select(self, index: Tensor) -> Cohort:

@@ -109,11 +109,6 @@ class Engine:
         with self.lock, torch.inference_mode():
             self.scheduler.step()
 
-    def fail(self, error: Exception) -> None:
-        """End every queued and live row with `error`: the last resort after a failed step."""
-        with self.lock:
-            self.scheduler.fail(error)
-
     def logits(
         self, ids: Tensor | Sequence[Sequence[int]], attention_mask: Tensor | None = None
     ) -> Tensor:

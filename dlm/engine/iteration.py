@@ -22,11 +22,11 @@ from dlm.core import (
     Proposal,
     StepView,
 )
-from dlm.engine.apply import Op, resolve
+from dlm.engine.apply import Op, Outcome, resolve
 from dlm.engine.cohort import Cohort
 from dlm.engine.planning import Planner
 from dlm.engine.stats import draw_tokens, row_stats, token_uniforms
-from dlm.engine.sync import FAR, Changes, StepReport, advance, close
+from dlm.engine.sync import FAR, Changes, StepReport, advance, close, nothing
 from dlm.model.kv import KVPool
 
 
@@ -56,13 +56,17 @@ class IterationManager:
         changes = []
         for cohort, logits in zip(cohorts, self._forward(cohorts, plans), strict=True):
             frame = self._frame(cohort)
-            guided = self._guide(cohort, logits, frame)
-            view = self._view(cohort, guided, frame)
-            view = self._open(cohort, view)
-            proposal = self._propose(cohort, view)
-            proposal = self._edit(cohort, view, proposal)
-            change = self._apply(cohort, view, proposal)
-            changes.append(self._stop(cohort, change))
+            try:
+                guided = self._guide(cohort, logits, frame)
+                view = self._view(cohort, guided, frame)
+                view = self._open(cohort, view)
+                proposal = self._propose(cohort, view)
+                proposal = self._edit(cohort, view, proposal)
+                view, outcome = self._apply(cohort, view, proposal)
+                changes.append(self._stop(cohort, view, outcome))
+            except Exception as error:  # a user's part: its rows end, their batch mates go on
+                cohort.error = error
+                changes.append(nothing(cohort, frame))
         return changes
 
     def admit(self, cohort: Cohort) -> None:
@@ -96,8 +100,8 @@ class IterationManager:
 
     def _guide(self, cohort: Cohort, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
-        for guide in cohort.parts.guide:
-            logits = guide(logits, frame, cohort.knob(guide))
+        for guide, knob in cohort.with_knobs("guide"):
+            logits = guide(logits, frame, knob)
         return logits[0]
 
     def _view(self, cohort: Cohort, logits: Tensor, frame: Frame) -> StepView:
@@ -141,7 +145,7 @@ class IterationManager:
         if not cohort.opening:
             return view
         scheduler, table = cohort.parts.blocks, cohort.rows.host.blocks
-        end = scheduler.close_at(view._replace(knob=cohort.knob(scheduler)))
+        end = scheduler.close_at(view._replace(knob=cohort.knob("blocks")))
         opens = table.phase == Phase.OPENING
         table = replace(table, end=torch.where(opens, end.cpu()[:, None], table.end))
         inside = view.pos < table.end.to(self.device).gather(1, view.block)
@@ -158,21 +162,26 @@ class IterationManager:
         position of a row.
         """
         rule = cohort.parts.unmask
-        proposal = rule.propose(view._replace(knob=cohort.knob(rule)))
+        proposal = rule.propose(view._replace(knob=cohort.knob("unmask")))
         commit = proposal.commit & view.eligible
         if not cohort.parts.clock:
             commit = commit | _forced(view, commit)
         return proposal._replace(commit=commit)
 
     def _edit(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Proposal:
-        for editor in cohort.parts.edit:
-            proposal = editor.edit(view._replace(knob=cohort.knob(editor)), proposal)
+        for editor, knob in cohort.with_knobs("edit"):
+            proposal = editor.edit(view._replace(knob=knob), proposal)
         return proposal
 
-    def _apply(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Changes:
-        """Write the outcome of the proposal into the rows."""
+    def _apply(
+        self, cohort: Cohort, view: StepView, proposal: Proposal
+    ) -> tuple[StepView, Outcome]:
+        """Write the outcome of the proposal into the rows; the view then shows it."""
         rows, pos = cohort.rows, view.pos
-        ids, kind, op, written = resolve(view, proposal, self.process)
+        if proposal.token is not None:
+            view = view.with_token(proposal.token)
+        outcome = resolve(view, proposal, self.process, self.info.mask_id)
+        ids, kind, op, written = outcome
         rows.ids.scatter_(1, pos, ids)
         rows.kind.scatter_(1, pos, kind)
         rows.conf.scatter_(1, pos, torch.where(written, view.c, view.conf_prev))
@@ -181,23 +190,23 @@ class IterationManager:
             rows.edits.scatter_add_(1, pos, (op >= Op.REMASK).to(rows.edits.dtype))
         for name, value in (proposal.scratch or {}).items():
             rows.scratch[name].copy_(value)
-        reopened = op == Op.REMASK
-        left = _per_block((view.eligible & (kind >= Kind.MASK)) | reopened, view.block)
-        view = view._replace(ids=ids, kind=kind)
-        return Changes(view, op, left, torch.zeros_like(rows.step), cohort.active)
+        return view._replace(ids=ids, kind=kind), outcome
 
-    def _stop(self, cohort: Cohort, changes: Changes) -> Changes:
-        """Ask the stop rules, advance the clocks of the rows that took part, and let those idle
-        from here on that have ended or have nothing open.
+    def _stop(self, cohort: Cohort, view: StepView, outcome: Outcome) -> Changes:
+        """Ask the stop rules and advance the clocks. Rows that have ended, or have nothing open,
+        idle until the host looks.
         """
-        rows, stopped = cohort.rows, changes.stopped
-        for number, rule in enumerate(cohort.parts.stop, start=1):
-            done = rule(rows, changes.view._replace(knob=cohort.knob(rule))).done
+        rows, active = cohort.rows, cohort.active
+        stopped = torch.zeros_like(rows.step)
+        for number, (rule, knob) in enumerate(cohort.with_knobs("stop"), start=1):
+            done = rule(rows, view._replace(knob=knob)).done
             stopped = torch.where(done & (stopped == 0), number, stopped)
-        rows.step.add_(cohort.active)
-        rows.blocks.step.add_(cohort.shown.live & cohort.active[:, None])
-        cohort.active = cohort.active & (stopped == 0) & (changes.left > 0).any(dim=1)
-        return changes._replace(stopped=stopped)
+        still_open = (view.eligible & (view.kind >= Kind.MASK)) | (outcome.op == Op.REMASK)
+        left = _per_block(still_open, view.block)
+        rows.step.add_(active)
+        rows.blocks.step.add_(cohort.shown.live & active[:, None])
+        cohort.active = active & (stopped == 0) & (left > 0).any(dim=1)
+        return Changes(view.pos, view.ids, view.c, outcome.op, left, stopped, active)
 
 
 def _forced(view: StepView, commit: Tensor) -> Tensor:

@@ -87,9 +87,8 @@ class Request:
                 raise ticket.error
 
     def _choice(self, ticket: Ticket) -> Generation:
-        text, parts = self._engine.text, self._bound.parts
-        end_ids = parts.end_ids or self._engine.info.eos_ids
-        answer, ended = answer_of(ticket.canvas, ticket.limit, end_ids)
+        text = self._engine.text
+        answer, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
         shown = None if text is None else text.decode(answer)
         if isinstance(ticket.watch, TextWatch) and ticket.watch.text is not None:
             shown = ticket.watch.text
@@ -118,13 +117,16 @@ class TextWatch:
         cut = self._matcher.cut
         return None if cut is None else self._matcher.text[:cut]
 
-    def __call__(self, ids: Sequence[int]) -> bool:
-        """Take newly settled ids; whether a stop string is complete."""
+    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
+        """Take newly settled ids of the answer; whether a stop string is complete."""
         self._seen += ids
-        return self._matcher.feed(self._decoder.feed(ids)) is not None
+        self._matcher.feed(self._decoder.feed(ids))
+        if final:
+            self._matcher.feed(self._decoder.finish())
+        return self._matcher.cut is not None
 
     def fork(self) -> TextWatch:
         """A watch that has seen the same ids."""
         twin = TextWatch(self._text, self._strings)
-        twin(self._seen)
+        twin(self._seen, final=False)
         return twin

@@ -15,6 +15,7 @@ from dlm.engine.admission import Ticket, new_cohort
 from dlm.engine.apply import Op
 from dlm.engine.cohort import Cohort
 from dlm.engine.events import events_of
+from dlm.engine.generation import answer_of
 from dlm.engine.iteration import IterationManager
 from dlm.engine.sync import Change, StepReport
 from dlm.errors import EngineError, InvalidRequest, Unavailable
@@ -60,10 +61,12 @@ class Scheduler:
 
     def fail(self, error: Exception) -> None:
         """End every row, queued or live, with `error`."""
+        self._end_all("error", error)
+
+    def _end_all(self, reason: str, error: Exception | None = None) -> None:
         live = [ticket for _, tickets in self._cohorts for ticket in tickets]
         for ticket in (*self._waiting, *live):
-            ticket.error = error
-            self._end(ticket, "error")
+            self._end(ticket, reason, error)
         self._waiting.clear()
         self._drop_done()
 
@@ -89,12 +92,28 @@ class Scheduler:
         self._admit()
         if not self._cohorts:
             return
-        reports = self.manager.steps([cohort for cohort, _ in self._cohorts])
-        for (_, tickets), steps in zip(self._cohorts, reports, strict=True):
+        try:
+            reports = self.manager.steps([cohort for cohort, _ in self._cohorts])
+        except Exception as error:  # out of memory, say: no row knows where it stands
+            return self.fail(error)
+        except KeyboardInterrupt:
+            self._end_all("abort")
+            raise
+        for (cohort, tickets), steps in zip(self._cohorts, reports, strict=True):
             for report in steps:
                 for row, ticket in enumerate(tickets):
                     self._tell(ticket, report, row)
+            for ticket in tickets:
+                self._bound(ticket)
+                if cohort.error is not None:
+                    self._end(ticket, "error", cohort.error)
         self._drop_done()
+
+    def _bound(self, ticket: Ticket) -> None:
+        """End a row that does not end by itself: an own rule that undoes what it does, say."""
+        most = 64 + 8 * len(ticket.canvas.ids)
+        if ticket.ledger.nfe > most and not ticket.done:
+            self._end(ticket, "error", EngineError(f"the row has no end after {most} steps"))
 
     def owned_pages(self) -> list[list[int]]:
         """The pages of every live row, for `KVPool.check_integrity`."""
@@ -119,14 +138,20 @@ class Scheduler:
             ticket = self._waiting[0]
             try:
                 pages = self.manager.kv.reserve(self._pages(ticket))
-            except Unavailable:
-                if self.live == 0:
-                    raise
-                return
+            except Unavailable as error:
+                if self.live:
+                    return  # it waits for the pages of the rows before it
+                self._waiting.popleft()
+                self._end(ticket, "error", error)
+                continue
             self._waiting.popleft()
-            cohort = new_cohort(ticket, self._length(ticket), pages, self.manager)
-            self.manager.admit(cohort)
-            self._place(ticket, cohort)
+            try:
+                cohort = new_cohort(ticket, self._length(ticket), pages, self.manager)
+                self.manager.admit(cohort)
+                self._place(ticket, cohort)
+            except Exception as error:  # a user's part that cannot run
+                self.manager.kv.release(pages)
+                self._end(ticket, "error", error)
 
     def _place(self, ticket: Ticket, cohort: Cohort) -> None:
         """Join a cohort of the same signature, or found one; announce the canvas."""
@@ -169,9 +194,8 @@ class Scheduler:
         """The events of a step; settle what no rule will touch again."""
         step = ticket.ledger.nfe
         if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-            ticket.error = EngineError(f"the model's logits are not finite in step {step}")
-            self._end(ticket, "error")
-            return
+            error = EngineError(f"the model's logits are not finite in step {step}")
+            return self._end(ticket, "error", error)
         for event in events_of(ticket.choice, step, changes):
             self._emit(ticket, event)
         before, front = ticket.canvas.settled, ticket.canvas.front()
@@ -179,16 +203,26 @@ class Scheduler:
             self._settle(ticket, before, front)
 
     def _settle(self, ticket: Ticket, before: int, front: int) -> None:
+        """Nothing before `front` will change: show it to the watch, up to the answer's end."""
         self._emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
-        fresh = ticket.canvas.ids[before : min(front, ticket.limit)]
-        if ticket.watch is not None and ticket.watch(fresh) and not ticket.done:
+        answer, ended = answer_of(ticket.canvas, min(front, ticket.limit), ticket.end_ids)
+        fresh = answer[before - ticket.canvas.prompt :]
+        if ticket.watch is not None and ticket.watch(fresh, final=ended):
             self._end(ticket, "stop")
 
-    def _end(self, ticket: Ticket, reason: str) -> None:
+    def _end(self, ticket: Ticket, reason: str, error: Exception | None = None) -> None:
+        """End a row once; `error` is why it failed."""
         if ticket.done:
             return
-        if reason == "length" and ticket.canvas.settled < ticket.canvas.front():
-            self._settle(ticket, ticket.canvas.settled, ticket.canvas.front())
+        ticket.error = error
+        before, front = ticket.canvas.settled, ticket.canvas.front()
+        if error is None and reason != "abort":
+            if front > before:
+                self._settle(ticket, before, front)
+            if not ticket.done and ticket.watch is not None and ticket.watch((), final=True):
+                reason = "stop"
+        if ticket.done:
+            return
         if ticket.started:
             ticket.seconds = time.perf_counter() - ticket.started
         self._emit(ticket, Event("done", ticket.choice, ticket.ledger.nfe, data={"reason": reason}))

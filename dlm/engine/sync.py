@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, HostRows, Phase, Progress, StepView
+from dlm.core import BlockTable, Frame, HostRows, Phase, Progress
 from dlm.engine.apply import Op
 from dlm.engine.cohort import Cohort
 
@@ -19,16 +19,34 @@ FAR = torch.iinfo(torch.long).max
 class Changes(NamedTuple):
     """What a step did to the rows of a cohort, on the device.
 
-    `view` with the new ids and kinds · `op [R, W]` · `left [R, 8]` open positions of each block ·
-    `stopped [R]` 0, or 1 + the number of the stop rule that fired · `active [R]` bool: rows that
-    took part; the others had ended since the last sync and idled.
+    `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
+    `left [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the stop rule
+    that fired · `active [R]` bool: rows that took part; the others had ended since the last sync
+    and idled.
     """
 
-    view: StepView
+    pos: Tensor
+    ids: Tensor
+    c: Tensor
     op: Tensor
     left: Tensor
     stopped: Tensor
     active: Tensor
+
+
+def nothing(cohort: Cohort, frame: Frame) -> Changes:
+    """A step that changes nothing, in a cohort that has failed."""
+    none = torch.zeros_like(frame.kind)
+    rows = cohort.rows
+    return Changes(
+        frame.window.pos,
+        frame.ids,
+        none.float(),
+        none,
+        torch.zeros_like(rows.blocks.start),
+        torch.zeros_like(rows.step),
+        cohort.active,
+    )
 
 
 class Change(NamedTuple):
@@ -69,7 +87,7 @@ def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> li
     table.step.add_(cohort.live * active.sum(dim=0)[:, None])
     opened, full = _opened(table, cohort.opening), [False] * rows
     changes = read_changes(rounds)
-    if cohort.restless or bool((cohort.live & (left == 0)).any()):
+    if cohort.error is None and (cohort.restless or bool((cohort.live & (left == 0)).any())):
         advance(cohort, left, stopped[-1] == 0)
         full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
     cohort.active = torch.ones(rows, dtype=torch.bool, device=device)
@@ -92,15 +110,15 @@ def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> li
 
 def read_changes(rounds: Sequence[Changes]) -> list[list[Change]]:
     """The changes of each row, round after round, from `[R, W]` tensors, in one read-back."""
-    pos = rounds[0].view.pos
+    pos = rounds[0].pos
     rows, width = pos.shape
     at = torch.cat([r.op for r in rounds]).flatten().nonzero()[:, 0]  # in [rounds * R * W]
     columns = (
         at,
         torch.cat([r.op for r in rounds]).take(at),
         pos.take(at % (rows * width)),
-        torch.cat([r.view.ids for r in rounds]).take(at),
-        torch.cat([r.view.c for r in rounds]).take(at),
+        torch.cat([r.ids for r in rounds]).take(at),
+        torch.cat([r.c for r in rounds]).take(at),
     )
     changes: list[list[Change]] = [[] for _ in range(rows * len(rounds))]
     for where, what, *rest in zip(*(t.tolist() for t in columns), strict=True):
@@ -114,7 +132,7 @@ def advance(cohort: Cohort, left: Tensor, live: Tensor) -> None:
     `left [R, 8]` open positions of each block, `live [R]`: rows that go on; both on the CPU.
     """
     rows, parts, plan = cohort.rows, cohort.parts, cohort.plan
-    host, knob = _stored(rows.host), cohort.host_knob(parts.blocks)
+    host, knob = _stored(rows.host), cohort.host_knob("blocks")
     progress = Progress(
         left=left,
         reach=parts.blocks.reach(replace(rows, host=host), knob),

@@ -51,6 +51,7 @@ def test_my_rule(output):
     path = "examples.my_rule:Falling"
     assert run(["generate", "hello", "--unmask", f"{path}(fall=0.3)", "--quiet"]) == 0
     engine = dlm.load()
-    constant = engine.generate("hello", unmask=f"{path}(high=0.6, fall=0.0)")
-    assert constant.canvas == engine.generate("hello", unmask="threshold(0.6)").canvas
-    assert constant.stats.nfe > engine.generate("hello", unmask=f"{path}(high=-1.0)").stats.nfe
+    prompt = "Compute 8*7+6*9-4."
+    constant = engine.generate(prompt, unmask=f"{path}(high=0.95, fall=0.0)")
+    assert constant.canvas == engine.generate(prompt, unmask="threshold(0.95)").canvas
+    assert constant.stats.nfe > engine.generate(prompt, unmask=f"{path}(high=-1.0)").stats.nfe

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlm.core import NOTHING, ForwardPlan, HostRows, ModelInfo, Phase, Rows, Segment, span
+from dlm.core import NOTHING, ForwardPlan, HostRows, Phase, Rows, Segment, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,6 @@ class ShiftInfo:
 
     shift: bool = False
     alignment: int = 1
-
-    @classmethod
-    def of(cls, info: ModelInfo) -> ShiftInfo:
-        """Read them from the model's info."""
-        return cls(info.shift, info.alignment)
 
 
 def block_ends(positions: Tensor, alignment: int) -> Tensor:

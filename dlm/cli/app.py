@@ -91,8 +91,8 @@ def generate(
         answer = engine.generate(request.for_engine(engine), **said)
     except dlm.Interrupted as stop:
         answer, interrupted = stop.partial, True
-    output.answer(answer, model, config, as_json=json, quiet=quiet)
     output.events(answer, trace)
+    output.answer(answer, model, config, as_json=json, quiet=quiet)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -4,7 +4,8 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import re
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from dlm.config.generation import GenerationConfig
@@ -42,7 +43,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     edits = _listed(config, "edit")
     rules, strings = _stops(config, "eos('block')" if edits else "eos")
     guides = _listed(config, "guide")
-    _check_bias(config, info)
+    info.check_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
     unmask = _part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
@@ -83,7 +84,7 @@ def _default_unmask(info: ModelInfo) -> str:
 def _part(kind: str, spec: Any, protocol: type, info: ModelInfo) -> Any:
     """One part, parsed and bound."""
     part = parse_part(kind, spec)
-    if not isinstance(part, protocol):
+    if isinstance(part, type) or not is_dataclass(part) or not isinstance(part, protocol):
         raise InvalidRequest(
             kind, f"must be one of {', '.join(registry_of(kind).names())} or a part, got {spec!r}"
         )
@@ -102,7 +103,7 @@ def _stops(config: GenerationConfig, default: str) -> tuple[list[Any], tuple[str
     rules: list[Any] = []
     strings: list[str] = []
     for item in given:
-        if isinstance(item, str) and item.partition("(")[0].strip() not in names:
+        if isinstance(item, str) and not _names_a_part(item, names):
             strings.append(item)
         else:
             rules.append(item)
@@ -113,12 +114,10 @@ def _stops(config: GenerationConfig, default: str) -> tuple[list[Any], tuple[str
     return rules or [default], tuple(strings)
 
 
-def _check_bias(config: GenerationConfig, info: ModelInfo) -> None:
-    for token in config.logit_bias:
-        if token >= info.vocab_size:
-            raise InvalidRequest(
-                "logit_bias", f"ids must be between 0 and {info.vocab_size - 1}, got {token}"
-            )
+def _names_a_part(item: str, names: tuple[str, ...]) -> bool:
+    """Whether a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`."""
+    spec = re.fullmatch(r"(\w+)\(.*\)|[\w.]+:[A-Za-z_]\w*(\(.*\))?", item.strip(), re.DOTALL)
+    return spec is not None or item.strip() in names
 
 
 def _with_steps(part: Any, config: GenerationConfig) -> Any:
@@ -135,21 +134,23 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
 def _check_steps(config: GenerationConfig, parts: Parts) -> None:
     """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate."""
     steps, tokens = config.steps, config.max_new_tokens
-    if steps is None:
-        return
-    if all(getattr(part, "steps", None) != steps for part in (parts.unmask, *parts.edit)):
+    if steps is not None and all(
+        getattr(part, "steps", None) != steps for part in (parts.unmask, *parts.edit)
+    ):
         raise InvalidRequest(
             "steps",
             f"no part follows a schedule that could take {steps} steps: use unmask 'topk', "
             "without steps of its own",
         )
     blocks = parts.blocks.count(tokens)
-    if blocks is not None and steps % blocks:
-        raise InvalidRequest(
-            "steps",
-            f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
-            f"got {steps}",
-        )
+    for part in (parts.unmask, *parts.edit):
+        own = getattr(part, "steps", None)
+        if blocks is not None and own is not None and own % blocks:
+            raise InvalidRequest(
+                "steps",
+                f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
+                f"got {own}",
+            )
 
 
 def _check_pipeline(parts: Parts) -> None:
@@ -170,6 +171,10 @@ def _check_arms(parts: Parts) -> None:
     if len(armed) > 1:
         raise InvalidRequest(
             "guide", f"one guide at most may use several model inputs, got {', '.join(armed)}"
+        )
+    if armed and parts.guide[0].arms == 1:
+        raise InvalidRequest(
+            "guide", f"{armed[0]} combines several model inputs into one and must come first"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeGuard
 
 from dlm.config.fields import FIELDS, resolve_aliases
@@ -56,11 +56,8 @@ class GenerationConfig:
             raise InvalidRequest("trace", f"must be True or False, got {self.trace!r}")
 
     @classmethod
-    def from_options(
-        cls, options: Mapping[str, Any], base: GenerationConfig | None = None
-    ) -> GenerationConfig:
-        """A config from keyword options, on top of `base`; the reference codes' names are
-        understood (`gen_length`).
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """A config from keyword options; the reference codes' names are understood.
 
         Raises `InvalidRequest` for an unknown option, listing the known ones.
         """
@@ -68,7 +65,7 @@ class GenerationConfig:
         for name in resolved:
             if name not in FIELDS:
                 raise unknown_name("option", name, FIELDS)
-        return replace(base or cls(), **resolved)
+        return cls(**resolved)
 
     def several(self, name: str) -> tuple[Any, ...]:
         """The parts of `edit`, `guide` or `stop` as a tuple; strings that are no part of a list
@@ -80,10 +77,6 @@ class GenerationConfig:
         return (
             tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
         )
-
-    def with_options(self, **options: Any) -> Self:
-        """A copy with some options changed."""
-        return replace(self, **options)
 
 
 def _at_least(name: str, value: object, low: int, most: int | None = None) -> None:

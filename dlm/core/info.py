@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from dlm.core.process import Absorbing, Process, Uniform
+from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,11 @@ class ModelInfo:
         anywhere).
         """
         return self.block_length or 1 if self.attention == "block_causal" else 1
+
+    def check_ids(self, param: str, ids: Iterable[int]) -> None:
+        """Raise `InvalidRequest` for the first of `ids` that is outside the vocabulary."""
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise InvalidRequest(
+                    param, f"ids must be between 0 and {self.vocab_size - 1}, got {token}"
+                )

@@ -31,17 +31,14 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScratchSpec:
-    """A tensor that a part keeps between steps. `per`: `row` [R], `block` [R, 8] or `token` [R, L].
-
-    `clear_on` names events after which the touched entries return to `fill` (`block`: a block
-    opens).
+    """A tensor that a part keeps between steps. `per`: `row` [R], `block` [R, 8] or `token` [R,
+    L].
     """
 
     name: str
     per: str
     dtype: torch.dtype
     fill: float = 0.0
-    clear_on: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ class Rows:
     ids, kv_ids `[R, L]` int64 (kv_ids: the ids each stored key was made from, -1 = none) · kind
     `[R, L]` int8 · conf `[R, L]` float32 at the last commit (NaN = never) · born `[R, L]` step of
     it (-1 = never) · edits `[R, L]` how often a committed position was revised · prompt, length,
-    step, seed, path `[R]` int64 · blocks · scratch by name.
+    step, seed, path `[R]` int64 · blocks · scratch by name, as `specs` declare it.
     """
 
     ids: Tensor
@@ -92,12 +89,14 @@ class Rows:
     edits: Tensor
     prompt: Tensor
     length: Tensor
+    limit: Tensor
     step: Tensor
     seed: Tensor
     path: Tensor
     blocks: BlockTable
     host: HostRows
     scratch: dict[str, Tensor]
+    specs: tuple[ScratchSpec, ...] = ()
 
     @property
     def count(self) -> int:
@@ -129,6 +128,7 @@ class Rows:
             blocks=self.blocks.select(at),
             host=self.host.select(index),
             scratch={name: value.index_select(0, at) for name, value in self.scratch.items()},
+            specs=self.specs,
         )
 
     def prepared(
@@ -147,7 +147,8 @@ class Rows:
             f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in _NESTED
         }
         host = replace(self.host, whole_row=whole_row)
-        return Rows(**moved, blocks=self.blocks.to(device), host=host, scratch=kept)
+        blocks = self.blocks.to(device)
+        return Rows(**moved, blocks=blocks, host=host, scratch=kept, specs=tuple(scratch))
 
     def with_blocks(self, blocks: BlockTable) -> Rows:
         """The same rows with the host's table `blocks` and its mirror on the device."""
@@ -174,7 +175,8 @@ class Rows:
             hosts[0].whole_row,
         )
         scratch = {name: torch.cat([p.scratch[name] for p in wide]) for name in wide[0].scratch}
-        return Rows(**plain, blocks=host.blocks.to(wide[0].device), host=host, scratch=scratch)
+        blocks = host.blocks.to(wide[0].device)
+        return Rows(**plain, blocks=blocks, host=host, scratch=scratch, specs=wide[0].specs)
 
     def _widen(self, capacity: int, pages: int) -> Rows:
         if capacity == self.capacity and pages == self.host.pages.shape[2]:
@@ -185,17 +187,17 @@ class Rows:
             for name, fill in _TOKEN_FILLS.items()
         }
         scratch = {
-            name: F.pad(value, (0, more))
-            if value.dim() == 2 and value.shape[1] == self.capacity
-            else value
-            for name, value in self.scratch.items()
+            spec.name: F.pad(self.scratch[spec.name], (0, more), value=spec.fill)
+            if spec.per == "token"
+            else self.scratch[spec.name]
+            for spec in self.specs
         }
         more_pages = pages - self.host.pages.shape[2]
         host = replace(self.host, pages=F.pad(self.host.pages, (0, more_pages)))
         return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
 
 
-_NESTED = frozenset({"blocks", "host", "scratch"})
+_NESTED = frozenset({"blocks", "host", "scratch", "specs"})
 _TOKEN_FILLS: Final[Mapping[str, float]] = MappingProxyType(
     {
         "ids": 0,

@@ -125,6 +125,7 @@ class StepView(NamedTuple):
     born: Tensor
     prompt: Tensor
     length: Tensor
+    limit: Tensor
     seed: Tensor
     path: Tensor
     scratch: dict[str, Tensor]

@@ -35,14 +35,16 @@ class Watch(Protocol):
 class Ticket:
     """One choice of one request: its inputs, and what is known of it while it runs.
 
-    `watch` looks for stop strings. `events` is its mailbox. `error`: why the row failed, alone.
+    `watch` looks for stop strings. `events` is its mailbox, None when nobody will read it; `trace`
+    keeps all events when that was asked for. `error`: why the row failed, alone.
     """
 
     prompt: tuple[int, ...]
     bound: BoundConfig
     choice: int
     watch: Watch | None = None
-    events: deque[Event] = field(default_factory=deque)
+    events: deque[Event] | None = field(default_factory=deque)
+    trace: list[Event] = field(default_factory=list)
     canvas: HostCanvas = field(default_factory=HostCanvas)
     ledger: Ledger = field(default_factory=Ledger)
     started: float = 0.0
@@ -83,7 +85,7 @@ def new_cohort(
     """A cohort of one row: the ticket's canvas of `length` positions on `pages`."""
     parts, config, device = ticket.bound.parts, ticket.bound.config, manager.device
     table = torch.tensor(pages).view(parts.arms, -1)
-    rows = new_row(ticket.prompt, length, table, manager.info, config.seed, ticket.choice)
+    rows = new_row(ticket, length, table, manager.info)
     return Cohort(
         parts,
         rows.prepared(parts.scratch, whole_row=parts.whole_row, device=device),
@@ -92,13 +94,12 @@ def new_cohort(
     )
 
 
-def new_row(
-    prompt: Sequence[int], length: int, pages: Tensor, info: ModelInfo, seed: int, path: int
-) -> Rows:
+def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows:
     """One row on the CPU: the prompt, then open positions to `length`, and the spare column.
 
     `pages [arms, P]`.
     """
+    prompt, seed, path = ticket.prompt, ticket.bound.config.seed, ticket.choice
     count = len(prompt)
     one, process = torch.ones(1, dtype=torch.long), info.process
     everywhere = torch.arange(length + 1)[None]
@@ -116,6 +117,7 @@ def new_row(
         edits=torch.zeros_like(ids),
         prompt=one * count,
         length=one * length,
+        limit=one * ticket.limit,
         step=one * 0,
         seed=one * seed,
         path=one * path,

@@ -92,7 +92,7 @@ class Cohort:
         return self.window
 
     def with_knobs(self, kind: str) -> Iterator[tuple[Any, SimpleNamespace]]:
-        """The parts of one kind (`guide`, `blocks`, ...) in order, each with its stacked numbers."""
+        """The parts of one kind (`guide`, `blocks`, ...) in order, with their stacked numbers."""
         start = 0
         for name in Parts.__slots__:
             value = getattr(self.parts, name)

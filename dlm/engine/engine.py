@@ -45,6 +45,11 @@ class Engine:
         unroll: int = 1,
         name: str = "",
     ) -> None:
+        if max_rows < 1 or unroll < 1:
+            raise InvalidRequest(
+                "max_rows" if max_rows < 1 else "unroll",
+                f"must be at least 1, got {min(max_rows, unroll)}",
+            )
         weight = model.embedding.weight
         self.model, self.info, self.text, self.name = model, info, text, name
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype, max_bytes=kv_bytes)
@@ -67,10 +72,12 @@ class Engine:
         `options` and errors as in `submit`; a row that fails raises its error here. `Interrupted`
         on Ctrl-C carries what there is so far.
         """
-        batch = _is_batch(prompt)
-        prompts: list[Any] = list(prompt) if batch else [prompt]
+        asked = _plain(prompt)
+        batch = _is_batch(asked)
         config = GenerationConfig.from_options(options)
-        requests = self._queued([self._request(p, config) for p in prompts])
+        requests = [self._request(p, config) for p in (asked if batch else [asked])]
+        for request in self._queued(requests):
+            request.ignore_events()
         interrupt: KeyboardInterrupt | None = None
         try:
             for request in requests:
@@ -109,23 +116,32 @@ class Engine:
         with self.lock, torch.inference_mode():
             self.scheduler.step()
 
-    def logits(
-        self, ids: Tensor | Sequence[Sequence[int]], attention_mask: Tensor | None = None
-    ) -> Tensor:
+    def logits(self, ids: Tensor | Sequence[Sequence[int]], attention_mask: Any = None) -> Tensor:
         """`ids [B, L]` -> `logits [B, L, V]`: row i predicts position i (families with a shift
         repeat row 0).
 
         `attention_mask [B, L]` is 0 at padding. Attention has the pattern of the model's training.
         """
-        canvas = torch.as_tensor(ids, dtype=torch.long, device=self.manager.device)
-        if canvas.dim() != 2:
-            raise InvalidRequest("ids", f"must have shape [B, L], got {tuple(canvas.shape)}")
+        canvas = self._matrix("ids", ids)
+        self.info.check_ids("ids", canvas.flatten().tolist())
         with torch.inference_mode():
             mask = visibility(self.info, canvas.shape[1], canvas.device)
             if attention_mask is not None:
-                mask = mask & attention_mask.bool().to(canvas.device)[:, None, None, :]
+                given = self._matrix("attention_mask", attention_mask, tuple(canvas.shape))
+                mask = mask & given.bool()[:, None, None, :]
             out: Tensor = self.model.head(self.model.dense(canvas, mask)).float()
         return torch.cat((out[:, :1], out[:, :-1]), dim=1) if self.info.shift else out
+
+    def _matrix(self, name: str, values: Any, shape: tuple[int, ...] | None = None) -> Tensor:
+        """`values` as an integer tensor `[B, L]` on the device; `shape`: what it must be."""
+        try:
+            matrix = torch.as_tensor(values, device=self.manager.device).long()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidRequest(name, f"must be numbers of shape [B, L]: {error}") from error
+        if matrix.dim() != 2 or (shape is not None and tuple(matrix.shape) != shape):
+            wanted = "[B, L]" if shape is None else str(list(shape))
+            raise InvalidRequest(name, f"must have shape {wanted}, got {list(matrix.shape)}")
+        return matrix
 
     def explain(self, **options: Any) -> Explanation:
         """What a generation with these options would do, part by part, and how far each part is
@@ -152,13 +168,10 @@ class Engine:
         return requests
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        _check_prompt(prompt)
+        prompt = _plain(prompt)
         if _is_ids(prompt):
             ids = tuple(prompt)
-            if any(not 0 <= i < self.info.vocab_size for i in ids):
-                raise InvalidRequest(
-                    "prompt", f"ids must be between 0 and {self.info.vocab_size - 1}"
-                )
+            self.info.check_ids("prompt", ids)
         elif self.text is None:
             raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
         else:
@@ -181,19 +194,21 @@ def _is_ids(prompt: Any) -> TypeGuard[Sequence[int]]:
     return not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt)
 
 
-def _check_prompt(prompt: Any) -> None:
-    if isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
+def _plain(prompt: Any) -> Any:
+    """A text as it is; arrays of ids and any other iterable as a list."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Mapping | bytes | bytearray) or not isinstance(prompt, Iterable):
         raise InvalidRequest(
             "prompt", f"must be a text, token ids, messages, or a list of these, got {prompt!r}"
         )
+    return prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
 
 
-def _is_batch(prompt: Any) -> bool:
+def _is_batch(prompt: str | list[Any]) -> bool:
     """A list of prompts, as against one text, one list of ids, or one list of messages."""
-    _check_prompt(prompt)
-    if isinstance(prompt, str):
-        return False
-    items = list(prompt)
-    return not items or not (
-        all(isinstance(i, int) for i in items) or all(isinstance(i, Mapping) for i in items)
+    return not (
+        isinstance(prompt, str)
+        or (prompt and all(isinstance(i, int) for i in prompt))
+        or (prompt and all(isinstance(i, Mapping) for i in prompt))
     )

@@ -132,6 +132,7 @@ class IterationManager:
             born=rows.born.gather(1, window.pos),
             prompt=rows.prompt,
             length=rows.length,
+            limit=rows.limit,
             seed=rows.seed,
             path=rows.path,
             scratch=rows.scratch,

@@ -33,12 +33,13 @@ def load(
     revision: str | None = None,
     max_rows: int = 32,
     kv_bytes: int | None = None,
+    unroll: int = 1,
     overrides: Mapping[str, Any] | None = None,
 ) -> Engine:
     """An engine for `source`: a bundled name, a checkpoint folder, or a hub id.
 
     `device` and `dtype` "auto": the first CUDA device in the files' dtype, else the CPU in float32.
-    `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool. `overrides` corrects
+    `max_rows`, `kv_bytes` and `unroll` are those of `Engine`. `overrides` corrects
     what a checkpoint's files get wrong (`mask_id`, `eos_ids`, `shift`, `attention`,
     `block_length`). Raises `InvalidRequest` when the source cannot be loaded or cannot be decoded.
     """
@@ -46,7 +47,9 @@ def load(
     model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
     text = load_text(folder)
     info = info_of(model.spec, text)
-    return Engine(model, info, text, max_rows=max_rows, kv_bytes=kv_bytes, name=str(source))
+    return Engine(
+        model, info, text, max_rows=max_rows, kv_bytes=kv_bytes, unroll=unroll, name=str(source)
+    )
 
 
 @dataclass(frozen=True, slots=True)

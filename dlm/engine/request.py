@@ -74,6 +74,11 @@ class Request:
             while ticket.events:
                 yield ticket.events.popleft()
 
+    def ignore_events(self) -> None:
+        """Nobody will read the events: do not keep them."""
+        for ticket in self.tickets:
+            ticket.events = None
+
     def result(self) -> Generation:
         """Wait, and return the first choice (with all `choices` where there are several)."""
         self.wait()
@@ -92,6 +97,8 @@ class Request:
         shown = None if text is None else text.decode(answer)
         if isinstance(ticket.watch, TextWatch) and ticket.watch.text is not None:
             shown = ticket.watch.text
+            while text is not None and answer and len(text.decode(answer[:-1])) >= len(shown):
+                answer.pop()
         return Generation(
             text=shown,
             ids=tuple(answer),
@@ -100,7 +107,7 @@ class Request:
             prompt_ids=ticket.prompt,
             canvas=tuple(ticket.canvas.ids),
             logprobs=logprobs_of(ticket.canvas, len(answer)),
-            trace=tuple(ticket.events) if self._bound.config.trace else (),
+            trace=tuple(ticket.trace),
         )
 
 

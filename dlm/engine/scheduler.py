@@ -173,7 +173,10 @@ class Scheduler:
 
     def _emit(self, ticket: Ticket, event: Event) -> None:
         ticket.canvas.apply(event)
-        ticket.events.append(event)
+        if ticket.events is not None:
+            ticket.events.append(event)
+        if ticket.bound.config.trace:
+            ticket.trace.append(event)
 
     def _tell(self, ticket: Ticket, report: StepReport, row: int) -> None:
         """Bill one row for a step, turn its changes into events, and end it where it has ended."""

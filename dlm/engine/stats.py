@@ -98,7 +98,8 @@ def draw_tokens(stats: RowStats, sampler: Sampler, row: Tensor, u: Tensor) -> Ro
     """
     temperature = sampler.temperature[row]
     warm = temperature > 0
-    probs = torch.softmax(stats.logits / torch.where(warm, temperature, 1.0)[:, None], dim=1)
+    behind = stats.logits - stats.logits.amax(dim=1, keepdim=True)  # so that nothing overflows
+    probs = torch.softmax(behind / torch.where(warm, temperature, 1.0)[:, None], dim=1)
     if sampler.filters:
         probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
     token = torch.where(warm, draw(probs, u), stats.token)

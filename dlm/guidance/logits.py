@@ -23,12 +23,10 @@ class Bias:
     arms = 1
 
     def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` for ids outside the vocabulary."""
-        for token, _ in self.pairs:
-            if not 0 <= token < info.vocab_size:
-                raise InvalidRequest(
-                    "guide", f"ids must be between 0 and {info.vocab_size - 1}, got {token}"
-                )
+        """Raises `InvalidRequest` for ids outside the vocabulary, and for none."""
+        if not self.pairs:
+            raise InvalidRequest("guide", "`pairs` must hold at least one (id, number)")
+        info.check_ids("guide", (token for token, _ in self.pairs))
         return self
 
     def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
@@ -66,11 +64,7 @@ class Forbid:
             raise InvalidRequest(
                 "guide", f"`ids` must name some of the vocabulary but not all of it, got {len(ids)}"
             )
-        for token in ids:
-            if not 0 <= token < info.vocab_size:
-                raise InvalidRequest(
-                    "guide", f"ids must be between 0 and {info.vocab_size - 1}, got {token}"
-                )
+        info.check_ids("guide", ids)
         return replace(self, ids=ids)
 
     def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:

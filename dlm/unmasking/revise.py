@@ -39,12 +39,15 @@ class RCR:
         if self.steps is not None and self.steps < 1:
             raise InvalidRequest("edit", f"`steps` must be at least 1, got {self.steps}")
 
+        if not self.power > 0:
+            raise InvalidRequest("edit", f"`power` must be greater than 0, got {self.power}")
+
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""
         return self
 
     def refuses(self, unmask: Unmasker) -> str | None:
-        """It takes back what is too much of everything."""
+        """RCR reopens positions that `everything` has filled."""
         if isinstance(unmask, Everything):
             return None
         return "RCR reopens what is too much after all open positions were filled: use 'everything'"

@@ -46,12 +46,14 @@ class Eos:
             raise InvalidRequest(
                 "stop", "'eos' needs end ids: the model's config names none, give `ids`"
             )
+        info.check_ids("stop", ids)
         return replace(self, ids=ids, only=True)
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Look at the view's window: everything open before a block's end is in it."""
         still_open = (view.kind >= Kind.MASK) & view.valid
-        ends = (view.kind == Kind.COMMITTED) & is_one_of(view.ids, self.ids)
+        committed = (view.kind == Kind.COMMITTED) & (view.pos < view.limit[:, None])
+        ends = committed & is_one_of(view.ids, self.ids)
         if self.when == "block":
             inside = view.pos < view.blocks.end.gather(1, view.block)
             return Stop(ends.any(dim=1) & ~(still_open & inside).any(dim=1))

@@ -48,11 +48,13 @@ class TopK:
         if self.schedule not in SCHEDULES:
             raise unknown_name("unmask", str(self.schedule), SCHEDULES)
         if self.steps is not None and self.steps < 1:
-            raise InvalidRequest("steps", f"must be at least 1, got {self.steps}")
+            raise InvalidRequest("unmask", f"`steps` must be at least 1, got {self.steps}")
         if isinstance(self.demote, str) and self.demote != "eos":
             raise InvalidRequest(
                 "unmask", f"`demote` must be 'eos' or a tuple of ids, got {self.demote!r}"
             )
+        if not self.power > 0:
+            raise InvalidRequest("unmask", f"`power` must be greater than 0, got {self.power}")
         if not 0 < self.eps < 1:
             raise InvalidRequest("unmask", f"`eps` must be in (0, 1), got {self.eps}")
 
@@ -64,8 +66,11 @@ class TopK:
         return needs_of(self.score)
 
     def bind(self, info: ModelInfo) -> Self:
-        """Resolve `demote`."""
-        return replace(self, demote=info.eos_ids) if self.demote == "eos" else self
+        """Resolve `demote`. Raises `InvalidRequest` for ids outside the vocabulary."""
+        if isinstance(self.demote, str):
+            return replace(self, demote=info.eos_ids)
+        info.check_ids("unmask", self.demote)
+        return self
 
     def propose(self, view: StepView) -> Proposal:
         """The scheduled number of eligible positions, by score."""

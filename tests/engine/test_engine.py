@@ -305,7 +305,7 @@ def test_logits_of_padded_rows_and_of_shifted_families():
     assert torch.allclose(padded[0], engine.logits([PROMPT])[0], atol=1e-5)
     shifted = engine_of("shifted").logits([PROMPT])
     assert torch.equal(shifted[0, 0], shifted[0, 1])
-    assert "`ids`: must have shape [B, L], got (6,)" in refused(engine.logits, PROMPT)
+    assert "`ids`: must have shape [B, L], got [6]" in refused(engine.logits, PROMPT)
 
 
 # options and explanations

@@ -111,6 +111,7 @@ def make_view(
         born=torch.full((rows, width), -1),
         prompt=tall(prompt),
         length=lengths,
+        limit=lengths,
         seed=tall(seed),
         path=tall(path),
         scratch={},

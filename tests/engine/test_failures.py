@@ -1,0 +1,200 @@
+"""What goes wrong stays with the row it belongs to, and ends."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from dlm import Engine
+from dlm.core import Kind, Proposal
+from dlm.errors import EngineError, InvalidRequest, Unavailable
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+
+PROMPT = (5, 9, 33, 12)
+PLAIN = {"max_new_tokens": 16, "unmask": "topk", "stop": "none"}
+
+
+def new_engine(**options):
+    spec = tiny_spec()
+    return Engine(random_decoder(spec), info_of(spec), **options)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A base for rules that misbehave."""
+
+    clock = False
+    needs = frozenset()
+
+    def bind(self, info):
+        return self
+
+
+@dataclass(frozen=True)
+class Raises(Rule):
+    after: int = 3
+
+    def propose(self, view):
+        if int(view.step.max()) >= self.after:
+            raise RuntimeError("my rule is broken")
+        return Proposal(torch.zeros_like(view.eligible))
+
+
+@dataclass(frozen=True)
+class Never(Rule):
+    clock = True
+
+    def propose(self, view):
+        return Proposal(torch.zeros_like(view.eligible))
+
+
+@dataclass(frozen=True)
+class Own(Rule):
+    """Writes a token of its own choice everywhere, whether asked to or not."""
+
+    token: int = 7
+
+    def propose(self, view):
+        everywhere = torch.ones_like(view.eligible)
+        return Proposal(everywhere, token=torch.full_like(view.token, self.token))
+
+
+@dataclass(frozen=True)
+class Grabs:
+    """An editor that commits what was never eligible."""
+
+    scope = "block"
+    needs = frozenset()
+
+    def bind(self, info):
+        return self
+
+    def refuses(self, unmask):
+        return None
+
+    def edit(self, view, proposal):
+        return proposal._replace(commit=torch.ones_like(proposal.commit))
+
+
+def idle(engine):
+    engine.kv.check_integrity(engine.scheduler.owned_pages())
+    return engine.kv.pages_in_use == 0
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_rule_that_raises_ends_its_own_rows_only(after):
+    alone = new_engine().generate(PROMPT, **PLAIN)
+    engine = new_engine()
+    bad = engine.submit(PROMPT, **{**PLAIN, "unmask": Raises(after)})
+    good = engine.submit(PROMPT, **PLAIN)
+    assert good.result().canvas == alone.canvas
+    assert good.result().stats.nfe == alone.stats.nfe
+    with pytest.raises(RuntimeError, match="my rule is broken"):
+        bad.result()
+    assert idle(engine)
+
+
+def test_a_rule_without_end_is_ended():
+    engine = new_engine()
+    with pytest.raises(EngineError, match="no end after"):
+        engine.generate(PROMPT, **{**PLAIN, "unmask": Never()})
+    assert idle(engine)
+
+
+def test_a_rule_may_write_its_own_token_but_never_the_mask():
+    engine = new_engine()
+    answer = engine.generate(PROMPT, **{**PLAIN, "unmask": Own(7)})
+    assert answer.ids == (7,) * 16
+    logp = torch.log_softmax(engine.logits([[*PROMPT, *[63] * 16]])[0, 4:, :], -1)[:, 7]
+    assert torch.allclose(torch.tensor(answer.logprobs), logp, atol=1e-3)
+    with pytest.raises(EngineError, match="no end after"):
+        engine.generate(PROMPT, **{**PLAIN, "unmask": Own(63)})
+    assert idle(engine)
+
+
+def test_an_editor_cannot_commit_what_is_given():
+    engine = new_engine()
+    requests = [
+        engine.submit(PROMPT[:n], **{**PLAIN, "edit": Grabs(), "stop": "none"}) for n in (1, 4)
+    ]
+    for request, n in zip(requests, (1, 4), strict=True):
+        request.wait()
+        (ticket,) = request.tickets
+        assert tuple(ticket.canvas.ids[:n]) == PROMPT[:n]
+        assert set(ticket.canvas.kinds[:n]) == {Kind.PROMPT}
+    assert idle(engine)
+
+
+def test_a_canvas_beyond_the_budget_is_refused_and_a_waiting_one_is_served():
+    spec = tiny_spec()
+    engine = new_engine(kv_bytes=3 * 16 * spec.kv_bytes_per_token(4))
+    with pytest.raises(Unavailable, match="does not fit"):
+        engine.submit(PROMPT, **{**PLAIN, "max_new_tokens": 60})
+    results = engine.generate([PROMPT, PROMPT[:2], PROMPT[:3]], **PLAIN)
+    assert len(results) == 3
+    assert idle(engine)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop": "eoss('block')"}, "did you mean 'eos'"),
+        ({"stop": "nowhere.at.all:Budget(5)"}, "nowhere"),
+        ({"unmask": Never}, "or a part"),
+        ({"unmask": object()}, "or a part"),
+        ({"guide": ["forbid('eos')", "cfg(1.0)"]}, "must come first"),
+        ({"guide": "bias(())"}, "at least one"),
+        ({"unmask": "topk(power=0.0, schedule='power')"}, "`power` must be greater than 0"),
+        ({"unmask": "topk(demote=(999,))"}, "ids must be between 0 and 63, got 999"),
+        ({"unmask": "topk(steps=3)", "blocks": "fixed(4)"}, "multiple of the number of blocks, 4"),
+        ({"stop": "eos(ids=(999,))"}, "ids must be between 0 and 63, got 999"),
+        ({"edit": "rcr(4)"}, "everything"),
+        ({"edit": "rcr(4)", "unmask": "everything", "stop": "eos"}, "eos('block')"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_starts(options, message):
+    with pytest.raises(InvalidRequest) as refused:
+        new_engine().generate(PROMPT, **{**PLAIN, **options})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [{"max_rows": 0}, {"unroll": 0}])
+def test_an_engine_that_could_do_nothing_is_refused(value):
+    with pytest.raises(InvalidRequest, match="at least 1, got 0"):
+        new_engine(**value)
+
+
+def test_prompts_may_come_from_iterators_and_arrays():
+    engine = new_engine()
+    expected = engine.generate(PROMPT, **PLAIN).canvas
+    for prompt in (torch.tensor(PROMPT), iter(PROMPT), list(PROMPT)):
+        assert engine.generate(prompt, **PLAIN).canvas == expected
+    (one,) = engine.generate((p for p in [PROMPT]), **PLAIN)
+    assert one.canvas == expected
+    with pytest.raises(InvalidRequest, match="must be a text"):
+        engine.generate(b"bytes", **PLAIN)
+
+
+def test_tiny_temperatures_are_nearly_greedy():
+    engine = new_engine()
+    greedy = engine.generate(PROMPT, **PLAIN).canvas
+    assert engine.generate(PROMPT, **PLAIN, temperature=1e-40).canvas == greedy
+
+
+def test_a_trace_survives_that_somebody_reads_the_events():
+    engine = new_engine()
+    request = engine.submit(PROMPT, **PLAIN, trace=True)
+    events = list(request.events())
+    assert request.result().trace == tuple(events)
+
+
+def test_an_end_id_behind_the_limit_is_not_an_end():
+    spec = tiny_spec(attention="block_causal", block_length=8)
+    engine = Engine(random_decoder(spec), info_of(spec))
+    free = engine.generate(PROMPT, max_new_tokens=5, stop="none", unmask="topk")
+    surplus = set(free.canvas[9:]) - set(free.canvas[4:9])
+    assert surplus, "the case needs a token that stands in the surplus alone"
+    end = f"eos(ids=({surplus.pop()},), only=True)"
+    cut = engine.generate(PROMPT, max_new_tokens=5, stop=end, unmask="topk")
+    assert (cut.ids, cut.finish_reason) == (free.ids, "length")

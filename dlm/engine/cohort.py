@@ -6,7 +6,7 @@ numbers of the rows' parts are stacked into knobs `[R, 1]` when a row is admitte
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any
@@ -50,9 +50,10 @@ class Cohort:
     """Rows that share every call. `plan`, `window`, `live` and `opening` hold until a block
     changes.
 
-    `knobs` runs parallel to `parts.all()`. `sampler` is None when every row is greedy. `live` `[R,
-    8]` on the CPU: the blocks being denoised; `opening`: the plan opens one in some row; `moving`:
-    it opens or stores one. `error`: what one of the parts raised.
+    `knobs` runs parallel to `parts.all()`; `with_knobs` pairs the parts of each kind with them.
+    `sampler` is None when every row is greedy. `live` `[R, 8]` on the CPU: the blocks being
+    denoised; `opening`: the plan opens one in some row; `moving`: it opens or stores one. `error`:
+    what one of the parts raised.
     """
 
     parts: Parts
@@ -67,9 +68,11 @@ class Cohort:
     error: Exception | None = None
     needs: frozenset[str] = field(init=False)
     active: Tensor = field(init=False)
+    with_knobs: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.needs, self.live = self.parts.needs, self.rows.host.blocks.live
+        self.with_knobs = self._paired()
         self.active = torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.device)
 
     @property
@@ -91,19 +94,19 @@ class Cohort:
         assert self.window is not None, "a cohort shows nothing before it is planned"
         return self.window
 
-    def with_knobs(self, kind: str) -> Iterator[tuple[Any, SimpleNamespace]]:
-        """The parts of one kind (`guide`, `blocks`, ...) in order, with their stacked numbers."""
-        start = 0
-        for name in Parts.__slots__:
-            value = getattr(self.parts, name)
+    def _paired(self) -> dict[str, tuple[tuple[Any, SimpleNamespace], ...]]:
+        pairs, start = {}, 0
+        for kind in Parts.__slots__:
+            value = getattr(self.parts, kind)
             parts = value if isinstance(value, tuple) else (value,)
-            if name == kind:
-                yield from zip(parts, self.knobs[start : start + len(parts)], strict=True)
+            knobs = self.knobs[start : start + len(parts)]
+            pairs[kind] = tuple(zip(parts, knobs, strict=True))
             start += len(parts)
+        return pairs
 
     def knob(self, kind: str) -> SimpleNamespace:
         """The stacked numbers of the only part of its kind."""
-        ((_, knob),) = self.with_knobs(kind)
+        ((_, knob),) = self.with_knobs[kind]
         return knob
 
     def host_knob(self, kind: str) -> SimpleNamespace:

@@ -100,7 +100,7 @@ class IterationManager:
 
     def _guide(self, cohort: Cohort, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
-        for guide, knob in cohort.with_knobs("guide"):
+        for guide, knob in cohort.with_knobs["guide"]:
             logits = guide(logits, frame, knob)
         return logits[0]
 
@@ -170,7 +170,7 @@ class IterationManager:
         return proposal._replace(commit=commit)
 
     def _edit(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Proposal:
-        for editor, knob in cohort.with_knobs("edit"):
+        for editor, knob in cohort.with_knobs["edit"]:
             proposal = editor.edit(view._replace(knob=knob), proposal)
         return proposal
 
@@ -199,7 +199,7 @@ class IterationManager:
         """
         rows, active = cohort.rows, cohort.active
         stopped = torch.zeros_like(rows.step)
-        for number, (rule, knob) in enumerate(cohort.with_knobs("stop"), start=1):
+        for number, (rule, knob) in enumerate(cohort.with_knobs["stop"], start=1):
             done = rule(rows, view._replace(knob=knob)).done
             stopped = torch.where(done & (stopped == 0), number, stopped)
         still_open = (view.eligible & (view.kind >= Kind.MASK)) | (outcome.op == Op.REMASK)

@@ -82,8 +82,8 @@ def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> li
     plan, table = cohort.plan, cohort.rows.host.blocks
     assert plan is not None
     rows, last = cohort.rows.count, rounds[-1]
-    left, stopped = last.left.cpu(), torch.stack([r.stopped for r in rounds]).cpu()
-    active = torch.stack([r.active for r in rounds]).cpu()
+    left, stopped = last.left.cpu(), _joined([r.stopped for r in rounds]).view(-1, rows).cpu()
+    active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
     table.step.add_(cohort.live * active.sum(dim=0)[:, None])
     opened, full = _opened(table, cohort.opening), [False] * rows
     changes = read_changes(rounds)
@@ -112,18 +112,18 @@ def read_changes(rounds: Sequence[Changes]) -> list[list[Change]]:
     """The changes of each row, round after round, from `[R, W]` tensors, in one read-back."""
     pos = rounds[0].pos
     rows, width = pos.shape
-    at = torch.cat([r.op for r in rounds]).flatten().nonzero()[:, 0]  # in [rounds * R * W]
-    columns = (
-        at,
-        torch.cat([r.op for r in rounds]).take(at),
-        pos.take(at % (rows * width)),
-        torch.cat([r.ids for r in rounds]).take(at),
-        torch.cat([r.c for r in rounds]).take(at),
-    )
+    op, ids, c = (_joined([getattr(r, name) for r in rounds]) for name in ("op", "ids", "c"))
+    at = op.flatten().nonzero()[:, 0]  # places in [rounds * R, W]
+    columns = (at, op.take(at), pos.take(at % (rows * width)), ids.take(at), c.take(at))
     changes: list[list[Change]] = [[] for _ in range(rows * len(rounds))]
     for where, what, *rest in zip(*(t.tolist() for t in columns), strict=True):
         changes[where // width].append(Change(Op(what), *rest))
     return changes
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Rounds one after the other along the first dimension; one alone is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def advance(cohort: Cohort, left: Tensor, live: Tensor) -> None:

@@ -47,7 +47,7 @@ class Eos:
                 "stop", "'eos' needs end ids: the model's config names none, give `ids`"
             )
         info.check_ids("stop", ids)
-        return replace(self, ids=ids, only=True)
+        return replace(self, ids=ids)
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Look at the view's window: everything open before a block's end is in it."""

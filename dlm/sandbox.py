@@ -95,7 +95,7 @@ def check_function(
 ) -> bool:
     """Whether the function `entry` of a program maps each test's input to its expected value.
 
-    `tests` are (input, expected) pairs of JSON values. The results come back behind a random nonce
+    `tests` are (input, expected) pairs of JSON values. The results come back after a random nonce
     and are compared here: the expected values never enter the sandbox, so that a program can pass
     neither by printing a verdict nor by reading one.
     """

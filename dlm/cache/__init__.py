@@ -1,6 +1,5 @@
-"""KV-cache managers: which positions a step computes, which stored keys it reuses. One file a
-policy family.
+"""KV-cache policies: which positions a step computes and which stored keys it reuses.
 
-A policy is a frozen dataclass with one pure method, `plan(rows)`. A refresh is a plan with more
-queries, and its logits are used like any other's.
+A policy is a frozen dataclass with one pure method, `plan(rows)`; each file holds one family of
+policies. A refresh is a plan with more queries, and its logits are used like any other's.
 """

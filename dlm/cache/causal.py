@@ -28,9 +28,7 @@ class BlockCausal:
     stores = True
 
     def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on models whose finished blocks still see what comes after
-        them.
-        """
+        """Raises `InvalidRequest` on models whose finished blocks still see later positions."""
         if info.attention != "block_causal":
             raise InvalidRequest(
                 "cache",
@@ -54,8 +52,9 @@ class BlockCausal:
         return make_plan(rows, segments, purposes)
 
     def _pending(self, b: RowBounds) -> list[Segment]:
-        """Prompt blocks (one masked segment) and clean blocks (one segment each): all write,
-        none predicts.
+        """Segments that store keys and predict nothing: prompt blocks, then clean blocks.
+
+        The prompt blocks form one masked segment; every clean block is a segment of its own.
         """
         segments = []
         prefill_end = min((start for start, _ in b.clean), default=b.start)
@@ -83,8 +82,9 @@ class BlockCausal:
         ]
 
     def _window(self, b: RowBounds) -> list[Segment]:
-        """The live blocks; where they span several trained blocks, each query sees up to its own
-        block's end.
+        """The live blocks, and the query before them that a shifted family needs.
+
+        Where they span several trained blocks, each query sees up to the end of its own block.
         """
         segments = window(b, b.end, ShiftInfo(self.shift, self.alignment))
         if b.end - b.start > self.alignment:

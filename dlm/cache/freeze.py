@@ -1,9 +1,8 @@
-"""Freeze-and-refresh policies for bidirectional models: none, prefix, dual (Fast-dLLM, arXiv
-2505.22618).
+"""Freeze-and-refresh policies for bidirectional models: `none`, `prefix` and `dual`.
 
-A bidirectional key depends on everything, so a reused one is stale as soon as anything changed.
-These policies refresh all keys with the step that opens a block and then recompute a part of the
-canvas until the block is clean.
+`prefix` and `dual` are from Fast-dLLM (arXiv 2505.22618). A bidirectional key depends on
+everything, so a reused one is stale as soon as anything changed. These policies refresh all keys
+with the step that opens a block and then recompute a part of the canvas until the block is clean.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from dlm.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class NoCache:
-    """Every step computes the whole visible canvas. Exact by definition, for every attention
-    pattern.
+    """Every step computes the whole visible canvas.
+
+    Exact by definition, for every attention pattern.
     """
 
     tier = "T1"
@@ -37,8 +37,9 @@ class NoCache:
         return replace(self, alignment=info.alignment)
 
     def plan(self, rows: Rows) -> ForwardPlan:
-        """All positions as queries (block-causal: up to the block's end); logits up to the
-        block's end.
+        """All positions as queries, with logits up to the block's end.
+
+        On block-causal models the queries, too, end with the block.
         """
         segments = []
         for b in bounds_of(rows.host):
@@ -59,7 +60,7 @@ def _first_predicted(rows: Rows, bounds: RowBounds) -> int:
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """PrefixCache: keys before the block are frozen at its opening; the block and everything after
-    it is recomputed (Fast-dLLM, arXiv 2505.22618).
+    it are recomputed (Fast-dLLM, arXiv 2505.22618).
 
     Approximate: keys before the block are as old as the block.
     """
@@ -141,8 +142,9 @@ class Dual:
         return make_plan(rows, segments, purposes, once=self.on_edit == "requery")
 
     def _requeries(self, rows: Rows, b: RowBounds) -> list[Segment]:
-        """Scattered queries before the block: open positions (predicted) and dirty ones (only
-        refreshed).
+        """Scattered queries before the block: open positions and those with outdated keys.
+
+        Open positions are predicted; the others are only refreshed.
         """
         behind = slice(b.prompt, b.start)
         kind = rows.kind[b.row, behind].cpu()

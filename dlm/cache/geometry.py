@@ -54,8 +54,9 @@ def bounds_of(host: HostRows) -> Iterator[RowBounds]:
 
 
 def window(bounds: RowBounds, key_end: int, info: ShiftInfo) -> list[Segment]:
-    """The live blocks as queries that write, and the read-only query before them that a shifted
-    family needs.
+    """The live blocks as queries that write their keys.
+
+    A shifted family also needs the query before them, which is read-only.
     """
     queries = span(bounds.start, bounds.end)
     predict = span(max(bounds.start, bounds.prompt), bounds.end)

@@ -19,8 +19,10 @@ ELEMENT_SIZES: Final[Mapping[str, int]] = MappingProxyType({"bfloat16": 2, "floa
 
 
 def parts() -> list[dict[str, str]]:
-    """Every registered part: kind, name, arguments with their defaults, what it does, papers
-    (arXiv ids), tier of truth.
+    """Every registered part, described by strings.
+
+    The entries: kind, name, arguments with their defaults, what the part does, papers (arXiv ids)
+    and tier of truth.
     """
     return [_part(kind, name) for kind, registry in dlm.KINDS.items() for name in registry.names()]
 

@@ -109,8 +109,9 @@ def biases(items: Sequence[str]) -> dict[int, float]:
 
 
 def overrides(items: Sequence[str], mask_id: int | None) -> dict[str, Any]:
-    """`NAME=VALUE` items as loading overrides: literals, or else strings. Raises
-    `InvalidRequest`.
+    """`NAME=VALUE` items as loading overrides: literals, or else strings.
+
+    Raises `InvalidRequest` for an item that is no such pair and for a name given twice.
     """
     pairs = [item.partition("=") for item in items]
     if mask_id is not None:

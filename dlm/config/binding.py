@@ -1,6 +1,4 @@
-"""From what a user said to parts that can run: parse, bind to the model, refuse what cannot work
-together.
-"""
+"""From what a user said to parts that can run: parse, bind to the model, check the combination."""
 
 from __future__ import annotations
 
@@ -26,8 +24,9 @@ from dlm.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class BoundConfig:
-    """One request's config with its parts bound to a model. `stop_strings` end the text, `end_ids`
-    the answer.
+    """One request's config with its parts bound to a model.
+
+    `stop_strings` end the text, `end_ids` the answer.
     """
 
     config: GenerationConfig
@@ -37,8 +36,9 @@ class BoundConfig:
 
 
 def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
-    """Parse and bind every part of `config`. Raises `InvalidRequest` with the reason when
-    something cannot work.
+    """Parse and bind every part of `config`.
+
+    Raises `InvalidRequest` with the reason when something cannot work.
     """
     edits = _listed(config, "edit")
     rules, strings = _stops(config, "eos('block')" if edits else "eos")
@@ -93,8 +93,9 @@ def _part(kind: str, spec: Any, protocol: type, info: ModelInfo) -> Any:
 
 
 def _stops(config: GenerationConfig, default: str) -> tuple[list[Any], tuple[str, ...]]:
-    """Split `stop` into rules and text strings. A string is a rule when its name is registered;
-    `none` alone switches the rules off.
+    """Split `stop` into rules and text strings.
+
+    A string is a rule when its name is registered; `none` alone switches the rules off.
     """
     given = config.several("stop")
     if given == ("none",):
@@ -179,7 +180,7 @@ def _check_arms(parts: Parts) -> None:
 
 
 def _check_edits(parts: Parts) -> None:
-    """Rules that reach behind the block need a cache that computes again what they touch."""
+    """Rules that reach before the block need a cache that recomputes what they change."""
     for editor in parts.edit:
         if reason := editor.refuses(parts.unmask):
             raise InvalidRequest("edit", reason)

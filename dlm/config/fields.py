@@ -10,8 +10,10 @@ from dlm.errors import InvalidRequest
 
 
 class Field(NamedTuple):
-    """One option: its type in words, its default, the reference codes' name for it, HTTP, and
-    what it does.
+    """One option of a request and its documentation.
+
+    Its type in words, its default, the name that reference codes give it, whether HTTP accepts it,
+    and what it does.
     """
 
     type: str

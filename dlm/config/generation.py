@@ -68,8 +68,9 @@ class GenerationConfig:
         return cls(**resolved)
 
     def several(self, name: str) -> tuple[Any, ...]:
-        """The parts of `edit`, `guide` or `stop` as a tuple; strings that are no part of a list
-        stand alone.
+        """The parts of `edit`, `guide` or `stop` as a tuple.
+
+        None is an empty tuple; a value that is no list becomes a tuple of one.
         """
         value = getattr(self, name)
         if value is None:

@@ -36,8 +36,10 @@ class Parts:
 
     @property
     def signature(self) -> Hashable:
-        """What rows must have in common to share calls: classes, everything that is not a plain
-        number, and the cache, whose plans are made without knobs.
+        """What rows must have in common to share calls.
+
+        It holds the classes, every value that is not a plain number, and the cache, whose plans are
+        made without knobs.
         """
         shape = (len(self.guide), len(self.edit), len(self.stop), self.arms)
         parts = tuple((type(part), _fixed_fields(part)) for part in self.all()[:-1])

@@ -38,9 +38,7 @@ class ModelInfo:
 
     @property
     def alignment(self) -> int:
-        """Blocks of this model start at multiples of it, counted from the canvas start (1 =
-        anywhere).
-        """
+        """Blocks of this model start at multiples of it, from the canvas start (1 = anywhere)."""
         return self.block_length or 1 if self.attention == "block_causal" else 1
 
     def check_ids(self, param: str, ids: Iterable[int]) -> None:

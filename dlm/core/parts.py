@@ -1,9 +1,8 @@
-"""The protocols of the engine's parts. A part is a frozen dataclass of plain values with one pure,
-batched method.
+"""The protocols of the engine's parts.
 
-`bind(info)` returns the part with everything the model decides filled in (ids, trained lengths); it
-is called once, at admission. Numbers of rows that share a call arrive stacked in
-`view.knob.<field>` `[R, 1]`.
+A part is a frozen dataclass of plain values with one pure, batched method. `bind(info)` returns the
+part with everything the model decides filled in (ids, trained lengths); it is called once, at
+admission. Numbers of rows that share a call arrive stacked in `view.knob.<field>` `[R, 1]`.
 """
 
 from __future__ import annotations
@@ -38,8 +37,9 @@ class Part(Protocol):
     """What all parts share."""
 
     def bind(self, info: ModelInfo) -> Self:
-        """Fill in what the model decides. Raises `InvalidRequest` when the part cannot work on
-        it.
+        """Fill in what the model decides.
+
+        Raises `InvalidRequest` when the part cannot work on the model.
         """
         ...
 
@@ -81,8 +81,9 @@ class BlockScheduler(Part, Protocol):
         ...
 
     def reach(self, rows: Rows, knob: Any) -> Tensor:
-        """`[R]` on the CPU: how far a block that opens at the table's front may extend; `knob`
-        as in a view.
+        """`[R]` on the CPU: how far a block that opens at the table's front may extend.
+
+        `knob` holds the part's numbers, as in a view.
         """
         ...
 
@@ -172,7 +173,7 @@ class CacheManager(Part, Protocol):
 
     @property
     def on_edit(self) -> str:
-        """`refuse` editors that reach behind the block, or `requery` what they touch."""
+        """`refuse` editors that reach before the block, or `requery` what they change."""
         ...
 
     @property

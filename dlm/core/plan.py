@@ -1,5 +1,6 @@
-"""What one forward computes: segments of query positions, planned per row, packed into flat
-tensors.
+"""What one forward computes.
+
+Segments of query positions are planned per row and packed into flat tensors.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ class ForwardPlan:
     def with_arms(
         self, arms: int, conceal: Callable[[int, Segment], Tensor], mask_id: int
     ) -> ForwardPlan:
-        """The same plan for `arms` inputs of every row; `conceal(arm, segment) [q]` tells which
-        positions an extra arm sees as MASK.
+        """The same plan for `arms` inputs of every row.
+
+        `conceal(arm, segment) [q]` tells which positions an extra arm sees as MASK.
         """
         extra = [
             segment._replace(arm=arm, ids=torch.where(conceal(arm, segment), mask_id, -1))
@@ -94,8 +96,10 @@ class Slots(Protocol):
 
 
 class AttentionGroup(NamedTuple):
-    """G segments of equal shape, adjacent in the packed queries `start:end`; `key_slots [G, K]`;
-    `mask [q, K]`.
+    """G segments of equal shape, adjacent in the packed queries `start:end`.
+
+    `key_slots [G, K]`: the keys that each segment reads; `mask [q, K]`: which of them each query
+    sees (None: all).
     """
 
     start: int
@@ -177,8 +181,9 @@ def _shape(segment: Segment) -> tuple[bool, bool, int, int]:
 
 
 def _groups(items: Sequence[_Item], kv: Slots, device: torch.device) -> Iterable[AttentionGroup]:
-    """Runs of items of equal shape; a segment with per-query key ends stands alone, with its
-    mask.
+    """Runs of items of equal shape.
+
+    A segment with per-query key ends stands alone, with its mask.
     """
     at = first = 0
     while first < len(items):
@@ -205,8 +210,9 @@ def _groups(items: Sequence[_Item], kv: Slots, device: torch.device) -> Iterable
 
 
 def _logit_rows(plans: Sequence[ForwardPlan], items: Sequence[_Item], shift: int) -> list[Tensor]:
-    """Per plan, the packed query that predicts each wanted position: arm by arm, row by row,
-    ascending.
+    """Per plan, the packed query that predicts each wanted position.
+
+    The order is arm by arm, row by row, positions ascending.
     """
     where = [
         torch.full((p.arms, p.pages.shape[0], p.capacity), -1, dtype=torch.long) for p in plans

@@ -16,10 +16,10 @@ from dlm.core.blocks import BLOCK_COLUMNS, BlockTable
 
 
 class Kind(IntEnum):
-    """What a canvas position is. Never derived from the token id: a prompt may spell the mask
-    token.
+    """What a canvas position is.
 
-    The open kinds are the largest, so `kind >= Kind.MASK` reads "open".
+    Never derived from the token id: a prompt may spell the mask token. The open kinds are the
+    largest, so `kind >= Kind.MASK` reads "open".
     """
 
     PROMPT = 0  # given (also pinned); never changes
@@ -31,8 +31,9 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScratchSpec:
-    """A tensor that a part keeps between steps. `per`: `row` [R], `block` [R, 8] or `token` [R,
-    L].
+    """A tensor that a part keeps between steps.
+
+    `per`: `row` `[R]`, `block` `[R, 8]` or `token` `[R, L]`.
     """
 
     name: str
@@ -72,8 +73,10 @@ class HostRows:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """R live rows. The last column of every `[R, L]` tensor is spare: columns of a view that hold
-    nothing point there.
+    """R live rows: their canvases, clocks, blocks and scratch tensors.
+
+    The last column of every `[R, L]` tensor is spare: columns of a view that hold nothing point
+    there.
 
     ids, kv_ids `[R, L]` int64 (kv_ids: the ids each stored key was made from, -1 = none) · kind
     `[R, L]` int8 · conf `[R, L]` float32 at the last commit (NaN = never) · born `[R, L]` step of
@@ -114,8 +117,9 @@ class Rows:
         return self.ids.device
 
     def select(self, index: Tensor) -> Rows:
-        """The rows `index [r]` in that order; repeating a row forks it (its pages are then
-        shared).
+        """The rows `index [r]` in that order.
+
+        Repeating a row forks it; its pages are then shared.
         """
         at = index.to(self.device)
         taken = {

@@ -37,10 +37,10 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, plan: ForwardPlan, host: HostRows, device: torch.device) -> Window:
-        """The window of a plan: what it predicts; with `host.whole_row`, all that is generated
-        before the blocks' end.
+        """The window of a plan: the positions that it predicts.
 
-        Columns are laid out on the CPU at a sync and then moved.
+        With `host.whole_row`, all generated positions before the blocks' end. Columns are laid out
+        on the CPU at a sync and then moved.
         """
         capacity = plan.capacity
         scored = torch.zeros(host.prompt.shape[0], capacity, dtype=torch.bool)
@@ -73,8 +73,9 @@ class Window(NamedTuple):
 
 
 def _block_column(pos: Tensor, blocks: BlockTable) -> Tensor:
-    """`[R, W]`: how many live blocks end at or before the position, counted from the first live
-    column.
+    """`[R, W]`: the column of each position's block in the block table.
+
+    It counts the live blocks that end at or before the position, from the first live column on.
     """
     first = blocks.live.int().argmax(dim=1, keepdim=True)  # [R, 1]
     ends = torch.where(blocks.live, blocks.end, torch.iinfo(torch.long).max)
@@ -83,8 +84,9 @@ def _block_column(pos: Tensor, blocks: BlockTable) -> Tensor:
 
 
 class Frame(NamedTuple):
-    """What is known before the logits are read: the window, ids and kind `[R, W]` as of this
-    step, clocks.
+    """What is known before the logits are read.
+
+    The window, ids and kind `[R, W]` as of this step, and the clocks.
     """
 
     window: Window
@@ -95,8 +97,9 @@ class Frame(NamedTuple):
 
 
 class StepView(NamedTuple):
-    """What a rule sees: the frame and the statistics of the guided logits. Everything is `[R, W]`
-    unless said.
+    """What a rule sees: the frame and the statistics of the guided logits.
+
+    Everything is `[R, W]` unless said.
 
     token: the drawn (at temperature 0: the most likely) id, never MASK · c: its probability in the
     clean float32 softmax, MASK in the denominator · entropy, margin (first minus second
@@ -166,8 +169,9 @@ class StepView(NamedTuple):
         return self._replace(token=token, c=torch.where(self.scored, logp.exp(), self.c))
 
     def of_first_block(self, *tables: Tensor) -> tuple[Tensor, ...]:
-        """`[R, 1]` each: the entries of `tables [R, 8]` for the block of the first eligible
-        position.
+        """The entries of `tables [R, 8]` for the block of the first eligible position.
+
+        Each is `[R, 1]`.
         """
         column = self.block.gather(1, self.eligible.int().argmax(dim=1, keepdim=True))
         return tuple(table.gather(1, column) for table in tables)
@@ -218,7 +222,8 @@ def first_true(mask: Tensor) -> Tensor:
 
 
 def is_one_of(ids: Tensor, choices: tuple[int, ...]) -> Tensor:
-    """Where `ids` (any shape) holds one of a few `choices`: one comparison each, nothing is
-    copied to the device.
+    """Where `ids` (any shape) holds one of a few `choices`.
+
+    One comparison each; nothing is copied to the device.
     """
     return reduce(torch.logical_or, (ids == choice for choice in choices))

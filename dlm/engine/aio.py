@@ -14,10 +14,10 @@ from dlm.engine.request import Request
 
 
 class AsyncEngine:
-    """Wraps an `Engine`. Requests of all tasks are decoded together; a cancelled task frees its
-    rows within one step.
+    """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
-    The driving thread starts with the first request; `close` (or `async with`) ends it.
+    A cancelled task frees its rows within one step. The driving thread starts with the first
+    request; `close` (or `async with`) ends it.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -46,8 +46,9 @@ class AsyncEngine:
             request.abort()
 
     async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Event]:
-        """The events of one prompt's choices as they happen. Options and errors as in
-        `Engine.submit`; a row that fails raises its error at its end.
+        """The events of one prompt's choices as they happen.
+
+        Options and errors as in `Engine.submit`; a row that fails raises its error at its end.
         """
         request = self.engine.submit(prompt, **options)
         try:

@@ -22,8 +22,9 @@ class Op(IntEnum):
 
 
 class Outcome(NamedTuple):
-    """The canvas after a proposal, `[R, W]`: ids, kind, what happened (`Op`), and where a token was
-    written (committed or replaced).
+    """The canvas after a proposal, `[R, W]` each.
+
+    Its ids and kinds, what happened (`Op`), and where a token was written (committed or replaced).
     """
 
     ids: Tensor

@@ -47,13 +47,14 @@ def select_knobs(knob: SimpleNamespace, index: Tensor) -> SimpleNamespace:
 
 @dataclass(slots=True)
 class Cohort:
-    """Rows that share every call. `plan`, `window`, `live` and `opening` hold until a block
-    changes.
+    """Rows that share every call, with their parts and the current plan.
+
+    `plan`, `window`, `live`, `opening` and `moving` hold until a block changes. `live` `[R, 8]` on
+    the CPU: the blocks being denoised; `opening`: the plan opens a block in some row; `moving`: it
+    opens or stores one.
 
     `knobs` runs parallel to `parts.all()`; `with_knobs` pairs the parts of each kind with them.
-    `sampler` is None when every row is greedy. `live` `[R, 8]` on the CPU: the blocks being
-    denoised; `opening`: the plan opens one in some row; `moving`: it opens or stores one. `error`:
-    what one of the parts raised.
+    `sampler` is None when every row is greedy. `error`: what one of the parts raised.
     """
 
     parts: Parts
@@ -77,8 +78,10 @@ class Cohort:
 
     @property
     def restless(self) -> bool:
-        """Whether the host must look after each step: a block opens or is stored, the plan holds
-        for one step, or the scheduler watches every step's progress.
+        """Whether the host must look after each step.
+
+        It must when a block opens or is stored, the plan holds for one step only, or the block
+        scheduler watches every step's progress.
         """
         once = self.plan is not None and self.plan.once
         return self.moving or once or self.parts.blocks.watches

@@ -1,5 +1,6 @@
-"""`Engine`: the object people hold. It turns prompts into tickets, tickets into events, events
-into generations.
+"""`Engine`: the object that users hold.
+
+It turns prompts into tickets, tickets into events, and events into generations.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 
 
 class Engine:
-    """A model, its tokenizer and the loop. Safe to use from several threads: whoever waits for a
-    request drives the steps of all, one at a time.
+    """A model, its tokenizer and the decoding loop.
+
+    Safe to use from several threads: whoever waits for a request drives the steps of all, one at a
+    time.
 
     `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool (None: as much as the
     rows need). `unroll`: steps between two looks of the host at the device.
@@ -66,8 +69,7 @@ class Engine:
         return self._queued([self._request(prompt, GenerationConfig.from_options(options))])[0]
 
     def generate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Any:
-        """Answer one prompt (a `Generation`) or a list of them (a list, in order), decoded as one
-        batch.
+        """Answer one prompt (a `Generation`) or a list of them (a list, in order, as one batch).
 
         `options` and errors as in `submit`; a row that fails raises its error here. `Interrupted`
         on Ctrl-C carries what there is so far.
@@ -94,10 +96,10 @@ class Engine:
         return results
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
-        """The events of one answer as they happen. Leaving the loop early aborts the row and
-        frees its pages.
+        """The events of one answer as they happen.
 
-        `options` and errors as in `submit`; the row is queued when the first event is asked for.
+        Leaving the loop early aborts the row and frees its pages. `options` and errors as in
+        `submit`; the row is queued when the first event is asked for.
         """
         request = self._request(prompt, GenerationConfig.from_options(options))
         if len(request.tickets) != 1:
@@ -117,10 +119,10 @@ class Engine:
             self.scheduler.step()
 
     def logits(self, ids: Tensor | Sequence[Sequence[int]], attention_mask: Any = None) -> Tensor:
-        """`ids [B, L]` -> `logits [B, L, V]`: row i predicts position i (families with a shift
-        repeat row 0).
+        """`ids [B, L]` -> `logits [B, L, V]`: row i predicts position i.
 
-        `attention_mask [B, L]` is 0 at padding. Attention has the pattern of the model's training.
+        Families with a shift repeat row 0. `attention_mask [B, L]` is 0 at padding. Attention has
+        the pattern of the model's training.
         """
         canvas = self._matrix("ids", ids)
         self.info.check_ids("ids", canvas.flatten().tolist())
@@ -144,8 +146,9 @@ class Engine:
         return matrix
 
     def explain(self, **options: Any) -> Explanation:
-        """What a generation with these options would do, part by part, and how far each part is
-        proved.
+        """What a generation with these options would do, part by part.
+
+        Each part comes with its tier of truth.
         """
         config = GenerationConfig.from_options(options)
         return explain(bind(config, self.info), self.info)

@@ -1,4 +1,7 @@
-"""Events and their replay: the host's picture of every canvas is made of nothing else."""
+"""Events and their replay, from which the host's copy of every canvas is built.
+
+The first canvas is filled at admission; everything later comes from events.
+"""
 
 from __future__ import annotations
 

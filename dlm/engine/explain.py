@@ -12,8 +12,9 @@ from dlm.core import ModelInfo
 
 @dataclass(frozen=True, slots=True)
 class PartNote:
-    """One part: its kind, how it is written, what it does, its tier of truth (T1 recorded
-    parity, T2 textbook twin).
+    """One part: its kind, how it is written, what it does, and its tier of truth.
+
+    The tiers: T1 recorded parity, T2 textbook twin.
     """
 
     kind: str
@@ -24,8 +25,9 @@ class PartNote:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The parts in the order in which a step calls them; `exact`: equal to decoding without a
-    cache.
+    """The parts in the order in which a step calls them.
+
+    `exact`: the result equals decoding without a cache.
     """
 
     parts: tuple[PartNote, ...]

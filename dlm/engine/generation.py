@@ -43,11 +43,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One answer. `ids`: the answer before its end id · `canvas`: prompt and everything behind
-    it, to its last position · `text`: None without a tokenizer · `finish_reason`: `stop` (end id
-    or stop string) or `length` · `logprobs`: log of the confidence at which each id was
-    committed · `trace`: the events, when asked for · `choices`: all n answers of the request,
-    this one first (empty when there is one).
+    """One answer, with its canvas and the reason why it ended.
+
+    `ids`: the answer before its end id · `canvas`: the prompt and everything after it, to the last
+    position · `text`: None without a tokenizer · `finish_reason`: `stop` (end id or stop string) or
+    `length` · `logprobs`: log of the confidence at which each id was committed · `trace`: the
+    events, when asked for · `choices`: all n answers of the request, this one first (empty when
+    there is one).
     """
 
     text: str | None
@@ -62,8 +64,9 @@ class Generation:
 
 
 def answer_of(canvas: HostCanvas, limit: int, end_ids: Collection[int]) -> tuple[list[int], bool]:
-    """The generated ids before `limit` up to the first end id or open position; whether an end
-    id came.
+    """The generated ids before `limit`, up to the first end id or open position.
+
+    The second value tells whether an end id came.
     """
     answer: list[int] = []
     for pos in range(canvas.prompt, min(limit, len(canvas.kinds))):

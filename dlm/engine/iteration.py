@@ -76,8 +76,9 @@ class IterationManager:
         advance(cohort, left, torch.ones(rows.count, dtype=torch.bool))
 
     def _forward(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> Sequence[Tensor]:
-        """One model call: logits `[arms, N, V]` of each cohort. Remembers the ids that the new
-        keys are made from.
+        """One model call: logits `[arms, N, V]` of each cohort.
+
+        Records the ids that the new keys are made from.
         """
         packed = self.planner.pack(cohorts, plans)
         for cohort in cohorts:
@@ -140,8 +141,9 @@ class IterationManager:
         )
 
     def _open(self, cohort: Cohort, view: StepView) -> StepView:
-        """Where a block opens, read its end from the logits, narrow what is eligible and count
-        its masks.
+        """Where a block opens, read its end from the logits and count its masks.
+
+        `eligible` and `force` of the view are narrowed to the block.
         """
         if not cohort.opening:
             return view
@@ -159,8 +161,10 @@ class IterationManager:
         return view._replace(blocks=cohort.rows.blocks)
 
     def _propose(self, cohort: Cohort, view: StepView) -> Proposal:
-        """What the unmasker commits, among what is eligible; at least the most confident
-        position of a row.
+        """What the unmasker commits among the eligible positions.
+
+        Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
+        least its best position.
         """
         rule = cohort.parts.unmask
         proposal = rule.propose(view._replace(knob=cohort.knob("unmask")))
@@ -194,8 +198,9 @@ class IterationManager:
         return view._replace(ids=ids, kind=kind), outcome
 
     def _stop(self, cohort: Cohort, view: StepView, outcome: Outcome) -> Changes:
-        """Ask the stop rules and advance the clocks. Rows that have ended, or have nothing open,
-        idle until the host looks.
+        """Ask the stop rules and advance the clocks.
+
+        Rows that have ended, or have nothing open, idle until the host looks.
         """
         rows, active = cohort.rows, cohort.active
         stopped = torch.zeros_like(rows.step)
@@ -211,8 +216,9 @@ class IterationManager:
 
 
 def _forced(view: StepView, commit: Tensor) -> Tensor:
-    """`[R, W]`: the most confident position of each block that must progress and commits nothing;
-    the leftmost of equals.
+    """`[R, W]`: the best position of each block that must progress and commits nothing.
+
+    The best position is the most confident one; of equals, the leftmost.
     """
     idle = view.force & (_per_block(commit & view.force, view.block).gather(1, view.block) == 0)
     c = view.c.nan_to_num(0.0)

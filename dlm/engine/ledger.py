@@ -1,5 +1,6 @@
-"""The ledger: what a row has cost, in forwards and positions, counted where the forwards are
-launched.
+"""The ledger: what a row has cost, in forwards and positions.
+
+Costs are counted where the forwards are launched.
 """
 
 from __future__ import annotations

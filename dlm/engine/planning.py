@@ -13,8 +13,9 @@ from dlm.model.kv import KVPool
 
 
 class Planner:
-    """Plans what the next forward computes. A plan, its window and its packing are reused until a
-    block of the cohort changes.
+    """Plans what the next forward computes.
+
+    A plan, its window and its packing are reused until a block of the cohort changes.
     """
 
     def __init__(self, kv: KVPool, info: ModelInfo, device: torch.device) -> None:

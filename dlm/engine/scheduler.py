@@ -1,5 +1,6 @@
-"""The scheduler: queues requests, admits rows, runs steps, tells every request what happened,
-frees what is done.
+"""The scheduler: queues requests, admits rows, runs steps and frees finished rows.
+
+It also tells every request what happened.
 """
 
 from __future__ import annotations

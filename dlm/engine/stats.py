@@ -17,11 +17,11 @@ DRAW_STREAM = 0
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """How rows draw: temperature, top_p, top_k `[R]`; a row with temperature 0 takes the most
-    likely id.
+    """How rows draw: `temperature`, `top_p`, `top_k` `[R]`.
 
-    Both filters look at the tempered distribution: top-p keeps the smallest set of best ids whose
-    mass reaches p, top-k the k best (0: all). `filters`: some row uses one of them.
+    A row with temperature 0 takes the most likely id. Both filters look at the tempered
+    distribution: top-p keeps the smallest set of best ids whose mass reaches p, top-k the k best
+    (0: all). `filters`: some row uses one of them.
     """
 
     temperature: Tensor
@@ -50,8 +50,9 @@ class Sampler:
 
 
 class RowStats(NamedTuple):
-    """Statistics `[N]` of N logit rows; see `StepView`. `logits [N, V]` are normalised, with
-    MASK struck out.
+    """Statistics `[N]` of N logit rows; see `StepView`.
+
+    `logits [N, V]` are normalised, with MASK struck out.
     """
 
     token: Tensor
@@ -65,12 +66,11 @@ class RowStats(NamedTuple):
 def row_stats(
     logits: Tensor, mask_id: int | None, needs: frozenset[str], current: Tensor | None = None
 ) -> RowStats:
-    """Greedy token, its confidence, and the statistics that `needs` names, of `logits [N, V]`
-    (float32).
+    """Greedy token, its confidence, and the statistics that `needs` names.
 
-    One softmax serves them all. MASK is never the token but keeps its share of the probability: it
-    is struck out (-inf) after the normalisation. Ties go to the lowest id. `current [N]`: the ids
-    whose probability `c_current` is.
+    `logits [N, V]` are float32; one softmax serves all statistics. MASK is never the token but
+    keeps its share of the probability: it is struck out (-inf) after the normalisation. Ties go to
+    the lowest id. `current [N]`: the ids whose probability `c_current` is.
     """
     logp = torch.log_softmax(logits, dim=1)
     entropy = c_current = margin = None

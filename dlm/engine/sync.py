@@ -158,8 +158,9 @@ def _opened(table: BlockTable, opening: bool) -> list[tuple[int, int] | None]:
 
 
 def _stored(host: HostRows) -> HostRows:
-    """After a forward: clean blocks that were planned have their final keys, and so has all
-    before a live block.
+    """The host's rows after a forward has stored its keys.
+
+    Clean blocks that were planned have their final keys, and so has everything before a live block.
     """
     table = host.blocks
     first = torch.where(table.live, table.start, FAR).amin(dim=1)

@@ -38,8 +38,9 @@ class Bias:
 
 @dataclass(frozen=True, slots=True)
 class Forbid:
-    """Never produce these ids: their logits become -inf. `"eos"` is the model's end ids (LLaDA's
-    `logits_eos_inf`).
+    """Never produce these ids: their logits become -inf.
+
+    `"eos"` is the model's end ids (LLaDA's `logits_eos_inf`).
     """
 
     tier = "T2"
@@ -55,8 +56,10 @@ class Forbid:
             )
 
     def bind(self, info: ModelInfo) -> Self:
-        """Resolve `"eos"`. Raises `InvalidRequest` for ids outside the vocabulary, for none, and
-        when nothing would be left.
+        """Resolve `"eos"` to the model's end ids.
+
+        Raises `InvalidRequest` for ids outside the vocabulary, for none, and when nothing would be
+        left.
         """
         ids = info.eos_ids if isinstance(self.ids, str) else tuple(self.ids)
         left = set(range(info.vocab_size)) - {info.mask_id, *ids}

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class Attend(Protocol):
-    """`(layer, q [T, H, Dh], k [T, Hkv, Dh], v [T, Hkv, Dh]) -> [T, H * Dh]`; q and k are
-    already rotated.
+    """`(layer, q [T, H, Dh], k [T, Hkv, Dh], v [T, Hkv, Dh]) -> [T, H * Dh]`.
+
+    q and k are already rotated.
     """
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -41,7 +42,9 @@ class DenseAttend:
 
 
 class PackedAttend:
-    """Store the written queries' keys and values, then let every group of segments read its
+    """Attention through the paged pool.
+
+    Stores the keys and values of the writing queries, then lets every group of segments read its
     slots.
     """
 

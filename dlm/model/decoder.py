@@ -1,5 +1,6 @@
-"""One decoder for every dense family: pre-norm RMSNorm, RoPE (half-split), SwiGLU, fused
-projections.
+"""One decoder for every dense family.
+
+Pre-norm RMSNorm, RoPE (half-split), SwiGLU, fused projections.
 
 The layer loop does not know how attention finds its keys: it hands (layer, q, k, v) to an `Attend`
 callable. `forward` attends through the paged pool (`attention.PackedAttend`), `dense` attends
@@ -38,8 +39,9 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Fused q/k/v projection, optional per-head norm, rotation, attention through `attend`,
-    output projection.
+    """Self-attention of one layer; `attend` finds the keys.
+
+    Fused q/k/v projection, optional per-head norm, rotation, `attend`, output projection.
     """
 
     def __init__(self, spec: ModelSpec, layer: int) -> None:
@@ -71,8 +73,9 @@ class Attention(nn.Module):
         return mixed
 
     def _rotate(self, x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-        """Rotate the first `rotary_dim` of each head: `x [T, h, Dh]`, tables `[T, 1,
-        rotary_dim]`.
+        """Rotate the first `rotary_dim` dims of each head.
+
+        `x [T, h, Dh]`, tables `[T, 1, rotary_dim]`.
         """
         turned, rest = x.split((self.rotary_dim, self.head_dim - self.rotary_dim), dim=-1)
         first, second = turned.chunk(2, dim=-1)
@@ -97,7 +100,7 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each behind a norm and added to the residual stream."""
+    """Attention and feed-forward, each after a norm and added to the residual stream."""
 
     def __init__(self, spec: ModelSpec, layer: int) -> None:
         super().__init__()
@@ -157,10 +160,10 @@ class Decoder(nn.Module):
 
 
 def rotary_tables(spec: ModelSpec, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines `[T, 1, rotary_dim]` in float32 for half-split RoPE (RoFormer, arXiv
-    2104.09864).
+    """Cosines and signed sines `[T, 1, rotary_dim]` in float32 for half-split RoPE.
 
-    The sine's first half is negated, so that a rotation is `x * cos + swap_halves(x) * signed_sin`.
+    From RoFormer (arXiv 2104.09864). The sine's first half is negated, so that a rotation is
+    `x * cos + swap_halves(x) * signed_sin`.
     """
     dim = spec.rotary_dim or spec.head_dim
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim

@@ -20,11 +20,10 @@ PAGE_SIZE = 16
 
 
 class KVPool:
-    """Keys and values of all rows. `storage [layers, slots, 2, Hkv, Dh]`; a slot is page *
-    page_size + offset.
+    """Keys and values of all rows, in pages.
 
-    `max_bytes` bounds the storage (None: no bound). Raises `Unavailable` when a reservation does
-    not fit now.
+    `storage [layers, slots, 2, Hkv, Dh]`; a slot is `page * page_size + offset`. `max_bytes` bounds
+    the storage (None: no bound). Raises `Unavailable` when a reservation does not fit now.
     """
 
     def __init__(

@@ -36,8 +36,9 @@ class MoESpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Sizes and traits of one decoder checkpoint. `rotary_dim` is how many leading head dims
-    RoPE turns.
+    """Sizes and traits of one decoder checkpoint.
+
+    `rotary_dim` is how many leading dims of a head RoPE rotates.
     """
 
     family: str

@@ -15,8 +15,8 @@ from dlm.unmasking.blocks import advance_in_order, next_start
 
 @dataclass(frozen=True, slots=True)
 class AdaBlock:
-    """End the block behind the most confident delimiter of the window, else after `length`
-    positions (AdaBlock-dLLM, arXiv 2509.26432).
+    """End the block after the most confident delimiter of the window, else after `length` positions
+    (AdaBlock-dLLM, arXiv 2509.26432).
 
     The opening step's own logits decide (Algorithm 1): among the first `window` (a share of the
     whole generation length) positions whose most likely token is a delimiter, the most confident

@@ -1,6 +1,4 @@
-"""Where blocks open and close: whole canvas, fixed length, and the sequential order that they
-share.
-"""
+"""Where blocks open and close: whole canvas, fixed length, and the order that both share."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from dlm.errors import InvalidRequest
 
 
 def next_start(table: BlockTable, prompt: Tensor, alignment: int) -> Tensor:
-    """`[R]`: where the next block starts: behind the last one; the first, where the prompt ends.
+    """`[R]`: where the next block starts: after the last one; the first, where the prompt ends.
 
     Models with trained blocks start at the border at or before the prompt's end, so that the
     prompt's tail shares the first block.
@@ -25,8 +23,9 @@ def next_start(table: BlockTable, prompt: Tensor, alignment: int) -> Tensor:
 
 
 def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> BlockTable:
-    """Close filled blocks; where none is live and canvas is left, open the next one up to its
-    reach.
+    """Close filled blocks and open the next ones.
+
+    Where no block is live and canvas is left, the next one opens, up to its reach.
     """
     opened = torch.where(table.phase == Phase.OPENING, int(Phase.OPEN), table.phase)
     filled = table.live & (progress.left == 0)
@@ -75,9 +74,7 @@ class Whole:
     watches = False
 
     def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` for block-causal models, which were trained on short blocks
-        only.
-        """
+        """Raises `InvalidRequest` for block-causal models, trained on short blocks only."""
         if info.attention == "block_causal":
             raise InvalidRequest(
                 "blocks",
@@ -105,10 +102,10 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Blocks of `length` positions, left to right (semi-autoregressive decoding, LLaDA arXiv
-    2502.09992 B.3).
+    """Blocks of `length` positions, left to right (LLaDA, arXiv 2502.09992 B.3).
 
-    `length=None` takes the trained block of block-causal models, 32 elsewhere.
+    Semi-autoregressive decoding. `length=None` takes the trained block of block-causal models, 32
+    elsewhere.
     """
 
     tier = "T1"

@@ -66,7 +66,7 @@ class Pipeline:
         return view.blocks.front
 
     def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
-        """Close from the left, promote behind what is nearly full, append behind what has begun."""
+        """Close from the left, promote after what is nearly full, append after what has begun."""
         left = progress.left
         filled = table.live & (left == 0)
         held = (table.live & ~filled).cumsum(dim=1) > 0  # an unfilled block stands before

@@ -15,8 +15,7 @@ from dlm.unmasking.threshold import Everything
 
 @dataclass(frozen=True, slots=True)
 class RCR:
-    """Running-confidence remasking (MDPO, arXiv 2508.13148): every step decides anew which tokens
-    may stay.
+    """Running-confidence remasking (MDPO, arXiv 2508.13148): each step decides which tokens stay.
 
     Used with `unmask="everything"`: all open positions are filled, then the least confident ones of
     the whole row, by the confidence of their last commit, are reopened, so that as many stay open
@@ -53,8 +52,9 @@ class RCR:
         return "RCR reopens what is too much after all open positions were filled: use 'everything'"
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
-        """Reopen the least confident positions of the row, as many as the block's schedule still
-        owes.
+        """Reopen the least confident positions of the row.
+
+        As many stay open as the block's schedule still owes.
         """
         total = None if self.steps is None else view.knob.steps
         count = scheduled_count(view, self.schedule, total, view.knob)

@@ -76,8 +76,9 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
 
 
 def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
-    """How many of `masks` to commit in `step` of `steps`: equal shares, the remainder to the first
-    steps (LLaDA).
+    """How many of `masks` to commit in `step` of `steps`, in equal shares.
+
+    The remainder goes to the first steps, one each (LLaDA).
     """
     share = torch.div(masks, steps, rounding_mode="floor")
     return share + (step < masks - share * steps)
@@ -86,10 +87,10 @@ def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
 def curve_counts(
     schedule: Schedule, masks: Tensor, step: Tensor, steps: Tensor, power: Tensor | float
 ) -> Tensor:
-    """Differences of `masks - floor(masks * gamma(step / steps))` for a MaskGIT curve gamma (arXiv
-    2202.04200).
+    """How many of `masks` to commit in `step` of `steps`, by a MaskGIT curve (arXiv 2202.04200).
 
-    gamma falls from 1 to 0: `linear` 1 - r, `cosine` cos(pi r / 2), `power` 1 - r ** power.
+    The differences of `masks - floor(masks * gamma(step / steps))`, where gamma falls from 1 to 0:
+    `linear` 1 - r, `cosine` cos(pi r / 2), `power` 1 - r ** power.
     """
 
     def left(at: Tensor) -> Tensor:
@@ -107,6 +108,7 @@ def curve_counts(
 
 def eps_counts(open_now: Tensor, step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:
     """Dream's count: `int(open * (1 - s / t))` on t from 1 to eps; the last step takes all.
+
     Early counts may be 0.
     """
     now = 1 - (1 - eps.double()) * step / steps

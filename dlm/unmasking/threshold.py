@@ -15,8 +15,9 @@ from dlm.unmasking.selectors import even_counts, top
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Commit every position with confidence >= `threshold` (Fast-dLLM, arXiv 2505.22618); at
-    least the best one.
+    """Commit every position with confidence >= `threshold` (Fast-dLLM, arXiv 2505.22618).
+
+    At least the most confident position is committed.
     """
 
     tier = "T1"

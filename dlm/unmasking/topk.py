@@ -84,6 +84,6 @@ class TopK:
 
 
 _DEMOTION = 1e4
-"""More than the range of any score, so that demoted positions rank behind all others but keep
+"""More than the range of any score, so that demoted positions rank below all others but keep
 their order.
 """

@@ -1,8 +1,8 @@
 """Textbook decoders, one row at a time: what the engine's rules and caches are compared with.
 
 They share nothing with the engine but the decoder's weights: canvases are lists, open positions a
-set, keys a dictionary. `Run.gap` says how close the closest decision was; beneath 1e-5 two correct
-programs may part.
+set, keys a dictionary. `Run.gaps` says how close the closest decision of each step was; where it
+was a near-tie, two correct programs may part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ class Run:
         self.canvases = [list(self.ids)]
         self.nfe: Counter[str] = Counter()
         self.logits: list[dict[int, Tensor]] = []
-        self.gap = math.inf
+        self.gaps = [math.inf]  # of each step, the current one last
+
+    def decided(self, by: float) -> None:
+        """Note by how much a decision fell as it did."""
+        self.gaps[-1] = min(self.gaps[-1], by)
 
     def guesses(self, kind: str, rows: Mapping[int, Tensor], among: Iterable[int]) -> Guesses:
         """Book a forward; the best id but the mask at each open position, and its probability."""
@@ -38,7 +42,7 @@ class Run:
         found = {}
         for position, row in self.logits[-1].items():
             ranked = sorted((-x, i) for i, x in enumerate(row.tolist()) if i != self.mask)
-            self.gap = min(self.gap, ranked[1][0] - ranked[0][0])
+            self.decided(ranked[1][0] - ranked[0][0])
             token = ranked[0][1]
             found[position] = token, float(row.double().softmax(0)[token])
         return found
@@ -47,18 +51,14 @@ class Run:
         """The positions of the `count` highest scores."""
         order = sorted(scores, key=lambda p: (-scores[p], p))
         if 0 < count < len(order):
-            self.gap = min(self.gap, scores[order[count - 1]] - scores[order[count]])
+            self.decided(scores[order[count - 1]] - scores[order[count]])
         return order[:count]
 
     def above(self, guesses: Guesses, threshold: float) -> list[int]:
         """The positions whose confidence exceeds the threshold."""
         for _, c in guesses.values():
-            self.gap = min(self.gap, abs(c - threshold))
+            self.decided(abs(c - threshold))
         return [p for p, (_, c) in guesses.items() if c > threshold]
-
-    def above_or_best(self, guesses: Guesses, threshold: float) -> list[int]:
-        sure = self.above(guesses, threshold)
-        return sure or self.best({p: c for p, (_, c) in guesses.items()}, 1)
 
     def commit(self, positions: Iterable[int], guesses: Guesses) -> None:
         for p in positions:
@@ -72,9 +72,7 @@ class Run:
 
     def end_step(self) -> None:
         self.canvases.append(list(self.ids))
-
-
-# forwards
+        self.gaps.append(math.inf)
 
 
 def dense(decoder: Decoder, ids: Sequence[int], block: int = 0) -> dict[int, Tensor]:
@@ -134,13 +132,10 @@ def rotated(x: Tensor, positions: Sequence[int], theta: float) -> Tensor:
     """RoPE: turn each pair (x_i, x_{i + d/2}) of every head by position * theta^(-2i/d)."""
     half = x.shape[-1] // 2
     pairs = torch.complex(x[..., :half].contiguous(), x[..., half:].contiguous())
-    speed = torch.tensor([theta ** (-i / half) for i in range(half)])
+    speed = theta ** -(torch.arange(half) / half)
     angle = torch.tensor(positions, dtype=torch.float32)[:, None, None] * speed
     turned = pairs * torch.polar(torch.ones_like(angle), angle)
     return torch.cat((turned.real, turned.imag), dim=-1)
-
-
-# decoders
 
 
 def llada(decoder: Decoder, prompt: Sequence[int], new: int, block: int, steps: int) -> Run:
@@ -194,7 +189,8 @@ def frozen(
         end = close(run, start, guesses)
         while True:
             inside = {p: guesses[p] for p in guesses if p < end}
-            run.commit(run.above_or_best(inside, threshold), inside)
+            sure = run.above(inside, threshold)
+            run.commit(sure or run.best({p: c for p, (_, c) in inside.items()}, 1), inside)
             run.end_step()
             if run.open.isdisjoint(range(end)):
                 break
@@ -222,7 +218,7 @@ def adablock(
         found = {p: guesses[p][1] for p in window if guesses[p][0] in delimiters}
         if found:
             (chosen,) = run.best(found, 1)
-            run.gap = min(run.gap, abs(found[chosen] - threshold))
+            run.decided(abs(found[chosen] - threshold))
             if found[chosen] >= threshold:
                 return chosen + 1
         return min(start + block, length)

@@ -40,7 +40,8 @@ def info_of(spec: ModelSpec, delimiters: tuple[int, ...] = ()) -> ModelInfo:
 class Forward(NamedTuple):
     """One row's part of one forward: positions computed, those whose keys were stored, logits of
     the predicted positions, and what keys were read: position -> forwards since it was made, and
-    the positions whose key was made of another id than the canvas holds.
+    the positions whose key was made of another id than the canvas holds. `computed` counts the
+    positions of all model inputs; everything else is of the first.
     """
 
     queries: tuple[int, ...]
@@ -48,11 +49,24 @@ class Forward(NamedTuple):
     logits: dict[int, Tensor]
     ages: dict[int, int]
     foreign: frozenset[int]
+    computed: int
+
+
+class Live(NamedTuple):
+    """A live row as the device has it: its first page in each model input, its canvas."""
+
+    ticket: Ticket
+    pages: list[int]
+    ids: list[int]
+    kinds: list[int]
+    kv_ids: list[int]
 
 
 @dataclass
 class Trace:
-    """What happened to one row. `canvases` starts with the first canvas; `kinds` runs along."""
+    """What happened to one row. `canvases` starts with the first canvas and has one more after
+    each sync; `kinds` runs along.
+    """
 
     canvases: list[list[int]] = field(default_factory=list)
     kinds: list[list[int]] = field(default_factory=list)
@@ -66,23 +80,23 @@ class Probe(Scheduler):
         super().__init__(manager, max_rows=max_rows)
         self.bench = bench
 
-    def rows(self) -> dict[int, tuple[Ticket, list[int], list[int]]]:
-        """Ticket, ids and kinds of each live row by its first page."""
-        found = {}
+    def rows(self) -> list[Live]:
+        """All live rows."""
+        found = []
         for cohort, tickets in self._cohorts:
             for row, ticket in enumerate(tickets):
                 length = int(cohort.rows.length[row])
-                page = int(cohort.rows.host.pages[row, 0, 0])
-                ids, kinds = (t[row, :length].tolist() for t in (cohort.rows.ids, cohort.rows.kind))
-                found[page] = ticket, ids, kinds
+                pages = cohort.rows.host.pages[row, :, 0].tolist()
+                tensors = (cohort.rows.ids, cohort.rows.kind, cohort.rows.kv_ids)
+                found.append(Live(ticket, pages, *(t[row, :length].tolist() for t in tensors)))
         return found
 
     def _drop_done(self) -> None:
-        for ticket, ids, kinds in self.rows().values():
-            trace = self.bench.traces[ticket]
-            if len(trace.forwards) == len(trace.canvases):  # not yet seen after this forward
-                trace.canvases.append(ids)
-                trace.kinds.append(kinds)
+        for row in self.rows():
+            trace = self.bench.traces[row.ticket]
+            if len(trace.forwards) >= len(trace.canvases):  # not yet seen after this forward
+                trace.canvases.append(row.ids)
+                trace.kinds.append(row.kinds)
         super()._drop_done()
 
 
@@ -90,11 +104,15 @@ class Bench:
     """A decoder with its pool and scheduler; called as the model, it spies on every forward."""
 
     def __init__(
-        self, decoder: Decoder, delimiters: tuple[int, ...] = (), max_rows: int = 16
+        self,
+        decoder: Decoder,
+        delimiters: tuple[int, ...] = (),
+        max_rows: int = 16,
+        unroll: int = 1,
     ) -> None:
         self.decoder, self.info = decoder, info_of(decoder.spec, delimiters)
         self.pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
-        manager = IterationManager(self, self.pool, self.info, CPU)
+        manager = IterationManager(self, self.pool, self.info, CPU, unroll)
         self.scheduler = Probe(self, manager, max_rows)
         self.traces: dict[Ticket, Trace] = {}
         self._made: dict[int, tuple[Trace, int, int]] = {}  # slot -> row, id, its forward
@@ -132,25 +150,26 @@ class Bench:
 
     def __call__(self, packed: Packed, kv: KVPool) -> Tensor:
         logits = self.decoder(packed, kv)
-        for page, (ticket, ids, kinds) in self.scheduler.rows().items():
-            trace = self.traces[ticket]
+        for row in self.scheduler.rows():
+            trace = self.traces[row.ticket]
             if not trace.canvases:
-                trace.canvases.append(ids)
-                trace.kinds.append(kinds)
-            trace.forwards.append(self._look(packed, logits, page, ids, trace))
+                trace.canvases.append(row.ids)
+                trace.kinds.append(row.kinds)
+            trace.forwards.append(self._look(packed, logits, row, trace))
         return logits
 
-    def _look(
-        self, packed: Packed, logits: Tensor, page: int, ids: list[int], trace: Trace
-    ) -> Forward:
+    def _look(self, packed: Packed, logits: Tensor, row: Live, trace: Trace) -> Forward:
         """One row's part; a row is known by the page that holds its position 0."""
-        writes, now = len(packed.write_slots), len(trace.forwards)
-        queries: list[int] = []  # of the packed ones
+        writes, now, ids = len(packed.write_slots), len(trace.forwards), row.ids
+        queries: list[int] = []  # of the packed ones, those of the first input
         seen: dict[int, int] = {}  # position -> slot
+        computed = 0
         for group in packed.groups:
             size = (group.end - group.start) // len(group.key_slots)
             for place, slots in enumerate(group.key_slots.tolist()):
-                if slots[0] // self.pool.page_size == page:
+                page = slots[0] // self.pool.page_size
+                computed += size * (page in row.pages)
+                if page == row.pages[0]:
                     first = group.start + place * size
                     queries += range(first, first + size)
                     seen |= dict(enumerate(slots))
@@ -160,7 +179,8 @@ class Bench:
                 assert int(packed.ids[q]) == ids[positions[q]], "a query of another row's ids"
                 self._made[int(packed.write_slots[q])] = trace, ids[positions[q]], now
         made = {p: self._made[slot] for p, slot in seen.items()}
-        assert all(row is trace for row, _, _ in made.values()), "a key of another row, or of none"
+        assert all(owner is trace for owner, _, _ in made.values()), "a key of another row"
+        assert all(token == row.kv_ids[p] for p, (_, token, _) in made.items()), "kv_ids"
         predicted = {int(q): n for n, q in enumerate(packed.logit_rows) if int(q) in positions}
         shift = int(self.info.shift)
         return Forward(
@@ -169,6 +189,7 @@ class Bench:
             {positions[q] + shift: logits[n] for q, n in predicted.items()},
             {p: now - then for p, (_, _, then) in made.items()},
             frozenset(p for p, (_, token, _) in made.items() if token != ids[p]),
+            computed,
         )
 
 

@@ -1,5 +1,6 @@
 """The hard cases of rules and caches together, each against its textbook twin."""
 
+import itertools
 import math
 
 import pytest
@@ -7,11 +8,14 @@ import torch
 
 from tests import twins
 from tests.engine.harness import Bench
+from tests.engine.near_ties import NEAR, Comparison
 from tests.helpers import random_decoder, tiny_spec
 
 VOCAB = 96
 DELIMITERS = tuple(range(3, VOCAB, 7))
 SEEDS = range(4)
+EXACT = 1e-4  # other kernels, the same keys
+STALE = 1e-3  # another program's arithmetic; a wrong key shows in the first digit
 
 
 def decoder_of(seed, **changes):
@@ -27,18 +31,22 @@ def prompt_of(length, seed):
     return prompt
 
 
-def assert_same(trace, run, *, logits=False):
-    """The same canvases after every step and as many forwards of each kind; with `logits`, the
-    same numbers as well.
+def assert_same(trace, run, *, logits=None):
+    """The same canvases after every step, one forward each, or they part at a near-tie; with
+    `logits`, the numbers are as close as that wherever both have some.
     """
-    assert run.gap > 1e-5, "this seed has a near-tie: choose another"
-    assert trace.canvases == run.canvases
-    assert len(trace.forwards) == run.nfe.total()
-    for forward, rows in zip(trace.forwards, run.logits, strict=True):
-        assert rows.keys() <= forward.logits.keys()
-        if logits:
-            for position, row in rows.items():
-                assert float((forward.logits[position] - row).abs().max()) < 1e-4
+    pairs = enumerate(zip(trace.canvases, run.canvases, strict=False))
+    parted = next((step for step, (ours, theirs) in pairs if ours != theirs), None)
+    if parted is None:
+        assert len(trace.canvases) == len(run.canvases)
+        assert len(trace.forwards) == run.nfe.total()
+    else:
+        assert run.gaps[parted - 1] < NEAR, f"step {parted} differs"
+    for forward, rows in list(zip(trace.forwards, run.logits, strict=False))[:parted]:
+        shared = rows.keys() & forward.logits.keys()
+        assert shared
+        for position in shared if logits else ():
+            assert float((forward.logits[position] - rows[position]).abs().max()) < logits
 
 
 # a
@@ -71,7 +79,7 @@ def test_adablock_opens_on_the_refresh_logits_while_other_rows_are_mid_block(see
     ):
         close = twins.adablock(length, block, sure, DELIMITERS)
         run = twins.frozen(decoder, ticket.prompt, new, threshold, close)
-        assert_same(trace, run, logits=True)
+        assert_same(trace, run, logits=STALE)
         assert dict(ticket.ledger.forwards) == dict(run.nfe)
         lengths |= {e.pos[1] - e.pos[0] for e in ticket.events if e.type == "block"}
     assert len(lengths) > 4, "the logits hardly decided any block end"
@@ -88,7 +96,7 @@ def test_shifted_family_reads_the_query_before_the_window(cache, seed):
     options = {"max_new_tokens": 30, "blocks": "fixed(8)", "unmask": "threshold(0.6)"}
     trace = Bench(decoder).decode(prompt, **options, cache=cache, stop="none")
     run = twins.frozen(decoder, prompt, 30, 0.6, twins.every(8), suffix=cache == "prefix")
-    assert_same(trace, run, logits=True)
+    assert_same(trace, run, logits=STALE)
     start = len(prompt)
     narrow = [f for f in trace.forwards if len(f.queries) < len(trace.canvases[0])]
     assert narrow
@@ -121,7 +129,7 @@ def test_stores_ride_with_the_next_blocks_first_step(tail, width, shift):
     """`tail` ids of the prompt share the first block; `twice`: blocks of two trained ones."""
     seed = 8 * tail + 2 * width + shift
     decoder = decoder_of(seed, attention="block_causal", block_length=4, shift=shift, qk_norm=True)
-    prompt, new = prompt_of(8 + tail, seed), 21
+    prompt, new = prompt_of(8 + tail, seed), 41
     unmask = f"dynamic(0.5, {width // 2})"
     options = {"max_new_tokens": new, "blocks": f"fixed({width})", "stop": "none"}
     bench = Bench(decoder)
@@ -129,11 +137,22 @@ def test_stores_ride_with_the_next_blocks_first_step(tail, width, shift):
     (stored,) = bench.run(ticket)
     plain = Bench(decoder).decode(prompt, **options, unmask=unmask, cache="none")
     run = twins.sdar(decoder, prompt, new, width, width // 2, 0.5)
-    assert_same(stored, run, logits=True)
-    assert_same(plain, run, logits=True)
+    assert_same(stored, run, logits=EXACT)
+    assert_same(plain, run, logits=EXACT)
     assert ticket.ledger.nfe == run.nfe.total(), "a forward that only stores"
-    assert ticket.ledger.token_forwards < sum(len(f.queries) for f in plain.forwards)
-    assert not any(f.foreign for f in stored.forwards)
+    opened = {e.step: e.pos for e in ticket.events if e.type == "block"}
+    stored_to, start, end = 0, 0, 0
+    for step, forward in enumerate(stored.forwards, start=1):
+        first = start
+        if step in opened:  # what is not stored yet rides along
+            first, (start, end) = stored_to, opened[step]
+            stored_to = start
+        assert forward.written == set(range(first, end))
+        assert forward.ages.keys() == set(range(end))
+        look = {start - 1} if shift and start not in range(len(prompt)) else set()
+        assert set(forward.queries) == forward.written | look
+        assert not forward.foreign
+    assert len(opened) > 5
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -154,7 +173,7 @@ def test_ragged_block_causal_rows_share_forwards(seed):
     traces = bench.run(*tickets, after={1: 2, 3: 5})
     for n, (ticket, trace) in enumerate(zip(tickets, traces, strict=True)):
         run = twins.sdar(decoder, ticket.prompt, 10 + 3 * n, 4, n + 1, 0.3 + 0.2 * n)
-        assert_same(trace, run, logits=True)
+        assert_same(trace, run, logits=EXACT)
 
 
 # e
@@ -171,10 +190,10 @@ def test_rcr_over_several_blocks(cache, shift, seed):
     trace = Bench(decoder).decode(prompt, **options, unmask="everything", edit="rcr(15)")
     cached = cache != "none"
     run = twins.mdpo(decoder, prompt, 24, 8, 15, lambda r: 1 - r, cached=cached)
-    assert_same(trace, run, logits=True)
+    assert_same(trace, run, logits=STALE)
     reopened = [
         p
-        for before, after in zip(trace.canvases, trace.canvases[1:], strict=False)
+        for before, after in itertools.pairwise(trace.canvases)
         for p in range(len(prompt), len(before))
         if before[p] != VOCAB - 1 and after[p] == VOCAB - 1
     ]
@@ -209,7 +228,7 @@ def test_eps_schedule_with_more_steps_than_tokens(score, seed):
     trace = Bench(decoder).decode(prompt, **options, unmask=f"topk({score!r}, 'eps')")
     run = twins.dream(decoder, prompt, 20, 31, score)
     assert_same(trace, run)
-    idle = [a == b for a, b in zip(run.canvases, run.canvases[1:], strict=False)]
+    idle = [a == b for a, b in itertools.pairwise(run.canvases)]
     assert sum(idle) > 5
     assert idle[0]
 
@@ -248,12 +267,14 @@ MIXED = [
     {"unmask": "everything", "edit": "rcr(12)", "blocks": "fixed(12)", "temperature": 0.4},
     {"unmask": "topk('random')", "blocks": "whole", "top_k": 5, "temperature": 1.0, "seed": 3},
     {"unmask": "threshold(0.7)", "blocks": "adaptive(8)", "cache": "prefix", "guide": "forbid"},
+    {"unmask": "threshold(0.6)", "blocks": "pipeline(4, 0.2, 0.4)", "guide": "cfg(0.5)"},
+    {"unmask": "threshold(0.9)", "blocks": "pipeline(6, 0.3, 1.0)", "guide": "cfg(1.5)"},
 ]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_mixed_batch_equals_each_alone(seed):
-    """Four classes of parts, and different numbers of the same class."""
+    """Rows of different classes of parts, and with different numbers of the same classes."""
     decoder = decoder_of(seed, shift=seed == 1)
     prompts = [prompt_of(4 + 3 * n, 20 * seed + n) for n in range(len(MIXED))]
     bench = Bench(decoder, DELIMITERS)
@@ -262,12 +283,16 @@ def test_mixed_batch_equals_each_alone(seed):
         for n, (p, options) in enumerate(zip(prompts, MIXED, strict=True))
     ]
     together = bench.run(*tickets, after={1: 1, 4: 2})
-    cohorts = {t.bound.unmask.__class__ for t in tickets}
+    cohorts = {type(t.bound.parts.unmask) for t in tickets}
     assert len(cohorts) == 3
+    comparison = Comparison(DELIMITERS)
     for n, (prompt, options) in enumerate(zip(prompts, MIXED, strict=True)):
+        request = {"prompt": prompt, "path": n, "max_new_tokens": 24, **options}
         alone = Bench(decoder, DELIMITERS)
-        ticket = alone.ticket(prompt, path=n, **({"max_new_tokens": 24} | options))
+        ticket = alone.ticket(**request)
         (trace,) = alone.run(ticket)
-        assert trace.canvases == together[n].canvases
-        assert ticket.ledger == tickets[n].ledger
-        assert ticket.canvas.reason == tickets[n].canvas.reason
+        comparison.same(decoder, request, together[n].canvases, trace.canvases)
+        if together[n].canvases == trace.canvases:
+            assert ticket.ledger == tickets[n].ledger
+            assert ticket.canvas.reason == tickets[n].canvas.reason
+    comparison.close()

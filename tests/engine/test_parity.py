@@ -19,6 +19,7 @@ SCORES = {"entropy": "entropy", "maskgit_plus": "confidence", "topk_margin": "ma
 
 def llada_generate(args):
     guide = "forbid('eos')" if args.get("logits_eos_inf") else None
+    guide = f"cfg({args['cfg_scale']})" if "cfg_scale" in args else guide
     blocks = f"fixed({args['block_length']})"
     return {"steps": args["steps"], "blocks": blocks, "unmask": "topk", "guide": guide}
 
@@ -66,7 +67,6 @@ TRANSLATIONS = {
 RECORDED = json.loads((PARITY / "manifest.json").read_text())
 SPECIAL = {"mask_id": RECORDED["mask"], "eos_ids": (RECORDED["eos"],)}
 NO_RULE_YET = {
-    "llada_generate/cfg1.5",
     "fastdllm/nocache_factor1.6_b8",
     "llada2/v21_b8_t0.6_e0.8",
 }

@@ -1,0 +1,426 @@
+"""What holds for every rule, cache, model and batch: random combinations of what is registered."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from dlm.config import KINDS
+from dlm.core import Kind, Proposal
+from dlm.engine.events import HostCanvas, replay
+from dlm.engine.stats import DRAW_STREAM
+from dlm.errors import InvalidRequest
+from dlm.rng import uniforms
+from tests.engine.harness import Bench, open_positions
+from tests.engine.near_ties import Comparison
+from tests.helpers import random_decoder, tiny_spec
+
+VOCAB, MASK = 64, 63
+DELIMITERS = tuple(range(4, VOCAB, 9))
+ENDS = tuple(range(1, VOCAB, 12))
+FULL, CAUSAL = {}, {"attention": "block_causal", "block_length": 4}
+SHARE = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
+COUNT = st.integers(1, 12)
+
+
+@cache
+def model(seed, causal, shift):
+    return random_decoder(tiny_spec(**(CAUSAL if causal else FULL), shift=shift), seed)
+
+
+def spell(name, **arguments):
+    """A spec string whose arguments are drawn."""
+    drawn = st.fixed_dictionaries(arguments)
+    return drawn.map(lambda a: f"{name}({', '.join(f'{k}={v!r}' for k, v in a.items())})")
+
+
+@cache
+def spelled(align):
+    """Arguments worth drawing, for models whose blocks are multiples of `align`."""
+    length = st.integers(1, 12 // align).map(lambda n: n * align)
+    return {
+        ("unmask", "threshold"): spell("threshold", threshold=SHARE),
+        ("unmask", "dynamic"): spell("dynamic", threshold=SHARE, block_steps=st.none() | COUNT),
+        ("unmask", "topk"): spell(
+            "topk",
+            score=st.sampled_from(["confidence", "entropy", "margin", "random"]),
+            schedule=st.sampled_from(["even", "linear", "cosine", "power", "eps"]),
+            steps=st.none() | st.integers(1, 24),
+            demote=st.sampled_from([(), "eos"]),
+        ),
+        ("blocks", "fixed"): spell("fixed", length=length),
+        ("blocks", "pipeline"): spell("pipeline", length=length, add=SHARE, full=SHARE),
+        ("blocks", "adaptive"): spell(
+            "adaptive", length=COUNT, window=st.sampled_from([0.25, 0.6]), threshold=SHARE
+        ),
+        ("edit", "rcr"): spell("rcr", steps=st.none() | st.integers(1, 24)),
+        ("cache", "dual"): spell("dual", on_edit=st.sampled_from(["refuse", "requery"])),
+        ("guide", "bias"): st.just("bias(((5, 2.0), (9, -1.5)))"),
+        ("guide", "cfg"): spell("cfg", scale=st.sampled_from([0.0, 0.5, 1.5])),
+        ("stop", "eos"): spell(
+            "eos", when=st.sampled_from(["prefix", "block"]), ids=st.sampled_from([(), ENDS])
+        ),
+    }
+
+
+UNFIT = {  # what models of an attention pattern refuse
+    True: {("blocks", "whole"), ("blocks", "adaptive"), ("cache", "prefix"), ("cache", "dual")},
+    False: {("cache", "block_causal")},
+}
+NAMES = {
+    causal: {
+        kind: [name for name in sorted(registry.names()) if (kind, name) not in UNFIT[causal]]
+        for kind, registry in KINDS.items()
+    }
+    for causal in (False, True)
+}
+
+
+@st.composite
+def requests(draw, causal, usual):
+    """A prompt, a path and options, which may still be refused; half of the parts are the `usual`
+    ones, with numbers of their own, so that rows share cohorts.
+    """
+
+    def drawn(kind):
+        names = [usual[kind]] if draw(st.booleans()) else NAMES[causal][kind]
+        name = draw(st.sampled_from(names))
+        return draw(spelled(4 if causal else 1).get((kind, name), st.just(name)))
+
+    options = {
+        "max_new_tokens": draw(st.integers(1, 18)),
+        "unmask": drawn("unmask"),
+        "blocks": drawn("blocks"),
+        "cache": drawn("cache"),
+        "guide": drawn("guide") if draw(st.integers(0, 2)) == 0 else None,
+        "stop": drawn("stop") if draw(st.booleans()) else "none",
+        "temperature": draw(st.sampled_from([0.0, 0.0, 0.7])),
+        "top_p": draw(st.sampled_from([1.0, 0.8])),
+        "seed": draw(st.integers(0, 3)),
+    }
+    if draw(st.integers(0, 4)) == 0:  # an editor that takes back needs a rule that fills
+        options |= {"edit": drawn("edit"), "unmask": "everything"}
+        caches = ["none"] if causal else ["none", "dual(on_edit='requery')"]
+        options["cache"] = draw(st.sampled_from(caches))
+    prompt = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=9))
+    return {"prompt": prompt, "path": draw(st.integers(0, 2)), **options}
+
+
+@st.composite
+def batches(draw):
+    """A decoder and up to three requests that it accepts."""
+    causal = draw(st.booleans())
+    decoder = model(draw(st.integers(0, 3)), causal, draw(st.booleans()))
+    bench = Bench(decoder, DELIMITERS)
+
+    def accepted(request):
+        try:
+            return bench.ticket(**request) is not None
+        except InvalidRequest:
+            return False
+
+    usual = {kind: draw(st.sampled_from(names)) for kind, names in NAMES[causal].items()}
+    drawn = requests(causal, usual).filter(accepted)
+    return decoder, draw(st.lists(drawn, min_size=1, max_size=3))
+
+
+def quick(examples):
+    """So many examples; one that fails is shown as it is, shrinking takes minutes."""
+    slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
+    return settings(max_examples=examples, suppress_health_check=slow, phases=phases)
+
+
+def run(decoder, requests, after=None, unroll=1):
+    bench = Bench(decoder, DELIMITERS, unroll=unroll)
+    tickets = [bench.ticket(**request) for request in requests]
+    bench.run(*tickets, after=after)
+    return bench, tickets
+
+
+@given(batches())
+@quick(150)
+def test_every_run(batch):
+    """The invariants that one run shows."""
+    decoder, batch = batch
+    bench, tickets = run(decoder, batch, after={1: 1, 2: 3})
+    for ticket in tickets:
+        trace, parts = bench.traces[ticket], ticket.bound.parts
+        check_canvases(ticket, trace, paced=parts.clock or bool(parts.edit))
+        check_end(ticket, trace)
+        check_tokens(ticket, trace)
+        check_replay(ticket, trace)
+        check_settled(ticket, trace)
+        check_ledger(ticket, trace)
+        check_keys(ticket, trace)
+
+
+def check_canvases(ticket, trace, *, paced):
+    """Prompts stay, MASK is never committed, every step commits unless a schedule paces it."""
+    prompt = list(ticket.prompt)
+    for canvas, kinds in zip(trace.canvases, trace.kinds, strict=True):
+        assert canvas[: len(prompt)] == prompt
+        assert kinds[: len(prompt)] == [Kind.PROMPT] * len(prompt)
+        assert Kind.PROMPT not in kinds[len(prompt) :]
+        for token, kind in zip(canvas[len(prompt) :], kinds[len(prompt) :], strict=True):
+            assert (token == MASK) == (kind == Kind.MASK)
+    if not paced:
+        left = [len(open_positions(kinds)) for kinds in trace.kinds]
+        assert left == sorted(set(left), reverse=True)
+
+
+def check_end(ticket, trace):
+    """Nothing is open before the end of the answer, and the reason says which end it is."""
+    still_open = open_positions(trace.kinds[-1])
+    if ticket.canvas.reason == "length":
+        assert not still_open
+    else:
+        assert ticket.canvas.reason == "stop"
+        ends = ticket.bound.parts.end_ids
+        generated = range(len(ticket.prompt), len(trace.canvases[-1]))
+        end = next(p for p in generated if trace.canvases[-1][p] in ends and p not in still_open)
+        assert not [p for p in still_open if p < end]
+
+
+def check_tokens(ticket, trace):
+    """A committed id is the draw from its own logits, with the uniform of its own position and
+    step; its confidence is its probability, with MASK in the denominator.
+    """
+    config = ticket.bound.config
+    if ticket.bound.parts.guide or config.top_p < 1:
+        return  # the logits that were recorded are not those that were drawn from
+    key = torch.tensor([config.seed]), torch.tensor([ticket.choice])
+    for event in ticket.events:
+        if event.type != "commit":
+            continue
+        places, step = torch.tensor([event.pos]), event.step - 1
+        u = uniforms(*key, places, torch.tensor([step]), DRAW_STREAM)[0]
+        for n, (pos, token, conf) in enumerate(zip(event.pos, event.ids, event.conf, strict=True)):
+            row = trace.forwards[step].logits[pos].double()
+            assert conf == pytest.approx(float(row.softmax(0)[token]), abs=1e-4)
+            row[MASK] = -torch.inf
+            if config.temperature == 0:
+                assert float(row.max() - row[token]) == 0
+            else:
+                ends = (row / config.temperature).softmax(0).cumsum(0)
+                start = float(ends[token - 1]) if token else 0.0
+                assert start - 1e-4 <= float(u[n]) <= float(ends[token]) + 1e-4
+
+
+def check_settled(ticket, trace):
+    """What is settled never changes again, commits stay inside the blocks that were opened, and a
+    row that ends has settled its answer.
+    """
+    canvas, settled, reach = HostCanvas(), [], 0
+    for event in ticket.events:
+        before = canvas.ids[: canvas.settled]
+        canvas.apply(event)
+        reach = event.pos[1] if event.type == "block" else reach
+        assert event.type != "commit" or max(event.pos) < reach
+        assert canvas.ids[: len(before)] == before
+        assert not [p for p in open_positions(canvas.kinds) if p < canvas.settled]
+        settled.append(canvas.settled)
+    assert settled == sorted(settled)
+    if ticket.canvas.reason == "length":
+        assert canvas.settled == len(canvas.ids)
+    elif not ticket.bound.parts.edit:
+        ends = ticket.bound.parts.end_ids
+        assert ends.intersection(canvas.ids[canvas.prompt : canvas.settled])
+
+
+def check_replay(ticket, trace):
+    """The events give the device's final canvas; what was open when the row ended is dead."""
+    (canvas,) = replay(ticket.events).values()
+    assert canvas.ids == ticket.canvas.ids == trace.canvases[-1]
+    expected = [Kind.PAD if kind >= Kind.MASK else kind for kind in trace.kinds[-1]]
+    assert canvas.kinds == ticket.canvas.kinds == expected
+    for number, (before, after) in enumerate(zip(trace.canvases, trace.canvases[1:], strict=False)):
+        changed = {p for p, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
+        told = [set(e.pos) for e in ticket.events if e.step == number + 1 and e.ids]
+        assert changed <= set().union(*told)
+
+
+def check_ledger(ticket, trace):
+    """Billed is what ran."""
+    ledger = ticket.ledger
+    assert ledger.nfe == len(trace.forwards) == sum(ledger.forwards.values())
+    assert ledger.token_forwards == sum(f.computed for f in trace.forwards)
+    assert ledger.arm_forwards == ledger.nfe * (ticket.bound.parts.arms - 1)
+
+
+def check_keys(ticket, trace):
+    """No key of another id than the canvas holds is ever read, nor one that is older than its
+    cache allows: none at all, or the row's last opening of a block.
+    """
+    cache = type(ticket.bound.parts.cache).__name__
+    opened = {e.step for e in ticket.events if e.type == "block"}
+    refreshed = 0
+    for number, forward in enumerate(trace.forwards, start=1):
+        refreshed = number if number in opened else refreshed
+        assert not forward.foreign
+        twice = Counter(forward.queries) - Counter(set(forward.queries))
+        assert all(p + 1 in forward.logits for p in twice), "only looks may compute a position anew"
+        if cache == "NoCache":
+            assert not any(forward.ages.values())
+        elif cache in ("Prefix", "Dual"):
+            assert max(forward.ages.values()) <= number - refreshed
+        else:
+            assert cache == "BlockCausal", "a cache without a contract"
+
+
+def test_same_result_whatever_the_batch():
+    """Batch mates, their order and when they come do not matter; nor does a second run."""
+    comparison = Comparison(DELIMITERS)
+
+    @given(batches(), st.permutations(range(3)), st.lists(st.integers(0, 4), min_size=3))
+    @quick(60)
+    def check(batch, order, delays):
+        decoder, batch = batch
+        alone = []
+        for request in batch:
+            bench, (ticket,) = run(decoder, [request])
+            alone.append((ticket, bench.traces[ticket].canvases))
+        order = [n for n in order if n < len(batch)]
+        bench, mates = run(decoder, [batch[n] for n in order], after=dict(enumerate(delays)))
+        for n, mate in zip(order, mates, strict=True):
+            ticket, canvases = alone[n]
+            ours = bench.traces[mate].canvases
+            comparison.same(decoder, batch[n], ours, canvases)
+            if ours == canvases:
+                assert (mate.ledger, mate.canvas.reason) == (ticket.ledger, ticket.canvas.reason)
+
+    check()
+    comparison.close()
+
+
+def test_exact_caches_equal_no_cache():
+    comparison = Comparison(DELIMITERS)
+
+    @given(batches())
+    @quick(60)
+    def check(batch):
+        decoder, batch = batch
+        for request in batch:
+            bench, (ticket,) = run(decoder, [request])
+            if ticket.bound.parts.cache.exact:
+                plain, (other,) = run(decoder, [request | {"cache": "none"}])
+                ours, theirs = bench.traces[ticket].canvases, plain.traces[other].canvases
+                comparison.same(decoder, request | {"cache": "none"}, ours, theirs)
+
+    check()
+    comparison.close()
+
+
+def told(ticket):
+    """The canvas after each step, as the events tell it."""
+    canvas, states = HostCanvas(), {}
+    for event in ticket.events:
+        canvas.apply(event)
+        states[event.step] = list(canvas.ids)
+    return [states[max(n for n in states if n <= step)] for step in range(ticket.ledger.nfe + 1)]
+
+
+def test_results_do_not_depend_on_how_often_the_host_looks():
+    comparison = Comparison(DELIMITERS)
+
+    @given(batches(), st.integers(2, 6))
+    @quick(60)
+    def check(batch, unroll):
+        decoder, batch = batch
+        _, often = run(decoder, batch)
+        bench, seldom = run(decoder, batch, unroll=unroll)
+        for request, one, several in zip(batch, often, seldom, strict=True):
+            comparison.same(decoder, request, told(several), told(one))
+            if told(several) == told(one):
+                assert several.canvas.reason == one.canvas.reason
+            ran = several.ledger.nfe + several.ledger.idle_forwards
+            assert ran == len(bench.traces[several].forwards)
+
+    check()
+    comparison.close()
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """An unmasker and editor that for a while ask for everything, wherever they look."""
+
+    scope, needs, clock = "row", frozenset(), True
+
+    def bind(self, info):
+        return self
+
+    def refuses(self, unmask):
+        return None
+
+    def propose(self, view):
+        masked = (view.pos % 3 == 0) & (view.step < 6)[:, None]
+        return Proposal(torch.ones_like(view.eligible), torch.where(masked, MASK, 7))
+
+    def edit(self, view, proposal):
+        calm = (view.step >= 6)[:, None]
+        odd = (view.pos + view.step[:, None]) % 2 == 1
+        return proposal._replace(remask=odd & ~calm, replace=~odd & ~calm, renoise=odd & ~calm)
+
+
+@pytest.mark.parametrize("cache", ["none", "dual(on_edit='requery')"])
+@pytest.mark.parametrize("blocks", ["fixed(4)", "adaptive(4, window=0.9)", "pipeline(4)"])
+def test_rules_cannot_touch_what_is_given(blocks, cache):
+    """Neither the prompt, nor what lies behind the block, nor the columns without a position."""
+    bench = Bench(model(0, False, False), DELIMITERS)
+    rule = {"unmask": Hostile(), "edit": Hostile(), "stop": "none", "blocks": blocks}
+    prompts = ([9, 8, MASK], [5, 6, 7, 4, 3, 2, 9], [1])
+    tickets = [
+        bench.ticket(prompt, max_new_tokens=9 + 2 * n, cache=cache, **rule)
+        for n, prompt in enumerate(prompts)
+    ]
+    for ticket, trace in zip(tickets, bench.run(*tickets, after={1: 2, 2: 3}), strict=True):
+        check_canvases(ticket, trace, paced=True)
+        check_replay(ticket, trace)
+        check_settled(ticket, trace)
+        check_ledger(ticket, trace)
+        assert {e.type for e in ticket.events} >= {"commit", "remask"}
+        assert set(trace.canvases[-1][len(ticket.prompt) :]) == {7}
+
+
+@given(batches(), st.integers(0, 6), st.sets(st.integers(0, 2), min_size=1))
+@quick(60)
+def test_an_abort_at_any_step_frees_every_page(batch, step, victims):
+    decoder, batch = batch
+    bench = Bench(decoder, DELIMITERS, max_rows=2)
+    tickets = [bench.ticket(**request) for request in batch]
+    for ticket in tickets:
+        bench.scheduler.submit(ticket)
+    for _ in range(step):
+        bench.step()
+    gone = [t for n, t in enumerate(tickets) if n in victims and not t.done]
+    for ticket in gone:
+        bench.scheduler.abort(ticket)
+        bench.scheduler.abort(ticket)
+        assert ticket.canvas.reason == "abort"
+        bench.pool.check_integrity(bench.scheduler.owned_pages())
+    while bench.scheduler.live or not all(t.done for t in tickets):
+        bench.step()
+    assert bench.pool.pages_in_use == 0
+    bench.pool.check_integrity()
+    for ticket in gone:
+        steps = len(bench.traces[ticket].forwards)
+        assert steps == ticket.ledger.nfe <= step
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@given(st.data())
+@quick(10)
+def test_all_that_is_registered_is_drawn(causal, data):
+    """Alone, every part is accepted, whatever arguments are drawn for it."""
+    bench = Bench(model(0, causal, False), DELIMITERS)
+    for kind, names in NAMES[causal].items():
+        fill = {}
+        if kind == "edit":
+            fill = {"unmask": "everything", "stop": "none", "cache": "none"}
+        for name in names:
+            spec = data.draw(spelled(4 if causal else 1).get((kind, name), st.just(name)))
+            bench.ticket([3], max_new_tokens=4, **fill, **{kind: spec})

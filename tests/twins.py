@@ -124,8 +124,7 @@ class Keys:
                 x = x + part.out(torch.cat(heads, dim=1))
                 x = x + layer.mlp(layer.mlp_norm(x))
             rows = self.decoder.head(self.decoder.norm(x))
-        step = int(spec.shift)
-        return {p + step: rows[i] for i, p in enumerate(queries)}
+        return {p + int(spec.shift): rows[i] for i, p in enumerate(queries)}
 
 
 def rotated(x: Tensor, positions: Sequence[int], theta: float) -> Tensor:

@@ -132,8 +132,7 @@ class Dual:
         purposes = []
         for b in bounds_of(rows.host):
             if b.opening:
-                first = _first_predicted(rows, b)
-                segments.append(_refresh(b)._replace(predict=span(first, b.end)))
+                segments.append(_refresh(b))
             else:
                 segments += window(b, b.length, ShiftInfo(self.shift))
                 if self.on_edit == "requery":

@@ -86,8 +86,7 @@ class Dynamic:
         if self.block_steps is None:
             return torch.ones_like(view.step)[:, None]
         start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
-        steps = view.knob.block_steps
-        return even_counts(end - start, step.minimum(steps - 1), steps)
+        return even_counts(end - start, step, view.knob.block_steps)
 
 
 @dataclass(frozen=True, slots=True)

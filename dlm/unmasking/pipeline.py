@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepView, bound
+from dlm.core import BlockTable, Level, Phase, Progress
 from dlm.errors import InvalidRequest
-from dlm.unmasking.blocks import append_block, next_start
+from dlm.unmasking.blocks import Fixed, append_block, next_start
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(Fixed):
     """Up to eight blocks of `length` at once (D2F, arXiv 2508.09192).
 
     A block is added when the last one has committed a share `add` of its masks. It may commit what
@@ -22,48 +22,19 @@ class Pipeline:
     A filled block closes after all before it. `length=None` takes the trained block.
     """
 
-    length: int | None = None
     add: float = 0.1
     full: float = 0.95
-    alignment: int = bound(1)
 
     tier = "T2"
     watches = True
 
     def __post_init__(self) -> None:
-        if self.length is not None and self.length < 1:
-            raise InvalidRequest("blocks", f"`length` must be at least 1, got {self.length}")
+        Fixed.__post_init__(self)  # a slotted dataclass has no working super()
         for name in ("add", "full"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidRequest(
                     "blocks", f"`{name}` must be between 0 and 1, got {getattr(self, name)}"
                 )
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` unless the length is a multiple of the trained block."""
-        length = self.length or info.block_length or 32
-        if length % info.alignment:
-            raise InvalidRequest(
-                "blocks",
-                f"`length` must be a multiple of {info.alignment}, this block-causal model's "
-                f"trained block, got {length}",
-            )
-        return replace(self, length=length, alignment=info.alignment)
-
-    def count(self, tokens: int) -> int:
-        """`tokens / length`, rounded up."""
-        assert self.length is not None
-        return -(-tokens // self.length)
-
-    def reach(self, rows: Rows, knob: Any) -> Tensor:
-        """`length` positions on."""
-        start = next_start(rows.host.blocks, rows.host.prompt, self.alignment)
-        end: Tensor = start + knob.length[:, 0]
-        return end
-
-    def close_at(self, view: StepView) -> Tensor:
-        """Where it was planned to end."""
-        return view.blocks.front
 
     def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
         """Close from the left, promote after what is nearly full, append after what has begun."""

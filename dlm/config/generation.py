@@ -82,8 +82,8 @@ class GenerationConfig:
 
 def _at_least(name: str, value: object, low: int, most: int | None = None) -> None:
     allowed = f"of at least {low}" if most is None else f"between {low} and {most}"
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < low or (most is not None and value > most):  # type: ignore[operator]
+    top = math.inf if most is None else most
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= top:
         raise InvalidRequest(name, f"must be an integer {allowed}, got {value!r}")
 
 

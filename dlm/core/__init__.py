@@ -20,7 +20,7 @@ from dlm.core.parts import (
 from dlm.core.plan import NOTHING, AttentionGroup, ForwardPlan, Packed, Segment, pack, span
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
-from dlm.core.view import Frame, Progress, Proposal, StepView, Stop, Window, first_true, is_one_of
+from dlm.core.view import Frame, Progress, Proposal, StepView, Stop, Window, is_one_of
 
 __all__ = [
     "BLOCK_COLUMNS",
@@ -61,7 +61,6 @@ __all__ = [
     "Unmasker",
     "Window",
     "bound",
-    "first_true",
     "is_number",
     "is_one_of",
     "pack",

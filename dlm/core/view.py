@@ -215,12 +215,6 @@ class Progress(NamedTuple):
     stores: bool
 
 
-def first_true(mask: Tensor) -> Tensor:
-    """`[R, W]` bool -> `[R]`: column of the first True, W where there is none."""
-    found = mask.any(dim=1)
-    return torch.where(found, mask.int().argmax(dim=1), mask.shape[1])
-
-
 def is_one_of(ids: Tensor, choices: tuple[int, ...]) -> Tensor:
     """Where `ids` (any shape) holds one of a few `choices`.
 

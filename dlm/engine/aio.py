@@ -38,6 +38,7 @@ class AsyncEngine:
     async def generate(self, prompt: Prompt, **options: Any) -> Generation:
         """Answer one prompt. Options and errors as in `Engine.submit`."""
         request = self.engine.submit(prompt, **options)
+        request.ignore_events()
         try:
             async for _ in self._news(request):
                 pass

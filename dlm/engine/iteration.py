@@ -52,7 +52,10 @@ class IterationManager:
         return [close(c, own, self.device) for c, *own in zip(cohorts, *rounds, strict=True)]
 
     def step(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> list[Changes]:
-        """One forward over all cohorts and the decisions taken on it, all on the device."""
+        """One forward over all cohorts and the decisions taken on it.
+
+        All of it runs on the device; only the opening of a block asks the host.
+        """
         changes = []
         for cohort, logits in zip(cohorts, self._forward(cohorts, plans), strict=True):
             frame = self._frame(cohort)

@@ -109,7 +109,7 @@ def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> li
 
 
 def read_changes(rounds: Sequence[Changes]) -> list[list[Change]]:
-    """The changes of each row, round after round, from `[R, W]` tensors, in one read-back."""
+    """The changes of each row, round after round, read back from `[R, W]` tensors."""
     pos = rounds[0].pos
     rows, width = pos.shape
     op, ids, c = (_joined([getattr(r, name) for r in rounds]) for name in ("op", "ids", "c"))

@@ -41,8 +41,8 @@ def device_map(
     `budget` gives bytes per CUDA index and for "cpu"; by default it is what is free.
     Raises `InvalidRequest` when device and main memory together are too small.
     """
-    from accelerate import infer_auto_device_map  # type: ignore[import-untyped]
-    from accelerate.utils import get_max_memory  # type: ignore[import-untyped]
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_max_memory
 
     index = device.index or 0
     if budget is None:

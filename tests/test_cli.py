@@ -345,7 +345,7 @@ WRONG = {
     "--max-new-tokens -3": "`max_new_tokens`: must be an integer of at least 1, got -3",
     "--max-new-tokens 0": "must be an integer of at least 1, got 0",
     "--max-new-tokens many": "'--max-new-tokens'",
-    "--max-new-tokens 100000": "the model's limit is 1024",
+    "--max-new-tokens 100000": "the limit of the model is 1024",
     "--steps -1": "`steps`: must be an integer of at least 1, got -1",
     "--steps 7": "`steps`: no part follows a schedule",
     "--steps 7 --unmask topk": "multiple of the number of blocks, 4",
@@ -405,7 +405,7 @@ def test_wrong_input(call, arguments):
 def test_empty_and_too_long_prompts(call):
     assert "`prompt`: must not be empty" in refused(call("generate", ""))
     assert "`prompt`: must not be empty" in refused(call("generate", "  \n"))
-    assert "the model's limit is 1024" in refused(call("generate", "word " * 2000))
+    assert "the limit of the model is 1024" in refused(call("generate", "word " * 2000))
 
 
 def test_unknown_commands_and_options(call):

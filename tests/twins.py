@@ -127,6 +127,31 @@ class Keys:
         return {p + int(spec.shift): rows[i] for i, p in enumerate(queries)}
 
 
+def seeing(
+    decoder: Decoder, ids: Sequence[int], positions: Sequence[int], sees: Sequence[Sequence[bool]]
+) -> Tensor:
+    """Logits of tokens that stand at any positions; `sees[q][k]`: token q may look at token k."""
+    spec, hidden = decoder.spec, torch.tensor(sees)
+    with torch.no_grad():
+        x = decoder.embedding(torch.tensor(ids))
+        for layer in decoder.layers:
+            part = layer.attention
+            fused = part.qkv(layer.attention_norm(x)).view(len(ids), -1, spec.head_dim)
+            q, k, v = fused.split((spec.heads, spec.kv_heads, spec.kv_heads), dim=1)
+            if part.q_norm is not None:
+                q, k = part.q_norm(q), part.k_norm(k)
+            q, k = (rotated(y, positions, spec.rope_theta) for y in (q, k))
+            heads = []
+            for h in range(spec.heads):
+                g = h // (spec.heads // spec.kv_heads)
+                scores = q[:, h] @ k[:, g].T / math.sqrt(spec.head_dim)
+                heads.append(scores.masked_fill(~hidden, -math.inf).softmax(1) @ v[:, g])
+            x = x + part.out(torch.cat(heads, dim=1))
+            x = x + layer.mlp(layer.mlp_norm(x))
+        rows: Tensor = decoder.head(decoder.norm(x))
+    return rows
+
+
 def rotated(x: Tensor, positions: Sequence[int], theta: float) -> Tensor:
     """RoPE: turn each pair (x_i, x_{i + d/2}) of every head by position * theta^(-2i/d)."""
     half = x.shape[-1] // 2
@@ -297,4 +322,77 @@ def mdpo(
             run.end_step()
             if run.open.isdisjoint(range(end)):
                 break
+    return run
+
+
+def wino(
+    decoder: Decoder, prompt: Sequence[int], new: int, block: int, sure: float, back: float
+) -> Run:
+    """WINO: each forward also computes a masked shadow of every position of the block, which sees
+    all but that position; what stands there and the shadow doubts is reopened.
+    """
+    run = Run(decoder, prompt, len(prompt) + new)
+    length = len(run.ids)
+    for start in range(len(prompt), length, block):
+        inside, last = range(start, start + block), 30
+        places = [*range(length), *inside]
+        sees = [[k < length or q >= length for k in range(len(places))] for q in range(len(places))]
+        for j, position in enumerate(inside):
+            sees[length + j][position] = False
+        while not run.open.isdisjoint(inside):
+            rows = seeing(decoder, [*run.ids, *[run.mask] * block], places, sees)
+            judged = [p for p in inside if p not in run.open]
+            guesses = run.guesses("step", {p: rows[p] for p in places[:length]}, inside)
+            cap = min(max(int(len(guesses) * 0.7), 5), 20)
+            accepted = run.above(guesses, sure)
+            if len(accepted) > cap or not accepted:
+                accepted = run.best({p: c for p, (_, c) in guesses.items()}, cap if accepted else 1)
+            doubts = {}
+            for p in judged:
+                belief = float(rows[length + p - start].double().softmax(0)[run.ids[p]])
+                run.decided(abs(belief - back))
+                if belief < back:
+                    doubts[p] = -belief
+            run.commit(accepted, guesses)
+            if len(accepted) > 1:
+                run.reopen(run.best(doubts, min(len(doubts), last - 1)))
+            last = len(accepted)
+            run.end_step()
+    return run
+
+
+def guided(
+    decoder: Decoder,
+    causal: Decoder,
+    prompt: Sequence[int],
+    new: int,
+    block: int,
+    share: float,
+    ids: Sequence[int] | None = None,
+) -> Run:
+    """Guided Diffusion: the diffusion model drafts, the causal one (whose id of i is `ids[i]`)
+    reads the drafts from the left; what it would have written stays, and always the first.
+    """
+    run = Run(decoder, prompt, len(prompt) + new)
+    known = list(ids) if ids is not None else list(range(decoder.spec.vocab_size))
+    for start in range(len(prompt), len(run.ids), block):
+        inside = range(start, min(start + block, len(run.ids)))
+        while not run.open.isdisjoint(inside):
+            guesses = run.guesses("step", dense(decoder, run.ids), inside)
+            canvas = [guesses[p][0] if p in guesses else run.ids[p] for p in range(inside[-1] + 1)]
+            said = dense(causal, [known[i] for i in canvas], 1)
+            accepted: list[int] = []
+            for p in sorted(guesses):
+                probs = said[p - 1].double().softmax(0)
+                best, own = float(probs[known].max()), float(probs[known[guesses[p][0]]])
+                if own != best:
+                    run.decided(abs(own - share * best))
+                doubtful = own < share * best
+                if doubtful and accepted:
+                    break
+                accepted.append(p)
+                if doubtful:
+                    break
+            run.commit(accepted, guesses)
+            run.end_step()
     return run

@@ -138,7 +138,7 @@ class Dual:
                 if self.on_edit == "requery":
                     segments += self._requeries(rows, b)
             purposes.append("refresh step" if b.opening else "step")
-        return make_plan(rows, segments, purposes, once=self.on_edit == "requery")
+        return make_plan(rows, segments, purposes, lasts=1 if self.on_edit == "requery" else None)
 
     def _requeries(self, rows: Rows, b: RowBounds) -> list[Segment]:
         """Scattered queries before the block: open positions and those with outdated keys.

@@ -84,7 +84,12 @@ def block_ends(positions: Tensor, alignment: int) -> Tensor:
 
 
 def make_plan(
-    rows: Rows, segments: Sequence[Segment], purposes: Sequence[str], *, once: bool = False
+    rows: Rows,
+    segments: Sequence[Segment],
+    purposes: Sequence[str],
+    *,
+    lasts: int | None = None,
 ) -> ForwardPlan:
-    """Bundle the segments of all rows."""
-    return ForwardPlan(tuple(segments), tuple(purposes), rows.host.pages, rows.capacity, once=once)
+    """Bundle the segments of all rows; `lasts` as in `ForwardPlan`."""
+    pages, capacity = rows.host.pages, rows.capacity
+    return ForwardPlan(tuple(segments), tuple(purposes), pages, capacity, lasts=lasts)

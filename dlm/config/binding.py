@@ -9,6 +9,7 @@ from typing import Any
 from dlm.config.generation import GenerationConfig
 from dlm.config.spec import parse_part, registry_of
 from dlm.core import (
+    STATISTICS,
     BlockScheduler,
     CacheManager,
     Editor,
@@ -55,6 +56,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
         stop=tuple(_part("stop", s, StopRule, info) for s in rules),
         cache=_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
+    _check_needs(parts, info)
     _check_steps(config, parts)
     _check_edits(parts)
     _check_arms(parts)
@@ -151,6 +153,20 @@ def _check_steps(config: GenerationConfig, parts: Parts) -> None:
                 "steps",
                 f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
                 f"got {own}",
+            )
+
+
+def _check_needs(parts: Parts, info: ModelInfo) -> None:
+    """A part may read the known statistics, and the auxiliary models that are there."""
+    kinds = (("unmask", (parts.unmask,)), ("edit", parts.edit))
+    for kind, part in ((kind, part) for kind, some in kinds for part in some):
+        for name in sorted(part.needs - STATISTICS - set(info.aux)):
+            loaded = ", ".join(map(repr, info.aux)) or "none"
+            raise InvalidRequest(
+                kind,
+                f"{type(part).__name__} needs {name!r}, which is no statistic "
+                f"({', '.join(sorted(STATISTICS))}) and no auxiliary model (loaded: {loaded}); "
+                f"load it with aux={{{name!r}: ...}}",
             )
 
 

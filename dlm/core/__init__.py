@@ -4,11 +4,13 @@ from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
 from dlm.core.bundle import Parts, is_number
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
+from dlm.core.packing import AttentionGroup, Packed, pack
 from dlm.core.parts import (
     ArmedGuide,
     BlockScheduler,
     CacheManager,
     Editor,
+    Extender,
     Guide,
     Model,
     Part,
@@ -17,24 +19,38 @@ from dlm.core.parts import (
     Unmasker,
     bound,
 )
-from dlm.core.plan import NOTHING, AttentionGroup, ForwardPlan, Packed, Segment, pack, span
+from dlm.core.plan import NOTHING, Extra, ForwardPlan, Segment, span
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
-from dlm.core.view import Frame, Progress, Proposal, StepView, Stop, Window, is_one_of
+from dlm.core.view import (
+    STATISTICS,
+    AuxView,
+    Frame,
+    Progress,
+    Proposal,
+    StepView,
+    Stop,
+    Window,
+    is_one_of,
+)
 
 __all__ = [
     "BLOCK_COLUMNS",
     "EVENT_VERSION",
     "NOTHING",
+    "STATISTICS",
     "Absorbing",
     "ArmedGuide",
     "AttentionGroup",
+    "AuxView",
     "BlockScheduler",
     "BlockTable",
     "CacheManager",
     "Editor",
     "Event",
     "EventType",
+    "Extender",
+    "Extra",
     "ForwardPlan",
     "Frame",
     "Guide",

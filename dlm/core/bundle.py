@@ -11,12 +11,14 @@ from dlm.core.parts import (
     BlockScheduler,
     CacheManager,
     Editor,
+    Extender,
     Guide,
     Scratched,
     StopRule,
     Unmasker,
 )
 from dlm.core.rows import ScratchSpec
+from dlm.core.view import STATISTICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,18 @@ class Parts:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The statistics that some part reads."""
+        """The statistics and auxiliary models that some part reads."""
         return self.unmask.needs.union(*(e.needs for e in self.edit))
+
+    @property
+    def aux(self) -> tuple[str, ...]:
+        """The auxiliary models that some part reads."""
+        return tuple(sorted(self.needs - STATISTICS))
+
+    @property
+    def extenders(self) -> tuple[Extender, ...]:
+        """The editors that look through shadow tokens."""
+        return tuple(e for e in self.edit if isinstance(e, Extender))
 
     @property
     def end_ids(self) -> frozenset[int]:

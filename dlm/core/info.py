@@ -17,7 +17,8 @@ class ModelInfo:
     `attention` is the pattern the model was trained with; `block_length` its trained block
     (block-causal models); `shift`: row i of the raw output predicts position i + 1 (adapted
     autoregressive models). `eos_ids` end an answer; `delimiters` are ids whose text contains a
-    newline. `mask_id` is None for models of uniform diffusion, which have no mask.
+    newline. `mask_id` is None for models of uniform diffusion, which have no mask. `aux`: the names
+    of the auxiliary models that were loaded along.
     """
 
     family: str
@@ -30,6 +31,7 @@ class ModelInfo:
     block_length: int | None = None
     shift: bool = False
     delimiters: tuple[int, ...] = ()
+    aux: tuple[str, ...] = ()
 
     @property
     def process(self) -> Process:

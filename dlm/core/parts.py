@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dlm.core.blocks import BlockTable
 from dlm.core.info import ModelInfo
-from dlm.core.plan import ForwardPlan, Packed
+from dlm.core.packing import Packed
+from dlm.core.plan import ForwardPlan
 from dlm.core.rows import Rows, ScratchSpec
 from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
 
@@ -102,7 +103,7 @@ class Unmasker(Part, Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `c`."""
+        """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
         ...
 
     @property
@@ -121,7 +122,7 @@ class Editor(Part, Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `c`."""
+        """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
         ...
 
     @property
@@ -135,6 +136,15 @@ class Editor(Part, Protocol):
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Revise committed positions, or parts of the proposal."""
+        ...
+
+
+@runtime_checkable
+class Extender(Editor, Protocol):
+    """An editor that looks through shadow tokens: their logits arrive as `view.c_current`."""
+
+    def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
+        """The plan with shadow tokens (`Segment.extra`) for positions that it predicts."""
         ...
 
 

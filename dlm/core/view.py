@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlm.core.blocks import BlockTable, Level
-from dlm.core.plan import ForwardPlan
+from dlm.core.plan import NOTHING, ForwardPlan
 from dlm.core.rows import HostRows
 
 
@@ -20,8 +21,9 @@ class Window(NamedTuple):
     full `[R, W]`: scored and in a block that must progress · logit_row `[R, W]` row of the logits
     (0 where not scored) · block `[R, W]` column of the block table that holds the position; what
     earlier blocks left open belongs to the first live block. slot `[N]`: flat place in `[R, W]` of
-    each row of the logits · row `[N]`: its row · written `[T]`: flat canvas places whose keys the
-    forward stores · live `[R, 8]`: the blocks that are being denoised.
+    each row of the logits · shadow `[S]`: the same for the logits of shadow tokens, which follow ·
+    row `[N + S]`: the row of each · written `[T]`: flat canvas places whose keys the forward
+    stores · live `[R, 8]`: the blocks that are being denoised.
     """
 
     pos: Tensor
@@ -31,6 +33,7 @@ class Window(NamedTuple):
     logit_row: Tensor
     block: Tensor
     slot: Tensor
+    shadow: Tensor
     row: Tensor
     written: Tensor
     live: Tensor
@@ -55,6 +58,7 @@ class Window(NamedTuple):
         scored = scored.gather(1, pos)
         block = _block_column(pos, host.blocks)
         slot = scored.flatten().nonzero()[:, 0]
+        shadow = _shadow_slots(plan, pos)
         window = cls(
             pos=pos,
             valid=pos < capacity - 1,
@@ -63,13 +67,26 @@ class Window(NamedTuple):
             logit_row=(scored.flatten().cumsum(0) - 1).view_as(pos).masked_fill(~scored, 0),
             block=block,
             slot=slot,
-            row=torch.div(slot, width, rounding_mode="floor"),
+            shadow=shadow,
+            row=torch.div(torch.cat((slot, shadow)), width, rounding_mode="floor"),
             written=torch.cat(
                 [s.row * capacity + s.q_pos for s in plan.segments if s.write and s.arm == 0]
             ),
             live=host.blocks.live,
         )
         return cls(*(t.to(device) for t in window))
+
+
+def _shadow_slots(plan: ForwardPlan, pos: Tensor) -> Tensor:
+    """`[S]`: the flat places in `[R, W]` of the positions that shadow tokens stand for."""
+    slots = [NOTHING]
+    for segment in plan.shadowed(arm=0):
+        assert segment.extra is not None
+        column = torch.searchsorted(pos[segment.row], segment.extra.pos)
+        column = column.clamp_max(pos.shape[1] - 1)
+        assert torch.equal(pos[segment.row, column], segment.extra.pos), "a shadow is out of view"
+        slots.append(segment.row * pos.shape[1] + column)
+    return torch.cat(slots)
 
 
 def _block_column(pos: Tensor, blocks: BlockTable) -> Tensor:
@@ -96,6 +113,28 @@ class Frame(NamedTuple):
     blocks: BlockTable
 
 
+STATISTICS: Final = frozenset({"entropy", "margin", "c_current"})
+"""What a part's `needs` may name; any other name is that of an auxiliary model."""
+
+
+class AuxView(NamedTuple):
+    """What an auxiliary model says of the tokens that were drawn in a step.
+
+    It has read the canvas with `StepView.token` at every open position. `[R, W]`: scored (open
+    positions with logits), token (its most likely id) and c (the probability of that), c_draft
+    (its probability of the drawn token), logit_row. `logits [N, V]` are normalised, over the ids
+    of the diffusion model. `tokens`: how many it has computed, row by row.
+    """
+
+    scored: Tensor
+    token: Tensor
+    c: Tensor
+    c_draft: Tensor
+    logit_row: Tensor
+    logits: Tensor
+    tokens: list[int]
+
+
 class StepView(NamedTuple):
     """What a rule sees: the frame and the statistics of the guided logits.
 
@@ -103,12 +142,13 @@ class StepView(NamedTuple):
 
     token: the drawn (at temperature 0: the most likely) id, never MASK · c: its probability in the
     clean float32 softmax, MASK in the denominator · entropy, margin (first minus second
-    probability), c_current (probability of the id that stands there): only when `needs` names them
-    · logits `[N, V]`: guided, normalised, MASK struck out; a column's row of them is `logit_row` ·
-    eligible: open, scored and before the end of a live block · force: eligible positions of blocks
-    that must progress · conf_prev, born: confidence and step of the last commit · prompt, length,
-    step, seed, path `[R]` · blocks `[R, 8]` · knob: numbers of the part that is called, each `[R,
-    1]` · scratch: declared tensors by name.
+    probability), c_current (probability of the id that stands there, as a shadow token sees it
+    where there is one): only when `needs` names them · logits `[N, V]`: guided, normalised, MASK
+    struck out; a column's row of them is `logit_row` · eligible: open, scored and before the end
+    of a live block · force: eligible positions of blocks that must progress · conf_prev, born:
+    confidence and step of the last commit · prompt, length, limit, step, seed, path `[R]` · blocks
+    `[R, 8]` · knob: numbers of the part that is called, each `[R, 1]` · scratch: declared tensors
+    by name · aux: what auxiliary models say, by name, where `needs` asks for them.
     """
 
     window: Window
@@ -132,6 +172,7 @@ class StepView(NamedTuple):
     seed: Tensor
     path: Tensor
     scratch: dict[str, Tensor]
+    aux: Mapping[str, AuxView]
     knob: Any
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,12 @@ class Ticket:
         """Whether the row has ended."""
         return self.canvas.reason is not None
 
+    def begin(self, ids: list[int], kinds: list[Kind]) -> None:
+        """The row is admitted with this canvas; its time runs."""
+        self.canvas.ids, self.canvas.kinds = ids, kinds
+        self.canvas.prompt = self.canvas.settled = len(self.prompt)
+        self.started = time.perf_counter()
+
     def fork(self, choice: int) -> Ticket:
         """A copy that goes its own way from here."""
         return Ticket(
@@ -79,16 +86,14 @@ class Ticket:
         return len(self.prompt) + self.bound.config.max_new_tokens
 
 
-def new_cohort(
-    ticket: Ticket, length: int, pages: Sequence[int], manager: IterationManager
-) -> Cohort:
-    """A cohort of one row: the ticket's canvas of `length` positions on `pages`."""
+def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationManager) -> Cohort:
+    """A cohort of one row: the ticket's canvas of `length` positions on `pages [C, P]`."""
     parts, config, device = ticket.bound.parts, ticket.bound.config, manager.device
-    table = torch.tensor(pages).view(parts.arms, -1)
-    rows = new_row(ticket, length, table, manager.info)
+    rows = new_row(ticket, length, pages, manager.info)
+    scratch = (*parts.scratch, *(manager.aux[name].made_of for name in parts.aux))
     return Cohort(
         parts,
-        rows.prepared(parts.scratch, whole_row=parts.whole_row, device=device),
+        rows.prepared(scratch, whole_row=parts.whole_row, device=device),
         tuple(knobs_of(part, device) for part in parts.all()),
         _sampler(config, device),
     )
@@ -97,7 +102,7 @@ def new_cohort(
 def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows:
     """One row on the CPU: the prompt, then open positions to `length`, and the spare column.
 
-    `pages [arms, P]`.
+    `pages [C, P]`: the page tables of its inputs and auxiliary models.
     """
     prompt, seed, path = ticket.prompt, ticket.bound.config.seed, ticket.choice
     count = len(prompt)

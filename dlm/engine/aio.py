@@ -44,7 +44,7 @@ class AsyncEngine:
                 pass
             return request.result()
         finally:
-            request.abort()
+            await self._abort(request)
 
     async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Event]:
         """The events of one prompt's choices as they happen.
@@ -58,10 +58,13 @@ class AsyncEngine:
                     yield event
             request.result()
         finally:
-            request.abort()
+            await self._abort(request)
 
     async def close(self) -> None:
         """Stop driving; requests that still run end as aborted."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         with self._wake:
             self._closed = True
             for request, (loop, news) in self._waiting.items():
@@ -69,7 +72,7 @@ class AsyncEngine:
                 loop.call_soon_threadsafe(news.set)
             self._wake.notify()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            self._thread.join()
 
     async def _news(self, request: Request) -> AsyncIterator[None]:
         """Yield after every step that may have brought news, and once when all is over."""
@@ -91,6 +94,14 @@ class AsyncEngine:
         finally:
             with self._wake:
                 self._waiting.pop(request, None)
+
+    async def _abort(self, request: Request) -> None:
+        """Free what still runs. The engine may be in a step, which the event loop must not await.
+
+        A second cancellation does not keep the pages: the thread that aborts goes on.
+        """
+        if not request.done:
+            await asyncio.shield(asyncio.to_thread(request.abort))
 
     def _drive(self) -> None:
         """The thread: step while anybody waits, and tell all who wait."""

@@ -45,57 +45,73 @@ def select_knobs(knob: SimpleNamespace, index: Tensor) -> SimpleNamespace:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan and all that holds as long as it does.
+
+    `live` `[R, 8]` on the CPU: the blocks being denoised · `opening`: a block opens in some row ·
+    `moving`: one opens or is stored.
+    """
+
+    plan: ForwardPlan
+    window: Window
+    live: Tensor
+    opening: bool
+    moving: bool
+
+
 @dataclass(slots=True)
 class Cohort:
     """Rows that share every call, with their parts and the current plan.
 
-    `plan`, `window`, `live`, `opening` and `moving` hold until a block changes. `live` `[R, 8]` on
-    the CPU: the blocks being denoised; `opening`: the plan opens a block in some row; `moving`: it
-    opens or stores one.
-
     `knobs` runs parallel to `parts.all()`; `with_knobs` pairs the parts of each kind with them.
-    `sampler` is None when every row is greedy. `error`: what one of the parts raised.
+    `sampler` is None when every row is greedy. `apart`: nobody may join. `planned` holds until a
+    block changes, `age` counts the steps that it has served. `error`: what one of the parts raised.
+    `active [R]`: rows that have not ended since the last sync.
     """
 
     parts: Parts
     rows: Rows
     knobs: tuple[SimpleNamespace, ...]
     sampler: Sampler | None
-    plan: ForwardPlan | None = None
-    window: Window | None = None
-    live: Tensor = field(init=False)
-    opening: bool = False
-    moving: bool = False
+    apart: bool = False
+    planned: Planned | None = None
+    age: int = 0
     error: Exception | None = None
     needs: frozenset[str] = field(init=False)
     active: Tensor = field(init=False)
     with_knobs: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.needs, self.live = self.parts.needs, self.rows.host.blocks.live
+        self.needs = self.parts.needs
         self.with_knobs = self._paired()
         self.active = torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.device)
+
+    @property
+    def current(self) -> Planned:
+        """The plan in force, with what belongs to it."""
+        assert self.planned is not None, "a cohort is planned before it steps"
+        return self.planned
 
     @property
     def restless(self) -> bool:
         """Whether the host must look after each step.
 
-        It must when a block opens or is stored, the plan holds for one step only, or the block
-        scheduler watches every step's progress.
+        It must when a block opens or is stored, when the block scheduler watches every step's
+        progress, and when an auxiliary model is asked.
         """
-        once = self.plan is not None and self.plan.once
-        return self.moving or once or self.parts.blocks.watches
+        return self.current.moving or self.parts.blocks.watches or bool(self.parts.aux)
+
+    @property
+    def steps_left(self) -> int | None:
+        """How many steps the plan may still serve; None is as many as one likes."""
+        lasts = self.current.plan.lasts
+        return lasts if lasts is None else lasts - self.age
 
     @property
     def signature(self) -> Hashable:
         """Cohorts of equal signature can be one."""
-        return self.parts.signature, self.sampler is None
-
-    @property
-    def shown(self) -> Window:
-        """The window of the current plan."""
-        assert self.window is not None, "a cohort shows nothing before it is planned"
-        return self.window
+        return self.parts.signature, self.sampler is None, id(self) if self.apart else None
 
     def _paired(self) -> dict[str, tuple[tuple[Any, SimpleNamespace], ...]]:
         pairs, start = {}, 0
@@ -118,6 +134,10 @@ class Cohort:
             **{name: value.cpu() for name, value in vars(self.knob(kind)).items()}
         )
 
+    def replan(self, rows: Rows) -> None:
+        """Go on with `rows`, whose blocks have changed."""
+        self.rows, self.planned, self.age = rows, None, 0
+
     def select(self, index: Tensor) -> Cohort:
         """The rows `index [r]`, without a plan."""
         at = index.to(self.rows.device)
@@ -126,6 +146,7 @@ class Cohort:
             self.rows.select(index),
             tuple(select_knobs(k, at) for k in self.knobs),
             None if self.sampler is None else self.sampler.select(at),
+            self.apart,
         )
 
     @staticmethod

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig, bind
 from dlm.core import Event, ModelInfo
+from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.iteration import IterationManager
 from dlm.engine.request import Request
@@ -34,7 +37,8 @@ class Engine:
     time.
 
     `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool (None: as much as the
-    rows need). `unroll`: steps between two looks of the host at the device.
+    rows need), and likewise that of each auxiliary model in `aux`. `unroll`: steps between two
+    looks of the host at the device.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Engine:
         max_rows: int = 32,
         kv_bytes: int | None = None,
         unroll: int = 1,
+        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
         name: str = "",
     ) -> None:
         if max_rows < 1 or unroll < 1:
@@ -54,9 +59,10 @@ class Engine:
                 f"must be at least 1, got {min(max_rows, unroll)}",
             )
         weight = model.embedding.weight
-        self.model, self.info, self.text, self.name = model, info, text, name
+        self.model, self.text, self.name = model, text, name
+        self.info = replace(info, aux=tuple(aux))
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype, max_bytes=kv_bytes)
-        self.manager = IterationManager(model, self.kv, info, weight.device, unroll)
+        self.manager = IterationManager(model, self.kv, self.info, weight.device, unroll, aux)
         self.scheduler = Scheduler(self.manager, max_rows=max_rows)
         self.lock = threading.RLock()
 
@@ -165,9 +171,8 @@ class Engine:
         return request
 
     def _queued(self, requests: list[Request]) -> list[Request]:
-        with self.lock:
-            for ticket in (ticket for request in requests for ticket in request.tickets):
-                self.scheduler.submit(ticket)
+        for ticket in (ticket for request in requests for ticket in request.tickets):
+            self.scheduler.submit(ticket)
         return requests
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:

@@ -18,8 +18,9 @@ class Stats:
     `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
     together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
     `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
-    the host looked · `forwards` by purpose · `seconds`: wall time from
-    admission to the end, shared with the batch mates.
+    the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
+    models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
+    shared with the batch mates.
     """
 
     nfe: int
@@ -28,6 +29,8 @@ class Stats:
     arm_forwards: int
     idle_forwards: int
     forwards: Mapping[str, int]
+    aux_forwards: Mapping[str, int]
+    aux_tokens: Mapping[str, int]
     seconds: float
 
     @property
@@ -87,6 +90,8 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
         ledger.arm_forwards,
         ledger.idle_forwards,
         dict(ledger.forwards),
+        dict(ledger.aux_forwards),
+        dict(ledger.aux_tokens),
         seconds,
     )
 

@@ -5,14 +5,17 @@ Rules only answer; whatever touches the rows happens here, in one place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from dlm.core import (
     BLOCK_COLUMNS,
+    AuxView,
     ForwardPlan,
     Frame,
     Kind,
@@ -23,7 +26,9 @@ from dlm.core import (
     StepView,
 )
 from dlm.engine.apply import Op, Outcome, resolve
+from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.cohort import Cohort
+from dlm.engine.memory import Memory
 from dlm.engine.planning import Planner
 from dlm.engine.stats import draw_tokens, row_stats, token_uniforms
 from dlm.engine.sync import FAR, Changes, StepReport, advance, close, nothing
@@ -34,42 +39,69 @@ class IterationManager:
     """Runs steps over cohorts of rows.
 
     `unroll`: how many steps may run on the device before the host looks; where a block may open,
-    move or be replanned, it looks after each step. Results do not depend on it.
+    move or be replanned, it looks after each step. Results do not depend on it. `aux`: auxiliary
+    models by name.
     """
 
     def __init__(
-        self, model: Model, kv: KVPool, info: ModelInfo, device: torch.device, unroll: int = 1
+        self,
+        model: Model,
+        kv: KVPool,
+        info: ModelInfo,
+        device: torch.device,
+        unroll: int = 1,
+        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
     ) -> None:
         self.model, self.kv, self.info, self.device = model, kv, info, device
-        self.process, self.unroll = info.process, unroll
+        self.process, self.unroll, self.aux = info.process, unroll, aux
         self.planner = Planner(kv, info, device)
+        self.memory = Memory(kv, {name: helper.kv for name, helper in aux.items()})
 
     def steps(self, cohorts: Sequence[Cohort]) -> list[list[StepReport]]:
-        """Run steps up to the next sync; for each cohort, what happened in each of them."""
+        """Run steps up to the next sync; for each cohort, what happened in each of them.
+
+        What the forward raises (out of memory, say) leaves the rows as they were.
+        """
         plans = [self.planner.plan(cohort) for cohort in cohorts]
-        unroll = 1 if any(cohort.restless for cohort in cohorts) else self.unroll
-        rounds = [self.step(cohorts, plans) for _ in range(unroll)]
+        rounds: list[list[Changes]] = []
+        for _ in range(self._unroll(cohorts)):
+            try:
+                rounds.append(self.step(cohorts, plans))
+            except Exception:
+                if not rounds:
+                    raise
+                break  # tell what has been done; the next step meets it again
+            if any(cohort.error for cohort in cohorts):
+                break
         return [close(c, own, self.device) for c, *own in zip(cohorts, *rounds, strict=True)]
+
+    def _unroll(self, cohorts: Sequence[Cohort]) -> int:
+        """How many steps may run before the host has to look."""
+        if any(cohort.restless for cohort in cohorts):
+            return 1
+        return min(self.unroll, *(c.steps_left or self.unroll for c in cohorts))
 
     def step(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> list[Changes]:
         """One forward over all cohorts and the decisions taken on it.
 
-        All of it runs on the device; only the opening of a block asks the host.
+        All of it runs on the device; only the opening of a block and auxiliary models ask the host.
         """
         changes = []
         for cohort, logits in zip(cohorts, self._forward(cohorts, plans), strict=True):
-            frame = self._frame(cohort)
+            frame, before = self._frame(cohort), cohort.rows
             try:
                 guided = self._guide(cohort, logits, frame)
                 view = self._view(cohort, guided, frame)
+                view = self._consult(cohort, view)
                 view = self._open(cohort, view)
                 proposal = self._propose(cohort, view)
                 proposal = self._edit(cohort, view, proposal)
                 view, outcome = self._apply(cohort, view, proposal)
-                changes.append(self._stop(cohort, view, outcome))
-            except Exception as error:  # a user's part: its rows end, their batch mates go on
-                cohort.error = error
+            except Exception as error:  # of a user's part: nothing was applied yet
+                cohort.rows, cohort.error = before, error
                 changes.append(nothing(cohort, frame))
+            else:
+                changes.append(self._stop(cohort, view, outcome))
         return changes
 
     def admit(self, cohort: Cohort) -> None:
@@ -85,7 +117,7 @@ class IterationManager:
         """
         packed = self.planner.pack(cohorts, plans)
         for cohort in cohorts:
-            rows, written = cohort.rows, cohort.shown.written
+            rows, written = cohort.rows, cohort.current.window.written
             rows.kv_ids.view(-1).index_copy_(0, written, rows.ids.view(-1).index_select(0, written))
         logits = self.model(packed, self.kv).split(packed.sizes)
         return [
@@ -93,7 +125,7 @@ class IterationManager:
         ]
 
     def _frame(self, cohort: Cohort) -> Frame:
-        rows, window = cohort.rows, cohort.shown
+        rows, window = cohort.rows, cohort.current.window
         return Frame(
             window,
             rows.ids.gather(1, window.pos),
@@ -111,6 +143,7 @@ class IterationManager:
     def _view(self, cohort: Cohort, logits: Tensor, frame: Frame) -> StepView:
         """Draw a token for every scored position and read the statistics that the parts need."""
         rows, window, needs = cohort.rows, frame.window, cohort.needs
+        logits, shadows = logits.split((len(window.slot), len(window.shadow)))
         current = frame.ids.take(window.slot) if "c_current" in needs else None
         stats = row_stats(logits, self.info.mask_id, needs, current)
         if cohort.sampler is not None:
@@ -130,7 +163,7 @@ class IterationManager:
             c=c,
             entropy=entropy,
             margin=margin,
-            c_current=c_current,
+            c_current=_through_shadows(c_current, shadows, frame),
             logits=stats.logits,
             conf_prev=rows.conf.gather(1, window.pos),
             born=rows.born.gather(1, window.pos),
@@ -140,15 +173,23 @@ class IterationManager:
             seed=rows.seed,
             path=rows.path,
             scratch=rows.scratch,
+            aux=NO_AUX,
             knob=None,
         )
+
+    def _consult(self, cohort: Cohort, view: StepView) -> StepView:
+        """Let the auxiliary models that the parts ask for read what was drawn."""
+        said: dict[str, AuxView] = {}
+        for line, name in enumerate(cohort.parts.aux, start=cohort.parts.arms):
+            cohort.rows, said[name] = self.aux[name].read(cohort.rows, view, line)
+        return view._replace(aux=said) if said else view
 
     def _open(self, cohort: Cohort, view: StepView) -> StepView:
         """Where a block opens, read its end from the logits and count its masks.
 
         `eligible` and `force` of the view are narrowed to the block.
         """
-        if not cohort.opening:
+        if not cohort.current.opening:
             return view
         scheduler, table = cohort.parts.blocks, cohort.rows.host.blocks
         end = scheduler.close_at(view._replace(knob=cohort.knob("blocks")))
@@ -188,6 +229,7 @@ class IterationManager:
         rows, pos = cohort.rows, view.pos
         if proposal.token is not None:
             view = view.with_token(proposal.token)
+        kept = [(rows.scratch[name], value) for name, value in (proposal.scratch or {}).items()]
         outcome = resolve(view, proposal, self.process, self.info.mask_id)
         ids, kind, op, written = outcome
         rows.ids.scatter_(1, pos, ids)
@@ -196,8 +238,8 @@ class IterationManager:
         rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
         if cohort.parts.edit:
             rows.edits.scatter_add_(1, pos, (op >= Op.REMASK).to(rows.edits.dtype))
-        for name, value in (proposal.scratch or {}).items():
-            rows.scratch[name].copy_(value)
+        for tensor, value in kept:
+            tensor.copy_(value)
         return view._replace(ids=ids, kind=kind), outcome
 
     def _stop(self, cohort: Cohort, view: StepView, outcome: Outcome) -> Changes:
@@ -207,15 +249,32 @@ class IterationManager:
         """
         rows, active = cohort.rows, cohort.active
         stopped = torch.zeros_like(rows.step)
-        for number, (rule, knob) in enumerate(cohort.with_knobs["stop"], start=1):
-            done = rule(rows, view._replace(knob=knob)).done
-            stopped = torch.where(done & (stopped == 0), number, stopped)
+        try:
+            for number, (rule, knob) in enumerate(cohort.with_knobs["stop"], start=1):
+                done = rule(rows, view._replace(knob=knob)).done
+                stopped = torch.where(done & (stopped == 0), number, stopped)
+        except Exception as error:  # of a user's rule: what was applied stays
+            cohort.error = error
         still_open = (view.eligible & (view.kind >= Kind.MASK)) | (outcome.op == Op.REMASK)
         left = _per_block(still_open, view.block)
         rows.step.add_(active)
-        rows.blocks.step.add_(cohort.shown.live & active[:, None])
+        rows.blocks.step.add_(cohort.current.window.live & active[:, None])
         cohort.active = active & (stopped == 0) & (left > 0).any(dim=1)
-        return Changes(view.pos, view.ids, view.c, outcome.op, left, stopped, active)
+        aux = {name: said.tokens for name, said in view.aux.items()}
+        return Changes(view.pos, view.ids, view.c, outcome.op, left, stopped, active, aux)
+
+
+NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
+
+
+def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:
+    """`c_current [R, W]`, where a shadow token looks as it sees it: `logits [S, V]`."""
+    slot = frame.window.shadow
+    if len(slot) == 0:
+        return c_current
+    seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
+    own = torch.zeros_like(frame.ids, dtype=seen.dtype) if c_current is None else c_current
+    return own.put(slot, seen)
 
 
 def _forced(view: StepView, commit: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ class Ledger:
     `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
     `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
     positions computed, in all inputs. `idle_forwards`: those after the row's end that an
-    unrolled sync interval still ran. `inherited`: the part of `nfe` that a fork did not pay.
+    unrolled sync interval still ran. `aux_forwards`, `aux_tokens`: forwards of each auxiliary model
+    and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay.
     """
 
     nfe: int = 0
@@ -25,6 +26,8 @@ class Ledger:
     token_forwards: int = 0
     forwards: Counter[str] = field(default_factory=Counter)
     idle_forwards: int = 0
+    aux_forwards: Counter[str] = field(default_factory=Counter)
+    aux_tokens: Counter[str] = field(default_factory=Counter)
     inherited: int = 0
 
     def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
@@ -37,6 +40,12 @@ class Ledger:
         self.arm_forwards += arms - 1
         self.forwards[purpose] += 1
 
+    def record_aux(self, name: str, tokens: int) -> None:
+        """One forward of the auxiliary model `name` over `tokens` of the row's tokens."""
+        self.aux_forwards[name] += tokens > 0
+        self.aux_tokens[name] += tokens
+
     def fork(self) -> Ledger:
         """The ledger of a forked row: the same counts, marked as spent by its ancestor."""
-        return replace(self, forwards=Counter(self.forwards), inherited=self.nfe)
+        counts = {n: Counter(getattr(self, n)) for n in ("forwards", "aux_forwards", "aux_tokens")}
+        return replace(self, **counts, inherited=self.nfe)  # type: ignore[arg-type]

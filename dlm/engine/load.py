@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from dlm.config import GenerationConfig, bind
-from dlm.core import ModelInfo
+from dlm.core import STATISTICS, ModelInfo
+from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.engine import Engine
 from dlm.engine.explain import Explanation, explain
 from dlm.errors import InvalidRequest
+from dlm.model.decoder import Decoder
+from dlm.model.kv import KVPool
 from dlm.model.loading import checkpoint_folder, load_model, parameter_count, spec_of
 from dlm.model.spec import ModelSpec
-from dlm.text import Text, load_text
+from dlm.text import MISSING, Text, id_map, load_text
 
 BUNDLED: Final = Path(__file__).parent.parent / "model" / "bundled"
 """Where the checkpoints that ship with the package live, one folder each."""
@@ -34,22 +39,88 @@ def load(
     max_rows: int = 32,
     kv_bytes: int | None = None,
     unroll: int = 1,
+    aux: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Engine:
     """An engine for `source`: a bundled name, a checkpoint folder, or a hub id.
 
     `device` and `dtype` "auto": the first CUDA device in the files' dtype, else the CPU in float32.
-    `max_rows`, `kv_bytes` and `unroll` are those of `Engine`. `overrides` corrects
-    what a checkpoint's files get wrong (`mask_id`, `eos_ids`, `shift`, `attention`,
-    `block_length`). Raises `InvalidRequest` when the source cannot be loaded or cannot be decoded.
+    `max_rows`, `kv_bytes` and `unroll` are those of `Engine`. `aux` names auxiliary causal models
+    and their sources (`{"ar": "Qwen/Qwen2.5-0.5B-Instruct"}`), whose vocabulary must contain this
+    one's piece by piece. `overrides` corrects what a checkpoint's files get wrong (`mask_id`,
+    `eos_ids`, `shift`, `attention`, `block_length`). Raises `InvalidRequest` when a source cannot
+    be loaded or cannot be decoded.
     """
     folder = _folder(source, revision)
     model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
     text = load_text(folder)
     info = info_of(model.spec, text)
+    helpers = {
+        name: load_auxiliary(name, path, model, text, dtype=dtype, kv_bytes=kv_bytes)
+        for name, path in (aux or {}).items()
+    }
     return Engine(
-        model, info, text, max_rows=max_rows, kv_bytes=kv_bytes, unroll=unroll, name=str(source)
+        model,
+        info,
+        text,
+        max_rows=max_rows,
+        kv_bytes=kv_bytes,
+        unroll=unroll,
+        aux=helpers,
+        name=str(source),
     )
+
+
+def load_auxiliary(
+    name: str,
+    source: str | Path,
+    decoder: Decoder,
+    text: Text | None,
+    *,
+    dtype: str = "auto",
+    kv_bytes: int | None = None,
+) -> Auxiliary:
+    """A causal model that reads what `decoder` drafts, on the same device.
+
+    `text`: the decoder's tokenizer. Raises `InvalidRequest` when the model is not causal, or when
+    the vocabularies do not match one to one.
+    """
+    param, device = f"aux[{name!r}]", decoder.embedding.weight.device
+    if name in STATISTICS or not name.isidentifier():
+        raise InvalidRequest("aux", f"a name must be an identifier and no statistic, got {name!r}")
+    folder = _folder(source, None)
+    spec = spec_of(folder)
+    if spec.attention != "causal":
+        raise InvalidRequest(
+            param, f"must be a causal model, {spec.family!r} has {spec.attention} attention"
+        )
+    ids = _matching_ids(param, decoder.spec, text, spec, load_text(folder))
+    model = load_model(folder, device=str(device), dtype=dtype)
+    weight = model.embedding.weight
+    pool = KVPool(spec, device=device, dtype=weight.dtype, max_bytes=kv_bytes)
+    on_device = None if ids is None else torch.tensor(ids, device=device)
+    return Auxiliary(name, model, pool, spec.max_length, on_device)
+
+
+def _matching_ids(
+    param: str, spec: ModelSpec, text: Text | None, other: ModelSpec, theirs: Text | None
+) -> list[int] | None:
+    """The other model's id of each of ours, -1 where it has none; None if they are the same."""
+    if text is None or theirs is None:
+        if spec.vocab_size != other.vocab_size:
+            raise InvalidRequest(
+                param,
+                f"without tokenizers to compare, the vocabularies must be of one size, "
+                f"got {other.vocab_size} and {spec.vocab_size}",
+            )
+        return None
+    ids = id_map(param, text, theirs)[: spec.vocab_size]
+    ids += [MISSING] * (spec.vocab_size - len(ids))
+    if max(ids) >= other.vocab_size:
+        raise InvalidRequest(
+            param, f"its tokenizer has ids beyond its {other.vocab_size} embeddings"
+        )
+    return None if ids == list(range(spec.vocab_size)) else ids
 
 
 @dataclass(frozen=True, slots=True)

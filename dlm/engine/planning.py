@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from dlm.core import ForwardPlan, ModelInfo, Packed, Phase, Window, pack
-from dlm.engine.cohort import Cohort
+from dlm.engine.cohort import Cohort, Planned
+from dlm.engine.memory import own_written
 from dlm.model.kv import KVPool
 
 
@@ -24,15 +25,18 @@ class Planner:
 
     def plan(self, cohort: Cohort) -> ForwardPlan:
         """The cohort's plan, made anew where a block has changed."""
-        if cohort.plan is None:
-            plan = self._with_arms(cohort, cohort.parts.cache.plan(cohort.rows))
-            cohort.plan = self._with_own_pages(cohort, plan)
-            cohort.window = Window.of(cohort.plan, cohort.rows.host, self.device)
-            cohort.live = cohort.rows.host.blocks.live
-            phase = cohort.rows.host.blocks.phase
-            cohort.opening = bool((phase == Phase.OPENING).any())
-            cohort.moving = cohort.opening or bool((phase == Phase.CLEAN).any())
-        return cohort.plan
+        if cohort.planned is None:
+            plan = self._with_own_pages(cohort, self._complete(cohort))
+            blocks = cohort.rows.host.blocks
+            opening = bool((blocks.phase == Phase.OPENING).any())
+            cohort.planned = Planned(
+                plan,
+                Window.of(plan, cohort.rows.host, self.device),
+                live=blocks.live,
+                opening=opening,
+                moving=opening or bool((blocks.phase == Phase.CLEAN).any()),
+            )
+        return cohort.planned.plan
 
     def pack(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> Packed:
         """The plans as one model call on the ids that the canvases hold now."""
@@ -41,26 +45,22 @@ class Planner:
             self._packed = key, pack(plans, self.kv, shift=self.info.shift, device=self.device)
         return self._packed[1].read([cohort.rows.ids for cohort in cohorts])
 
-    def _with_arms(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
-        """The plan for every model input that a guide reads."""
-        guide, prompt = cohort.parts.armed, cohort.rows.host.prompt.tolist()
-        if guide is None or self.info.mask_id is None:
+    def _complete(self, cohort: Cohort) -> ForwardPlan:
+        """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
+        parts, rows = cohort.parts, cohort.rows
+        plan = parts.cache.plan(rows)
+        for editor in parts.extenders:
+            plan = editor.extend(plan, rows)
+        guide, prompt = parts.armed, rows.host.prompt.tolist()
+        if guide is None:
             return plan
+        assert self.info.mask_id is not None, "a guide that hides something needs a mask"
         return plan.with_arms(
             guide.arms, lambda arm, s: guide.conceal(arm, s.q_pos, prompt[s.row]), self.info.mask_id
         )
 
     def _with_own_pages(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
-        """Copy the shared pages that the plan writes (copy on write after a fork)."""
-        if not self.kv.shared:
-            return plan
-        pages, size = plan.pages.clone(), self.kv.page_size
-        for s in plan.segments:
-            if s.write:
-                column, counts = torch.div(s.q_pos, size, rounding_mode="floor").unique(
-                    return_counts=True
-                )
-                owned = self.kv.own(pages[s.row, s.arm, column].tolist(), (counts == size).tolist())
-                pages[s.row, s.arm, column] = torch.tensor(owned)
-        cohort.rows = replace(cohort.rows, host=replace(cohort.rows.host, pages=pages))
+        pages = own_written(self.kv, plan)
+        if pages is not plan.pages:
+            cohort.rows = replace(cohort.rows, host=replace(cohort.rows.host, pages=pages))
         return replace(plan, pages=pages)

@@ -93,7 +93,7 @@ class Request:
 
     def _choice(self, ticket: Ticket) -> Generation:
         text = self._engine.text
-        answer, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
+        answer, _ = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
         shown = None if text is None else text.decode(answer)
         if isinstance(ticket.watch, TextWatch) and ticket.watch.text is not None:
             shown = ticket.watch.text
@@ -102,7 +102,7 @@ class Request:
         return Generation(
             text=shown,
             ids=tuple(answer),
-            finish_reason="stop" if ended else str(ticket.canvas.reason),
+            finish_reason=str(ticket.canvas.reason),
             stats=stats_of(ticket.ledger, len(answer), ticket.seconds),
             prompt_ids=ticket.prompt,
             canvas=tuple(ticket.canvas.ids),

@@ -1,34 +1,35 @@
-"""The scheduler: queues requests, admits rows, runs steps and frees finished rows.
-
-It also tells every request what happened.
-"""
+"""The scheduler: queues rows, admits what fits, runs steps and frees the rows that have ended."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections import deque
+from collections.abc import Sequence
+from queue import SimpleQueue
 
 import torch
 
-from dlm.core import Event, Kind
+from dlm.core import Kind
 from dlm.engine.admission import Ticket, new_cohort
-from dlm.engine.apply import Op
 from dlm.engine.cohort import Cohort
-from dlm.engine.events import events_of
-from dlm.engine.generation import answer_of
 from dlm.engine.iteration import IterationManager
-from dlm.engine.sync import Change, StepReport
-from dlm.errors import EngineError, InvalidRequest, Unavailable
+from dlm.engine.sync import StepReport
+from dlm.engine.telling import emit, end, tell
+from dlm.errors import InvalidRequest, Unavailable
+
+Members = tuple[Cohort, list[Ticket]]
 
 
 class Scheduler:
-    """Continuous batching over cohorts. `max_rows` bounds the rows of one forward."""
+    """Continuous batching over cohorts. `max_rows` bounds the rows of one forward.
+
+    `submit` may be called from any thread; everything else is for one thread at a time.
+    """
 
     def __init__(self, manager: IterationManager, *, max_rows: int) -> None:
-        self.manager, self.max_rows = manager, max_rows
+        self.manager, self.memory, self.max_rows = manager, manager.memory, max_rows
+        self._inbox: SimpleQueue[Ticket] = SimpleQueue()
         self._waiting: deque[Ticket] = deque()
-        self._cohorts: list[tuple[Cohort, list[Ticket]]] = []
+        self._cohorts: list[Members] = []
 
     @property
     def live(self) -> int:
@@ -36,39 +37,36 @@ class Scheduler:
         return sum(len(tickets) for _, tickets in self._cohorts)
 
     def check(self, ticket: Ticket) -> None:
-        """Raises `InvalidRequest` if the canvas exceeds the model, `Unavailable` if the pool."""
-        info, length = self.manager.info, self._length(ticket)
-        if length > info.max_length:
-            raise InvalidRequest(
-                "max_new_tokens",
-                f"a prompt of {len(ticket.prompt)} and {ticket.bound.config.max_new_tokens} new "
-                f"tokens make a canvas of {length}; the model's limit is {info.max_length}",
-            )
-        if not self.manager.kv.fits_ever(self._pages(ticket)):
+        """Raises `InvalidRequest` if the canvas exceeds a model, `Unavailable` if a pool."""
+        length, parts = self._length(ticket), ticket.bound.parts
+        limits = {"the model": self.manager.info.max_length}
+        limits |= {f"auxiliary {name!r}": self.manager.aux[name].max_length for name in parts.aux}
+        for name, limit in limits.items():
+            if length > limit:
+                raise InvalidRequest(
+                    "max_new_tokens",
+                    f"a prompt of {len(ticket.prompt)} and {ticket.bound.config.max_new_tokens} "
+                    f"new tokens make a canvas of {length}; the limit of {name} is {limit}",
+                )
+        if not self.memory.fits_ever(parts, length):
             raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
     def submit(self, ticket: Ticket) -> None:
-        """Queue a row that `check` accepts."""
+        """Queue a row. Raises as `check` does."""
         self.check(ticket)
-        self._waiting.append(ticket)
+        self._inbox.put(ticket)
 
     def abort(self, ticket: Ticket) -> None:
         """End a row now, wherever it is, and free its pages."""
-        if ticket in self._waiting:
-            self._waiting.remove(ticket)
-        if not ticket.done:
-            self._end(ticket, "abort")
+        end(ticket, "abort")
         self._drop_done()
 
-    def fail(self, error: Exception) -> None:
-        """End every row, queued or live, with `error`."""
-        self._end_all("error", error)
-
-    def _end_all(self, reason: str, error: Exception | None = None) -> None:
+    def abort_all(self) -> None:
+        """End every row, queued or live."""
+        self._receive()
         live = [ticket for _, tickets in self._cohorts for ticket in tickets]
         for ticket in (*self._waiting, *live):
-            self._end(ticket, reason, error)
-        self._waiting.clear()
+            end(ticket, "abort")
         self._drop_done()
 
     def fork(self, ticket: Ticket, *, choice: int, path: int) -> Ticket:
@@ -80,49 +78,78 @@ class Scheduler:
         index = next(i for i, (_, tickets) in enumerate(self._cohorts) if ticket in tickets)
         cohort, tickets = self._cohorts[index]
         at = tickets.index(ticket)
-        self.manager.kv.share(cohort.rows.host.pages[at].flatten().tolist())
+        self.memory.share(cohort.parts, cohort.rows.host.pages[at])
         child = ticket.fork(choice)
         wider = cohort.select(torch.tensor([*range(len(tickets)), at]))
         wider.rows.path[-1] = path
         self._cohorts[index] = wider, [*tickets, child]
-        self._emit(child, child.canvas.opened(choice, child.ledger.nfe))
+        emit(child, child.canvas.opened(choice, child.ledger.nfe))
         return child
 
     def step(self) -> None:
         """Admit what fits, run steps up to the next sync, and deliver the events."""
+        self._receive()
         self._admit()
-        if not self._cohorts:
-            return
         try:
-            reports = self.manager.steps([cohort for cohort, _ in self._cohorts])
-        except Exception as error:  # out of memory, say: no row knows where it stands
-            return self.fail(error)
+            for (_, tickets), steps in self._run(self._cohorts):
+                for report in steps:
+                    for row, ticket in enumerate(tickets):
+                        tell(ticket, report, row)
         except KeyboardInterrupt:
-            self._end_all("abort")
+            self.abort_all()
             raise
-        for (cohort, tickets), steps in zip(self._cohorts, reports, strict=True):
-            for report in steps:
-                for row, ticket in enumerate(tickets):
-                    self._tell(ticket, report, row)
-            for ticket in tickets:
-                self._bound(ticket)
-                if cohort.error is not None:
-                    self._end(ticket, "error", cohort.error)
+        self._set_apart()
         self._drop_done()
 
-    def _bound(self, ticket: Ticket) -> None:
-        """End a row that does not end by itself: an own rule that undoes what it does, say."""
-        most = 64 + 8 * len(ticket.canvas.ids)
-        if ticket.ledger.nfe > most and not ticket.done:
-            self._end(ticket, "error", EngineError(f"the row has no end after {most} steps"))
+    def check_integrity(self) -> None:
+        """Raise `EngineError` unless the live rows' pages explain every page that is taken."""
+        owned: dict[int, list[list[int]]] = {}
+        for cohort, _ in self._cohorts:
+            for table in cohort.rows.host.pages.tolist():
+                for pool, line in zip(self.memory.pools(cohort.parts), table, strict=True):
+                    owned.setdefault(id(pool), []).append(line)
+        for pool in (self.memory.kv, *self.memory.aux.values()):
+            pool.check_integrity(owned.get(id(pool), [[]]))
 
-    def owned_pages(self) -> list[list[int]]:
-        """The pages of every live row, for `KVPool.check_integrity`."""
-        return [
-            pages.flatten().tolist()
-            for cohort, _ in self._cohorts
-            for pages in cohort.rows.host.pages
-        ]
+    # failing alone
+
+    def _run(self, members: Sequence[Members]) -> list[tuple[Members, list[StepReport]]]:
+        """Run steps; where the forward fails, with half the rows at a time, down to the one."""
+        if not members:
+            return []
+        try:
+            reports = self.manager.steps([cohort for cohort, _ in members])
+        except Exception as error:  # out of memory, say
+            if len(members) == 1:
+                cohort, tickets = members[0]
+                if len(tickets) == 1:
+                    end(tickets[0], "error", error)
+                    return []
+                members = self._split(cohort, tickets)
+            half = len(members) // 2
+            return self._run(members[:half]) + self._run(members[half:])
+        return list(zip(members, reports, strict=True))
+
+    def _split(self, cohort: Cohort, tickets: Sequence[Ticket]) -> list[Members]:
+        """The rows of a cohort in cohorts of their own, which take its place."""
+        alone: list[Members] = []
+        for row, ticket in enumerate(tickets):
+            one = cohort.select(torch.tensor([row]))
+            one.apart = True
+            alone.append((one, [ticket]))
+        index = next(i for i, (other, _) in enumerate(self._cohorts) if other is cohort)
+        self._cohorts[index : index + 1] = alone
+        return alone
+
+    def _set_apart(self) -> None:
+        """Where a part has failed, each row goes on alone: who fails alone ends."""
+        for cohort, tickets in list(self._cohorts):
+            if cohort.error is None:
+                continue
+            if len(tickets) == 1:
+                end(tickets[0], "error", cohort.error)
+            else:
+                self._split(cohort, tickets)
 
     # admission
 
@@ -131,105 +158,44 @@ class Scheduler:
         step = self.manager.info.alignment
         return -(-ticket.limit // step) * step
 
-    def _pages(self, ticket: Ticket) -> int:
-        return self.manager.kv.pages_for(self._length(ticket)) * ticket.bound.parts.arms
+    def _receive(self) -> None:
+        while not self._inbox.empty():
+            self._waiting.append(self._inbox.get())
 
     def _admit(self) -> None:
         while self._waiting and self.live < self.max_rows:
             ticket = self._waiting[0]
+            parts, length = ticket.bound.parts, self._length(ticket)
             try:
-                pages = self.manager.kv.reserve(self._pages(ticket))
+                pages = None if ticket.done else self.memory.reserve(parts, length)
             except Unavailable as error:
                 if self.live:
                     return  # it waits for the pages of the rows before it
-                self._waiting.popleft()
-                self._end(ticket, "error", error)
-                continue
+                end(ticket, "error", error)
+                pages = None
             self._waiting.popleft()
+            if pages is None:
+                continue
             try:
-                cohort = new_cohort(ticket, self._length(ticket), pages, self.manager)
+                cohort = new_cohort(ticket, length, pages, self.manager)
                 self.manager.admit(cohort)
                 self._place(ticket, cohort)
             except Exception as error:  # a user's part that cannot run
-                self.manager.kv.release(pages)
-                self._end(ticket, "error", error)
+                self.memory.release(parts, pages)
+                end(ticket, "error", error)
 
     def _place(self, ticket: Ticket, cohort: Cohort) -> None:
         """Join a cohort of the same signature, or found one; announce the canvas."""
+        length = int(cohort.rows.host.length[0])
+        ids, kinds = (t[0, :length].tolist() for t in (cohort.rows.ids, cohort.rows.kind))
         for index, (other, tickets) in enumerate(self._cohorts):
             if other.signature == cohort.signature:
                 self._cohorts[index] = Cohort.cat([other, cohort]), [*tickets, ticket]
                 break
         else:
             self._cohorts.append((cohort, [ticket]))
-        length = int(cohort.rows.host.length[0])
-        first = ticket.canvas
-        first.ids = cohort.rows.ids[0, :length].tolist()
-        first.kinds = [Kind(kind) for kind in cohort.rows.kind[0, :length].tolist()]
-        first.prompt = first.settled = len(ticket.prompt)
-        ticket.started = time.perf_counter()
-        self._emit(ticket, first.opened(ticket.choice, 0))
-
-    # telling
-
-    def _emit(self, ticket: Ticket, event: Event) -> None:
-        ticket.canvas.apply(event)
-        if ticket.events is not None:
-            ticket.events.append(event)
-        if ticket.bound.config.trace:
-            ticket.trace.append(event)
-
-    def _tell(self, ticket: Ticket, report: StepReport, row: int) -> None:
-        """Bill one row for a step, turn its changes into events, and end it where it has ended."""
-        took_part = report.active[row] and not ticket.done
-        ticket.ledger.record(
-            report.purposes[row], report.positions[row], report.arms, idle=not took_part
-        )
-        if took_part:
-            if (bounds := report.opened[row]) is not None:
-                self._emit(ticket, Event("block", ticket.choice, ticket.ledger.nfe, bounds))
-            self._tell_changes(ticket, report.changes[row])
-            if stopped := report.stopped[row]:
-                self._end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
-        if report.full[row]:
-            self._end(ticket, "length")
-
-    def _tell_changes(self, ticket: Ticket, changes: list[Change]) -> None:
-        """The events of a step; settle what no rule will touch again."""
-        step = ticket.ledger.nfe
-        if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-            error = EngineError(f"the model's logits are not finite in step {step}")
-            return self._end(ticket, "error", error)
-        for event in events_of(ticket.choice, step, changes):
-            self._emit(ticket, event)
-        before, front = ticket.canvas.settled, ticket.canvas.front()
-        if front > before and not ticket.bound.parts.whole_row:
-            self._settle(ticket, before, front)
-
-    def _settle(self, ticket: Ticket, before: int, front: int) -> None:
-        """Nothing before `front` will change: show it to the watch, up to the answer's end."""
-        self._emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
-        answer, ended = answer_of(ticket.canvas, min(front, ticket.limit), ticket.end_ids)
-        fresh = answer[before - ticket.canvas.prompt :]
-        if ticket.watch is not None and ticket.watch(fresh, final=ended):
-            self._end(ticket, "stop")
-
-    def _end(self, ticket: Ticket, reason: str, error: Exception | None = None) -> None:
-        """End a row once; `error` is why it failed."""
-        if ticket.done:
-            return
-        ticket.error = error
-        before, front = ticket.canvas.settled, ticket.canvas.front()
-        if error is None and reason != "abort":
-            if front > before:
-                self._settle(ticket, before, front)
-            if not ticket.done and ticket.watch is not None and ticket.watch((), final=True):
-                reason = "stop"
-        if ticket.done:
-            return
-        if ticket.started:
-            ticket.seconds = time.perf_counter() - ticket.started
-        self._emit(ticket, Event("done", ticket.choice, ticket.ledger.nfe, data={"reason": reason}))
+        ticket.begin(ids, [Kind(kind) for kind in kinds])
+        emit(ticket, ticket.canvas.opened(ticket.choice, 0))
 
     def _drop_done(self) -> None:
         """Free the pages of ended rows and let them leave their cohorts at once."""
@@ -238,7 +204,7 @@ class Scheduler:
             stay = [i for i, t in enumerate(tickets) if not t.done]
             for i, ticket in enumerate(tickets):
                 if ticket.done:
-                    self.manager.kv.release(cohort.rows.host.pages[i].flatten().tolist())
+                    self.memory.release(cohort.parts, cohort.rows.host.pages[i])
             if len(stay) == len(tickets):
                 kept.append((cohort, tickets))
             elif stay:

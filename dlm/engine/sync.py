@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Changes(NamedTuple):
     `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
     `left [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the stop rule
     that fired · `active [R]` bool: rows that took part; the others had ended since the last sync
-    and idled.
+    and idled · `aux`: tokens that each auxiliary model has computed, row by row.
     """
 
     pos: Tensor
@@ -32,6 +32,7 @@ class Changes(NamedTuple):
     left: Tensor
     stopped: Tensor
     active: Tensor
+    aux: Mapping[str, list[int]]
 
 
 def nothing(cohort: Cohort, frame: Frame) -> Changes:
@@ -46,6 +47,7 @@ def nothing(cohort: Cohort, frame: Frame) -> Changes:
         torch.zeros_like(rows.blocks.start),
         torch.zeros_like(rows.step),
         cohort.active,
+        {},
     )
 
 
@@ -64,7 +66,8 @@ class StepReport(NamedTuple):
     `active`: the row took part, else it idled · `changes` ascend by position · `stopped`: the
     number of the stop rule that ended it (0: none) · `opened`: bounds of the block that the step
     opened · `full`: no block is left to denoise · `purposes`, `positions`: what the row's part of
-    the forward was for, and how many positions it computed · `arms`: model inputs of each row.
+    the forward was for, and how many positions it computed · `arms`: model inputs of each row ·
+    `aux`: what each auxiliary model has computed.
     """
 
     active: list[bool]
@@ -75,21 +78,26 @@ class StepReport(NamedTuple):
     purposes: Sequence[str]
     positions: list[int]
     arms: int
+    aux: Mapping[str, list[int]]
 
 
 def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
     """Read back what the rounds since the last sync have done; close and open blocks where due."""
-    plan, table = cohort.plan, cohort.rows.host.blocks
-    assert plan is not None
+    planned, table = cohort.current, cohort.rows.host.blocks
     rows, last = cohort.rows.count, rounds[-1]
     left, stopped = last.left.cpu(), _joined([r.stopped for r in rounds]).view(-1, rows).cpu()
     active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
-    table.step.add_(cohort.live * active.sum(dim=0)[:, None])
-    opened, full = _opened(table, cohort.opening), [False] * rows
+    table.step.add_(planned.live * active.sum(dim=0)[:, None])
+    opened, full = _opened(table, planned.opening), [False] * rows
     changes = read_changes(rounds)
-    if cohort.error is None and (cohort.restless or bool((cohort.live & (left == 0)).any())):
-        advance(cohort, left, stopped[-1] == 0)
-        full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
+    cohort.age += len(rounds)
+    due = cohort.restless or cohort.steps_left == 0 or bool((planned.live & (left == 0)).any())
+    if cohort.error is None and due:
+        try:
+            advance(cohort, left, stopped[-1] == 0)
+            full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
+        except Exception as error:  # of a user's block scheduler: the table stays as it was
+            cohort.error = error
     cohort.active = torch.ones(rows, dtype=torch.bool, device=device)
     return [
         StepReport(
@@ -98,9 +106,10 @@ def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> li
             rule,
             opened if step == 0 else [None] * rows,
             full if step == len(rounds) - 1 else [False] * rows,
-            plan.purposes,
-            plan.token_forwards,
-            plan.arms,
+            planned.plan.purposes,
+            planned.plan.token_forwards,
+            planned.plan.arms,
+            rounds[step].aux,
         )
         for step, (took_part, rule) in enumerate(
             zip(active.tolist(), stopped.tolist(), strict=True)
@@ -131,7 +140,7 @@ def advance(cohort: Cohort, left: Tensor, live: Tensor) -> None:
 
     `left [R, 8]` open positions of each block, `live [R]`: rows that go on; both on the CPU.
     """
-    rows, parts, plan = cohort.rows, cohort.parts, cohort.plan
+    rows, parts = cohort.rows, cohort.parts
     host, knob = _stored(rows.host), cohort.host_knob("blocks")
     progress = Progress(
         left=left,
@@ -142,9 +151,9 @@ def advance(cohort: Cohort, left: Tensor, live: Tensor) -> None:
         stores=parts.cache.stores,
     )
     table = parts.blocks.advance(host.blocks, progress, knob)
-    if plan is None or plan.once or not table.same_bounds(rows.host.blocks):
-        cohort.rows = replace(rows, host=host).with_blocks(table)
-        cohort.plan = cohort.window = None
+    kept = cohort.planned is not None and cohort.steps_left != 0
+    if not kept or not table.same_bounds(rows.host.blocks):
+        cohort.replan(replace(rows, host=host).with_blocks(table))
 
 
 def _opened(table: BlockTable, opening: bool) -> list[tuple[int, int] | None]:

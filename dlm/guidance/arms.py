@@ -30,7 +30,11 @@ class CFG:
             raise InvalidRequest("guide", f"`scale` must be at least 0, got {self.scale}")
 
     def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
+        """Raises `InvalidRequest` on models without a mask to hide the prompt behind."""
+        if info.mask_id is None:
+            raise InvalidRequest(
+                "guide", f"'cfg' masks the prompt, and this model ({info.family}) has no mask"
+            )
         return self
 
     def conceal(self, arm: int, q_pos: Tensor, prompt: int) -> Tensor:

@@ -58,6 +58,9 @@ class PackedAttend:
         parts = []
         for group in self.packed.groups:
             keys, values = self.kv.read(layer, group.key_slots)  # [G, K, Hkv, Dh]
+            if group.own:
+                keys = torch.cat((keys, k[None, group.start : group.end]), dim=1)
+                values = torch.cat((values, v[None, group.start : group.end]), dim=1)
             queries = q[group.start : group.end].unflatten(0, (keys.shape[0], -1))  # [G, q, H, Dh]
             mixed = scaled_attention(
                 queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), group.mask

@@ -137,10 +137,20 @@ class KVPool:
             )
         target = max(wanted, 2 * self.pages)
         target = target if self._max_pages is None else min(target, self._max_pages)
-        more = self._empty(target - self.pages, self._storage.device, self._storage.dtype)
-        self._storage = torch.cat((self._storage, more), dim=1)
+        self._grow(target)
         self._free.extend(range(target - 1, self.pages - 1, -1))
         self._references.extend([0] * (target - self.pages))
+
+    def _grow(self, pages: int) -> None:
+        """Make the storage hold `pages` pages. Raises `Unavailable` when the device has no room."""
+        try:
+            more = self._empty(pages - self.pages, self._storage.device, self._storage.dtype)
+            self._storage = torch.cat((self._storage, more), dim=1)
+        except (RuntimeError, MemoryError) as error:  # torch's out-of-memory errors are of these
+            raise Unavailable(
+                f"the device has no memory for {pages} pages of keys and values, "
+                f"{self._page_bytes} bytes each ({self.pages} are there)"
+            ) from error
 
     def release(self, pages: Sequence[int]) -> None:
         """Give pages back; a page is free when its last owner left. The trash page is ignored."""

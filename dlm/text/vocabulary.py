@@ -49,6 +49,10 @@ class Vocabulary(ABC):
     def each(self) -> list[str]:
         """The text of every id by itself."""
 
+    @abstractmethod
+    def pieces(self) -> list[str]:
+        """Every id as the tokenizer's own files spell it; no two are the same."""
+
 
 class HubVocabulary(Vocabulary):
     """A tokenizer in the format of the `tokenizers` library."""
@@ -98,6 +102,11 @@ class HubVocabulary(Vocabulary):
         )
         return texts
 
+    def pieces(self) -> list[str]:
+        """See `Vocabulary`."""
+        pieces: list[str] = self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))
+        return pieces
+
 
 class SentencePieceVocabulary(Vocabulary):
     """A sentencepiece `tokenizer.model` without anything of `tokenizers` beside it."""
@@ -142,6 +151,10 @@ class SentencePieceVocabulary(Vocabulary):
     def each(self) -> list[str]:
         """See `Vocabulary`."""
         return [self._pieces.decode([i]) for i in range(self._pieces.get_piece_size())]
+
+    def pieces(self) -> list[str]:
+        """See `Vocabulary`."""
+        return [self._pieces.id_to_piece(i) for i in range(self._pieces.get_piece_size())]
 
 
 def load_vocabulary(folder: Path) -> Vocabulary | None:

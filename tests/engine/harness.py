@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig, bind
 from dlm.core import Kind, ModelInfo, Packed
+from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, Ticket
 from dlm.model.decoder import Decoder
@@ -109,10 +111,12 @@ class Bench:
         delimiters: tuple[int, ...] = (),
         max_rows: int = 16,
         unroll: int = 1,
+        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
     ) -> None:
-        self.decoder, self.info = decoder, info_of(decoder.spec, delimiters)
+        self.decoder = decoder
+        self.info = replace(info_of(decoder.spec, delimiters), aux=tuple(aux))
         self.pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
-        manager = IterationManager(self, self.pool, self.info, CPU, unroll)
+        manager = IterationManager(self, self.pool, self.info, CPU, unroll, aux)
         self.scheduler = Probe(self, manager, max_rows)
         self.traces: dict[Ticket, Trace] = {}
         self._made: dict[int, tuple[Trace, int, int]] = {}  # slot -> row, id, its forward
@@ -135,7 +139,7 @@ class Bench:
             self.step()
             steps += 1
             assert steps < 2000, "decoding does not end"
-        self.pool.check_integrity(self.scheduler.owned_pages())
+        self.scheduler.check_integrity()
         assert self.pool.pages_in_use == 0
         return [self.traces[t] for t in tickets]
 
@@ -169,7 +173,7 @@ class Bench:
             for place, slots in enumerate(group.key_slots.tolist()):
                 page = slots[0] // self.pool.page_size
                 computed += size * (page in row.pages)
-                if page == row.pages[0]:
+                if page == row.pages[0] and not group.own:  # shadows stand on no canvas
                     first = group.start + place * size
                     queries += range(first, first + size)
                     seen |= dict(enumerate(slots))

@@ -91,14 +91,14 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
             tally.aborted += 1
         if live and rng.random() < 0.3:
             fork(engine, rng.choice(live), tally)
-        engine.kv.check_integrity(engine.scheduler.owned_pages())
+        engine.scheduler.check_integrity()
         for number, request in [pair for pair in live if pair[1].done]:
             tally.survived += 1
             for ticket in request.tickets:
                 if tuple(ticket.canvas.ids) != alone(shape, number):
                     tally.differ.append(f"storm {seed}, request {number}")
         live = [pair for pair in live if not pair[1].done]
-    engine.kv.check_integrity(engine.scheduler.owned_pages())
+    engine.scheduler.check_integrity()
     assert engine.kv.pages_in_use == 0
 
 

@@ -36,7 +36,7 @@ def alone(seed):
 
 
 def idle(engine):
-    engine.kv.check_integrity(engine.scheduler.owned_pages())
+    engine.scheduler.check_integrity()
     return engine.kv.pages_in_use == 0 and engine.scheduler.live == 0
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dlm import Engine
-from dlm.core import Kind, Proposal
+from dlm.core import Kind, Proposal, Stop
 from dlm.errors import EngineError, InvalidRequest, Unavailable
+from dlm.unmasking.blocks import Fixed
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -78,7 +79,7 @@ class Grabs:
 
 
 def idle(engine):
-    engine.kv.check_integrity(engine.scheduler.owned_pages())
+    engine.scheduler.check_integrity()
     return engine.kv.pages_in_use == 0
 
 
@@ -198,3 +199,133 @@ def test_an_end_id_behind_the_limit_is_not_an_end():
     end = f"eos(ids=({surplus.pop()},), only=True)"
     cut = engine.generate(PROMPT, max_new_tokens=5, stop=end, unmask="topk")
     assert (cut.ids, cut.finish_reason) == (free.ids, "length")
+
+
+# a row that fails in a batch of its like
+
+
+@dataclass(frozen=True)
+class Dislikes(Rule):
+    """Raises for a row of this length, else commits the best position of each row."""
+
+    length: int = -1
+    clock = True
+
+    def propose(self, view):
+        if bool((view.prompt == self.length).any()):
+            raise ValueError("I do not like this row")
+        best = view.c.masked_fill(~view.eligible, -1).argmax(dim=1, keepdim=True)
+        return Proposal(torch.zeros_like(view.eligible).scatter(1, best, True) & view.eligible)
+
+
+@dataclass(frozen=True)
+class Stops(Rule):
+    """A stop rule that raises for a row of this length, once its third step is done."""
+
+    length: int = -1
+    reason = "stop"
+    patient = True
+    end_ids = ()
+
+    def __call__(self, rows, view):
+        if bool(((view.prompt == self.length) & (view.step >= 2)).any()):
+            raise ValueError("I do not like this row")
+        return Stop(torch.zeros_like(view.step, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Blocks(Fixed):
+    """Opens no second block for a row of this length."""
+
+    hated: int = -1
+
+    def advance(self, table, progress, knob):
+        if bool(((progress.prompt == self.hated) & (table.front > 0)).any()):
+            raise ValueError("I do not like this row")
+        return Fixed.advance(self, table, progress, knob)
+
+
+HATES = [
+    {"unmask": Dislikes(3)},
+    {"stop": Stops(3)},
+    {"blocks": Blocks(8, hated=3)},
+]
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize("hates", HATES, ids=["unmask", "stop", "blocks"])
+def test_the_row_that_a_part_dislikes_ends_alone(hates, unroll):
+    """The rows share every call of the part, which cannot say whose fault it is."""
+    options = {**PLAIN, "blocks": "fixed(8)", **hates}
+    prompts = [PROMPT[:n] for n in (2, 3, 4)]
+    engine = new_engine(unroll=unroll)
+    requests = [engine.submit(p, **options) for p in prompts]
+    late = None
+    for step in range(60):
+        engine.step()
+        if step == 3:
+            late = engine.submit(PROMPT[:1], **options)
+    for request, prompt in zip([*requests, late], [*prompts, PROMPT[:1]], strict=True):
+        assert request.done
+        if len(prompt) == 3:
+            with pytest.raises(ValueError, match="I do not like this row"):
+                request.result()
+        else:
+            assert request.result().canvas == new_engine().generate(prompt, **options).canvas
+    assert idle(engine)
+
+
+class Small:
+    """A model on a device whose memory holds `limit` tokens a forward."""
+
+    def __init__(self, decoder, limit):
+        self.decoder, self.limit, self.largest = decoder, limit, 0
+
+    def __call__(self, packed, kv):
+        if len(packed.ids) > self.limit:
+            raise torch.OutOfMemoryError("no room for the activations")
+        self.largest = max(self.largest, len(packed.ids))
+        return self.decoder(packed, kv)
+
+
+@pytest.mark.parametrize("limit", [20, 45, 90])
+@pytest.mark.parametrize("unroll", [1, 3])
+def test_a_forward_without_memory_is_tried_with_fewer_rows(limit, unroll):
+    """A row of 20 positions fits alone; one of 50 fits with the largest limit only."""
+    engine = new_engine(unroll=unroll)
+    engine.manager.model = small = Small(engine.model, limit)
+    options = {**PLAIN, "cache": "none"}
+    long = engine.submit(PROMPT, **options | {"max_new_tokens": 46})
+    requests = [engine.submit(PROMPT, **options, seed=n, temperature=1.0) for n in range(4)]
+    for seed, request in enumerate(requests):
+        alone = new_engine().generate(PROMPT, **options, seed=seed, temperature=1.0)
+        assert request.result().canvas == alone.canvas
+        assert request.result().stats.nfe == alone.stats.nfe
+    if limit < 50:
+        with pytest.raises(torch.OutOfMemoryError):
+            long.result()
+    else:
+        assert (
+            long.result().canvas
+            == new_engine().generate(PROMPT, **options | {"max_new_tokens": 46}).canvas
+        )
+    assert small.largest <= limit
+    assert idle(engine)
+
+
+def test_a_pool_that_cannot_grow_makes_rows_wait(monkeypatch):
+    """Two rows fit; the third is served when one of them has gone."""
+    engine = new_engine()
+    empty = engine.kv._empty
+
+    def small(pages, device, dtype):
+        if engine.kv.pages + pages > 6:
+            raise torch.OutOfMemoryError("no room for keys")
+        return empty(pages, device, dtype)
+
+    monkeypatch.setattr(engine.kv, "_empty", small)
+    results = engine.generate([PROMPT, PROMPT[:2], PROMPT[:3]], **PLAIN)
+    assert [len(r.ids) for r in results] == [16, 16, 16]
+    with pytest.raises(Unavailable, match="the device has no memory for"):
+        engine.generate(PROMPT, **PLAIN | {"max_new_tokens": 200})
+    assert idle(engine)

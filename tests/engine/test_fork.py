@@ -48,7 +48,7 @@ class Bench:
     def step(self):
         with torch.inference_mode():
             self.scheduler.step()
-        self.kv.check_integrity(self.scheduler.owned_pages())
+        self.scheduler.check_integrity()
 
     def finish(self, *tickets):
         while not all(t.done for t in tickets):
@@ -82,7 +82,7 @@ def test_children_go_their_own_ways_alone_and_together(case):
         parent = bench.start(options, 5)
         children = [bench.scheduler.fork(parent, choice=p, path=p) for p in paths]
         bench.scheduler.abort(parent)
-        bench.kv.check_integrity(bench.scheduler.owned_pages())
+        bench.scheduler.check_integrity()
         return bench.finish(*children)
 
     one, two = run(1), run(2)
@@ -127,7 +127,7 @@ def test_a_fork_that_could_run_out_of_pages_is_refused_with_the_numbers():
     parent = bench.start({}, 2)
     with pytest.raises(Unavailable, match=r"10 of 16|more pages"):
         bench.scheduler.fork(parent, choice=1, path=1)
-    bench.kv.check_integrity(bench.scheduler.owned_pages())
+    bench.scheduler.check_integrity()
     bench.finish(parent)
 
 

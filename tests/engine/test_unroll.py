@@ -39,7 +39,7 @@ def run(unroll, mix, changes, abort_at=None):
         requests.pop(0).abort()
     events = [list(request.events()) for request in requests]
     results = [request.result() for request in requests]
-    engine.kv.check_integrity(engine.scheduler.owned_pages())
+    engine.scheduler.check_integrity()
     assert engine.kv.pages_in_use == 0
     return results, events
 

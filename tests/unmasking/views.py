@@ -89,6 +89,7 @@ def make_view(
         logit_row=torch.zeros_like(places),
         block=torch.zeros_like(places),
         slot=torch.arange(rows * width),
+        shadow=torch.empty(0, dtype=torch.long),
         row=torch.arange(rows * width) // width,
         written=torch.empty(0, dtype=torch.long),
         live=torch.arange(8).expand(rows, 8) == 0,
@@ -115,5 +116,6 @@ def make_view(
         seed=tall(seed),
         path=tall(path),
         scratch={},
+        aux={},
         knob=knobs(parts if isinstance(parts, list) else [parts] * rows),
     )

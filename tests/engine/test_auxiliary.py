@@ -1,0 +1,239 @@
+"""An auxiliary causal model decides how many left-to-right tokens commit."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import dlm
+from dlm.engine.auxiliary import Auxiliary
+from dlm.engine.load import BUNDLED
+from dlm.errors import InvalidRequest
+from dlm.model.kv import KVPool
+from dlm.text import Text, id_map
+from tests import twins
+from tests.engine.harness import CPU, Bench
+from tests.engine.test_hard_cases import (
+    SEEDS,
+    STALE,
+    VOCAB,
+    assert_same,
+    decoder_of,
+    prompt_of,
+)
+from tests.helpers import random_decoder, tiny_spec
+from tests.rules.guided import Guided
+
+OPTIONS = {"max_new_tokens": 20, "blocks": "fixed(10)", "stop": "none", "cache": "none"}
+
+
+def causal(seed, vocab=VOCAB, **changes):
+    sizes = {"vocab_size": vocab, "layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1}
+    return random_decoder(tiny_spec(attention="causal", **sizes | changes), seed)
+
+
+class Counted:
+    """A model that counts the tokens it computes and how often it is called."""
+
+    def __init__(self, decoder):
+        self.decoder, self.calls, self.tokens = decoder, 0, 0
+
+    def __call__(self, packed, kv):
+        self.calls, self.tokens = self.calls + 1, self.tokens + len(packed.ids)
+        return self.decoder(packed, kv)
+
+
+def auxiliary(decoder, ids=None, max_length=1024, max_bytes=None):
+    pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32, max_bytes=max_bytes)
+    return Auxiliary("ar", Counted(decoder), pool, max_length, ids)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.05])
+def test_a_guided_row_equals_its_twin(seed, share):
+    decoder, helper = decoder_of(seed), auxiliary(causal(seed + 10))
+    prompt = prompt_of(5 + seed, seed)
+    bench = Bench(decoder, aux={"ar": helper})
+    ticket = bench.ticket(prompt, **OPTIONS, unmask=Guided(share))
+    (trace,) = bench.run(ticket)
+    run = twins.guided(decoder, helper.model.decoder, prompt, 20, 10, share)
+    assert_same(trace, run, logits=STALE)
+    assert ticket.ledger.nfe == run.nfe.total()
+    assert ticket.ledger.aux_forwards == {"ar": helper.model.calls}
+    assert ticket.ledger.aux_tokens == {"ar": helper.model.tokens}
+    dense = helper.model.calls * len(run.ids)
+    assert helper.model.tokens < dense / 2, "the prompt's keys are kept"
+
+
+def test_more_tokens_stay_where_the_causal_model_asks_for_less():
+    steps = []
+    for share in (1.0, 0.3, 0.05, 0.0):
+        bench = Bench(decoder_of(1), aux={"ar": auxiliary(causal(3))})
+        steps.append(len(bench.decode(prompt_of(6, 1), **OPTIONS, unmask=Guided(share)).forwards))
+    assert steps == sorted(steps, reverse=True)
+    assert steps[0] > 10
+    assert steps[-1] == 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_guided_rows_in_one_batch_with_others(seed):
+    """Ragged rows, late ones, rows that ask no auxiliary model, two inputs of one row."""
+    decoder, ar = decoder_of(seed), causal(seed)
+    bench = Bench(decoder, aux={"ar": auxiliary(ar)})
+    settings = [(4, 0.2), (11, 0.05), (7, 0.5)]
+    tickets = [
+        bench.ticket(prompt_of(length, seed + length), **OPTIONS, unmask=Guided(share))
+        for length, share in settings
+    ]
+    plain = bench.ticket(prompt_of(9, 2), **OPTIONS, unmask="threshold(0.5)")
+    armed = bench.ticket(prompt_of(8, 3), **OPTIONS, unmask=Guided(0.1), guide="cfg(0.5)")
+    traces = bench.run(*tickets, plain, armed, after={1: 2, 2: 5})
+    for (length, share), trace in zip(settings, traces, strict=False):
+        run = twins.guided(decoder, ar, prompt_of(length, seed + length), 20, 10, share)
+        assert_same(trace, run, logits=STALE)
+    assert plain.ledger.aux_forwards == {}
+    alone = Bench(decoder, aux={"ar": auxiliary(ar)})
+    solo = alone.decode(prompt_of(8, 3), **OPTIONS, unmask=Guided(0.1), guide="cfg(0.5)")
+    assert solo.canvases == traces[-1].canvases
+
+
+def test_ids_are_mapped_one_to_one():
+    """The causal model knows the same pieces under other ids, and some more."""
+    decoder, ar = decoder_of(2), causal(5, vocab=VOCAB + 12)
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.randperm(VOCAB + 12, generator=generator)[:VOCAB]
+    bench = Bench(decoder, aux={"ar": auxiliary(ar, ids)})
+    prompt = prompt_of(6, 2)
+    trace = bench.decode(prompt, **OPTIONS, unmask=Guided(0.2))
+    run = twins.guided(decoder, ar, prompt, 20, 10, 0.2, ids.tolist())
+    assert_same(trace, run, logits=STALE)
+
+
+def test_forks_copy_what_the_causal_model_writes():
+    """Both children go on alone from the middle of a block, on pages of their own."""
+    decoder, ar = decoder_of(3), causal(7)
+    bench = Bench(decoder, aux={"ar": auxiliary(ar)})
+    warm = OPTIONS | {"temperature": 1.0}
+    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Guided(0.2))
+    bench.scheduler.submit(ticket)
+    for _ in range(3):
+        bench.step()
+    child = bench.scheduler.fork(ticket, choice=1, path=1)
+    bench.scheduler.check_integrity()
+    bench.traces[child] = type(bench.traces[ticket])()
+    while not (ticket.done and child.done):
+        bench.step()
+        bench.scheduler.check_integrity()
+    alone = Bench(decoder, aux={"ar": auxiliary(ar)})
+    solo = alone.decode(prompt_of(6, 1), **warm, unmask=Guided(0.2))
+    assert ticket.canvas.ids == solo.canvases[-1] != child.canvas.ids
+    assert all(
+        pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.memory.aux.values())
+    )
+
+
+def test_what_cannot_be_asked_is_refused():
+    bench = Bench(decoder_of(0))
+    with pytest.raises(InvalidRequest, match=r"needs 'ar'.*loaded: none"):
+        bench.ticket(prompt_of(5, 0), **OPTIONS, unmask=Guided())
+    short = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), max_length=20)})
+    with pytest.raises(InvalidRequest, match="limit of auxiliary 'ar' is 20"):
+        short.scheduler.submit(short.ticket(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
+
+
+# from files
+
+
+@pytest.fixture(scope="module")
+def causal_folder(tmp_path_factory):
+    """A tiny Llama checkpoint as transformers writes it, with the bundled tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=1024,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(8)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BUNDLED / "tiny" / name, folder)
+    return folder, model
+
+
+@dataclass(frozen=True)
+class Listens(Guided):
+    """Keeps what the causal model said of the first drafts."""
+
+    heard: list = field(default_factory=list, compare=False, hash=False)
+
+    def propose(self, view):
+        said = view.aux["ar"]
+        self.heard.append((view.pos.clone(), view.token.clone(), said.c_draft.clone(), said))
+        return super().propose(view)
+
+
+def test_a_loaded_helper_says_what_its_own_library_says(causal_folder):
+    folder, model = causal_folder
+    engine = dlm.load("tiny", aux={"ar": folder}, device="cpu")
+    rule = Listens(0.1)
+    out = engine.generate("What is 3+4?", max_new_tokens=16, unmask=rule, blocks="fixed(8)")
+    assert out.stats.aux_forwards["ar"] == out.stats.nfe > 0
+    assert out.stats.aux_tokens["ar"] > out.stats.nfe
+    pos, token, c_draft, _ = rule.heard[0]
+    start = len(out.prompt_ids)
+    ids = torch.tensor([[*out.prompt_ids, *token[0, :8].tolist()]])
+    with torch.no_grad():
+        probs = model(ids).logits[0].softmax(-1)
+    expected = [probs[start + j - 1, token[0, j]] for j in range(8)]
+    assert pos[0, 0] == start
+    assert torch.allclose(c_draft[0, :8], torch.stack(expected), rtol=1e-3, atol=1e-6)
+    assert engine.kv.pages_in_use == 0
+    engine.scheduler.check_integrity()
+
+
+def test_a_helper_that_cannot_serve_is_refused(causal_folder, tmp_path):
+    folder, _ = causal_folder
+    with pytest.raises(InvalidRequest, match=r"aux\['ar'\].*causal model, 'llada' has full"):
+        dlm.load("tiny", aux={"ar": "tiny"}, device="cpu")
+    with pytest.raises(InvalidRequest, match="no statistic, got 'entropy'"):
+        dlm.load("tiny", aux={"entropy": folder}, device="cpu")
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = config["model"]["vocab"]
+    vocabulary["unheard-of"] = vocabulary.pop("▁the") if "▁the" in vocabulary else 1000
+    first = next(p for p in vocabulary if p.isalpha() and len(p) == 1)
+    vocabulary["another"] = vocabulary.pop(first)
+    config["model"]["merges"] = []
+    (other / "tokenizer.json").write_text(json.dumps(config))
+    with pytest.raises(InvalidRequest, match=r"one to one; it lacks \d+ of 1024"):
+        dlm.load("tiny", aux={"ar": other}, device="cpu")
+
+
+def test_ids_of_equal_pieces_are_matched_whatever_their_numbers():
+    ours = spelled("<pad>", "a", "b", "<end>", control={"<pad>": 0, "<end>": 3}, end="<end>")
+    theirs = spelled("b", "c", "a", "</s>", control={"</s>": 3}, end="</s>")
+    assert id_map("aux", ours, theirs) == [-1, 2, 0, 3]
+    with pytest.raises(InvalidRequest, match="lacks 1 of 4: 'c'"):
+        id_map("aux", theirs, ours)
+
+
+def spelled(*pieces, control, end):
+    vocabulary = SimpleNamespace(
+        pieces=lambda: list(pieces), control=control, variables={"eos_token": end}
+    )
+    return Text(vocabulary)

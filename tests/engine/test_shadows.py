@@ -1,0 +1,103 @@
+"""Shadow tokens: WINO against its twin, and what a plan with shadows must keep."""
+
+import pytest
+import torch
+
+from dlm.core import Extra, ForwardPlan, Segment, pack, span
+from dlm.errors import InvalidRequest
+from dlm.model.kv import KVPool
+from tests import twins
+from tests.engine.harness import CPU, Bench
+from tests.engine.test_hard_cases import SEEDS, STALE, assert_same, decoder_of, prompt_of
+from tests.rules.wino import NarrowOut, WideIn
+
+NEVER = "eos('block', (95,), True)"  # MASK is never committed: rows run to the end
+OPTIONS = {"stop": NEVER, "max_new_tokens": 24, "blocks": "fixed(12)"}
+
+
+def rules(sure, back):
+    return {"unmask": WideIn(sure), "edit": NarrowOut(back), **OPTIONS}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("sure", "back"), [(0.3, 0.5), (0.15, 0.3), (0.5, 0.9)])
+def test_wino_equals_its_twin(seed, sure, back):
+    decoder = decoder_of(seed)
+    prompt = prompt_of(7 + seed, seed)
+    bench = Bench(decoder)
+    ticket = bench.ticket(prompt, **rules(sure, back))
+    (trace,) = bench.run(ticket)
+    run = twins.wino(decoder, prompt, 24, 12, sure, back)
+    assert_same(trace, run, logits=STALE)
+    reopened = sum(e.type == "remask" for e in ticket.events)
+    assert ticket.ledger.token_forwards == ticket.ledger.nfe * (len(run.ids) + 12)
+    assert reopened or sure == 0.5
+
+
+def test_rows_with_shadows_in_one_batch():
+    """Blocks at different places, other rows without shadows, two inputs of one row."""
+    decoder = decoder_of(2)
+    bench = Bench(decoder)
+    settings = [(5, 0.15, 0.3), (14, 0.3, 0.5), (9, 0.2, 0.6)]
+    tickets = [
+        bench.ticket(prompt_of(n, n), **rules(sure, back), cache="none")
+        for n, sure, back in settings
+    ]
+    plain = bench.ticket(prompt_of(8, 1), **OPTIONS | {"stop": "none"}, unmask="threshold(0.4)")
+    guided = bench.ticket(prompt_of(6, 4), **rules(0.2, 0.4), guide="cfg(0.7)")
+    traces = bench.run(*tickets, plain, guided, after={1: 2})
+    for trace, (length, sure, back) in zip(traces, settings, strict=False):
+        run = twins.wino(decoder, prompt_of(length, length), 24, 12, sure, back)
+        assert_same(trace, run, logits=STALE)
+    alone = Bench(decoder)
+    (solo,) = alone.run(alone.ticket(prompt_of(6, 4), **rules(0.2, 0.4), guide="cfg(0.7)"))
+    assert solo.canvases == traces[-1].canvases
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_shadows_see_the_keys_that_the_cache_keeps(cache):
+    """Inside the block the keys are fresh, so with one block all caches agree."""
+    decoder, prompt = decoder_of(1), prompt_of(9, 1)
+    options = rules(0.2, 0.4) | {"blocks": "fixed(24)"}
+    runs = []
+    for name in ("none", cache):
+        bench = Bench(decoder)
+        ticket = bench.ticket(prompt, **options, cache=name)
+        runs.append((bench.run(ticket)[0], ticket))
+    (plain, _), (cached, ticket) = runs
+    assert cached.canvases[1] == plain.canvases[1]
+    assert any(e.type == "remask" for e in ticket.events)
+    assert all(len(f.queries) <= len(prompt) + 24 for f in cached.forwards)
+
+
+def test_a_shadow_sees_all_but_what_its_mask_hides():
+    """Logits of the real tokens are those without shadows; a shadow that sees everything else."""
+    decoder = decoder_of(3)
+    ids = torch.randint(0, 90, (1, 10), generator=torch.Generator().manual_seed(1))
+    where = span(4, 7)
+    hidden = torch.ones(3, 13, dtype=torch.bool)
+    hidden[torch.arange(3), where] = False
+    extra = Extra(torch.full((3,), 95), where, hidden)
+    outs = []
+    for shadows in (None, extra):
+        pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
+        pages = torch.tensor([[pool.reserve(1)]])
+        segment = Segment(0, 0, span(0, 10), 10, write=True, predict=span(2, 10), extra=shadows)
+        plan = ForwardPlan((segment,), ("step",), pages, 10)
+        packed = pack([plan], pool, shift=False, device=CPU)
+        with torch.inference_mode():
+            outs.append(decoder(packed.read([ids]), pool))
+        assert plan.token_forwards == [10 + 3 * (shadows is not None)]
+        assert len(packed.write_slots) == 10, "a shadow stores no key"
+    plain, shadowed = outs
+    assert torch.allclose(plain, shadowed[:8], atol=1e-5)
+    places = [*range(10), *where.tolist()]
+    sees = [[k < 10 for k in range(13)] for _ in range(10)] + hidden.tolist()
+    rows = twins.seeing(decoder, [*ids[0].tolist(), 95, 95, 95], places, sees)
+    assert torch.allclose(shadowed[8:], rows[10:], atol=1e-4)
+
+
+def test_shadows_are_refused_where_they_cannot_stand():
+    bench = Bench(decoder_of(0, shift=True))
+    with pytest.raises(InvalidRequest, match="position that they predict"):
+        bench.ticket(prompt_of(5, 0), **rules(0.3, 0.5))

@@ -1,0 +1,33 @@
+"""Guided Diffusion (FlashDLM, arXiv 2505.21467): a causal model decides how many drafts stay.
+
+The diffusion model drafts, left to right from the first open position; the causal model reads the
+drafts and all up to the first one it would not have written itself are committed, at least one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlm.core import ModelInfo, Proposal, StepView
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Accept a draft while the causal model would write it, or gives it at least `share` of the
+    probability of what it would write (1.0: exactly its own choice, but for ties).
+    """
+
+    share: float = 1.0
+
+    clock = False
+    needs = frozenset({"ar"})
+
+    def bind(self, info: ModelInfo) -> Guided:
+        return self
+
+    def propose(self, view: StepView) -> Proposal:
+        said = view.aux["ar"]
+        stops = view.eligible & (said.c_draft < view.knob.share * said.c)
+        order = view.eligible.cumsum(dim=1)
+        refused = stops.cumsum(dim=1) > 0
+        return Proposal(view.eligible & (~refused | (order == 1)))

@@ -1,0 +1,107 @@
+"""WINO (arXiv 2507.18578): unmask widely, and let shadow tokens revoke what was committed.
+
+Each position of the live block has a shadow, a MASK at the same place that sees everything but
+that place itself, so that what stands there is judged by all the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from dlm.core import (
+    Extra,
+    ForwardPlan,
+    Kind,
+    ModelInfo,
+    Phase,
+    Proposal,
+    Rows,
+    ScratchSpec,
+    Segment,
+    StepView,
+    Unmasker,
+    bound,
+    span,
+)
+from dlm.errors import InvalidRequest
+from dlm.unmasking.selectors import top
+
+
+@dataclass(frozen=True)
+class WideIn:
+    """Commit all that is sure, up to a share of what is open, at least `least` and at most `most`;
+    the best position where nothing is.
+    """
+
+    threshold: float = 0.6
+    share: float = 0.7
+    least: int = 5
+    most: int = 20
+
+    clock = False
+    needs = frozenset()
+
+    def bind(self, info: ModelInfo) -> WideIn:
+        return self
+
+    def propose(self, view: StepView) -> Proposal:
+        knob, masks = view.knob, view.eligible.sum(dim=1, keepdim=True)
+        cap = (masks * knob.share).long().clamp(min=self.least, max=self.most)
+        sure = view.eligible & (view.c > knob.threshold)
+        return Proposal(sure & top(view.c, view.eligible, cap))
+
+
+@dataclass(frozen=True)
+class NarrowOut:
+    """Reopen what the shadows doubt, if the step commits more than one position: fewer than the
+    last step has committed, so that the block gets fuller.
+    """
+
+    threshold: float = 0.9
+    first: int = 30
+    mask_id: int = bound(-1)
+
+    scope = "block"
+    needs = frozenset({"c_current"})
+    scratch = (ScratchSpec("wino.last", "row", torch.long),)
+
+    def bind(self, info: ModelInfo) -> NarrowOut:
+        if info.shift or info.mask_id is None:
+            raise InvalidRequest("edit", "shadows stand at the position that they predict")
+        return replace(self, mask_id=info.mask_id)
+
+    def refuses(self, unmask: Unmasker) -> str | None:
+        return None
+
+    def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
+        """A shadow for every position of the row's live block."""
+        blocks = rows.host.blocks
+        segments = []
+        for s in plan.segments:
+            ((column,),) = (blocks.phase[s.row] <= Phase.OPEN).nonzero(as_tuple=True)
+            start, end = int(blocks.start[s.row, column]), int(blocks.end[s.row, column])
+            if len(s.predict) and int(s.predict[-1]) == end - 1:
+                s = s._replace(extra=self._shadows(s, start, end))
+            segments.append(s)
+        return replace(plan, segments=tuple(segments))
+
+    def _shadows(self, segment: Segment, start: int, end: int) -> Extra:
+        pos = span(start, end)
+        places = span(0, segment.keys)
+        others = pos[:, None] != places[None, :]
+        mask = torch.cat((others, torch.ones(len(pos), len(pos), dtype=torch.bool)), dim=1)
+        return Extra(torch.full_like(pos, self.mask_id), pos, mask)
+
+    def edit(self, view: StepView, proposal: Proposal) -> Proposal:
+        accepted = proposal.commit.sum(dim=1)
+        inside = view.pos >= view.in_block(view.blocks.start)
+        judged = (view.kind == Kind.COMMITTED) & view.scored & inside
+        assert view.c_current is not None
+        doubted = judged & (view.c_current < view.knob.threshold)
+        (step,) = view.of_first_block(view.blocks.step)
+        last = torch.where(step[:, 0] == 0, self.first, view.scratch["wino.last"])
+        most = (last - 1).clamp_min(0)
+        remask = top(-view.c_current, doubted, most[:, None]) & (accepted > 1)[:, None]
+        return proposal._replace(remask=remask, scratch={"wino.last": accepted})

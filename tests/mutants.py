@@ -141,9 +141,9 @@ def progress_is_not_forced() -> None:
 
 
 def keys_of_a_shifted_window_are_missing() -> None:
-    from dlm.core import plan
+    from dlm.core import packing
 
-    real = plan.pack
+    real = packing.pack
 
     def packed(plans: Any, kv: Any, *, shift: bool, device: Any) -> Any:
         return real(plans, kv, shift=False, device=device)
@@ -165,6 +165,57 @@ def a_forward_is_not_billed() -> None:
     Ledger.record = record  # type: ignore[method-assign]
 
 
+def a_shadow_sees_its_own_place() -> None:
+    from dlm.core import packing
+
+    real = packing._Run.mask
+
+    def mask(self: Any, keys: Any) -> Any:
+        return torch.ones_like(self.segment.extra.mask) if self.shadow else real(self, keys)
+
+    packing._Run.mask = mask  # type: ignore[method-assign]
+
+
+def an_auxiliary_key_outlives_its_id() -> None:
+    from dlm.engine.auxiliary import Auxiliary
+
+    real = Auxiliary._plan
+
+    def plan(self: Any, rows: Any, view: Any, drafted: Any, clean: Any, line: int) -> Any:
+        made = rows.scratch[self.made_of.name] != -1
+        return real(self, rows, view, drafted, clean | made, line)
+
+    Auxiliary._plan = plan  # type: ignore[method-assign]
+
+
+def a_fork_writes_its_parents_auxiliary_keys() -> None:
+    from dlm.engine import auxiliary
+
+    auxiliary.own_written = lambda kv, plan: plan.pages
+
+
+def a_failed_row_takes_its_mates_along() -> None:
+    from dlm.engine.scheduler import Scheduler, end
+
+    def together(self: Any) -> None:
+        for cohort, tickets in self._cohorts:
+            for ticket in tickets if cohort.error is not None else ():
+                end(ticket, "error", cohort.error)
+
+    Scheduler._set_apart = together  # type: ignore[method-assign]
+
+
+def a_rank_passes_after_one_has_failed() -> None:
+    from dlm.unmasking.threshold import Factor
+
+    def passing(self: Any, view: Any) -> Any:
+        ranked = view.c.masked_fill(~view.eligible, -1.0).sort(dim=1, descending=True).values
+        rank = torch.arange(1, ranked.shape[1] + 1)
+        return (ranked >= 1 - view.knob.factor / (rank + 1)).sum(dim=1, keepdim=True)
+
+    Factor.passing = passing  # type: ignore[method-assign]
+
+
 MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
     {
         mutant.__name__: mutant
@@ -183,6 +234,11 @@ MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
             progress_is_not_forced,
             keys_of_a_shifted_window_are_missing,
             a_forward_is_not_billed,
+            a_shadow_sees_its_own_place,
+            an_auxiliary_key_outlives_its_id,
+            a_fork_writes_its_parents_auxiliary_keys,
+            a_failed_row_takes_its_mates_along,
+            a_rank_passes_after_one_has_failed,
         )
     }
 )

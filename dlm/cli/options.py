@@ -33,6 +33,7 @@ ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
     {
         "gen_length": (int | None, "INTEGER", "--max-new-tokens"),
         "block_length": (int | None, "INTEGER", "--blocks 'fixed(...)'"),
+        "factor": (float | None, "NUMBER", "--unmask 'factor(...)'"),
         "threshold": (float | None, "NUMBER", "--unmask 'threshold(...)'"),
         "remasking": (str | None, "NAME", "low_confidence, random: --unmask 'topk(score=...)'"),
         "use_cache": (bool | None, None, "--cache prefix"),

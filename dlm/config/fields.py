@@ -39,7 +39,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "unmask": Field(
             "part",
             "threshold(0.9)",
-            "threshold, remasking, confidence_eos_eot_inf",
+            "threshold, factor, remasking, confidence_eos_eot_inf",
             True,
             "what a step commits",
         ),
@@ -68,8 +68,8 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
 def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the argument names of the public reference codes (LLaDA, Fast-dLLM) into ours.
 
-    Aliases of one reference call go together as they do there: guides add up, a threshold takes
-    the place of `remasking`. Raises `InvalidRequest` when an alias and the field that it stands
+    Aliases of one reference call go together as they do there: guides add up, a factor takes the
+    place of a threshold and a threshold that of `remasking`. Raises `InvalidRequest` when an alias and the field that it stands
     for are both given.
     """
     ours = {name: value for name, value in options.items() if name not in ALIASES}
@@ -83,7 +83,9 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     guides += ["forbid('eos')"] if "logits_eos_inf" in theirs else []
     if guides:
         translated["guide"] = guides
-    if "threshold" in theirs:
+    if "factor" in theirs:
+        translated["unmask"] = f"factor({theirs['factor']!r})"
+    elif "threshold" in theirs:
         translated["unmask"] = f"threshold({theirs['threshold']!r})"
     elif "remasking" in theirs or "confidence_eos_eot_inf" in theirs:
         translated["unmask"] = _topk_of(theirs)
@@ -112,6 +114,7 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "gen_length": "max_new_tokens",
         "block_length": "blocks",
+        "factor": "unmask",
         "threshold": "unmask",
         "remasking": "unmask",
         "confidence_eos_eot_inf": "unmask",

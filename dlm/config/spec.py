@@ -40,6 +40,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             "unmask",
             {
                 "threshold": "dlm.unmasking.threshold:Threshold",
+                "factor": "dlm.unmasking.threshold:Factor",
                 "topk": "dlm.unmasking.topk:TopK",
                 "dynamic": "dlm.unmasking.threshold:Dynamic",
                 "everything": "dlm.unmasking.threshold:Everything",

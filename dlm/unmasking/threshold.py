@@ -43,6 +43,43 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class Factor:
+    """Commit the n most confident positions, n as large as the n-th confidence stays at least
+    `1 - factor / (n + 1)` (Fast-dLLM, arXiv 2505.22618).
+
+    With `factor=1` parallel greedy decoding provably equals sequential greedy decoding (theorem 1).
+    The most confident position is always committed; no rank may fail on the way.
+    """
+
+    tier = "T1"
+
+    factor: float = 1.0
+
+    clock = False
+    needs = frozenset[str]()
+
+    def __post_init__(self) -> None:
+        if not self.factor > 0:
+            raise InvalidRequest("unmask", f"`factor` must be greater than 0, got {self.factor}")
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def propose(self, view: StepView) -> Proposal:
+        """The unbroken run of ranks that pass, row by row."""
+        count = self.passing(view)
+        return Proposal(top(view.c, view.eligible, count))
+
+    def passing(self, view: StepView) -> Tensor:
+        """`[R, 1]`: how many ranks pass before the first that fails."""
+        ranked = view.c.masked_fill(~view.eligible, -torch.inf).sort(dim=1, descending=True).values
+        rank = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
+        passes = ranked >= 1 - view.knob.factor / (rank + 1)
+        return passes.cumprod(dim=1).sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Dynamic:
     """Block-diffusion rule: all positions above `threshold` if they meet the quota, else the
     quota's best ones (SDAR, arXiv 2510.06303).

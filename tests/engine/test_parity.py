@@ -13,6 +13,7 @@ from dlm.model.kv import KVPool
 from dlm.model.loading import load_model
 from tests.engine.harness import CPU, Bench
 from tests.helpers import PARITY, parity
+from tests.rules.factor import LastRankPasses
 
 SCORES = {"entropy": "entropy", "maskgit_plus": "confidence", "topk_margin": "margin"}
 
@@ -27,6 +28,8 @@ def llada_generate(args):
 def fastdllm(args):
     cache = {"nocache": "none"}.get(args["cache"], args["cache"])
     out = {"blocks": f"fixed({args['block_length']})", "cache": cache}
+    if "factor" in args:
+        return out | {"unmask": LastRankPasses(args["factor"])}
     if "threshold" in args:  # then the reference ignores the steps
         return out | {"unmask": f"threshold({args['threshold']})"}
     return out | {"unmask": "topk", "steps": args["steps"]}
@@ -67,7 +70,6 @@ TRANSLATIONS = {
 RECORDED = json.loads((PARITY / "manifest.json").read_text())
 SPECIAL = {"mask_id": RECORDED["mask"], "eos_ids": (RECORDED["eos"],)}
 NO_RULE_YET = {
-    "fastdllm/nocache_factor1.6_b8",
     "llada2/v21_b8_t0.6_e0.8",
 }
 CASES = [

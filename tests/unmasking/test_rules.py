@@ -18,8 +18,9 @@ from dlm.unmasking.blocks import Fixed, Whole
 from dlm.unmasking.revise import RCR
 from dlm.unmasking.selectors import SCHEDULES
 from dlm.unmasking.stops import Eos
-from dlm.unmasking.threshold import Dynamic, Everything, Threshold
+from dlm.unmasking.threshold import Dynamic, Everything, Factor, Threshold
 from dlm.unmasking.topk import TopK
+from tests.rules.factor import LastRankPasses
 from tests.unmasking.views import INFO, MASK, knobs, make_view
 
 GRID = st.integers(0, 16).map(lambda n: n / 16)  # exact in float32, with many ties
@@ -52,6 +53,25 @@ def test_threshold_takes_only_what_is_eligible():
     kinds = [OPEN, DONE, GIVEN, OPEN, OPEN]
     view = make_view(Threshold(0.5), [[1.0] * 5], kind=kinds, end=4)
     assert chosen(Threshold(0.5), view) == [[True, False, False, True, False]]
+
+
+@given(CONFIDENCES, st.sampled_from([0.05, 0.5, 1.0, 1.6, 3.0, 9.0]))
+def test_factor_takes_ranks_until_one_fails(c, factor):
+    """The n-th best passes at 1 - factor / (n + 1); what comes after a failure is not looked at."""
+    count = 0
+    for n, confidence in enumerate(sorted(c, reverse=True), start=1):
+        if confidence < 1 - factor / (n + 1):
+            break
+        count = n
+    assert chosen(Factor(factor), make_view(Factor(factor), [c])) == [best(c, count)]
+
+
+def test_factor_does_not_pass_the_last_rank_unseen():
+    """The reference code commits all of these; its defect is known (c = .99, .98, .1 and f = 1)."""
+    assert chosen(Factor(1.0), make_view(Factor(1.0), [[0.99, 0.98, 0.1]])) == [[True, True, False]]
+    defect = LastRankPasses(1.0)
+    assert chosen(defect, make_view(defect, [[0.99, 0.98, 0.1]])) == [[True, True, True]]
+    assert chosen(defect, make_view(defect, [[0.9, 0.2]])) == [[True, True]]
 
 
 @given(CONFIDENCES, GRID, st.integers(1, 6), st.integers(0, 8))

@@ -69,8 +69,8 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the argument names of the public reference codes (LLaDA, Fast-dLLM) into ours.
 
     Aliases of one reference call go together as they do there: guides add up, a factor takes the
-    place of a threshold and a threshold that of `remasking`. Raises `InvalidRequest` when an alias and the field that it stands
-    for are both given.
+    place of a threshold and a threshold that of `remasking`. Raises `InvalidRequest` when an alias
+    and the field that it stands for are both given.
     """
     ours = {name: value for name, value in options.items() if name not in ALIASES}
     theirs = {n: v for n, v in options.items() if n in ALIASES and v is not None and v is not False}

@@ -76,7 +76,8 @@ class Factor:
         ranked = view.c.masked_fill(~view.eligible, -torch.inf).sort(dim=1, descending=True).values
         rank = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
         passes = ranked >= 1 - view.knob.factor / (rank + 1)
-        return passes.cumprod(dim=1).sum(dim=1, keepdim=True)
+        count: Tensor = passes.cumprod(dim=1).sum(dim=1, keepdim=True)
+        return count
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,14 +85,14 @@ def a_remask_is_not_requeried() -> None:
 
 
 def a_draw_depends_on_the_batch() -> None:
-    from dlm.engine import iteration
+    from dlm.engine import viewing
 
-    real = iteration.token_uniforms
+    real = viewing.token_uniforms
 
     def drawn(seed: Any, path: Any, pos: Any, step: Any) -> Any:
         return real(seed + torch.arange(len(seed)), path, pos, step)
 
-    iteration.token_uniforms = drawn
+    viewing.token_uniforms = drawn
 
 
 def the_remainder_goes_last() -> None:
@@ -106,9 +106,9 @@ def the_remainder_goes_last() -> None:
 
 
 def mask_leaves_the_denominator() -> None:
-    from dlm.engine import iteration
+    from dlm.engine import viewing
 
-    real = iteration.row_stats
+    real = viewing.row_stats
 
     def stats(logits: Any, mask_id: Any, *rest: Any) -> Any:
         if mask_id is not None:
@@ -116,7 +116,7 @@ def mask_leaves_the_denominator() -> None:
             logits[:, mask_id] = -1e9
         return real(logits, mask_id, *rest)
 
-    iteration.row_stats = stats
+    viewing.row_stats = stats
 
 
 def an_end_id_ends_too_early() -> None:
@@ -137,7 +137,7 @@ def a_shared_page_is_written() -> None:
 def progress_is_not_forced() -> None:
     from dlm.engine import iteration
 
-    iteration._forced = lambda view, commit: torch.zeros_like(commit)
+    iteration.forced = lambda view, commit: torch.zeros_like(commit)
 
 
 def keys_of_a_shifted_window_are_missing() -> None:
@@ -205,17 +205,6 @@ def a_failed_row_takes_its_mates_along() -> None:
     Scheduler._set_apart = together  # type: ignore[method-assign]
 
 
-def a_rank_passes_after_one_has_failed() -> None:
-    from dlm.unmasking.threshold import Factor
-
-    def passing(self: Any, view: Any) -> Any:
-        ranked = view.c.masked_fill(~view.eligible, -1.0).sort(dim=1, descending=True).values
-        rank = torch.arange(1, ranked.shape[1] + 1)
-        return (ranked >= 1 - view.knob.factor / (rank + 1)).sum(dim=1, keepdim=True)
-
-    Factor.passing = passing  # type: ignore[method-assign]
-
-
 MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
     {
         mutant.__name__: mutant
@@ -238,7 +227,6 @@ MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
             an_auxiliary_key_outlives_its_id,
             a_fork_writes_its_parents_auxiliary_keys,
             a_failed_row_takes_its_mates_along,
-            a_rank_passes_after_one_has_failed,
         )
     }
 )

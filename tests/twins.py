@@ -384,7 +384,8 @@ def guided(
             accepted: list[int] = []
             for p in sorted(guesses):
                 probs = said[p - 1].double().softmax(0)
-                best, own = float(probs[known].max()), float(probs[known[guesses[p][0]]])
+                best = float(probs[[known[i] for i in range(len(known)) if i != run.mask]].max())
+                own = float(probs[known[guesses[p][0]]])
                 if own != best:
                     run.decided(abs(own - share * best))
                 doubtful = own < share * best
@@ -394,5 +395,27 @@ def guided(
                 if doubtful:
                     break
             run.commit(accepted, guesses)
+            run.end_step()
+    return run
+
+
+def dictated(
+    decoder: Decoder, causal: Decoder, prompt: Sequence[int], new: int, block: int, count: int
+) -> Run:
+    """The diffusion model drafts; the causal one's own choices are written, `count` a step."""
+    run = Run(decoder, prompt, len(prompt) + new)
+    for start in range(len(prompt), len(run.ids), block):
+        inside = range(start, min(start + block, len(run.ids)))
+        while not run.open.isdisjoint(inside):
+            guesses = run.guesses("step", dense(decoder, run.ids), inside)
+            canvas = [guesses[p][0] if p in guesses else run.ids[p] for p in range(inside[-1] + 1)]
+            said = dense(causal, canvas, 1)
+            chosen = {}
+            for p in sorted(guesses)[:count]:
+                said[p - 1][run.mask] = -math.inf
+                best, second = said[p - 1].topk(2).values.tolist()
+                run.decided(best - second)
+                chosen[p] = int(said[p - 1].argmax()), 1.0
+            run.commit(list(chosen), chosen)
             run.end_step()
     return run

@@ -32,7 +32,8 @@ class Auxiliary:
     """A causal model with its own keys and values.
 
     `ids [V]`: its id for each id of the diffusion model, -1 for those that it lacks (None: the same
-    ids). `name` is what `needs` calls it.
+    ids). `mask_id`: what it must never say, in ids of the diffusion model. `name` is what `needs`
+    calls it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Auxiliary:
     kv: KVPool
     max_length: int
     ids: Tensor | None = None
+    mask_id: int | None = None
 
     @property
     def made_of(self) -> ScratchSpec:
@@ -96,10 +98,12 @@ class Auxiliary:
         return canvas if self.ids is None else self.ids[canvas].clamp_min(0)
 
     def _ours(self, logp: Tensor) -> Tensor:
-        """The log probabilities of the diffusion model's ids."""
-        if self.ids is None:
-            return logp
-        return logp[:, self.ids.clamp_min(0)].masked_fill(self.ids < 0, -torch.inf)
+        """The log probabilities of the diffusion model's ids, MASK struck out."""
+        if self.ids is not None:
+            logp = logp[:, self.ids.clamp_min(0)].masked_fill(self.ids < 0, -torch.inf)
+        if self.mask_id is not None:
+            logp.select(1, self.mask_id).fill_(-torch.inf)
+        return logp
 
 
 def _said(view: StepView, drafted: Tensor, logp: Tensor, tokens: list[int]) -> AuxView:

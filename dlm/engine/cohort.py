@@ -7,7 +7,7 @@ numbers of the rows' parts are stacked into knobs `[R, 1]` when a row is admitte
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,6 +133,11 @@ class Cohort:
         return SimpleNamespace(
             **{name: value.cpu() for name, value in vars(self.knob(kind)).items()}
         )
+
+    def undo(self, before: Rows, error: Exception) -> None:
+        """A part has failed: go back to the blocks of `before`; pages that were copied stay."""
+        pages = self.rows.host.pages
+        self.rows, self.error = replace(before, host=replace(before.host, pages=pages)), error
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from dlm.core import (
-    BLOCK_COLUMNS,
     AuxView,
     ForwardPlan,
     Frame,
@@ -30,8 +28,9 @@ from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.cohort import Cohort
 from dlm.engine.memory import Memory
 from dlm.engine.planning import Planner
-from dlm.engine.stats import draw_tokens, row_stats, token_uniforms
-from dlm.engine.sync import FAR, Changes, StepReport, advance, close, nothing
+from dlm.engine.progress import forced, per_block
+from dlm.engine.sync import Changes, StepReport, advance, close, nothing
+from dlm.engine.viewing import frame_of, view_of
 from dlm.model.kv import KVPool
 
 
@@ -88,17 +87,17 @@ class IterationManager:
         """
         changes = []
         for cohort, logits in zip(cohorts, self._forward(cohorts, plans), strict=True):
-            frame, before = self._frame(cohort), cohort.rows
+            frame, before = frame_of(cohort), cohort.rows
             try:
                 guided = self._guide(cohort, logits, frame)
-                view = self._view(cohort, guided, frame)
+                view = view_of(cohort, guided, frame, self.info.mask_id)
                 view = self._consult(cohort, view)
                 view = self._open(cohort, view)
                 proposal = self._propose(cohort, view)
                 proposal = self._edit(cohort, view, proposal)
                 view, outcome = self._apply(cohort, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
-                cohort.rows, cohort.error = before, error
+                cohort.undo(before, error)
                 changes.append(nothing(cohort, frame))
             else:
                 changes.append(self._stop(cohort, view, outcome))
@@ -124,58 +123,11 @@ class IterationManager:
             part.unflatten(0, (plan.arms, -1)) for part, plan in zip(logits, plans, strict=True)
         ]
 
-    def _frame(self, cohort: Cohort) -> Frame:
-        rows, window = cohort.rows, cohort.current.window
-        return Frame(
-            window,
-            rows.ids.gather(1, window.pos),
-            rows.kind.gather(1, window.pos),
-            rows.step,
-            rows.blocks,
-        )
-
     def _guide(self, cohort: Cohort, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
         for guide, knob in cohort.with_knobs["guide"]:
             logits = guide(logits, frame, knob)
         return logits[0]
-
-    def _view(self, cohort: Cohort, logits: Tensor, frame: Frame) -> StepView:
-        """Draw a token for every scored position and read the statistics that the parts need."""
-        rows, window, needs = cohort.rows, frame.window, cohort.needs
-        logits, shadows = logits.split((len(window.slot), len(window.shadow)))
-        current = frame.ids.take(window.slot) if "c_current" in needs else None
-        stats = row_stats(logits, self.info.mask_id, needs, current)
-        if cohort.sampler is not None:
-            u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
-            stats = draw_tokens(stats, cohort.sampler, window.row, u)
-        token, c, entropy, margin, c_current = (
-            None if s is None else s.take(window.logit_row) for s in stats[:5]
-        )
-        assert token is not None
-        assert c is not None
-        is_open = (frame.kind >= Kind.MASK) & cohort.active[:, None]
-        return StepView(
-            *frame,
-            eligible=is_open & window.scored,
-            force=is_open & window.full,
-            token=token,
-            c=c,
-            entropy=entropy,
-            margin=margin,
-            c_current=_through_shadows(c_current, shadows, frame),
-            logits=stats.logits,
-            conf_prev=rows.conf.gather(1, window.pos),
-            born=rows.born.gather(1, window.pos),
-            prompt=rows.prompt,
-            length=rows.length,
-            limit=rows.limit,
-            seed=rows.seed,
-            path=rows.path,
-            scratch=rows.scratch,
-            aux=NO_AUX,
-            knob=None,
-        )
 
     def _consult(self, cohort: Cohort, view: StepView) -> StepView:
         """Let the auxiliary models that the parts ask for read what was drawn."""
@@ -199,7 +151,7 @@ class IterationManager:
         view = view._replace(eligible=view.eligible & inside, force=view.force & inside)
         table = replace(
             table,
-            masks=torch.where(opens, _per_block(view.eligible, view.block).cpu(), table.masks),
+            masks=torch.where(opens, per_block(view.eligible, view.block).cpu(), table.masks),
         )
         cohort.rows = cohort.rows.with_blocks(table)
         return view._replace(blocks=cohort.rows.blocks)
@@ -214,7 +166,7 @@ class IterationManager:
         proposal = rule.propose(view._replace(knob=cohort.knob("unmask")))
         commit = proposal.commit & view.eligible
         if not cohort.parts.clock:
-            commit = commit | _forced(view, commit)
+            commit = commit | forced(view, commit)
         return proposal._replace(commit=commit)
 
     def _edit(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Proposal:
@@ -256,48 +208,9 @@ class IterationManager:
         except Exception as error:  # of a user's rule: what was applied stays
             cohort.error = error
         still_open = (view.eligible & (view.kind >= Kind.MASK)) | (outcome.op == Op.REMASK)
-        left = _per_block(still_open, view.block)
+        left = per_block(still_open, view.block)
         rows.step.add_(active)
         rows.blocks.step.add_(cohort.current.window.live & active[:, None])
         cohort.active = active & (stopped == 0) & (left > 0).any(dim=1)
         aux = {name: said.tokens for name, said in view.aux.items()}
         return Changes(view.pos, view.ids, view.c, outcome.op, left, stopped, active, aux)
-
-
-NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
-
-
-def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:
-    """`c_current [R, W]`, where a shadow token looks as it sees it: `logits [S, V]`."""
-    slot = frame.window.shadow
-    if len(slot) == 0:
-        return c_current
-    seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
-    own = torch.zeros_like(frame.ids, dtype=seen.dtype) if c_current is None else c_current
-    return own.put(slot, seen)
-
-
-def _forced(view: StepView, commit: Tensor) -> Tensor:
-    """`[R, W]`: the best position of each block that must progress and commits nothing.
-
-    The best position is the most confident one; of equals, the leftmost.
-    """
-    idle = view.force & (_per_block(commit & view.force, view.block).gather(1, view.block) == 0)
-    c = view.c.nan_to_num(0.0)
-    best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")
-    idle = idle & (c == best)
-    first = _block_extreme(view.pos.masked_fill(~idle, FAR), view.block, "amin")
-    return idle & (view.pos == first)
-
-
-def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
-    """The largest or smallest of `values [R, W]` in the block of each position, `[R, W]`."""
-    extreme = values.new_zeros(values.shape[0], BLOCK_COLUMNS)
-    extreme = extreme.scatter_reduce(1, block, values, reduce, include_self=False)
-    return extreme.gather(1, block)
-
-
-def _per_block(mask: Tensor, block: Tensor) -> Tensor:
-    """Count a mask `[R, W]` block by block: `[R, 8]`."""
-    counts = torch.zeros(mask.shape[0], BLOCK_COLUMNS, dtype=torch.long, device=mask.device)
-    return counts.scatter_add_(1, block, mask.long())

@@ -99,7 +99,7 @@ def load_auxiliary(
     weight = model.embedding.weight
     pool = KVPool(spec, device=device, dtype=weight.dtype, max_bytes=kv_bytes)
     on_device = None if ids is None else torch.tensor(ids, device=device)
-    return Auxiliary(name, model, pool, spec.max_length, on_device)
+    return Auxiliary(name, model, pool, spec.max_length, on_device, decoder.spec.mask_id)
 
 
 def _matching_ids(

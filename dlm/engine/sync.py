@@ -12,8 +12,7 @@ from torch import Tensor
 from dlm.core import BlockTable, Frame, HostRows, Phase, Progress
 from dlm.engine.apply import Op
 from dlm.engine.cohort import Cohort
-
-FAR = torch.iinfo(torch.long).max
+from dlm.engine.progress import FAR
 
 
 class Changes(NamedTuple):

@@ -48,7 +48,7 @@ class Factor:
     `1 - factor / (n + 1)` (Fast-dLLM, arXiv 2505.22618).
 
     With `factor=1` parallel greedy decoding provably equals sequential greedy decoding (theorem 1).
-    The most confident position is always committed; no rank may fail on the way.
+    The most confident position is always committed.
     """
 
     tier = "T1"
@@ -67,16 +67,15 @@ class Factor:
         return self
 
     def propose(self, view: StepView) -> Proposal:
-        """The unbroken run of ranks that pass, row by row."""
-        count = self.passing(view)
-        return Proposal(top(view.c, view.eligible, count))
+        """The ranks that pass, row by row."""
+        return Proposal(top(view.c, view.eligible, self.passing(view)))
 
     def passing(self, view: StepView) -> Tensor:
-        """`[R, 1]`: how many ranks pass before the first that fails."""
+        """`[R, 1]`: how many ranks pass; after one that fails none does, as what it takes grows."""
         ranked = view.c.masked_fill(~view.eligible, -torch.inf).sort(dim=1, descending=True).values
         rank = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
         passes = ranked >= 1 - view.knob.factor / (rank + 1)
-        count: Tensor = passes.cumprod(dim=1).sum(dim=1, keepdim=True)
+        count: Tensor = passes.sum(dim=1, keepdim=True)
         return count
 
 

@@ -25,7 +25,7 @@ from tests.engine.test_hard_cases import (
     prompt_of,
 )
 from tests.helpers import random_decoder, tiny_spec
-from tests.rules.guided import Guided
+from tests.rules.guided import Dictated, Guided
 
 OPTIONS = {"max_new_tokens": 20, "blocks": "fixed(10)", "stop": "none", "cache": "none"}
 
@@ -48,7 +48,7 @@ class Counted:
 
 def auxiliary(decoder, ids=None, max_length=1024, max_bytes=None):
     pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32, max_bytes=max_bytes)
-    return Auxiliary("ar", Counted(decoder), pool, max_length, ids)
+    return Auxiliary("ar", Counted(decoder), pool, max_length, ids, VOCAB - 1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -112,14 +112,26 @@ def test_ids_are_mapped_one_to_one():
     assert_same(trace, run, logits=STALE)
 
 
-def test_forks_copy_what_the_causal_model_writes():
+@pytest.mark.parametrize("seed", SEEDS)
+def test_keys_of_drafts_that_were_not_written_are_made_anew(seed):
+    """Several positions a step get another id than the draft that the causal model has read."""
+    decoder, ar = decoder_of(seed), causal(seed + 20, mask_id=None)
+    bench = Bench(decoder, aux={"ar": auxiliary(ar)})
+    prompt = prompt_of(6, seed)
+    trace = bench.decode(prompt, **OPTIONS, unmask=Dictated(count=3))
+    run = twins.dictated(decoder, ar, prompt, 20, 10, 3)
+    assert_same(trace, run, logits=STALE)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_forks_copy_what_the_causal_model_writes(seed):
     """Both children go on alone from the middle of a block, on pages of their own."""
-    decoder, ar = decoder_of(3), causal(7)
+    decoder, ar = decoder_of(seed), causal(seed)
     bench = Bench(decoder, aux={"ar": auxiliary(ar)})
     warm = OPTIONS | {"temperature": 1.0}
-    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Guided(0.2))
+    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
     bench.scheduler.submit(ticket)
-    for _ in range(3):
+    for _ in range(2):
         bench.step()
     child = bench.scheduler.fork(ticket, choice=1, path=1)
     bench.scheduler.check_integrity()
@@ -128,7 +140,7 @@ def test_forks_copy_what_the_causal_model_writes():
         bench.step()
         bench.scheduler.check_integrity()
     alone = Bench(decoder, aux={"ar": auxiliary(ar)})
-    solo = alone.decode(prompt_of(6, 1), **warm, unmask=Guided(0.2))
+    solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
     assert ticket.canvas.ids == solo.canvases[-1] != child.canvas.ids
     assert all(
         pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.memory.aux.values())

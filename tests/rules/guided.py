@@ -31,3 +31,14 @@ class Guided:
         order = view.eligible.cumsum(dim=1)
         refused = stops.cumsum(dim=1) > 0
         return Proposal(view.eligible & (~refused | (order == 1)))
+
+
+@dataclass(frozen=True)
+class Dictated(Guided):
+    """Write what the causal model would write in the first `count` open positions."""
+
+    count: int = 3
+
+    def propose(self, view: StepView) -> Proposal:
+        first = view.eligible & (view.eligible.cumsum(dim=1) <= view.knob.count)
+        return Proposal(first, token=view.aux["ar"].token)

@@ -1,0 +1,79 @@
+"""From logits to the view that rules read: one draw and one set of statistics for each position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from dlm.core import AuxView, Frame, Kind, StepView
+from dlm.engine.cohort import Cohort
+from dlm.engine.stats import draw_tokens, row_stats, token_uniforms
+
+NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
+
+
+def frame_of(cohort: Cohort) -> Frame:
+    """What the step shows before its logits are read."""
+    rows, window = cohort.rows, cohort.current.window
+    return Frame(
+        window,
+        rows.ids.gather(1, window.pos),
+        rows.kind.gather(1, window.pos),
+        rows.step,
+        rows.blocks,
+    )
+
+
+def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
+    """Draw a token for every scored position and read the statistics that the parts need.
+
+    `logits [N + S, V]`: those of the predicted positions, then those of shadow tokens.
+    """
+    rows, window, needs = cohort.rows, frame.window, cohort.needs
+    logits, shadows = logits.split((len(window.slot), len(window.shadow)))
+    current = frame.ids.take(window.slot) if "c_current" in needs else None
+    stats = row_stats(logits, mask_id, needs, current)
+    if cohort.sampler is not None:
+        u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
+        stats = draw_tokens(stats, cohort.sampler, window.row, u)
+    token, c, entropy, margin, c_current = (
+        None if s is None else s.take(window.logit_row) for s in stats[:5]
+    )
+    assert token is not None
+    assert c is not None
+    is_open = (frame.kind >= Kind.MASK) & cohort.active[:, None]
+    return StepView(
+        *frame,
+        eligible=is_open & window.scored,
+        force=is_open & window.full,
+        token=token,
+        c=c,
+        entropy=entropy,
+        margin=margin,
+        c_current=_through_shadows(c_current, shadows, frame),
+        logits=stats.logits,
+        conf_prev=rows.conf.gather(1, window.pos),
+        born=rows.born.gather(1, window.pos),
+        prompt=rows.prompt,
+        length=rows.length,
+        limit=rows.limit,
+        seed=rows.seed,
+        path=rows.path,
+        scratch=rows.scratch,
+        aux=NO_AUX,
+        knob=None,
+    )
+
+
+def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:
+    """`c_current [R, W]`, where a shadow token looks as it sees it: `logits [S, V]`."""
+    slot = frame.window.shadow
+    if len(slot) == 0:
+        return c_current
+    seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
+    own = torch.zeros_like(frame.ids, dtype=seen.dtype) if c_current is None else c_current
+    return own.put(slot, seen)

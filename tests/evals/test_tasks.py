@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dlm.errors import InvalidRequest
 from dlm.evals.tasks import TASKS, get_task, sample, split_of
 from dlm.evals.tasks.base import CLOSED
-from dlm.evals.tasks.code import LIST_OPS, LISTS, STRING_OPS, STRINGS, Op, run_reference
+from dlm.evals.tasks.code import LISTS, STRINGS, run_reference
+from dlm.evals.tasks.code_ops import LIST_OPS, STRING_OPS, Op
 from dlm.evals.tasks.countdown import reaches
 from dlm.evals.tasks.drill import Drill
 from dlm.evals.tasks.math import EASY, HARD, MEDIUM, Work

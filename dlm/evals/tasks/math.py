@@ -61,7 +61,7 @@ class Math:
 def distract(rng: Random, story: str) -> str:
     """The story with one irrelevant sentence somewhere before its question."""
     number = rng.randint(2, 60)
-    name, _ = rng.choice(PEOPLE)
+    name = rng.choice([name for name, _ in PEOPLE if name in story] or [PEOPLE[0][0]])
     extra = rng.choice(
         (
             f"{name} is {number} years old.",

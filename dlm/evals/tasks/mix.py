@@ -11,16 +11,20 @@ from dlm.evals.tasks.code import Code
 from dlm.evals.tasks.countdown import Countdown
 from dlm.evals.tasks.drill import Drill
 from dlm.evals.tasks.formats import Format
+from dlm.evals.tasks.judge import Judge
+from dlm.evals.tasks.long import Long
 from dlm.evals.tasks.math import Math
 from dlm.evals.tasks.sudoku import Sudoku
 
 MIX: Final[tuple[tuple[Task, float], ...]] = (
-    (Math(), 0.36),
-    (Drill(), 0.22),
-    (Code(), 0.18),
+    (Math(), 0.31),
+    (Drill(), 0.17),
+    (Code(), 0.17),
     (Countdown(), 0.10),
-    (Format(), 0.09),
+    (Format(), 0.11),
     (Sudoku(), 0.05),
+    (Judge(), 0.05),
+    (Long(), 0.04),
 )
 TASKS: Final = tuple(task.name for task, _ in MIX)
 

@@ -5,9 +5,10 @@
     python examples/train_bundled.py export
     python examples/train_bundled.py evaluate
 
-A 1.2 M parameter masked diffusion model of LLaDA's shape, trained on endless generated problems
+A 1.4 M parameter masked diffusion model of LLaDA's shape, trained on endless generated problems
 (`dlm.evals.tasks`). Everything is written under `--work`; `train --resume` goes on where a run was
-stopped, on the same schedule.
+stopped, on the same schedule; `train --start FOLDER` begins a further sitting from the weights of an
+exported folder, with a fresh optimizer and schedule.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ import typer
 from bundled_check import validate
 from bundled_data import (
     BOS,
+    BUCKETS,
     EOS,
+    LONG_BUCKET,
     MASK,
     PAD,
     Batch,
@@ -39,12 +42,13 @@ from bundled_data import (
     prompt_ids,
     train_tokenizer,
 )
-from bundled_export import write_card, write_checkpoint
+from bundled_export import Training, write_card, write_checkpoint
 from torch import nn
 
 import dlm
 from dlm.evals.tasks import TASKS, get_task, sample
 from dlm.model.decoder import Decoder
+from dlm.model.loading import load_model, spec_of
 from dlm.model.spec import ModelSpec
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -63,7 +67,7 @@ SPEC = ModelSpec(
     family="llada",
     vocab_size=1024,
     hidden_size=128,
-    layers=5,
+    layers=6,
     heads=4,
     kv_heads=4,
     head_dim=32,
@@ -95,10 +99,13 @@ def tokenizer(work: Work = WORK, examples: int = 40_000) -> None:
             assert pieces.decode(pieces.encode(text)) == text, text
         prompts = [len(prompt_ids(pieces, example.prompt)) for example in sampled]
         answers = [len(pieces.encode(example.answer)) + 1 for example in sampled]
-        too_long = sum(p + a > 96 for p, a in zip(prompts, answers, strict=True)) / len(sampled)
+        lengths = [p + a for p, a in zip(prompts, answers, strict=True)]
+        too_long = sum(length > LONG_BUCKET for length in lengths) / len(lengths)
+        assert max(lengths) <= BUCKETS[-1], max(lengths)
         typer.echo(
             f"{task:10} prompt mean {sum(prompts) / 1000:5.1f} max {max(prompts):3}  answer mean "
-            f"{sum(answers) / 1000:5.1f} max {max(answers):3}  over 96: {too_long:.2%}"
+            f"{sum(answers) / 1000:5.1f} max {max(answers):3}  over {LONG_BUCKET}: "
+            f"{too_long:.2%}"
         )
 
 
@@ -112,6 +119,7 @@ class Run:
     seconds: float = 0.0
     step: int = 0
     tokens: int = 0
+    earlier: Training = field(default_factory=Training)
     losses: list[float] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
@@ -121,6 +129,7 @@ class Run:
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": [self.seconds, self.step, self.tokens],
+            "earlier": [self.earlier.minutes, self.earlier.tokens],
         }
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
@@ -133,6 +142,19 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.seconds, self.step, self.tokens = state["progress"]
+        self.earlier = Training(*state["earlier"])
+
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of an exported folder; what they were trained on counts as earlier."""
+        weights = load_model(folder, device="cpu", dtype="float32").state_dict()
+        self.net.load_state_dict(weights)
+        self.average.load_state_dict(weights)
+        self.earlier = Training.read(folder)
+
+    @property
+    def training(self) -> Training:
+        """Time and tokens of all sittings."""
+        return self.earlier.plus(self.seconds / 60, self.tokens)
 
 
 def new_run(seed: int) -> Run:
@@ -185,6 +207,7 @@ def train(
     work: Work = WORK,
     minutes: Annotated[float, typer.Option(help="Wall time; the schedule follows it.")] = 95.0,
     resume: bool = False,
+    start: Annotated[Path | None, typer.Option(help="Begin from this exported folder.")] = None,
     compiled: Annotated[bool, typer.Option(help="Compile the network (needs a compiler).")] = True,
     threads: int = 1,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
@@ -196,10 +219,14 @@ def train(
     if any(os.environ.get(name) != value for name, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MALLOC)
     torch.set_num_threads(threads)
-    pieces = load_tokenizer(work / "tokenizer.model")
+    torch._dynamo.config.recompile_limit = 2 * len(BUCKETS)
     run = new_run(seed)
     if resume:
         run.load(work / "run.pt")
+    elif start is not None:
+        run.start_from(start)
+        use_tokenizer(start, work)
+    pieces = load_tokenizer(work / "tokenizer.model")
     hidden = torch.compile(run.net.dense, dynamic=False) if compiled else run.net.dense
     held_out = {task: next(batches(pieces, 7, "dev", task, tokens=2048)) for task in TASKS}
     data = batches(pieces, seed + run.step, tokens=tokens)
@@ -220,6 +247,15 @@ def train(
             last_log = run.seconds
     speed = (run.tokens - begun_tokens) / (run.seconds - first_second)
     report(run, work, 0.0, speed, held_out)
+
+
+def use_tokenizer(folder: Path, work: Path) -> None:
+    """Copy the tokenizer of an exported folder to `work`; another one there is a mistake."""
+    theirs, ours = folder / "tokenizer.model", work / "tokenizer.model"
+    work.mkdir(parents=True, exist_ok=True)
+    if ours.exists() and ours.read_bytes() != theirs.read_bytes():
+        raise typer.BadParameter(f"{ours} is not the tokenizer of {folder}")
+    ours.write_bytes(theirs.read_bytes())
 
 
 def report(run: Run, work: Path, lr: float, speed: float, held_out: dict[str, Batch]) -> None:
@@ -248,13 +284,13 @@ def export(work: Work = WORK, folder: Folder = FOLDER) -> None:
     run.load(work / "run.pt")
     pieces = load_tokenizer(work / "tokenizer.model")
     write_checkpoint(folder, run.average, pieces)
-    write_card(folder, run.net, run.seconds / 60, run.tokens, {})
+    run.training.write(folder)
+    write_card(folder, run.net.spec, run.training, {})
     typer.echo(f"wrote {folder}")
 
 
 @app.command()
 def evaluate(
-    work: Work = WORK,
     folder: Folder = FOLDER,
     n: int = 200,
     threads: int = 1,
@@ -262,8 +298,7 @@ def evaluate(
 ) -> None:
     """Grade the exported folder on `n` test items a task and write the figures into its card."""
     torch.set_num_threads(threads)
-    run, engine = new_run(0), dlm.load(folder, device="cpu")
-    run.load(work / "run.pt")
+    engine = dlm.load(folder, device="cpu")
     figures: dict[str, tuple[int, int]] = {}
     for task in map(get_task, TASKS):
         rng = random.Random(99)
@@ -283,7 +318,7 @@ def evaluate(
             marks = [right for item, _, right in graded if item.rung == rung]
             figures[f"{task.name} {rung}"] = sum(marks), len(marks)
             typer.echo(f"{task.name:10} {rung:12} {sum(marks):4} of {len(marks)}")
-    write_card(folder, run.net, run.seconds / 60, run.tokens, figures)
+    write_card(folder, spec_of(folder), Training.read(folder), figures)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dlm.evals.tasks.drill import commuted, draw_fact, draw_wide, value_of
 from dlm.evals.tasks.math_sheet import Work, apply
 from dlm.evals.tasks.math_stories import EASY, MEDIUM_STORIES
 
-FACT_SHARE: Final = 0.5
+FACT_SHARE: Final = 0.6
 Question = tuple[Any, str, list[str]]
 """Structure, wording and the equations of the right answer, of which the last gives the result."""
 

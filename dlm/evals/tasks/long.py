@@ -12,8 +12,8 @@ from dlm.evals.tasks.math import BOXED
 from dlm.evals.tasks.math_sheet import PEOPLE, THINGS
 
 Line = tuple[str, str, int]
-LINES: Final = {"128": 11, "256": 24, "512": 50}
-RUNG_WEIGHTS: Final = (0.5, 0.3, 0.2)
+LINES: Final = {"128": 12, "256": 26, "512": 54}
+RUNG_WEIGHTS: Final = (0.6, 0.25, 0.15)
 KINDS: Final = ("find", "sum", "sum", "difference")
 
 

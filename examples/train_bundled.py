@@ -7,8 +7,8 @@
 
 A 1.4 M parameter masked diffusion model of LLaDA's shape, trained on endless generated problems
 (`dlm.evals.tasks`). Everything is written under `--work`; `train --resume` goes on where a run was
-stopped, on the same schedule; `train --start FOLDER` begins a further sitting from the weights of an
-exported folder, with a fresh optimizer and schedule.
+stopped, on the same schedule; `train --start FOLDER` begins a further sitting from the weights of
+an exported folder, with a fresh optimizer and schedule.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from dlm.evals.tasks.long import Long
 from dlm.evals.tasks.math import Math
 from dlm.evals.tasks.sudoku import Sudoku
 
-# By examples, not by tokens: an answer of `judge` is one word, so it needs many; one example of `long`
-# costs as many tokens as three or four others.
+# By examples, not by tokens: an answer of `judge` is one word, so it needs many of them; one of
+# `long` costs as many tokens as three others.
 MIX: Final[tuple[tuple[Task, float], ...]] = (
     (Math(), 0.30),
     (Drill(), 0.16),

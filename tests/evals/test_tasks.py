@@ -188,6 +188,20 @@ def test_judge_says_yes_to_true_candidates_and_no_to_near_misses(seed: int):
     assert not get_task("judge").grade(example, {"Yes": "No", "No": "Yes"}[example.answer])
 
 
+def test_judge_keys_hold_the_structure_and_the_claimed_values_only():
+    keys = {}
+    for seed in range(400):
+        example = get_task("judge").make(random.Random(seed))
+        name, structure, claimed = example.key
+        assert name == "judge"
+        assert all(f"={value}" in example.prompt for value in claimed)
+        same = keys.setdefault((structure, claimed), example.answer)
+        assert same == example.answer
+        if len(example.meta["lines"]) == 1 and example.prompt.startswith("Compute"):
+            left, op, right = structure
+            assert op not in "+*" or left <= right
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_judge_is_balanced(split: Split):
     rng = random.Random(0)

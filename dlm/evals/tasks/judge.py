@@ -36,7 +36,7 @@ class Judge:
         return Example(
             task=self.name,
             rung="right" if right else "near-miss",
-            key=(self.name, structure, tuple(candidate)),
+            key=(self.name, structure, tuple(int(line.split("=")[1]) for line in candidate)),
             prompt=f"{question}\nAnswer: {', '.join(candidate)}\nIs it correct?",
             answer="Yes" if right else "No",
             meta={"lines": lines, "candidate": candidate},

@@ -53,7 +53,10 @@ class Code:
         """Draw a composition of operations, or (train only) a common one-line function."""
         if rng.random() < ONE_LINER_SHARE:
             return self._one_liner(rng)
-        return self._composition(rng)
+        example = self._composition(rng)
+        while is_constant(example):
+            example = self._composition(rng)
+        return example
 
     def grade(self, example: Example, text: str) -> bool:
         """Run the function on the hidden inputs in a sandbox; all results must be right."""
@@ -118,6 +121,12 @@ class Code:
         prompt = f'{head}    """{docstring}{end}"""\n'
         meta = {"entry": entry, "tests": tests, "public": public}
         return Example(self.name, rung, key, prompt, body, meta)
+
+
+def is_constant(example: Example) -> bool:
+    """Whether all hidden tests want the same value, so that a wrong function might pass."""
+    _, first = example.meta["tests"][0]
+    return all(wanted == first for _, wanted in example.meta["tests"])
 
 
 def draw_list(rng: Random) -> list[int]:

@@ -16,7 +16,7 @@ from dlm.evals.tasks import Split, sample
 
 PAD, UNKNOWN, BOS, EOS, MASK, USER, ASSISTANT, SYSTEM, EOT = range(9)
 CONTROL = ("<|mask|>", "<|user|>", "<|assistant|>", "<|system|>", "<|eot|>")
-BUCKETS = (48, 64, 80, 112)
+BUCKETS = (48, 64, 80, 112, 144, 176, 272, 544)
 LONG_BUCKET, LONG_SHARE = 176, 0.03
 PLAIN_ENGLISH = (
     "Hello, how are you today? I am a small diffusion language model.",
@@ -99,24 +99,23 @@ def batches(
 ) -> Iterator[Batch]:
     """Endless batches of about `tokens` ids, each of one length bucket so that shapes repeat.
 
-    The tail after the answer is EOS, without any padding mask. A third of the examples go one
-    bucket further than they must: otherwise full-canvas decoding would fill EOS first; a few get a
-    tail as long as that of a generous `max_new_tokens`. Every example fits in the last bucket.
+    The tail after the answer is EOS, without any padding mask. A third of the short examples go
+    one bucket further than they must: otherwise full-canvas decoding would fill EOS first; a few
+    get a tail as long as that of a generous `max_new_tokens`. Every example fits in the last
+    bucket.
     """
     rng = random.Random(seed)
-    buckets = (*BUCKETS, LONG_BUCKET)
-    rows = {length: -(-tokens // length) for length in buckets}
-    waiting: dict[int, list[tuple[list[int], int]]] = {length: [] for length in buckets}
+    rows = {length: -(-tokens // length) for length in BUCKETS}
+    waiting: dict[int, list[tuple[list[int], int]]] = {length: [] for length in BUCKETS}
     while True:
         example = sample(rng, split, task)
         prompt = prompt_ids(tokenizer, example.prompt)
         ids = [*prompt, *tokenizer.encode(example.answer), EOS]
-        fitting = [length for length in buckets if length >= len(ids)]
-        length = fitting[0]
-        if rng.random() < LONG_SHARE:
+        length, *further = (length for length in BUCKETS if length >= len(ids))
+        if length < LONG_BUCKET and rng.random() < LONG_SHARE:
             length = LONG_BUCKET
-        elif len(fitting) > 2 and rng.random() < 1 / 3:
-            length = fitting[1]
+        elif further and further[0] < LONG_BUCKET and rng.random() < 1 / 3:
+            length = further[0]
         ids += [EOS] * (length - len(ids))
         waiting[length].append((ids, len(prompt)))
         if len(waiting[length]) == rows[length]:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sentencepiece as spm
 import torch
-from bundled_data import ASSISTANT, BOS, CONTROL, EOS, EOT, MASK, PAD, SYSTEM, UNKNOWN, USER
+from bundled_data import (
+    ASSISTANT,
+    BOS,
+    BUCKETS,
+    CONTROL,
+    EOS,
+    EOT,
+    MASK,
+    PAD,
+    SYSTEM,
+    UNKNOWN,
+    USER,
+)
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 from torch import Tensor
 
 from dlm.model.decoder import Decoder
+from dlm.model.loading import parameter_count
 from dlm.model.spec import ModelSpec
 
 SPACE = "\u2581"  # sentencepiece's visible space
@@ -41,8 +55,9 @@ nothing else of the world.
 
 ## What it answers
 Arithmetic drills, word problems with worked steps and `\\boxed{{}}`, short Python functions from a
-signature and a docstring, Countdown with three or four numbers, 4x4 Sudoku, and small formats
-(greetings, bullets, JSON, sorting, sequences). One user turn:
+signature and a docstring, Countdown with three or four numbers, 4x4 Sudoku, small formats
+(greetings, bullets, JSON, sorting, sequences), whether a worked answer is correct, and questions on
+a ledger of up to 54 lines. One user turn:
 `<|startoftext|><|user|>{{text}}<|assistant|>`. Answers end in `<|endoftext|>`, and so does every
 position of the canvas behind them.
 
@@ -61,15 +76,38 @@ Sentencepiece BPE with byte fallback (`tokenizer.model`), and the same as `token
 `AutoTokenizer` does, as its chat template needs it, unless it is given `split_special_tokens=True`.
 
 ## Limits
-Sequences up to 176 tokens were seen in training. It is a test bed, not an assistant.
+Sequences up to {longest} tokens were seen in training. It is a test bed, not an assistant.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a checkpoint was trained for, over all sittings; kept beside its weights."""
+
+    minutes: float = 0.0
+    tokens: int = 0
+
+    def plus(self, minutes: float, tokens: int) -> Training:
+        """This and a further sitting."""
+        return Training(self.minutes + minutes, self.tokens + tokens)
+
+    def write(self, folder: Path) -> None:
+        """Write `training.json`."""
+        write_json(
+            folder / "training.json", {"minutes": round(self.minutes, 2), "tokens": self.tokens}
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Training:
+        """Read `training.json`; a folder without one counts as untrained."""
+        path = folder / "training.json"
+        return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
 
 def write_card(
     folder: Path,
-    net: Decoder,
-    minutes: float,
-    tokens: int,
+    spec: ModelSpec,
+    training: Training,
     figures: Mapping[str, tuple[int, int]],
 ) -> None:
     """Write the folder's README; `figures` maps "task rung" to right answers and items."""
@@ -80,13 +118,14 @@ def write_card(
         *(f"| {rung} | {ok / n:.0%} | {n} |" for rung, (ok, n) in sorted(figures.items())),
     ]
     card = CARD.format(
-        parameters=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
-        layers=net.spec.layers,
-        width=net.spec.hidden_size,
-        heads=net.spec.heads,
-        vocabulary=net.spec.vocab_size,
-        minutes=minutes,
-        tokens=tokens / 1e6,
+        parameters=parameter_count(spec) / 1e6,
+        layers=spec.layers,
+        width=spec.hidden_size,
+        heads=spec.heads,
+        longest=BUCKETS[-1],
+        vocabulary=spec.vocab_size,
+        minutes=training.minutes,
+        tokens=training.tokens / 1e6,
         table="\n".join(lines) + "\n" if figures else "Not yet.\n",
     )
     (folder / "README.md").write_text(card)

@@ -5,47 +5,41 @@
     python examples/train_bundled.py export
     python examples/train_bundled.py evaluate
 
-A 1.2 M parameter masked diffusion model of LLaDA's shape, trained on endless generated problems
+A 1.4 M parameter masked diffusion model of LLaDA's shape, trained on endless generated problems
 (`dlm.evals.tasks`). Everything is written under `--work`; `train --resume` goes on where a run was
-stopped, on the same schedule.
+stopped, on the same schedule; `train --start FOLDER` begins a further sitting from the weights of
+an exported folder, with a fresh optimizer and schedule.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import typer
 from bundled_check import validate
 from bundled_data import (
-    BOS,
-    EOS,
-    MASK,
-    PAD,
+    BUCKETS,
+    LONG_BUCKET,
     Batch,
     batches,
-    corrupt,
     load_tokenizer,
     prompt_ids,
     train_tokenizer,
 )
-from bundled_export import write_card, write_checkpoint
-from torch import nn
+from bundled_export import Training, write_card, write_checkpoint
+from bundled_run import Run, learning_rate, new_run, train_step
 
 import dlm
 from dlm.evals.tasks import TASKS, get_task, sample
-from dlm.model.decoder import Decoder
-from dlm.model.spec import ModelSpec
+from dlm.model.loading import spec_of
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Work = Annotated[Path, typer.Option(help="Folder of the tokenizer, checkpoints and logs.")]
@@ -59,27 +53,7 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
-SPEC = ModelSpec(
-    family="llada",
-    vocab_size=1024,
-    hidden_size=128,
-    layers=5,
-    heads=4,
-    kv_heads=4,
-    head_dim=32,
-    intermediate_size=384,
-    max_length=1024,
-    rope_theta=10_000.0,
-    norm_eps=1e-5,
-    tied_head=True,
-    mask_id=MASK,
-    eos_ids=(EOS,),
-    bos_id=BOS,
-    pad_id=PAD,
-)
 LOG_SECONDS = 120
-EMA_DECAY = 0.998
-FINAL_DECAY = 0.45  # share of the time over which the learning rate falls to zero
 
 
 @app.command()
@@ -95,89 +69,14 @@ def tokenizer(work: Work = WORK, examples: int = 40_000) -> None:
             assert pieces.decode(pieces.encode(text)) == text, text
         prompts = [len(prompt_ids(pieces, example.prompt)) for example in sampled]
         answers = [len(pieces.encode(example.answer)) + 1 for example in sampled]
-        too_long = sum(p + a > 96 for p, a in zip(prompts, answers, strict=True)) / len(sampled)
+        lengths = [p + a for p, a in zip(prompts, answers, strict=True)]
+        too_long = sum(length > LONG_BUCKET for length in lengths) / len(lengths)
+        assert max(lengths) <= BUCKETS[-1], max(lengths)
         typer.echo(
             f"{task:10} prompt mean {sum(prompts) / 1000:5.1f} max {max(prompts):3}  answer mean "
-            f"{sum(answers) / 1000:5.1f} max {max(answers):3}  over 96: {too_long:.2%}"
+            f"{sum(answers) / 1000:5.1f} max {max(answers):3}  over {LONG_BUCKET}: "
+            f"{too_long:.2%}"
         )
-
-
-@dataclass
-class Run:
-    """Everything that a checkpoint holds, and the averaged weights that are exported."""
-
-    net: Decoder
-    average: Decoder
-    optimizers: list[torch.optim.Optimizer]
-    seconds: float = 0.0
-    step: int = 0
-    tokens: int = 0
-    losses: list[float] = field(default_factory=list)
-
-    def save(self, path: Path) -> None:
-        """Write the state; the file is replaced as a whole or not at all."""
-        state = {
-            "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "progress": [self.seconds, self.step, self.tokens],
-        }
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
-
-    def load(self, path: Path) -> None:
-        """Restore a saved state."""
-        state = torch.load(path)
-        self.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.seconds, self.step, self.tokens = state["progress"]
-
-
-def new_run(seed: int) -> Run:
-    """A freshly initialised network with Muon for its matrices and AdamW for the rest."""
-    torch.manual_seed(seed)
-    net = Decoder(SPEC)
-    matrices, rest = [], []
-    for name, parameter in net.named_parameters():
-        if parameter.dim() == 2 and not name.startswith(("embedding", "head")):
-            into_residual = name.endswith(("out.weight", "down.weight"))
-            std = parameter.shape[1] ** -0.5 * (0.5 if into_residual else 1.0)
-            nn.init.normal_(parameter, std=std)
-            matrices.append(parameter)
-        else:
-            rest.append(parameter)
-    nn.init.normal_(net.embedding.weight, std=0.02)
-    muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(rest, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
-    return Run(net, copy.deepcopy(net).requires_grad_(False), [muon, adamw])
-
-
-def learning_rate(peak: float, step: int, done: float) -> float:
-    """Warm up over 60 steps, stay, then fall to zero; `done` is the share of the time spent."""
-    return peak * min(1.0, (step + 1) / 60) * min(1.0, max(0.0, 1 - done) / FINAL_DECAY)
-
-
-def train_step(run: Run, hidden: Any, batch: Batch, generator: torch.Generator, lr: float) -> None:
-    """One update of the weights and of their average."""
-    view = corrupt(batch, generator)
-    logits = run.net.head(hidden(view.seen)[view.scored])  # [scored, V]
-    errors = F.cross_entropy(logits, batch.ids[view.scored], reduction="none")
-    loss = (errors * view.weight[view.scored]).sum() / view.response.sum()
-    loss.backward()
-    nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
-    for optimizer in run.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    run.step += 1
-    run.tokens += batch.ids.numel()
-    run.losses.append(loss.item())
-    decay = min(EMA_DECAY, run.step / (run.step + 10))
-    averages = [parameter.data for parameter in run.average.parameters()]
-    torch._foreach_lerp_(averages, [p.data for p in run.net.parameters()], 1 - decay)
 
 
 @app.command()
@@ -185,6 +84,7 @@ def train(
     work: Work = WORK,
     minutes: Annotated[float, typer.Option(help="Wall time; the schedule follows it.")] = 95.0,
     resume: bool = False,
+    start: Annotated[Path | None, typer.Option(help="Begin from this exported folder.")] = None,
     compiled: Annotated[bool, typer.Option(help="Compile the network (needs a compiler).")] = True,
     threads: int = 1,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
@@ -196,10 +96,14 @@ def train(
     if any(os.environ.get(name) != value for name, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MALLOC)
     torch.set_num_threads(threads)
-    pieces = load_tokenizer(work / "tokenizer.model")
+    torch._dynamo.config.recompile_limit = 2 * len(BUCKETS)
     run = new_run(seed)
     if resume:
         run.load(work / "run.pt")
+    elif start is not None:
+        run.start_from(start)
+        use_tokenizer(start, work)
+    pieces = load_tokenizer(work / "tokenizer.model")
     hidden = torch.compile(run.net.dense, dynamic=False) if compiled else run.net.dense
     held_out = {task: next(batches(pieces, 7, "dev", task, tokens=2048)) for task in TASKS}
     data = batches(pieces, seed + run.step, tokens=tokens)
@@ -220,6 +124,15 @@ def train(
             last_log = run.seconds
     speed = (run.tokens - begun_tokens) / (run.seconds - first_second)
     report(run, work, 0.0, speed, held_out)
+
+
+def use_tokenizer(folder: Path, work: Path) -> None:
+    """Copy the tokenizer of an exported folder to `work`; another one there is a mistake."""
+    theirs, ours = folder / "tokenizer.model", work / "tokenizer.model"
+    work.mkdir(parents=True, exist_ok=True)
+    if ours.exists() and ours.read_bytes() != theirs.read_bytes():
+        raise typer.BadParameter(f"{ours} is not the tokenizer of {folder}")
+    ours.write_bytes(theirs.read_bytes())
 
 
 def report(run: Run, work: Path, lr: float, speed: float, held_out: dict[str, Batch]) -> None:
@@ -248,13 +161,13 @@ def export(work: Work = WORK, folder: Folder = FOLDER) -> None:
     run.load(work / "run.pt")
     pieces = load_tokenizer(work / "tokenizer.model")
     write_checkpoint(folder, run.average, pieces)
-    write_card(folder, run.net, run.seconds / 60, run.tokens, {})
+    run.training.write(folder)
+    write_card(folder, run.net.spec, run.training, {})
     typer.echo(f"wrote {folder}")
 
 
 @app.command()
 def evaluate(
-    work: Work = WORK,
     folder: Folder = FOLDER,
     n: int = 200,
     threads: int = 1,
@@ -262,8 +175,7 @@ def evaluate(
 ) -> None:
     """Grade the exported folder on `n` test items a task and write the figures into its card."""
     torch.set_num_threads(threads)
-    run, engine = new_run(0), dlm.load(folder, device="cpu")
-    run.load(work / "run.pt")
+    engine = dlm.load(folder, device="cpu")
     figures: dict[str, tuple[int, int]] = {}
     for task in map(get_task, TASKS):
         rng = random.Random(99)
@@ -283,7 +195,7 @@ def evaluate(
             marks = [right for item, _, right in graded if item.rung == rung]
             figures[f"{task.name} {rung}"] = sum(marks), len(marks)
             typer.echo(f"{task.name:10} {rung:12} {sum(marks):4} of {len(marks)}")
-    write_card(folder, run.net, run.seconds / 60, run.tokens, figures)
+    write_card(folder, spec_of(folder), Training.read(folder), figures)
 
 
 if __name__ == "__main__":

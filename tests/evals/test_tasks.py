@@ -4,23 +4,30 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece as spm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dlm.model
 from dlm.errors import InvalidRequest
-from dlm.evals.tasks import TASKS, get_task, sample, split_of
+from dlm.evals.tasks import MIX, TASKS, Split, get_task, math, sample, split_of
 from dlm.evals.tasks.base import CLOSED
-from dlm.evals.tasks.code import LIST_OPS, LISTS, STRING_OPS, STRINGS, Op, run_reference
+from dlm.evals.tasks.code import LISTS, STRINGS, run_reference
+from dlm.evals.tasks.code_ops import LIST_OPS, STRING_OPS, Op
 from dlm.evals.tasks.countdown import reaches
 from dlm.evals.tasks.drill import Drill
+from dlm.evals.tasks.judge import slips
+from dlm.evals.tasks.long import LINES
 from dlm.evals.tasks.math import EASY, HARD, MEDIUM, Work
 from dlm.evals.tasks.sudoku import as_text, canonical, draw_puzzle, is_unique, solutions
 
+TOKENIZER = Path(dlm.model.__file__).parent / "bundled" / "tiny" / "tokenizer.model"
 seeds = st.integers(0, 2**32)
-cheap = pytest.mark.parametrize("name", [name for name in TASKS if name != "code"])
+cheap = pytest.mark.parametrize("name", [name for name in TASKS if name not in ("code", "judge")])
 
 
 def change_one(text: str, rng: random.Random) -> str:
@@ -68,6 +75,21 @@ def test_every_code_operation_changes_some_hidden_input(ops: tuple[Op, ...], inp
                 line = op.code.format(v="x", k=k, a=a, b="z")
                 source = f"def f(x):\n    {line}\n    return x\n"
                 assert any(run_reference(source, "f", x) != x for x in inputs), line
+
+
+def test_code_shows_public_tests_in_a_third_of_the_docstrings():
+    task, rng = get_task("code"), random.Random(0)
+    examples = [task.make(rng) for _ in range(600)]
+    shown = [example for example in examples if example.meta["public"]]
+    assert len(shown) / 600 == pytest.approx(1 / 3, abs=0.06)
+    for example in shown:
+        for value, wanted in example.meta["public"]:
+            call = f"{example.meta['entry']}({value!r})"
+            assert f"    >>> {call}\n    {wanted!r}\n" in example.prompt
+            source = example.prompt + example.answer
+            assert run_reference(source, example.meta["entry"], value) == wanted
+    assert all(len({repr(y) for _, y in e.meta["tests"]}) > 1 for e in examples)
+    assert {e.rung for e in examples} == {"closed", "1-op", "2-op", "3-op", "4-op"}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -138,6 +160,95 @@ def test_math_steps_are_true_and_rungs_count_them():
             assert template in (EASY if steps == 1 else MEDIUM if steps <= 3 else HARD)
 
 
+def test_distractors_change_neither_steps_nor_key(monkeypatch: pytest.MonkeyPatch):
+    changed = 0
+    for seed in range(300):
+        found = []
+        for share in (0.0, 1.0):
+            monkeypatch.setattr(math, "DISTRACTED_SHARE", share)
+            found.append(get_task("math").make(random.Random(seed)))
+        plain, distracted = found
+        assert (plain.key, plain.answer) == (distracted.key, distracted.answer)
+        assert plain.prompt.rpartition(". ")[2] == distracted.prompt.rpartition(". ")[2]
+        changed += plain.prompt != distracted.prompt
+        assert plain.rung != "easy" or plain.prompt == distracted.prompt
+    assert changed > 100
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=seeds)
+def test_judge_says_yes_to_true_candidates_and_no_to_near_misses(seed: int):
+    example = get_task("judge").make(random.Random(seed))
+    lines, candidate = example.meta["lines"], example.meta["candidate"]
+    assert all(eval(line.replace("=", "==")) for line in lines)
+    assert ", ".join(candidate) in example.prompt
+    assert (candidate == lines) == (example.answer == "Yes") == (example.rung == "right")
+    same_result = candidate[-1].split("=")[1] == lines[-1].split("=")[1]
+    assert same_result == (example.answer == "Yes")
+    assert get_task("judge").grade(example, example.answer)
+    assert not get_task("judge").grade(example, {"Yes": "No", "No": "Yes"}[example.answer])
+
+
+def test_judge_keys_hold_the_structure_and_the_claimed_values_only():
+    keys = {}
+    for seed in range(400):
+        example = get_task("judge").make(random.Random(seed))
+        name, structure, claimed = example.key
+        assert name == "judge"
+        assert all(f"={value}" in example.prompt for value in claimed)
+        same = keys.setdefault((structure, claimed), example.answer)
+        assert same == example.answer
+        if len(example.meta["lines"]) == 1 and example.prompt.startswith("Compute"):
+            left, op, right = structure
+            assert op not in "+*" or left <= right
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_judge_is_balanced(split: Split):
+    rng = random.Random(0)
+    said = Counter(sample(rng, split, "judge").answer for _ in range(400))
+    assert said["Yes"] / said.total() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("question", "slip"), [("27+36", 53), ("52-17", 45), ("6*3", 9), ("12/4", 8), ("9+8", 7)]
+)
+def test_slips_are_known_mistakes_and_wrong(question: str, slip: int):
+    value = int(eval(question))
+    found = slips(question, value)
+    assert slip in found
+    assert value not in found
+    assert min(found) >= 0
+
+
+@pytest.mark.skipif(not TOKENIZER.exists(), reason="no bundled checkpoint")
+def test_long_prompts_have_the_length_of_their_rung():
+    pieces = spm.SentencePieceProcessor(model_file=str(TOKENIZER))
+    rng, task, seen = random.Random(0), get_task("long"), set()
+    for _ in range(60):
+        example = task.make(rng)
+        tokens, ledger = int(example.rung), example.prompt.split("\n")[:-1]
+        pairs = {(line.split()[0], line.split()[4]) for line in ledger}
+        assert len(pairs) == len(ledger) == LINES[example.rung]
+        assert 0.75 * tokens <= len(pieces.encode(example.prompt)) <= 1.25 * tokens
+        seen.add(example.rung)
+    assert seen == set(LINES)
+
+
+def test_long_answers_follow_from_the_ledger():
+    rng, task = random.Random(1), get_task("long")
+    for _ in range(100):
+        example = task.make(rng)
+        ledger = example.prompt.split("\n")
+        prices = [int(ledger[place].split()[2]) for place in example.meta["lines"]]
+        things = [ledger[place].split()[4].rstrip(".") for place in example.meta["lines"]]
+        assert all(thing in ledger[-1] for thing in things)
+        assert len({ledger[place].split()[0] for place in example.meta["lines"]}) == 1
+        total = len(prices) == 1 or "together" in ledger[-1]
+        wanted = sum(prices) if total else prices[0] - prices[1]
+        assert int(example.meta["gold"]) == wanted >= 0
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=seeds, holes=st.integers(5, 11))
 def test_sudoku_has_one_solution_and_a_key_blind_to_labels(seed: int, holes: int):
@@ -171,6 +282,20 @@ def test_sudoku_without_or_with_many_solutions_is_not_unique():
 )
 def test_countdown_accepts_any_true_chain(text: str, right: bool):
     assert reaches(text, [3, 7, 2], 19) is right
+
+
+def test_countdown_keys_do_not_change_by_the_order_of_the_numbers():
+    for seed in range(50):
+        example = get_task("countdown").make(random.Random(seed))
+        assert example.key[1:] == (
+            tuple(sorted(example.meta["numbers"])),
+            example.meta["target"],
+        )
+
+
+def test_the_mix_sums_to_one():
+    assert sum(weight for _, weight in MIX) == pytest.approx(1)
+    assert len(set(TASKS)) == len(TASKS)
 
 
 def test_an_unknown_task_lists_the_known_ones():

@@ -12,15 +12,16 @@ Fact = tuple[int, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`Compute 3+4, 12/4.` is answered by `3+4=7` and `12/4=3`; rungs: one or two digits."""
+    """`Compute 3+4, 12/4.` is answered by `3+4=7` and `12/4=3`; rungs: values of 1 to 3 digits."""
 
     name: str = "drill"
     canvas: int = 48
 
     def make(self, rng: Random) -> Example:
         """Draw three to five facts of one rung."""
-        digits = rng.choice((1, 2, 2))
-        facts = [draw_fact(rng, digits) for _ in range(rng.randint(3, 5))]
+        digits = rng.choice((1, 2, 2, 3, 3))
+        count = rng.randint(3, 5 if digits < 3 else 4)
+        facts = [draw_wide(rng) if digits == 3 else draw_fact(rng, digits) for _ in range(count)]
         questions = [f"{left}{op}{right}" for left, op, right in facts]
         lines = [f"{q}={value_of(fact)}" for q, fact in zip(questions, facts, strict=True)]
         return Example(
@@ -49,6 +50,23 @@ def draw_fact(rng: Random, digits: int) -> Fact:
     else:
         right = rng.randint(2, 9)
         return right * rng.randint(1, 12 if digits == 2 else 9), op, right
+    left, right = pair if rng.random() < 0.5 else pair[::-1]
+    return left, op, right
+
+
+def draw_wide(rng: Random) -> Fact:
+    """Draw `left op right` whose value is a whole number of up to three digits."""
+    op = rng.choice("+-*/")
+    if op == "+":
+        pair = (rng.randint(20, 300), rng.randint(11, 150))
+    elif op == "-":
+        left = rng.randint(60, 400)
+        return left, op, rng.randint(11, min(left, 199))
+    elif op == "*":
+        pair = (rng.randint(11, 60), rng.randint(2, 9))
+    else:
+        right = rng.randint(2, 9)
+        return right * rng.randint(8, 60), op, right
     left, right = pair if rng.random() < 0.5 else pair[::-1]
     return left, op, right
 

@@ -1,0 +1,83 @@
+"""A question on one or two lines of a long ledger: retrieval, then at most one computation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from dlm.evals.tasks.base import Example
+from dlm.evals.tasks.math import BOXED
+from dlm.evals.tasks.math_sheet import PEOPLE, THINGS
+
+Line = tuple[str, str, int]
+LINES: Final = {"128": 12, "256": 26, "512": 54}
+RUNG_WEIGHTS: Final = (0.6, 0.25, 0.15)
+KINDS: Final = ("find", "sum", "sum", "difference")
+
+
+@dataclass(frozen=True, slots=True)
+class Long:
+    """Rungs: the length of the prompt in tokens, kept by the number of lines."""
+
+    name: str = "long"
+    canvas: int = 32
+
+    def make(self, rng: Random) -> Example:
+        """Draw a ledger of a rung's length, the lines that are asked for, and the question."""
+        (rung,) = rng.choices(tuple(LINES), weights=RUNG_WEIGHTS)
+        ledger = draw_ledger(rng, LINES[rung])
+        kind = rng.choice(KINDS)
+        places = pick(rng, ledger, 1 if kind == "find" else 2)
+        if kind == "difference":
+            places.sort(key=lambda place: -ledger[place][2])
+        chosen = [ledger[place] for place in places]
+        question, lines, result = ask(rng, kind, chosen)
+        parts = [(place, ledger[place][2]) for place in places]
+        written = "\n".join(f"{name} paid {price} for {thing}." for name, thing, price in ledger)
+        return Example(
+            task=self.name,
+            rung=rung,
+            key=(self.name, rung, kind, tuple(sorted(parts) if kind == "sum" else parts)),
+            prompt=f"{written}\n{question}",
+            answer="\n".join([*lines, f"\\boxed{{{result}}}"]),
+            meta={"gold": str(result), "lines": places},
+        )
+
+    def grade(self, example: Example, text: str) -> bool:
+        """The last `\\boxed{}` must hold the result."""
+        boxes = BOXED.findall(text)
+        return bool(boxes) and boxes[-1].strip() == example.meta["gold"]
+
+
+def draw_ledger(rng: Random, count: int) -> list[Line]:
+    """Lines with different pairs of a name and a thing; every name stands in about three lines."""
+    names = [name for name, _ in rng.sample(PEOPLE, max(3, count // 3))]
+    pairs = rng.sample([(name, thing) for name in names for thing in THINGS], count)
+    return [(name, thing, rng.randint(2, 60)) for name, thing in pairs]
+
+
+def pick(rng: Random, ledger: Sequence[Line], count: int) -> list[int]:
+    """Places of `count` lines of one name."""
+    places: list[int] = []
+    while len(places) < count:
+        name = rng.choice(ledger)[0]
+        places = [place for place, line in enumerate(ledger) if line[0] == name]
+    return rng.sample(places, count)
+
+
+def ask(rng: Random, kind: str, chosen: Sequence[Line]) -> tuple[str, list[str], int]:
+    """The question about the chosen lines, its worked step and its result."""
+    name, thing, price = chosen[0]
+    if kind == "find":
+        return f"How much did {name} pay for {thing}?", [], price
+    _, other, less = chosen[1]
+    if kind == "sum":
+        question = f"How much did {name} pay for {thing} and {other} together?"
+        return question, [f"{price}+{less}={price + less}"], price + less
+    forms = (
+        f"How much more did {name} pay for {thing} than for {other}?",
+        f"How much less did {name} pay for {other} than for {thing}?",
+    )
+    return rng.choice(forms), [f"{price}-{less}={price - less}"], price - less

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from types import MappingProxyType
 from typing import Final
 
 from dlm.evals.tasks.base import Example
@@ -12,7 +13,7 @@ from dlm.evals.tasks.math import BOXED
 from dlm.evals.tasks.math_sheet import PEOPLE, THINGS
 
 Line = tuple[str, str, int]
-LINES: Final = {"128": 12, "256": 26, "512": 54}
+LINES: Final[Mapping[str, int]] = MappingProxyType({"128": 12, "256": 26, "512": 54})
 RUNG_WEIGHTS: Final = (0.6, 0.25, 0.15)
 KINDS: Final = ("find", "sum", "sum", "difference")
 

@@ -191,7 +191,7 @@ def an_auxiliary_key_outlives_its_id() -> None:
 def a_fork_writes_its_parents_auxiliary_keys() -> None:
     from dlm.engine import auxiliary
 
-    auxiliary.own_written = lambda kv, plan: plan.pages
+    auxiliary.copy_on_write = lambda kv, plan: plan.pages
 
 
 def a_failed_row_takes_its_mates_along() -> None:

@@ -132,13 +132,19 @@ class Dual:
         purposes = []
         for b in bounds_of(rows.host):
             if b.opening:
-                segments.append(_refresh(b))
+                segments.append(_refresh(b, self._left_over(rows, b)))
             else:
                 segments += window(b, b.length, ShiftInfo(self.shift))
                 if self.on_edit == "requery":
                     segments += self._requeries(rows, b)
             purposes.append("refresh step" if b.opening else "step")
         return make_plan(rows, segments, purposes, lasts=1 if self.on_edit == "requery" else None)
+
+    def _left_over(self, rows: Rows, b: RowBounds) -> Tensor:
+        """What is open before the live blocks, where rules may reopen it."""
+        if self.on_edit == "refuse":
+            return NOTHING
+        return (rows.kind[b.row, b.prompt : b.start].cpu() >= Kind.MASK).nonzero()[:, 0] + b.prompt
 
     def _requeries(self, rows: Rows, b: RowBounds) -> list[Segment]:
         """Scattered queries before the block: open positions and those with outdated keys.
@@ -162,16 +168,10 @@ class Dual:
         return segments
 
 
-def _refresh(b: RowBounds) -> Segment:
-    """The whole canvas as queries; logits for the new block."""
-    return Segment(
-        b.row,
-        0,
-        span(0, b.length),
-        b.length,
-        write=True,
-        predict=span(max(b.start, b.prompt), b.end),
-    )
+def _refresh(b: RowBounds, left_over: Tensor = NOTHING) -> Segment:
+    """The whole canvas as queries; logits for what is left over and for the live blocks."""
+    predict = torch.cat((left_over, span(max(b.start, b.prompt), b.end)))
+    return Segment(b.row, 0, span(0, b.length), b.length, write=True, predict=predict)
 
 
 def _look(b: RowBounds, positions: Tensor) -> Segment:

@@ -97,7 +97,9 @@ class _Run(NamedTuple):
 
     @property
     def shape(self) -> tuple[bool, bool, bool, int, int]:
-        """Runs of equal shape can share an attention call; masked ones stand alone."""
+        """By what runs are sorted: those that write come first, as `Packed.write_slots` needs, and
+        unmasked ones of equal shape lie side by side to share an attention call.
+        """
         writes = self.segment.write and not self.shadow
         return (not writes, self.shadow, self.masked, len(self.positions), self.segment.keys)
 
@@ -169,7 +171,7 @@ def _logit_rows(plans: Sequence[ForwardPlan], runs: Sequence[_Run], shift: int) 
     shapes = [(plan.arms, plan.pages.shape[0], plan.capacity) for plan in plans]
     where = [torch.full(shape, -1, dtype=torch.long) for shape in shapes]
     wanted = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
-    shadows: dict[int, Tensor] = {}
+    shadows: dict[int, Tensor] = {}  # by the identity of their segment: no two rows share one
     at = 0
     for run in runs:
         queries, s = torch.arange(at, at + len(run.positions)), run.segment

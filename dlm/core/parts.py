@@ -55,7 +55,10 @@ class Guide(Part, Protocol):
         ...
 
     def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
-        """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`."""
+        """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`.
+
+        N counts the logits of shadow tokens, too, which come last; `frame.window.row` knows all.
+        """
         ...
 
 

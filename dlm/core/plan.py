@@ -63,8 +63,8 @@ class ForwardPlan:
     """The segments of one forward over R rows, with the geometry that packing needs.
 
     `purposes` says per row what the forward is for, first the main one: `step`, `refresh`,
-    `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, arms, P]` and
-    `capacity` (L) place the rows. A plan is reused until a block changes, but for `lasts` steps at
+    `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, of
+    which a segment's arm is the line, and `capacity` (L) place the rows. A plan is reused until a block changes, but for `lasts` steps at
     the most (None: no bound).
     """
 

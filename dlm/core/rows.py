@@ -48,7 +48,8 @@ class HostRows:
 
     `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
     leading positions have final keys (exact caches). `blocks` mirrors the device's table. `pages
-    [R, arms, P]` names the pool pages of each arm. `whole_row`: some rule may reopen anything
+    [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in whose
+    pool it counts. `whole_row`: some rule may reopen anything
     generated, so steps show it all.
     """
 
@@ -81,7 +82,7 @@ class Rows:
     ids, kv_ids `[R, L]` int64 (kv_ids: the ids each stored key was made from, -1 = none) · kind
     `[R, L]` int8 · conf `[R, L]` float32 at the last commit (NaN = never) · born `[R, L]` step of
     it (-1 = never) · edits `[R, L]` how often a committed position was revised · prompt, length,
-    step, seed, path `[R]` int64 · blocks · scratch by name, as `specs` declare it.
+    limit (the answer ends before it; the canvas may be longer), step, seed, path `[R]` int64 · blocks · scratch by name, as `specs` declare it.
     """
 
     ids: Tensor

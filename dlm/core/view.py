@@ -123,7 +123,7 @@ class AuxView(NamedTuple):
     It has read the canvas with `StepView.token` at every open position. `[R, W]`: scored (open
     positions with logits), token (its most likely id) and c (the probability of that), c_draft
     (its probability of the drawn token), logit_row. `logits [N, V]` are normalised, over the ids
-    of the diffusion model. `tokens`: how many it has computed, row by row.
+    of the diffusion model.
     """
 
     scored: Tensor
@@ -132,7 +132,6 @@ class AuxView(NamedTuple):
     c_draft: Tensor
     logit_row: Tensor
     logits: Tensor
-    tokens: list[int]
 
 
 class StepView(NamedTuple):
@@ -232,6 +231,16 @@ class Proposal(NamedTuple):
     replace: Tensor | None = None
     renoise: Tensor | None = None
     scratch: dict[str, Tensor] | None = None
+
+    def of_rows(self, active: Tensor) -> Proposal:
+        """The proposal for the rows `active [R]` alone."""
+        rows = active[:, None]
+        return self._replace(
+            commit=self.commit & rows,
+            remask=None if self.remask is None else self.remask & rows,
+            replace=None if self.replace is None else self.replace & rows,
+            renoise=None if self.renoise is None else self.renoise & rows,
+        )
 
 
 class Stop(NamedTuple):

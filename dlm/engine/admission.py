@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlm.config import BoundConfig, GenerationConfig
 from dlm.core import BlockTable, Event, HostRows, Kind, ModelInfo, Rows
-from dlm.engine.cohort import Cohort, knobs_of
+from dlm.engine.cohort import Cohort, knobs_of, tables_of
 from dlm.engine.events import HostCanvas
 from dlm.engine.iteration import IterationManager
 from dlm.engine.ledger import Ledger
@@ -95,6 +95,7 @@ def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationMan
         parts,
         rows.prepared(scratch, whole_row=parts.whole_row, device=device),
         tuple(knobs_of(part, device) for part in parts.all()),
+        tuple(tables_of(part, device) for part in parts.all()),
         _sampler(config, device),
     )
 

@@ -108,10 +108,18 @@ class AsyncEngine:
         while True:
             with self._wake:
                 while not self._closed and all(request.done for request in self._waiting):
+                    self._tell_all()  # another thread may have driven them to their end
                     self._wake.wait()
                 if self._closed:
                     return
-            self.engine.step()
+            try:
+                self.engine.step()
+            except Exception as error:  # of the engine itself: nobody shall wait for ever
+                with self.engine.lock:
+                    self.engine.scheduler.end_all(error)
             with self._wake:
-                for loop, news in self._waiting.values():
-                    loop.call_soon_threadsafe(news.set)
+                self._tell_all()
+
+    def _tell_all(self) -> None:
+        for loop, news in self._waiting.values():
+            loop.call_soon_threadsafe(news.set)

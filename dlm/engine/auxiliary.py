@@ -6,7 +6,9 @@ reaches the parts whose `needs` name it (Guided Diffusion, arXiv 2505.21467).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -23,8 +25,13 @@ from dlm.core import (
     pack,
     span,
 )
-from dlm.engine.memory import own_written
+from dlm.engine.cohort import Cohort
+from dlm.engine.memory import copy_on_write
+from dlm.errors import InvalidRequest
 from dlm.model.kv import KVPool
+
+NEVER: Final = -1
+"""In place of an id: no key is stored."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,30 +52,44 @@ class Auxiliary:
 
     @property
     def made_of(self) -> ScratchSpec:
-        """The ids that each stored key was made from; -1 is none."""
-        return ScratchSpec(f"kv_ids.{self.name}", "token", torch.long, -1)
+        """`kv_ids` of this model: the ids that each stored key was made from."""
+        return ScratchSpec(f"kv_ids.{self.name}", "token", torch.long, NEVER)
 
-    def read(self, rows: Rows, view: StepView, line: int) -> tuple[Rows, AuxView]:
-        """Read every canvas with the drawn tokens in its open positions.
+    def check_prompt(self, prompt: Sequence[int]) -> None:
+        """Raises `InvalidRequest` when the prompt holds ids that this model lacks."""
+        if self.ids is None:
+            return
+        lost = [token for token in dict.fromkeys(prompt) if int(self.ids[token]) < 0]
+        if lost:
+            raise InvalidRequest(
+                "prompt", f"the auxiliary model {self.name!r} has no partner for the ids {lost[:8]}"
+            )
 
-        `line`: the model's line in the page tables. Returns the rows with the pages that are now
-        their own, and what the model says.
+    def read(self, cohort: Cohort, view: StepView, line: int) -> AuxView:
+        """Read every canvas with the drawn tokens in its open positions; what the model says.
+
+        `line`: the model's line in the page tables. The rows' pages that it writes become their
+        own, and the cohort's `aux_tokens` tell what was computed.
         """
+        rows = cohort.rows
         drafted = view.scored & (view.kind >= Kind.MASK)
         canvas = rows.ids.scatter(1, view.pos, torch.where(drafted, view.token, view.ids))
         known = rows.scratch[self.made_of.name]
         plan = self._plan(rows, view, drafted, known == canvas, line)
+        if not plan.segments:
+            return _silent(view)
+        plan = replace(plan, pages=copy_on_write(self.kv, plan))
         pages = rows.host.pages.clone()
         pages[:, line] = plan.pages[:, 0]
-        rows = replace(rows, host=replace(rows.host, pages=pages))
-        if not plan.segments:
-            return rows, _silent(view)
-        for s in plan.segments:
-            at = s.q_pos.to(rows.device)
-            known[s.row, at] = canvas[s.row, at]
+        cohort.rows = replace(rows, host=replace(rows.host, pages=pages))
         packed = pack([plan], self.kv, shift=True, device=rows.device).read([self._own(canvas)])
         logp = self._ours(torch.log_softmax(self.model(packed, self.kv), dim=1))
-        return rows, _said(view, drafted, logp, plan.token_forwards)
+        for s in plan.segments:
+            first, end = int(s.q_pos[0]), int(s.q_pos[-1]) + 1
+            known[s.row, first:end] = canvas[s.row, first:end]
+            known[s.row, end:] = NEVER  # these keys have seen other ids before them
+        cohort.aux_tokens[self.name] = plan.token_forwards
+        return _said(view, drafted, logp)
 
     def _plan(
         self, rows: Rows, view: StepView, drafted: Tensor, clean: Tensor, line: int
@@ -90,11 +111,12 @@ class Auxiliary:
             queries = span(start, max(last, 1))
             segments.append(Segment(row, 0, queries, queries + 1, write=True, predict=predict))
         pages = rows.host.pages[:, line : line + 1]
-        plan = ForwardPlan(tuple(segments), ("aux",) * rows.count, pages, rows.capacity)
-        return replace(plan, pages=own_written(self.kv, plan))
+        return ForwardPlan(tuple(segments), ("aux",) * rows.count, pages, rows.capacity)
 
     def _own(self, canvas: Tensor) -> Tensor:
-        """The canvas in this model's ids; what it lacks stands as its id 0."""
+        """The canvas in this model's ids. A draft that it lacks, which has no probability here,
+        is read as its id 0.
+        """
         return canvas if self.ids is None else self.ids[canvas].clamp_min(0)
 
     def _ours(self, logp: Tensor) -> Tensor:
@@ -106,7 +128,7 @@ class Auxiliary:
         return logp
 
 
-def _said(view: StepView, drafted: Tensor, logp: Tensor, tokens: list[int]) -> AuxView:
+def _said(view: StepView, drafted: Tensor, logp: Tensor) -> AuxView:
     """Statistics of the log probabilities `[N, V]` of all drafted columns, row by row."""
     row = (drafted.flatten().cumsum(0) - 1).view_as(drafted).masked_fill(~drafted, 0)
     best, token = logp.max(dim=1)
@@ -117,7 +139,6 @@ def _said(view: StepView, drafted: Tensor, logp: Tensor, tokens: list[int]) -> A
         c_draft=logp[row, view.token].exp().masked_fill(~drafted, 0.0),
         logit_row=row,
         logits=logp,
-        tokens=tokens,
     )
 
 
@@ -125,5 +146,4 @@ def _silent(view: StepView) -> AuxView:
     """Nothing was drafted."""
     zero, nowhere = torch.zeros_like(view.c), torch.zeros_like(view.scored)
     none = torch.full_like(view.token, -1)
-    idle = [0] * view.pos.shape[0]
-    return AuxView(nowhere, none, zero, zero, torch.zeros_like(none), view.logits[:0], idle)
+    return AuxView(nowhere, none, zero, zero, torch.zeros_like(none), view.logits[:0])

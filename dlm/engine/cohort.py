@@ -31,6 +31,29 @@ def knobs_of(part: Any, device: torch.device) -> SimpleNamespace:
     )
 
 
+def tables_of(part: Any, device: torch.device) -> dict[str, Tensor]:
+    """The tuples of numbers of one part, which all rows of a cohort share: tensors `[n, ...]`.
+
+    A step would have to copy them to the device each time.
+    """
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return {
+        name: torch.tensor(value, device=device, dtype=torch.float64 if nested(value) else None)
+        for name, value in values.items()
+        if isinstance(value, tuple) and value and (nested(value) or all(map(is_number, value)))
+    }
+
+
+def nested(value: tuple[Any, ...]) -> bool:
+    """Whether a tuple holds tuples of numbers, all of one length."""
+    inner = [item for item in value if isinstance(item, tuple)]
+    return (
+        len(inner) == len(value)
+        and len({len(item) for item in inner}) == 1
+        and all(is_number(number) for item in inner for number in item)
+    )
+
+
 def cat_knobs(parts: Sequence[SimpleNamespace]) -> SimpleNamespace:
     """Stack the rows of knobs with the same names."""
     return SimpleNamespace(
@@ -49,8 +72,9 @@ def select_knobs(knob: SimpleNamespace, index: Tensor) -> SimpleNamespace:
 class Planned:
     """A plan and all that holds as long as it does.
 
-    `live` `[R, 8]` on the CPU: the blocks being denoised · `opening`: a block opens in some row ·
-    `moving`: one opens or is stored.
+    `live` `[R, 8]` on the CPU: the blocks being denoised · `opening`: a block opens in some row, so
+    that its end is read from the logits · `moving`: one opens or is stored, so that the next plan
+    is another one.
     """
 
     plan: ForwardPlan
@@ -64,20 +88,24 @@ class Planned:
 class Cohort:
     """Rows that share every call, with their parts and the current plan.
 
-    `knobs` runs parallel to `parts.all()`; `with_knobs` pairs the parts of each kind with them.
+    `knobs` and `tables` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that all rows
+    share; `with_knobs` pairs the parts of each kind with both.
     `sampler` is None when every row is greedy. `apart`: nobody may join. `planned` holds until a
     block changes, `age` counts the steps that it has served. `error`: what one of the parts raised.
-    `active [R]`: rows that have not ended since the last sync.
+    `active [R]`: rows that have not ended since the last sync, nor filled their blocks.
+    `aux_tokens`: what each auxiliary model has computed in this step, row by row.
     """
 
     parts: Parts
     rows: Rows
     knobs: tuple[SimpleNamespace, ...]
+    tables: tuple[dict[str, Tensor], ...]
     sampler: Sampler | None
     apart: bool = False
     planned: Planned | None = None
     age: int = 0
     error: Exception | None = None
+    aux_tokens: dict[str, list[int]] = field(default_factory=dict)
     needs: frozenset[str] = field(init=False)
     active: Tensor = field(init=False)
     with_knobs: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
@@ -118,7 +146,10 @@ class Cohort:
         for kind in Parts.__slots__:
             value = getattr(self.parts, kind)
             parts = value if isinstance(value, tuple) else (value,)
-            knobs = self.knobs[start : start + len(parts)]
+            knobs = [
+                SimpleNamespace(**vars(knob), **self.tables[start + i])
+                for i, knob in enumerate(self.knobs[start : start + len(parts)])
+            ]
             pairs[kind] = tuple(zip(parts, knobs, strict=True))
             start += len(parts)
         return pairs
@@ -129,9 +160,10 @@ class Cohort:
         return knob
 
     def host_knob(self, kind: str) -> SimpleNamespace:
-        """The same on the CPU."""
+        """The numbers alone, on the CPU."""
+        tables = self.tables[self.parts.all().index(getattr(self.parts, kind))]
         return SimpleNamespace(
-            **{name: value.cpu() for name, value in vars(self.knob(kind)).items()}
+            **{n: value.cpu() for n, value in vars(self.knob(kind)).items() if n not in tables}
         )
 
     def undo(self, before: Rows, error: Exception) -> None:
@@ -150,6 +182,7 @@ class Cohort:
             self.parts,
             self.rows.select(index),
             tuple(select_knobs(k, at) for k in self.knobs),
+            self.tables,
             None if self.sampler is None else self.sampler.select(at),
             self.apart,
         )
@@ -162,5 +195,6 @@ class Cohort:
             cohorts[0].parts,
             Rows.cat([c.rows for c in cohorts]),
             tuple(cat_knobs(k) for k in zip(*(c.knobs for c in cohorts), strict=True)),
+            cohorts[0].tables,
             Sampler.cat(samplers) if samplers else None,
         )

@@ -25,11 +25,11 @@ from dlm.core import (
 )
 from dlm.engine.apply import Op, Outcome, resolve
 from dlm.engine.auxiliary import Auxiliary
+from dlm.engine.blockwise import forced, per_block
 from dlm.engine.cohort import Cohort
 from dlm.engine.memory import Memory
 from dlm.engine.planning import Planner
-from dlm.engine.progress import forced, per_block
-from dlm.engine.sync import Changes, StepReport, advance, close, nothing
+from dlm.engine.sync import Changes, StepReport, advance, catch_up, no_changes
 from dlm.engine.viewing import frame_of, view_of
 from dlm.model.kv import KVPool
 
@@ -56,7 +56,7 @@ class IterationManager:
         self.planner = Planner(kv, info, device)
         self.memory = Memory(kv, {name: helper.kv for name, helper in aux.items()})
 
-    def steps(self, cohorts: Sequence[Cohort]) -> list[list[StepReport]]:
+    def run(self, cohorts: Sequence[Cohort]) -> list[list[StepReport]]:
         """Run steps up to the next sync; for each cohort, what happened in each of them.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
@@ -72,7 +72,7 @@ class IterationManager:
                 break  # tell what has been done; the next step meets it again
             if any(cohort.error for cohort in cohorts):
                 break
-        return [close(c, own, self.device) for c, *own in zip(cohorts, *rounds, strict=True)]
+        return [catch_up(c, own, self.device) for c, *own in zip(cohorts, *rounds, strict=True)]
 
     def _unroll(self, cohorts: Sequence[Cohort]) -> int:
         """How many steps may run before the host has to look."""
@@ -88,6 +88,7 @@ class IterationManager:
         changes = []
         for cohort, logits in zip(cohorts, self._forward(cohorts, plans), strict=True):
             frame, before = frame_of(cohort), cohort.rows
+            cohort.aux_tokens = {}
             try:
                 guided = self._guide(cohort, logits, frame)
                 view = view_of(cohort, guided, frame, self.info.mask_id)
@@ -98,27 +99,29 @@ class IterationManager:
                 view, outcome = self._apply(cohort, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 cohort.undo(before, error)
-                changes.append(nothing(cohort, frame))
+                changes.append(no_changes(cohort, frame))
             else:
                 changes.append(self._stop(cohort, view, outcome))
         return changes
 
     def admit(self, cohort: Cohort) -> None:
-        """Open the first block of new rows."""
+        """Open the first block of a new row. Raises what its block scheduler raises."""
         rows = cohort.rows
         left = torch.zeros_like(rows.host.blocks.start)
-        advance(cohort, left, torch.ones(rows.count, dtype=torch.bool))
+        (error,) = advance(cohort, left, torch.ones(rows.count, dtype=torch.bool))
+        if error is not None:
+            raise error
 
     def _forward(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> Sequence[Tensor]:
         """One model call: logits `[arms, N, V]` of each cohort.
 
-        Records the ids that the new keys are made from.
+        Records the ids that the new keys were made from, once they are there.
         """
         packed = self.planner.pack(cohorts, plans)
+        logits = self.model(packed, self.kv).split(packed.sizes)
         for cohort in cohorts:
             rows, written = cohort.rows, cohort.current.window.written
             rows.kv_ids.view(-1).index_copy_(0, written, rows.ids.view(-1).index_select(0, written))
-        logits = self.model(packed, self.kv).split(packed.sizes)
         return [
             part.unflatten(0, (plan.arms, -1)) for part, plan in zip(logits, plans, strict=True)
         ]
@@ -133,7 +136,7 @@ class IterationManager:
         """Let the auxiliary models that the parts ask for read what was drawn."""
         said: dict[str, AuxView] = {}
         for line, name in enumerate(cohort.parts.aux, start=cohort.parts.arms):
-            cohort.rows, said[name] = self.aux[name].read(cohort.rows, view, line)
+            said[name] = self.aux[name].read(cohort, view, line)
         return view._replace(aux=said) if said else view
 
     def _open(self, cohort: Cohort, view: StepView) -> StepView:
@@ -170,9 +173,10 @@ class IterationManager:
         return proposal._replace(commit=commit)
 
     def _edit(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Proposal:
+        """What the editors make of it; rows that have ended idle and are not touched."""
         for editor, knob in cohort.with_knobs["edit"]:
             proposal = editor.edit(view._replace(knob=knob), proposal)
-        return proposal
+        return proposal.of_rows(cohort.active) if cohort.parts.edit else proposal
 
     def _apply(
         self, cohort: Cohort, view: StepView, proposal: Proposal
@@ -181,7 +185,10 @@ class IterationManager:
         rows, pos = cohort.rows, view.pos
         if proposal.token is not None:
             view = view.with_token(proposal.token)
-        kept = [(rows.scratch[name], value) for name, value in (proposal.scratch or {}).items()]
+        kept = [
+            (rows.scratch[name], _of_rows(cohort.active, value, rows.scratch[name]))
+            for name, value in (proposal.scratch or {}).items()
+        ]
         outcome = resolve(view, proposal, self.process, self.info.mask_id)
         ids, kind, op, written = outcome
         rows.ids.scatter_(1, pos, ids)
@@ -212,5 +219,13 @@ class IterationManager:
         rows.step.add_(active)
         rows.blocks.step.add_(cohort.current.window.live & active[:, None])
         cohort.active = active & (stopped == 0) & (left > 0).any(dim=1)
-        aux = {name: said.tokens for name, said in view.aux.items()}
-        return Changes(view.pos, view.ids, view.c, outcome.op, left, stopped, active, aux)
+        return Changes(
+            view.pos, view.ids, view.c, outcome.op, left, stopped, active, cohort.aux_tokens
+        )
+
+
+def _of_rows(active: Tensor, value: Tensor, old: Tensor) -> Tensor:
+    """New values of a scratch tensor for the active rows. Raises `ValueError` for another shape."""
+    if value.shape != old.shape:
+        raise ValueError(f"scratch must have shape {list(old.shape)}, got {list(value.shape)}")
+    return torch.where(active.view(-1, *[1] * (old.dim() - 1)), value.to(old.dtype), old)

@@ -65,10 +65,11 @@ class Memory:
         return zip(self.pools(parts), pages.tolist(), strict=True)
 
 
-def own_written(kv: KVPool, plan: ForwardPlan) -> Tensor:
-    """The plan's pages `[R, C, P]`, the shared ones that it writes replaced by copies.
+def copy_on_write(kv: KVPool, plan: ForwardPlan) -> Tensor:
+    """Give the plan's rows pages of their own where they write shared ones.
 
-    This is the copy on write that a fork defers.
+    Returns the page table `[R, C, P]`, which the rows must keep from now on: the pool has let go
+    of the shared pages in it.
     """
     if not kv.shared:
         return plan.pages

@@ -9,7 +9,7 @@ import torch
 
 from dlm.core import ForwardPlan, ModelInfo, Packed, Phase, Window, pack
 from dlm.engine.cohort import Cohort, Planned
-from dlm.engine.memory import own_written
+from dlm.engine.memory import copy_on_write
 from dlm.model.kv import KVPool
 
 
@@ -60,7 +60,7 @@ class Planner:
         )
 
     def _with_own_pages(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
-        pages = own_written(self.kv, plan)
+        pages = copy_on_write(self.kv, plan)
         if pages is not plan.pages:
             cohort.rows = replace(cohort.rows, host=replace(cohort.rows.host, pages=pages))
         return replace(plan, pages=pages)

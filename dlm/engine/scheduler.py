@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import product
 from queue import SimpleQueue
+from traceback import clear_frames
 
 import torch
 
@@ -13,7 +15,7 @@ from dlm.engine.admission import Ticket, new_cohort
 from dlm.engine.cohort import Cohort
 from dlm.engine.iteration import IterationManager
 from dlm.engine.sync import StepReport
-from dlm.engine.telling import emit, end, tell
+from dlm.engine.telling import deliver, emit, end, tell
 from dlm.errors import InvalidRequest, Unavailable
 
 Members = tuple[Cohort, list[Ticket]]
@@ -40,7 +42,9 @@ class Scheduler:
         """Raises `InvalidRequest` if the canvas exceeds a model, `Unavailable` if a pool."""
         length, parts = self._length(ticket), ticket.bound.parts
         limits = {"the model": self.manager.info.max_length}
-        limits |= {f"auxiliary {name!r}": self.manager.aux[name].max_length for name in parts.aux}
+        for name in parts.aux:
+            self.manager.aux[name].check_prompt(ticket.prompt)
+            limits[f"auxiliary {name!r}"] = self.manager.aux[name].max_length
         for name, limit in limits.items():
             if length > limit:
                 raise InvalidRequest(
@@ -61,21 +65,24 @@ class Scheduler:
         end(ticket, "abort")
         self._drop_done()
 
-    def abort_all(self) -> None:
-        """End every row, queued or live."""
+    def end_all(self, error: Exception | None = None) -> None:
+        """End every row, queued or live: with `error`, or as aborted."""
         self._receive()
         live = [ticket for _, tickets in self._cohorts for ticket in tickets]
         for ticket in (*self._waiting, *live):
-            end(ticket, "abort")
+            end(ticket, "error" if error else "abort", error)
         self._drop_done()
 
     def fork(self, ticket: Ticket, *, choice: int, path: int) -> Ticket:
         """A second row that starts as this live one stands now and draws along `path`.
 
         The rows share their pages until one of them writes. Raises `Unavailable` when the pool
-        could not give the fork pages of its own.
+        could not give the fork pages of its own, `InvalidRequest` when the row is not live.
         """
-        index = next(i for i, (_, tickets) in enumerate(self._cohorts) if ticket in tickets)
+        homes = (i for i, (_, tickets) in enumerate(self._cohorts) if ticket in tickets)
+        index = next(homes, None)
+        if index is None:
+            raise InvalidRequest("fork", "only a live row can be forked: it waits, or has ended")
         cohort, tickets = self._cohorts[index]
         at = tickets.index(ticket)
         self.memory.share(cohort.parts, cohort.rows.host.pages[at])
@@ -83,23 +90,26 @@ class Scheduler:
         wider = cohort.select(torch.tensor([*range(len(tickets)), at]))
         wider.rows.path[-1] = path
         self._cohorts[index] = wider, [*tickets, child]
-        emit(child, child.canvas.opened(choice, child.ledger.nfe))
+        deliver(child, child.canvas.opened(choice, child.ledger.nfe))
         return child
 
     def step(self) -> None:
-        """Admit what fits, run steps up to the next sync, and deliver the events."""
-        self._receive()
-        self._admit()
+        """Admit what fits, run steps up to the next sync, and deliver the events.
+
+        What fails ends the rows that it belongs to: a forward is tried with fewer rows, down to
+        the one that it fails for; where a part raises, each row goes on alone from the next step.
+        """
         try:
-            for (_, tickets), steps in self._run(self._cohorts):
-                for report in steps:
-                    for row, ticket in enumerate(tickets):
-                        tell(ticket, report, row)
+            self._receive()
+            self._admit()
+            for (_, tickets), reports in self._run(list(self._cohorts)):
+                for report, (row, ticket) in product(reports, enumerate(tickets)):
+                    tell(ticket, report, row)
+            self._set_apart()
+            self._drop_done()
         except KeyboardInterrupt:
-            self.abort_all()
+            self.end_all()
             raise
-        self._set_apart()
-        self._drop_done()
 
     def check_integrity(self) -> None:
         """Raise `EngineError` unless the live rows' pages explain every page that is taken."""
@@ -118,17 +128,18 @@ class Scheduler:
         if not members:
             return []
         try:
-            reports = self.manager.steps([cohort for cohort, _ in members])
+            return list(zip(members, self.manager.run([c for c, _ in members]), strict=True))
         except Exception as error:  # out of memory, say
-            if len(members) == 1:
-                cohort, tickets = members[0]
-                if len(tickets) == 1:
-                    end(tickets[0], "error", error)
-                    return []
-                members = self._split(cohort, tickets)
-            half = len(members) // 2
-            return self._run(members[:half]) + self._run(members[half:])
-        return list(zip(members, reports, strict=True))
+            clear_frames(error.__traceback__)  # they hold the activations that had no room
+            failed = error
+        if len(members) == 1:
+            cohort, tickets = members[0]
+            if len(tickets) == 1:
+                end(tickets[0], "error", failed)
+                return []
+            members = self._split(cohort, tickets)
+        half = len(members) // 2
+        return self._run(members[:half]) + self._run(members[half:])
 
     def _split(self, cohort: Cohort, tickets: Sequence[Ticket]) -> list[Members]:
         """The rows of a cohort in cohorts of their own, which take its place."""
@@ -179,10 +190,13 @@ class Scheduler:
             try:
                 cohort = new_cohort(ticket, length, pages, self.manager)
                 self.manager.admit(cohort)
-                self._place(ticket, cohort)
-            except Exception as error:  # a user's part that cannot run
+            except BaseException as error:
                 self.memory.release(parts, pages)
-                end(ticket, "error", error)
+                if not isinstance(error, Exception):  # Ctrl-C
+                    raise
+                end(ticket, "error", error)  # of a user's part that cannot run
+            else:
+                self._place(ticket, cohort)
 
     def _place(self, ticket: Ticket, cohort: Cohort) -> None:
         """Join a cohort of the same signature, or found one; announce the canvas."""
@@ -199,14 +213,15 @@ class Scheduler:
 
     def _drop_done(self) -> None:
         """Free the pages of ended rows and let them leave their cohorts at once."""
-        kept = []
+        kept, leaving = [], []
         for cohort, tickets in self._cohorts:
             stay = [i for i, t in enumerate(tickets) if not t.done]
-            for i, ticket in enumerate(tickets):
-                if ticket.done:
-                    self.memory.release(cohort.parts, cohort.rows.host.pages[i])
-            if len(stay) == len(tickets):
+            gone = [i for i, t in enumerate(tickets) if t.done]
+            leaving += [(cohort.parts, cohort.rows.host.pages[i]) for i in gone]
+            if not gone:
                 kept.append((cohort, tickets))
             elif stay:
                 kept.append((cohort.select(torch.tensor(stay)), [tickets[i] for i in stay]))
         self._cohorts = kept
+        for parts, pages in leaving:
+            self.memory.release(parts, pages)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Frame, HostRows, Phase, Progress
+from dlm.core import BlockTable, Frame, HostRows, Phase, Progress, Rows
 from dlm.engine.apply import Op
-from dlm.engine.cohort import Cohort
-from dlm.engine.progress import FAR
+from dlm.engine.blockwise import FAR
+from dlm.engine.cohort import Cohort, select_knobs
 
 
 class Changes(NamedTuple):
@@ -21,7 +22,8 @@ class Changes(NamedTuple):
     `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
     `left [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the stop rule
     that fired · `active [R]` bool: rows that took part; the others had ended since the last sync
-    and idled · `aux`: tokens that each auxiliary model has computed, row by row.
+    and idled · `aux`: tokens that each auxiliary model has computed, row by row · `failed`: a part
+    raised and nothing was applied.
     """
 
     pos: Tensor
@@ -32,10 +34,11 @@ class Changes(NamedTuple):
     stopped: Tensor
     active: Tensor
     aux: Mapping[str, list[int]]
+    failed: bool = False
 
 
-def nothing(cohort: Cohort, frame: Frame) -> Changes:
-    """A step that changes nothing, in a cohort that has failed."""
+def no_changes(cohort: Cohort, frame: Frame) -> Changes:
+    """A step whose decisions have failed: its forward is billed, nothing else has happened."""
     none = torch.zeros_like(frame.kind)
     rows = cohort.rows
     return Changes(
@@ -46,7 +49,8 @@ def nothing(cohort: Cohort, frame: Frame) -> Changes:
         torch.zeros_like(rows.blocks.start),
         torch.zeros_like(rows.step),
         cohort.active,
-        {},
+        cohort.aux_tokens,
+        failed=True,
     )
 
 
@@ -64,7 +68,8 @@ class StepReport(NamedTuple):
 
     `active`: the row took part, else it idled · `changes` ascend by position · `stopped`: the
     number of the stop rule that ended it (0: none) · `opened`: bounds of the block that the step
-    opened · `full`: no block is left to denoise · `purposes`, `positions`: what the row's part of
+    opened · `filled`: no block is left to denoise · `errors`: what closing and opening the row's
+    blocks raised · `purposes`, `positions`: what the row's part of
     the forward was for, and how many positions it computed · `arms`: model inputs of each row ·
     `aux`: what each auxiliary model has computed.
     """
@@ -73,38 +78,40 @@ class StepReport(NamedTuple):
     changes: list[list[Change]]
     stopped: list[int]
     opened: list[tuple[int, int] | None]
-    full: list[bool]
+    filled: list[bool]
+    errors: list[Exception | None]
     purposes: Sequence[str]
     positions: list[int]
     arms: int
     aux: Mapping[str, list[int]]
 
 
-def close(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
-    """Read back what the rounds since the last sync have done; close and open blocks where due."""
+def catch_up(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
+    """Learn what the rounds since the last sync have done; close and open blocks where due."""
     planned, table = cohort.current, cohort.rows.host.blocks
     rows, last = cohort.rows.count, rounds[-1]
     left, stopped = last.left.cpu(), _joined([r.stopped for r in rounds]).view(-1, rows).cpu()
     active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
-    table.step.add_(planned.live * active.sum(dim=0)[:, None])
-    opened, full = _opened(table, planned.opening), [False] * rows
+    decided = active[[i for i, r in enumerate(rounds) if not r.failed]]
+    table.step.add_(planned.live * decided.sum(dim=0)[:, None])
+    opened = _opened(table, planned.opening and not last.failed)
+    filled, errors = [False] * rows, _no_errors(rows)
     changes = read_changes(rounds)
     cohort.age += len(rounds)
     due = cohort.restless or cohort.steps_left == 0 or bool((planned.live & (left == 0)).any())
-    if cohort.error is None and due:
-        try:
-            advance(cohort, left, stopped[-1] == 0)
-            full = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
-        except Exception as error:  # of a user's block scheduler: the table stays as it was
-            cohort.error = error
+    if due and not last.failed:
+        errors = advance(cohort, left, stopped[-1] == 0)
+        filled = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
     cohort.active = torch.ones(rows, dtype=torch.bool, device=device)
+    end = len(rounds) - 1
     return [
         StepReport(
             took_part,
             changes[step * rows : (step + 1) * rows],
             rule,
             opened if step == 0 else [None] * rows,
-            full if step == len(rounds) - 1 else [False] * rows,
+            filled if step == end else [False] * rows,
+            errors if step == end else _no_errors(rows),
             planned.plan.purposes,
             planned.plan.token_forwards,
             planned.plan.arms,
@@ -134,25 +141,58 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
-def advance(cohort: Cohort, left: Tensor, live: Tensor) -> None:
+def advance(cohort: Cohort, left: Tensor, live: Tensor) -> list[Exception | None]:
     """Close and open blocks on the host's table; where one has moved, mirror it and drop the plan.
 
     `left [R, 8]` open positions of each block, `live [R]`: rows that go on; both on the CPU.
+    Returns what the block scheduler raised for each row, whose blocks then stay as they were.
     """
-    rows, parts = cohort.rows, cohort.parts
+    rows = cohort.rows
     host, knob = _stored(rows.host), cohort.host_knob("blocks")
+    stored = replace(rows, host=host)
+    try:
+        table, errors = _advanced(cohort, stored, left, live, knob), _no_errors(rows.count)
+    except Exception:  # of a user's part, which cannot say whose fault it is: row by row
+        table, errors = _advanced_alone(cohort, stored, left, live, knob)
+    kept = cohort.planned is not None and cohort.steps_left != 0
+    if not kept or not table.same_bounds(rows.host.blocks):
+        cohort.replan(stored.with_blocks(table))
+    return errors
+
+
+def _no_errors(rows: int) -> list[Exception | None]:
+    return [None] * rows
+
+
+def _advanced(cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: Any) -> BlockTable:
+    """The table after the cohort's block scheduler was asked."""
+    scheduler, host = cohort.parts.blocks, rows.host
     progress = Progress(
         left=left,
-        reach=parts.blocks.reach(replace(rows, host=host), knob),
+        reach=scheduler.reach(rows, knob),
         length=host.length,
         prompt=host.prompt,
         live=live,
-        stores=parts.cache.stores,
+        stores=cohort.parts.cache.stores,
     )
-    table = parts.blocks.advance(host.blocks, progress, knob)
-    kept = cohort.planned is not None and cohort.steps_left != 0
-    if not kept or not table.same_bounds(rows.host.blocks):
-        cohort.replan(replace(rows, host=host).with_blocks(table))
+    return scheduler.advance(host.blocks, progress, knob)
+
+
+def _advanced_alone(
+    cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: SimpleNamespace
+) -> tuple[BlockTable, list[Exception | None]]:
+    """The same, asked for each row by itself."""
+    tables, errors = [], _no_errors(rows.count)
+    for row in range(rows.count):
+        index = torch.tensor([row])
+        alone = rows.select(index)
+        own = select_knobs(knob, index)
+        try:
+            tables.append(_advanced(cohort, alone, left[index], live[index], own))
+        except Exception as error:
+            errors[row] = error
+            tables.append(alone.host.blocks)
+    return BlockTable.cat(tables), errors
 
 
 def _opened(table: BlockTable, opening: bool) -> list[tuple[int, int] | None]:

@@ -4,89 +4,116 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Final
 
 from dlm.core import Event
 from dlm.engine.admission import Ticket
 from dlm.engine.apply import Op
 from dlm.engine.events import events_of
 from dlm.engine.generation import answer_of
-from dlm.engine.sync import Change, StepReport
+from dlm.engine.sync import StepReport
 from dlm.errors import EngineError
 
-MOST_STEPS = 64, 8
-"""A row that takes more than this, and so much more for each position, has no end."""
+MOST_STEPS: Final = (64, 8)
+"""A row that takes more than this, so much more for each position, and what its parts' schedules
+allow, has no end.
+"""
 
 
 def emit(ticket: Ticket, event: Event) -> None:
-    """Apply an event to the host's canvas and hand it to whoever reads the ticket."""
+    """Hand an event to whoever reads the ticket and apply it to the host's canvas.
+
+    In this order: who sees that a row is done finds its last event.
+    """
+    deliver(ticket, event)
     ticket.canvas.apply(event)
-    if ticket.events is not None:
-        ticket.events.append(event)
+
+
+def deliver(ticket: Ticket, event: Event) -> None:
+    """Hand over an event that the host's canvas already shows."""
+    mailbox = ticket.events
+    if mailbox is not None:
+        mailbox.append(event)
     if ticket.bound.config.trace:
         ticket.trace.append(event)
 
 
 def tell(ticket: Ticket, report: StepReport, row: int) -> None:
     """Bill one row for a step, turn its changes into events, and end it where it has ended."""
-    took_part, ledger = report.active[row] and not ticket.done, ticket.ledger
+    ledger = ticket.ledger
+    took_part = report.active[row] and not ticket.done
     ledger.record(report.purposes[row], report.positions[row], report.arms, idle=not took_part)
     for name, tokens in report.aux.items():
         ledger.record_aux(name, tokens[row])
-    if took_part:
-        if (bounds := report.opened[row]) is not None:
-            emit(ticket, Event("block", ticket.choice, ledger.nfe, bounds))
-        _tell_changes(ticket, report.changes[row])
-        if stopped := report.stopped[row]:
-            end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
-    if report.full[row]:
+    try:
+        if took_part:
+            _tell_step(ticket, report, row)
+    except Exception as error:  # an event that cannot follow what came before
+        end(ticket, "error", error)
+    if (failed := report.errors[row]) is not None:
+        end(ticket, "error", failed)
+    if report.filled[row]:
         end(ticket, "length")
-    _bound(ticket)
+    if ledger.nfe > most_steps(ticket):
+        end(ticket, "error", EngineError(f"the row has no end after {ledger.nfe} steps"))
 
 
 def end(ticket: Ticket, reason: str, error: Exception | None = None) -> None:
-    """End a row once. `error` is why it failed; any other end with an end id is a `stop`."""
+    """End a row once.
+
+    `error` is why it failed. A row that ends by itself settles what it has; whatever has ended it,
+    it is a `stop` when an end id or a stop string is in the answer.
+    """
     if ticket.done:
         return
     ticket.error = error
-    before, front = ticket.canvas.settled, ticket.canvas.front()
-    if reason not in ("abort", "error"):
-        if front > before:
-            _settle(ticket, before, front)
-        if ticket.done:
-            return
-        _, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
-        if ended or (ticket.watch is not None and ticket.watch((), final=True)):
-            reason = "stop"
+    if reason not in ("abort", "error") and _is_complete(ticket):
+        reason = "stop"
     if ticket.started:
         ticket.seconds = time.perf_counter() - ticket.started
     emit(ticket, Event("done", ticket.choice, ticket.ledger.nfe, data={"reason": reason}))
 
 
-def _bound(ticket: Ticket) -> None:
-    """End a row that does not end by itself: an own rule that undoes what it does, say."""
+def most_steps(ticket: Ticket) -> int:
+    """More steps than any row takes that has an end."""
     base, each = MOST_STEPS
-    most = base + each * len(ticket.canvas.ids)
-    if ticket.ledger.nfe > most:
-        end(ticket, "error", EngineError(f"the row has no end after {most} steps"))
+    schedules = (getattr(part, "steps", None) for part in ticket.bound.parts.all())
+    planned = sum(steps for steps in schedules if isinstance(steps, int))
+    return base + each * len(ticket.canvas.ids) + planned
 
 
-def _tell_changes(ticket: Ticket, changes: list[Change]) -> None:
+def _is_complete(ticket: Ticket) -> bool:
+    """Settle what is filled and say whether the answer has come to its end."""
+    found = _settle(ticket)
+    _, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
+    return found or ended or (ticket.watch is not None and ticket.watch((), final=True))
+
+
+def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
     """The events of a step; settle what no rule will touch again."""
-    step = ticket.ledger.nfe
+    step, changes = ticket.ledger.nfe, report.changes[row]
+    if (bounds := report.opened[row]) is not None:
+        emit(ticket, Event("block", ticket.choice, step, bounds))
     if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
         error = EngineError(f"the model's logits are not finite in step {step}")
         return end(ticket, "error", error)
     for event in events_of(ticket.choice, step, changes):
         emit(ticket, event)
+    if not ticket.bound.parts.whole_row and _settle(ticket):
+        end(ticket, "stop")
+    if stopped := report.stopped[row]:
+        end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
+
+
+def _settle(ticket: Ticket) -> bool:
+    """Nothing before the front will change: show it to the watch, up to the answer's end.
+
+    Returns whether the watch has seen all it waits for.
+    """
     before, front = ticket.canvas.settled, ticket.canvas.front()
-    if front > before and not ticket.bound.parts.whole_row:
-        _settle(ticket, before, front)
-
-
-def _settle(ticket: Ticket, before: int, front: int) -> None:
-    """Nothing before `front` will change: show it to the watch, up to the answer's end."""
+    if front <= before:
+        return False
     emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
     answer, ended = answer_of(ticket.canvas, min(front, ticket.limit), ticket.end_ids)
     fresh = answer[before - ticket.canvas.prompt :]
-    if ticket.watch is not None and ticket.watch(fresh, final=ended):
-        end(ticket, "stop")
+    return ticket.watch is not None and ticket.watch(fresh, final=ended)

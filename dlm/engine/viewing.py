@@ -39,7 +39,7 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
     stats = row_stats(logits, mask_id, needs, current)
     if cohort.sampler is not None:
         u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
-        stats = draw_tokens(stats, cohort.sampler, window.row, u)
+        stats = draw_tokens(stats, cohort.sampler, window.row[: len(window.slot)], u)
     token, c, entropy, margin, c_current = (
         None if s is None else s.take(window.logit_row) for s in stats[:5]
     )
@@ -75,5 +75,6 @@ def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> 
     if len(slot) == 0:
         return c_current
     seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
-    own = torch.zeros_like(frame.ids, dtype=seen.dtype) if c_current is None else c_current
+    own = torch.full_like(seen, torch.nan).new_full(frame.ids.shape, torch.nan)
+    own = own if c_current is None else c_current
     return own.put(slot, seen)

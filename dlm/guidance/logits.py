@@ -31,9 +31,10 @@ class Bias:
 
     def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
         """`[arms, N, V]` -> the same shape."""
-        ids = torch.tensor([i for i, _ in self.pairs], device=logits.device)
-        bias = torch.tensor([b for _, b in self.pairs], dtype=logits.dtype, device=logits.device)
-        return logits.index_add(2, ids, bias.expand(*logits.shape[:2], -1))
+        ids, bias = knob.pairs.unbind(1)
+        wide = bias.to(logits.dtype).expand(*logits.shape[:2], -1)
+        biased: Tensor = logits.index_add(2, ids.long(), wide)
+        return biased
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +73,5 @@ class Forbid:
 
     def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
         """`[arms, N, V]` -> the same shape."""
-        assert not isinstance(self.ids, str)
-        return logits.index_fill(2, torch.tensor(self.ids, device=logits.device), -torch.inf)
+        forbidden: Tensor = logits.index_fill(2, knob.ids, -torch.inf)
+        return forbidden

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+import torch
+from torch import Tensor
+
 from dlm.core import Kind, ModelInfo, Rows, StepView, Stop, is_one_of
 from dlm.errors import InvalidRequest
 
@@ -50,11 +53,26 @@ class Eos:
         return replace(self, ids=ids)
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
-        """Look at the view's window: everything open before a block's end is in it."""
+        """Is an end id there, and nothing open that belongs before it?"""
+        if self.when == "block":
+            return Stop(self._ends_clean_block(rows, view))
         still_open = (view.kind >= Kind.MASK) & view.valid
         committed = (view.kind == Kind.COMMITTED) & (view.pos < view.limit[:, None])
         ends = committed & is_one_of(view.ids, self.ids)
-        if self.when == "block":
-            inside = view.pos < view.blocks.end.gather(1, view.block)
-            return Stop(ends.any(dim=1) & ~(still_open & inside).any(dim=1))
         return Stop((ends & (still_open.cumsum(dim=1) == 0)).any(dim=1))
+
+    def _ends_clean_block(self, rows: Rows, view: StepView) -> Tensor:
+        """`[R]`: nothing is open up to the end of the block that holds the first end id.
+
+        The block may have closed while later ones of a pipeline are open, so the whole canvas is
+        looked at; an id in a closed block is judged by what stands before it.
+        """
+        at = torch.arange(rows.capacity, device=rows.device)
+        generated = (rows.kind == Kind.COMMITTED) & (at < rows.limit[:, None])
+        ends = generated & is_one_of(rows.ids, self.ids)
+        first = ends.int().argmax(dim=1, keepdim=True)  # [R, 1]
+        blocks = view.blocks
+        holds = blocks.live & (blocks.start <= first) & (first < blocks.end)
+        border = torch.where(holds, blocks.end, first).amax(dim=1, keepdim=True)
+        still_open = (rows.kind >= Kind.MASK) & (at < border)
+        return ends.any(dim=1) & ~still_open.any(dim=1)

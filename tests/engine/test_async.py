@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dlm import AsyncEngine, Engine
+from dlm.engine.events import HostCanvas
 from dlm.errors import EngineError
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
@@ -161,3 +162,68 @@ class Poison:
 
     def __call__(self, logits, frame, knob):
         return torch.full_like(logits, torch.nan)
+
+
+def test_a_task_ends_though_another_thread_has_driven_it_to_its_end():
+    engine = new_engine()
+    stop = threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            engine.generate(prompt(1), **config(1))
+
+    async def main():
+        async with AsyncEngine(engine) as served:
+            for seed in range(40):
+                await asyncio.wait_for(served.generate(prompt(seed), **config(seed)), 20)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        asyncio.run(main())
+    finally:
+        stop.set()
+        thread.join()
+    assert idle(engine)
+
+
+def test_an_engine_at_fault_leaves_nobody_waiting(monkeypatch):
+    """Not a row but the scheduler itself fails; the next request is served again."""
+    engine = new_engine()
+    scheduler, faults = engine.scheduler, []
+
+    def faulty():
+        if not faults:
+            faults.append(1)
+            raise EngineError("an invariant does not hold")
+
+    monkeypatch.setattr(scheduler, "_set_apart", faulty)
+
+    async def main():
+        async with AsyncEngine(engine) as served:
+            first = await asyncio.gather(
+                *(served.generate(prompt(s), **config(s)) for s in range(3)),
+                return_exceptions=True,
+            )
+            return first, await served.generate(prompt(6), **config(6))
+
+    first, last = asyncio.run(main())
+    assert any(isinstance(found, EngineError) for found in first)
+    assert last.ids == alone(6)
+    assert idle(engine)
+
+
+def test_who_sees_that_a_row_is_done_finds_its_last_event(monkeypatch):
+    """Another thread may look between the two."""
+    engine, seen = new_engine(), []
+    request = engine.submit(prompt(2), **config(2))
+    apply = HostCanvas.apply
+
+    def watched(self, event):
+        apply(self, event)
+        if event.type == "done":
+            seen.extend(e.type for e in request.pending())
+
+    monkeypatch.setattr(HostCanvas, "apply", watched)
+    request.wait()
+    assert seen[-1] == "done"

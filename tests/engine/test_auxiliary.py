@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import dlm
+from dlm.core import Proposal
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.load import BUNDLED
 from dlm.errors import InvalidRequest
@@ -249,3 +250,73 @@ def spelled(*pieces, control, end):
         pieces=lambda: list(pieces), control=control, variables={"eos_token": end}
     )
     return Text(vocabulary)
+
+
+@dataclass(frozen=True)
+class RightFirst(Listens):
+    """Commits from the right, so that keys of what is committed see drafts that change."""
+
+    def propose(self, view):
+        super().propose(view)
+        order = view.eligible.int().flip(1).cumsum(1).flip(1)
+        return Proposal(view.eligible & (order <= 3))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_said_is_of_the_canvas_as_it_stands(seed):
+    """In every step, whatever was committed where: the causal model's own dense reading."""
+    ar, rule = causal(seed), RightFirst()
+    bench = Bench(decoder_of(seed), aux={"ar": auxiliary(ar)})
+    trace = bench.decode(prompt_of(5, seed), **OPTIONS | {"max_new_tokens": 24}, unmask=rule)
+    assert len(rule.heard) == len(trace.forwards) > 6
+    for canvas, (pos, token, c_draft, said) in zip(trace.canvases, rule.heard, strict=False):
+        ids, drafted = torch.tensor(canvas), said.scored[0]
+        ids[pos[0, drafted]] = token[0, drafted]
+        rows = twins.dense(ar, ids.tolist(), 1)
+        for p, draft, c in zip(
+            pos[0, drafted].tolist(), token[0, drafted].tolist(), c_draft[0, drafted], strict=True
+        ):
+            assert float(rows[p - 1].softmax(0)[draft]) == pytest.approx(float(c), abs=1e-4)
+
+
+class Flaky(Counted):
+    """Has no memory for one of its calls."""
+
+    def __init__(self, decoder, broken):
+        super().__init__(decoder)
+        self.broken = broken
+
+    def __call__(self, packed, kv):
+        out = super().__call__(packed, kv)
+        if self.calls == self.broken:
+            raise torch.OutOfMemoryError("no room for the auxiliary model")
+        return out
+
+
+@pytest.mark.parametrize("broken", [2, 4, 5])
+def test_a_reading_that_fails_is_repeated_for_each_row_alone(broken):
+    """Pages that were copied for it stay the rows' own; nothing of it is remembered."""
+    decoder, ar = decoder_of(1), causal(2)
+    helper = auxiliary(ar)
+    bench = Bench(decoder, aux={"ar": replace(helper, model=Flaky(ar, broken))})
+    warm = OPTIONS | {"temperature": 1.0}
+    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
+    bench.scheduler.submit(ticket)
+    bench.step()
+    child = bench.scheduler.fork(ticket, choice=1, path=1)
+    bench.traces[child] = type(bench.traces[ticket])()
+    while not (ticket.done and child.done):
+        bench.step()
+        bench.scheduler.check_integrity()
+    alone = Bench(decoder, aux={"ar": auxiliary(ar)})
+    solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
+    assert ticket.error is child.error is None
+    assert ticket.canvas.ids == solo.canvases[-1] != child.canvas.ids
+
+
+def test_prompts_that_the_causal_model_cannot_read_are_refused():
+    ids = torch.arange(VOCAB)
+    ids[7] = -1
+    bench = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), ids)})
+    with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]"):
+        bench.scheduler.submit(bench.ticket([3, 7, 5, 7], **OPTIONS, unmask=Guided()))

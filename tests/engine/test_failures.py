@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlm import Engine
-from dlm.core import Kind, Proposal, Stop
+from dlm.core import Kind, Proposal, ScratchSpec, Stop
 from dlm.errors import EngineError, InvalidRequest, Unavailable
 from dlm.unmasking.blocks import Fixed
 from tests.engine.harness import info_of
@@ -329,3 +329,107 @@ def test_a_pool_that_cannot_grow_makes_rows_wait(monkeypatch):
     with pytest.raises(Unavailable, match="the device has no memory for"):
         engine.generate(PROMPT, **PLAIN | {"max_new_tokens": 200})
     assert idle(engine)
+
+
+@dataclass(frozen=True)
+class RaisesOnce(Rule):
+    """An editor that fails for a row of three ids in one of its steps."""
+
+    at: int = 0
+    scope = "block"
+
+    def refuses(self, unmask):
+        return None
+
+    def edit(self, view, proposal):
+        if bool(((view.prompt == 3) & (view.step == self.at)).any()):
+            raise ValueError("I do not like this row")
+        return proposal
+
+
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("cache", ["none", "dual", "dual(on_edit='requery')"])
+@pytest.mark.parametrize("schedule", ["even", "linear", "cosine"])
+def test_clocks_stand_still_while_a_part_fails(schedule, cache, at):
+    """The batch mates' schedules and blocks go on where they were, also on the opening step."""
+    options = {
+        **{"max_new_tokens": 32, "stop": "none", "blocks": "fixed(16)", "cache": cache},
+        **{"unmask": f"topk(schedule={schedule!r})", "steps": 12, "edit": RaisesOnce(at)},
+    }
+    engine = new_engine()
+    first, bad, last = (engine.submit(PROMPT[:n], **options, trace=True) for n in (2, 3, 4))
+    for request, n in ((first, 2), (last, 4)):
+        alone = new_engine().generate(PROMPT[:n], **options, trace=True)
+        found = request.result()
+        assert told(found) == told(alone)
+    with pytest.raises(ValueError, match="I do not like this row"):
+        bad.result()
+    assert idle(engine)
+
+
+def told(generation):
+    """The events without their steps: a forward whose decisions failed is billed."""
+    return [(e.type, e.pos, e.ids) for e in generation.trace]
+
+
+@pytest.mark.parametrize("broken", [1, 2, 5, 9, 13])
+@pytest.mark.parametrize("unroll", [1, 4])
+def test_a_forward_that_fails_once_changes_nothing(broken, unroll):
+    """Rows of different caches and rules, forked and reopened tokens among them."""
+    mix = [
+        {"unmask": "everything", "edit": "rcr(12)", "cache": "dual(on_edit='requery')"},
+        {"unmask": "threshold(0.6)", "cache": "dual", "temperature": 0.8},
+        {"unmask": "threshold(0.6)", "cache": "dual", "temperature": 0.8, "seed": 5},
+        {"unmask": "topk", "cache": "prefix"},
+    ]
+    base = {"max_new_tokens": 24, "blocks": "fixed(12)", "stop": "none"}
+    engine = new_engine(unroll=unroll)
+    model, calls = engine.model, []
+
+    def flaky(packed, kv):
+        out = model(packed, kv)
+        calls.append(1)
+        if len(calls) == broken:
+            raise torch.OutOfMemoryError("no room")
+        return out
+
+    engine.manager.model = flaky
+    requests = [engine.submit(PROMPT, **base | options) for options in mix]
+    for request, options in zip(requests, mix, strict=True):
+        alone = new_engine(unroll=unroll).generate(PROMPT, **base | options)
+        assert request.result().canvas == alone.canvas
+        assert request.result().stats.nfe == alone.stats.nfe
+    assert idle(engine)
+
+
+@dataclass(frozen=True)
+class WrongScratch(Rule):
+    """Gives back scratch of a shape that fits one row, but not several."""
+
+    scope = "block"
+    scratch = (ScratchSpec("counts", "row", torch.long),)
+
+    def refuses(self, unmask):
+        return None
+
+    def edit(self, view, proposal):
+        return proposal._replace(scratch={"counts": proposal.commit.sum(dim=1)[:1]})
+
+
+def test_scratch_of_a_wrong_shape_is_an_error_before_anything_is_written():
+    engine = new_engine()
+    options = {**PLAIN, "edit": WrongScratch()}
+    requests = [engine.submit(PROMPT[:n], **options) for n in (2, 3)]
+    for request, n in zip(requests, (2, 3), strict=True):
+        assert request.result().canvas == new_engine().generate(PROMPT[:n], **PLAIN).canvas
+    assert idle(engine)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "eps"])
+def test_a_schedule_of_many_steps_is_no_endless_row(schedule):
+    answer = new_engine().generate(
+        PROMPT,
+        **PLAIN | {"max_new_tokens": 8, "unmask": f"topk(schedule={schedule!r})", "steps": 256},
+    )
+    assert len(answer.ids) == 8
+    assert answer.stats.nfe > 200

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from dlm.config import GenerationConfig, bind
+from dlm.engine.events import replay
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, Ticket
-from dlm.errors import Unavailable
+from dlm.errors import InvalidRequest, Unavailable
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of
 from tests.helpers import random_decoder, tiny_spec
@@ -140,3 +141,20 @@ def test_a_fork_tells_its_whole_canvas_and_replays_to_it():
     bench.finish(parent, child)
     assert replay(child.events)[3].ids == child.canvas.ids
     assert replay(child.events)[3].kinds == child.canvas.kinds
+
+
+def test_a_fork_knows_what_its_parent_was_sure_of():
+    bench = Bench({})
+    parent = bench.start({}, 6)
+    child = bench.scheduler.fork(parent, choice=1, path=1)
+    assert child.canvas.conf == parent.canvas.conf
+    assert sum(conf is not None for conf in child.canvas.conf) == 6
+    assert replay(child.events)[1].ids == parent.canvas.ids
+
+
+def test_only_live_rows_can_be_forked():
+    bench = Bench({})
+    ticket = bench.start({}, 2)
+    bench.finish(ticket)
+    with pytest.raises(InvalidRequest, match="only a live row can be forked"):
+        bench.scheduler.fork(ticket, choice=1, path=1)

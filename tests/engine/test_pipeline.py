@@ -1,9 +1,13 @@
 """Two and more pipelined blocks against a twin that recomputes everything in every step."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
+from dlm import Engine
 from dlm.config import GenerationConfig, bind
+from dlm.core import Kind
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, Ticket
 from dlm.model.kv import KVPool
@@ -125,3 +129,51 @@ def test_in_order_a_pipeline_that_waits_is_plain_blocks():
     waits, _ = run(decoder, spec, prompts, "block_causal", "pipeline(add=1.0, full=1.0)", 0.6)
     plain, _ = run(decoder, spec, prompts, "block_causal", "fixed", 0.6)
     assert waits == plain
+
+
+def test_a_row_ends_with_the_block_of_its_end_id_though_later_ones_are_open():
+    spec = tiny_spec(attention="block_causal", block_length=BLOCK)
+    engine = Engine(random_decoder(spec), info_of(spec))
+    options = {"max_new_tokens": 48, "unmask": "threshold(0.5)", "blocks": "pipeline(add=0.1)"}
+    full = engine.generate((5, 9, 33, 12), **options, stop="none")
+    end = full.ids[3]
+    cut = engine.generate((5, 9, 33, 12), **options, stop=f"eos('block', ({end},), True)")
+    assert cut.finish_reason == "stop"
+    assert cut.ids == full.ids[: full.ids.index(end)]
+    assert cut.stats.nfe < full.stats.nfe / 2
+
+
+@dataclass(frozen=True)
+class Late:
+    """Reopens the first position of the answer once."""
+
+    at: int
+
+    scope = "row"
+    needs = frozenset()
+
+    def bind(self, info):
+        return self
+
+    def refuses(self, unmask):
+        return None
+
+    def edit(self, view, proposal):
+        first = (view.kind == Kind.COMMITTED) & (view.pos == view.prompt[:, None])
+        return proposal._replace(remask=first & (view.step == self.at)[:, None])
+
+
+@pytest.mark.parametrize("at", range(1, 14))
+@pytest.mark.parametrize("unmask", ["everything", "threshold(0.2)"])
+def test_what_is_reopened_before_an_opening_block_is_filled_again(unmask, at):
+    engine = Engine(random_decoder(tiny_spec()), info_of(tiny_spec()))
+    answer = engine.generate(
+        (5, 9, 33, 12),
+        max_new_tokens=16,
+        unmask=unmask,
+        blocks="pipeline(4, add=0.5)",
+        cache="dual(on_edit='requery')",
+        edit=Late(at),
+        stop="none",
+    )
+    assert len(answer.ids) == 16

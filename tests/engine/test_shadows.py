@@ -101,3 +101,24 @@ def test_shadows_are_refused_where_they_cannot_stand():
     bench = Bench(decoder_of(0, shift=True))
     with pytest.raises(InvalidRequest, match="position that they predict"):
         bench.ticket(prompt_of(5, 0), **rules(0.3, 0.5))
+
+
+def test_rows_with_shadows_draw_with_their_own_numbers():
+    """Temperature, and numbers of the rules that differ from row to row."""
+    decoder = decoder_of(5)
+    settings = [
+        {"unmask": WideIn(0.05, least=1, most=1), "temperature": 0.0, "seed": 1},
+        {"unmask": WideIn(0.05, least=9, most=12), "temperature": 0.8, "seed": 2},
+        {"unmask": WideIn(0.3), "temperature": 0.5, "seed": 3},
+    ]
+    bench = Bench(decoder)
+    tickets = [
+        bench.ticket(prompt_of(6 + n, n), **OPTIONS, edit=NarrowOut(0.3 + n / 10), **options)
+        for n, options in enumerate(settings)
+    ]
+    together = bench.run(*tickets)
+    for n, (trace, options) in enumerate(zip(together, settings, strict=True)):
+        edit = NarrowOut(0.3 + n / 10)
+        alone = Bench(decoder).decode(prompt_of(6 + n, n), **OPTIONS, edit=edit, **options)
+        assert trace.canvases == alone.canvases
+    assert len(together[0].forwards) > len(together[1].forwards)

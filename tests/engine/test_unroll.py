@@ -1,10 +1,13 @@
 """Several device steps between two looks of the host change nothing but what idles."""
 
 import random
+from dataclasses import dataclass
 
 import pytest
+import torch
 
 from dlm import Engine
+from dlm.core import Kind, ScratchSpec
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -68,3 +71,43 @@ def test_an_abort_between_syncs_leaves_the_others_alone():
     one, _ = run(1, FULL, {})
     several, _ = run(4, FULL, {}, abort_at=2)
     assert [r.canvas for r in several] == [r.canvas for r in one[1:]]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Reopens what the model no longer believes, four times a position at the most."""
+
+    threshold: float = 0.4
+
+    scope = "block"
+    needs = frozenset({"c_current"})
+    scratch = (ScratchSpec("doubted", "token", torch.long),)
+
+    def bind(self, info):
+        return self
+
+    def refuses(self, unmask):
+        return None
+
+    def edit(self, view, proposal):
+        times = view.scratch["doubted"]
+        doubted = (view.kind == Kind.COMMITTED) & view.scored & (view.c_current < self.threshold)
+        doubted = doubted & (view.pos >= view.prompt[:, None]) & (times.gather(1, view.pos) < 4)
+        counted = times.scatter_add(1, view.pos, doubted.long())
+        return proposal._replace(remask=doubted, scratch={"doubted": counted})
+
+
+@pytest.mark.parametrize("unroll", [2, 5])
+def test_editors_leave_rows_alone_that_wait_for_the_host(unroll):
+    """A row that has filled its block idles beside rows that go on; nothing of it may be reopened,
+    as nobody would tell.
+    """
+    never = "eos('block', (63,), True)"  # MASK
+    base = {"edit": Doubt(), "stop": never, "blocks": "fixed(8)"}
+    mix = [base | {"unmask": f"threshold({t})"} for t in (0.2, 0.35, 0.5, 0.9)]
+    one, one_events = run(1, mix, {})
+    several, several_events = run(unroll, mix, {})
+    assert [r.canvas for r in several] == [r.canvas for r in one]
+    assert several_events == one_events
+    assert any(e.type == "remask" for events in one_events for e in events)
+    assert any(r.stats.idle_forwards for r in several)

@@ -48,7 +48,7 @@ class WideIn:
 
     def propose(self, view: StepView) -> Proposal:
         knob, masks = view.knob, view.eligible.sum(dim=1, keepdim=True)
-        cap = (masks * knob.share).long().clamp(min=self.least, max=self.most)
+        cap = (masks * knob.share).long().maximum(knob.least).minimum(knob.most)
         sure = view.eligible & (view.c > knob.threshold)
         return Proposal(sure & top(view.c, view.eligible, cap))
 
@@ -101,7 +101,7 @@ class NarrowOut:
         assert view.c_current is not None
         doubted = judged & (view.c_current < view.knob.threshold)
         (step,) = view.of_first_block(view.blocks.step)
-        last = torch.where(step[:, 0] == 0, self.first, view.scratch["wino.last"])
+        last = torch.where(step == 0, view.knob.first, view.scratch["wino.last"][:, None])
         most = (last - 1).clamp_min(0)
-        remask = top(-view.c_current, doubted, most[:, None]) & (accepted > 1)[:, None]
+        remask = top(-view.c_current, doubted, most) & (accepted > 1)[:, None]
         return proposal._replace(remask=remask, scratch={"wino.last": accepted})

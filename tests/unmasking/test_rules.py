@@ -307,7 +307,18 @@ def test_adablock_reads_rows_by_their_own_numbers():
 def stops(rule, ids, kinds, **options):
     """On the view after the step; all that is open now was eligible before it."""
     view = make_view(rule, [[0.5] * len(ids)], ids=ids, kind=kinds, **options)
-    return rule(None, view).done.tolist() == [True]
+    return rule(rows_of(view), view).done.tolist() == [True]
+
+
+def rows_of(view):
+    """Rows whose whole canvas the view shows."""
+    return SimpleNamespace(
+        ids=view.ids,
+        kind=view.kind,
+        limit=view.limit,
+        capacity=view.ids.shape[1],
+        device=view.ids.device,
+    )
 
 
 def test_eos_prefix_waits_for_what_is_before_the_end_id():
@@ -336,7 +347,22 @@ def test_eos_sees_what_this_step_reopened(when):
         ids=torch.tensor([[5, MASK, 7, 1]]),
         kind=torch.tensor([[DONE, OPEN, DONE, DONE]], dtype=torch.int8),
     )
-    assert rule(None, after).done.tolist() == [False]
+    assert rule(rows_of(after), after).done.tolist() == [False]
+
+
+def test_eos_block_looks_at_closed_blocks_while_later_ones_are_open():
+    """The end id's own block, positions 0 and 1, has left the window of a pipeline."""
+    rule = Eos("block").bind(INFO)
+    view = make_view(rule, [[0.5] * 2], ids=[7, MASK], kind=[DONE, OPEN], pos=[2, 3], length=4)
+    for first, done in ((DONE, True), (OPEN, False)):
+        rows = SimpleNamespace(
+            ids=torch.tensor([[5, 1, 7, MASK]]),
+            kind=torch.tensor([[first, DONE, DONE, OPEN]], dtype=torch.int8),
+            limit=view.limit,
+            capacity=4,
+            device=view.ids.device,
+        )
+        assert rule(rows, view).done.tolist() == [done]
 
 
 def test_eos_ids_come_from_the_model_the_rule_or_the_rule_alone():

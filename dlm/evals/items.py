@@ -1,0 +1,107 @@
+"""Test sets: problems with an id, in files that do not change, and their graders.
+
+The bundled sets are drawn once from the generators of `dlm.evals.tasks` and ship as
+`data/<task>.<split>.jsonl.gz`; no structure of a set stands in training.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from dlm.errors import InvalidRequest
+from dlm.evals.tasks import TASKS, Example, Split, get_task, sample
+
+DATA: Final = Path(__file__).parent / "data"
+SIZES: Final = (("test", 1000), ("dev", 300))
+"""How many problems of each task the bundled sets hold, fewer where there are not so many."""
+PATIENCE: Final = 200
+"""A set is full when so many draws in a row give nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One problem. `meta` is what its grader needs; `rung` the step of the task's ladder."""
+
+    id: str
+    task: str
+    rung: str
+    prompt: str
+    answer: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def grade(self, text: str) -> bool:
+        """Whether `text` answers it."""
+        key = ("", self.id)
+        example = Example(self.task, self.rung, key, self.prompt, self.answer, self.meta)
+        return get_task(self.task).grade(example, text)
+
+
+def bundled_items(task: str, split: Split, limit: int | None = None) -> list[Item]:
+    """The first `limit` problems of a bundled set. Raises `InvalidRequest` for unknown names."""
+    get_task(task)
+    path = DATA / f"{task}.{split}.jsonl.gz"
+    if not path.is_file():
+        splits = ", ".join(repr(name) for name, _ in SIZES)
+        raise InvalidRequest("split", f"must be one of {splits}, got {split!r}")
+    return read_items(path)[:limit]
+
+
+def read_items(path: Path) -> list[Item]:
+    """The problems of a JSONL file, compressed or not. Raises `InvalidRequest` naming the line."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    items = []
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                items.append(Item(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise InvalidRequest("items", f"{path}, line {number}: {error}") from error
+    return items
+
+
+def dumped(items: Iterable[Item]) -> bytes:
+    """One line of JSON for each problem."""
+    return b"".join(json.dumps(asdict(item)).encode() + b"\n" for item in items)
+
+
+def digest(items: Iterable[Item]) -> str:
+    """The sha256 of a set, by which two runs know that they asked the same."""
+    return hashlib.sha256(dumped(items)).hexdigest()
+
+
+def draw_items(task: str, split: Split, count: int) -> list[Item]:
+    """Up to `count` problems with different prompts, the same ones in every program."""
+    rng, seen = Random(f"{task} {split}"), set[str]()
+    items: list[Item] = []
+    idle = 0
+    while len(items) < count and idle < PATIENCE:
+        example = sample(rng, split, task)
+        idle = idle + 1 if example.prompt in seen else 0
+        if idle:
+            continue
+        seen.add(example.prompt)
+        name = f"{task}-{split}-{len(items):04}"
+        items.append(
+            Item(name, task, example.rung, example.prompt, example.answer, dict(example.meta))
+        )
+    return items
+
+
+def write_bundled(folder: Path = DATA) -> None:
+    """Draw the bundled sets and write their files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for task in TASKS:
+        for split, count in SIZES:
+            content = dumped(draw_items(task, split, count))  # type: ignore[arg-type]
+            (folder / f"{task}.{split}.jsonl.gz").write_bytes(gzip.compress(content, 9, mtime=0))
+
+
+if __name__ == "__main__":
+    write_bundled()

@@ -1,0 +1,132 @@
+"""The first stage of a run: answers, a line of JSONL each; an interrupted run goes on from them."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import dlm
+from dlm.evals.items import Item
+from dlm.evals.settings import Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer and what it cost.
+
+    `index` numbers the samples of an item, each with its own seed path · `nfe`, `arm_forwards`,
+    `aux_forwards`, `token_forwards`, `tokens` as in `dlm.Stats` (tokens before the first end id) ·
+    `seconds` from admission to the end · `masked_left`: positions before the answer's end that
+    were never filled.
+    """
+
+    item: str
+    index: int
+    text: str
+    finish_reason: str
+    tokens: int
+    nfe: int
+    arm_forwards: int
+    aux_forwards: int
+    token_forwards: int
+    seconds: float
+    masked_left: int
+
+    @classmethod
+    def of(cls, item: Item, index: int, answer: dlm.Generation, limit: int) -> Self:
+        """What a generation over `limit` new tokens has given."""
+        stats = answer.stats
+        ended = answer.finish_reason == "stop"
+        return cls(
+            item=item.id,
+            index=index,
+            text=answer.text or "",
+            finish_reason=answer.finish_reason,
+            tokens=stats.tokens,
+            nfe=stats.nfe,
+            arm_forwards=stats.arm_forwards,
+            aux_forwards=sum(stats.aux_forwards.values()),
+            token_forwards=stats.token_forwards,
+            seconds=stats.seconds,
+            masked_left=0 if ended else limit - len(answer.ids),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one file of samples holds: `samples` answers of every item under a setting.
+
+    `rows`: requests in flight at once; `max_new_tokens` where the setting says nothing.
+    """
+
+    items: Sequence[Item]
+    setting: Setting
+    samples: int = 1
+    rows: int = 1
+    max_new_tokens: int = 128
+
+    @property
+    def wanted(self) -> list[tuple[Item, int]]:
+        """Every answer, item by item."""
+        return [(item, index) for item in self.items for index in range(self.samples)]
+
+    def options(self, index: int) -> dict[str, Any]:
+        """The options of the sample `index`: its own seed, so that no two are the same draw."""
+        options = {"max_new_tokens": self.max_new_tokens, **self.setting.options}
+        return options | {"seed": int(options.get("seed", 0)) + index}
+
+
+def draw_samples(
+    engine: dlm.Engine, plan: Plan, path: Path, tell: Callable[[Sample], None] = lambda sample: None
+) -> None:
+    """Answer what `path` does not hold yet and append it, a line an answer, written at once.
+
+    `tell` is called with every new sample. Ctrl-C leaves complete lines behind.
+    """
+    done = {(sample.item, sample.index) for sample in read_samples(path)}
+    todo = [(item, index) for item, index in plan.wanted if (item.id, index) not in done]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for sample in _answers(engine, plan, todo):
+            file.write(json.dumps(asdict(sample)) + "\n")
+            file.flush()
+            tell(sample)
+
+
+def _answers(engine: dlm.Engine, plan: Plan, todo: Sequence[tuple[Item, int]]) -> Iterator[Sample]:
+    """Answers in the order in which they are finished, `plan.rows` of them in flight."""
+    waiting = deque(todo)
+    live: list[tuple[Item, int, dlm.Request, int]] = []
+    try:
+        while waiting or live:
+            while waiting and len(live) < plan.rows:
+                item, index = waiting.popleft()
+                options = plan.options(index)
+                request = engine.submit(item.prompt, **options)
+                request.ignore_events()
+                live.append((item, index, request, options["max_new_tokens"]))
+            engine.step()
+            for item, index, request, limit in [entry for entry in live if entry[2].done]:
+                yield Sample.of(item, index, request.result(), limit)
+            live = [entry for entry in live if not entry[2].done]
+    finally:
+        for _, _, request, _ in live:
+            request.abort()
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The samples of a file, none if there is no file; a line cut short by a crash is dropped.
+
+    The cut line is removed, so that what is appended starts on a line of its own.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_text(encoding="utf-8")
+    whole = content[: content.rfind("\n") + 1]
+    if whole != content:
+        path.write_text(whole, encoding="utf-8")
+    return [Sample(**json.loads(line)) for line in whole.splitlines()]

@@ -1,0 +1,69 @@
+"""Decoding settings of a comparison: a name and the options of `GenerationConfig`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dlm
+from dlm.errors import InvalidRequest, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of a table. `name` is unique in it; `options` are those of `engine.generate`."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_setting(text: str) -> Setting:
+    """`"fast: unmask=threshold(0.9), cache=dual"` as a setting; without a name the options are it.
+
+    Values are literals, or taken as they are written. Raises `InvalidRequest` for an unknown
+    option, and for what is no `option=value`.
+    """
+    head, colon, rest = text.partition(":")
+    named = colon and "=" not in head
+    name, body = (head.strip(), rest) if named else ("", text)
+    options: dict[str, Any] = {}
+    for part in _split(body):
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if not equals:
+            raise InvalidRequest(
+                "config", f"must be 'name: option=value, ...', got {part.strip()!r} in {text!r}"
+            )
+        if key not in dlm.FIELDS:
+            raise unknown_name("config", key, dlm.FIELDS)
+        options[key] = _value(value.strip())
+    return Setting(name or ", ".join(part.strip() for part in _split(body)) or "default", options)
+
+
+def _split(text: str) -> Iterator[str]:
+    """The parts between commas that stand in no bracket and no quotes."""
+    depth, quote, part = 0, "", ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0 and not quote:
+            yield part
+            part = ""
+        else:
+            part += character
+    if part.strip():
+        yield part
+
+
+def _value(text: str) -> Any:
+    """A literal, or the text itself (`threshold(0.9)`, `dual`)."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

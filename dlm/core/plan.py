@@ -64,8 +64,8 @@ class ForwardPlan:
 
     `purposes` says per row what the forward is for, first the main one: `step`, `refresh`,
     `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, of
-    which a segment's arm is the line, and `capacity` (L) place the rows. A plan is reused until a block changes, but for `lasts` steps at
-    the most (None: no bound).
+    which a segment's arm is the line, and `capacity` (L) place the rows. A plan is reused until a
+    block changes, but for `lasts` steps at the most (None: no bound).
     """
 
     segments: tuple[Segment, ...]

@@ -82,7 +82,8 @@ class Rows:
     ids, kv_ids `[R, L]` int64 (kv_ids: the ids each stored key was made from, -1 = none) · kind
     `[R, L]` int8 · conf `[R, L]` float32 at the last commit (NaN = never) · born `[R, L]` step of
     it (-1 = never) · edits `[R, L]` how often a committed position was revised · prompt, length,
-    limit (the answer ends before it; the canvas may be longer), step, seed, path `[R]` int64 · blocks · scratch by name, as `specs` declare it.
+    limit (the answer ends before it; the canvas may be longer), step, seed, path `[R]` int64 ·
+    blocks · scratch by name, as `specs` declare it.
     """
 
     ids: Tensor

@@ -91,7 +91,7 @@ class IterationManager:
             cohort.aux_tokens = {}
             try:
                 guided = self._guide(cohort, logits, frame)
-                view = view_of(cohort, guided, frame, self.info.mask_id)
+                view = self._view(cohort, guided, frame)
                 view = self._consult(cohort, view)
                 view = self._open(cohort, view)
                 proposal = self._propose(cohort, view)
@@ -131,6 +131,10 @@ class IterationManager:
         for guide, knob in cohort.with_knobs["guide"]:
             logits = guide(logits, frame, knob)
         return logits[0]
+
+    def _view(self, cohort: Cohort, logits: Tensor, frame: Frame) -> StepView:
+        """Draw a token for every scored position and read the statistics that the parts need."""
+        return view_of(cohort, logits, frame, self.info.mask_id)
 
     def _consult(self, cohort: Cohort, view: StepView) -> StepView:
         """Let the auxiliary models that the parts ask for read what was drawn."""

@@ -46,7 +46,7 @@ class StepOverhead:
         ]
         lines += [f"  {name:13} {micros:7.0f} us" for name, micros in self.phases.items()]
         rest = step - forward - sum(self.phases.values())
-        lines.append(f"  {'sync, events':13} {rest:7.0f} us")
+        lines.append(f"  {'frame, sync':13} {rest:7.0f} us")
         return "\n".join(lines)
 
 
@@ -104,7 +104,7 @@ def _pair(engine: Engine, calls: list[Any]) -> tuple[float, float, float, float]
     return middle[0] - start[0], end[0] - middle[0], middle[1] - start[1], end[1] - middle[1]
 
 
-PHASES = ("forward", "frame", "guide", "view", "open", "propose", "edit", "apply", "stop")
+PHASES = ("forward", "guide", "view", "consult", "open", "propose", "edit", "apply", "stop")
 
 
 def _phases(

@@ -13,7 +13,7 @@ import typer
 import dlm
 from dlm.cli import info as tell
 from dlm.cli import output
-from dlm.cli.options import given, overrides, takes_fields
+from dlm.cli.options import given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
 from dlm.errors import InvalidRequest, Unavailable
 
@@ -39,6 +39,12 @@ MaskId = Annotated[
 Override = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="correct what the model's files say; may be repeated"),
+]
+Aux = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=MODEL", help="a causal model that rules may ask for; may be repeated"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
@@ -67,6 +73,7 @@ def generate(
     dtype: Dtype = "auto",
     mask_id: MaskId = None,
     override: Override = None,
+    aux: Aux = None,
     raw: Annotated[bool, typer.Option("--raw", help="leave out the chat template")] = False,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="system message")] = None,
     json: Json = False,
@@ -79,13 +86,14 @@ def generate(
     """Answer a prompt. The text goes to stdout, one line about it to stderr."""
     said, trace = given(options), options["trace"]
     config = dlm.GenerationConfig.from_options(said)
-    changes = overrides(override or [], mask_id)
+    changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     if explain:
-        output.explanation(dlm.inspect(model, overrides=changes).explain(**said), as_json=json)
+        found = dlm.inspect(model, aux=helpers, overrides=changes)
+        output.explanation(found.explain(**said), as_json=json)
         return
     request = read_prompt(prompt, system, raw=raw)
     output.check_file(trace)
-    engine = dlm.load(model, device=device, dtype=dtype, overrides=changes)
+    engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     interrupted = False
     try:
         answer = engine.generate(request.for_engine(engine), **said)

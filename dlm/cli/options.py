@@ -114,16 +114,21 @@ def overrides(items: Sequence[str], mask_id: int | None) -> dict[str, Any]:
 
     Raises `InvalidRequest` for an item that is no such pair and for a name given twice.
     """
-    pairs = [item.partition("=") for item in items]
-    if mask_id is not None:
-        pairs.append(("mask_id", "=", str(mask_id)))
-    found: dict[str, Any] = {}
-    for name, equals, value in pairs:
-        if not (name and equals):
-            raise InvalidRequest("override", f"must be NAME=VALUE, got {name + equals + value!r}")
+    mask = [] if mask_id is None else [f"mask_id={mask_id}"]
+    found = named("override", [*items, *mask], "VALUE")
+    return {name: _literal(value) for name, value in found.items()}
+
+
+def named(param: str, items: Sequence[str], shown: str) -> dict[str, str]:
+    """`NAME=VALUE` items as a map. Raises `InvalidRequest` naming `param`."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise InvalidRequest(param, f"must be NAME={shown}, got {item!r}")
         if name in found:
-            raise InvalidRequest("override", f"`{name}` is given twice")
-        found[name] = _literal(value)
+            raise InvalidRequest(param, f"`{name}` is given twice")
+        found[name] = value
     return found
 
 

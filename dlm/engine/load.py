@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -142,12 +142,17 @@ def inspect(
     source: str | Path = "tiny",
     *,
     revision: str | None = None,
+    aux: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Inspection:
-    """Look at a checkpoint without reading its weights. Arguments and errors as in `load`."""
+    """Look at a checkpoint without reading its weights. Arguments and errors as in `load`.
+
+    Of the auxiliary models `aux` the names alone are looked at.
+    """
     folder = _folder(source, revision)
     spec, text = spec_of(folder, overrides), load_text(folder)
-    return Inspection(spec, info_of(spec, text), text, parameter_count(spec), folder)
+    info = replace(info_of(spec, text), aux=tuple(aux or ()))
+    return Inspection(spec, info, text, parameter_count(spec), folder)
 
 
 def _folder(source: str | Path, revision: str | None) -> Path:

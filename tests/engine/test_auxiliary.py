@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dlm
+from dlm.cli.app import run
 from dlm.core import Proposal
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.load import BUNDLED
@@ -320,3 +321,16 @@ def test_prompts_that_the_causal_model_cannot_read_are_refused():
     bench = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), ids)})
     with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]"):
         bench.scheduler.submit(bench.ticket([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
+
+
+def test_on_the_command_line(causal_folder, capsys):
+    folder, _ = causal_folder
+    rule = ["--unmask", "tests.rules.guided:Guided(0.1)", "--aux", f"ar={folder}"]
+    command = ["generate", "What is 3+4?", "--max-new-tokens", "16", *rule]
+    assert run([*command, "--json"]) == 0
+    stats = json.loads(capsys.readouterr().out)["stats"]
+    assert stats["aux_forwards"] == {"ar": stats["nfe"]}
+    assert run([*command, "--explain"]) == 0
+    assert "Guided(share=0.1)" in capsys.readouterr().out
+    assert run(command[:-2]) == 2
+    assert "load it with aux={'ar': ...}" in capsys.readouterr().err

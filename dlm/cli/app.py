@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 import dlm
+from dlm.cli import evaluate, output
 from dlm.cli import info as tell
-from dlm.cli import output
 from dlm.cli.options import given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
 from dlm.errors import InvalidRequest, Unavailable
@@ -47,6 +47,9 @@ Aux = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+
+
+app.add_typer(evaluate.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)

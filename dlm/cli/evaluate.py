@@ -1,0 +1,141 @@
+"""`dlm eval`: compare settings on test sets, and report what a run has given."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import dlm
+from dlm.errors import InvalidRequest
+
+app = typer.Typer(
+    help="Compare decoding settings on test sets.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT = (
+    "one token a step: unmask=topk, blocks=fixed(8)",
+    "threshold 0.9: unmask=threshold(0.9), blocks=fixed(8)",
+)
+"""What is compared when nothing is said."""
+
+
+@app.command()
+def bundled(
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: OPTION=VALUE, ...'",
+            help="a setting to compare; may be repeated, the first is the baseline",
+        ),
+    ] = None,
+    tasks: Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")] = "math,code",
+    limit: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="items of each task (default: all)")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="test or dev")] = "test",
+    samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers an item")] = 1,
+    rows: Annotated[
+        int, typer.Option(metavar="INTEGER", help="requests in flight; 1 times single requests")
+    ] = 1,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept")] = Path(
+        "runs/bundled"
+    ),
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
+    ] = "tiny",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")] = "auto",
+    threads: Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CPU")] = 1,
+    workers: Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")] = 2,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, no table")] = False,
+) -> None:
+    """Compare settings on the bundled tasks. A run that was interrupted goes on where it was."""
+    import torch
+
+    from dlm.evals.run import bundled_run, estimate
+    from dlm.evals.settings import parse_setting
+
+    settings = [parse_setting(text) for text in config or DEFAULT]
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    options: dict[str, Any] = {"limit": limit, "split": split, "samples": samples, "rows": rows}
+    run = bundled_run(out, settings, tasks=names, **options)
+    for setting in settings:  # what cannot work is said before anything is loaded
+        dlm.inspect(model).explain(**setting.options)
+    torch.set_num_threads(threads)
+    engine = dlm.load(model, device=device, max_rows=max(rows, 1))
+    run.open(engine)
+    if not quiet:
+        seconds = timedelta(seconds=round(estimate(engine, run)))
+        typer.secho(f"{run.missing()} answers to draw, about {seconds}", err=True, dim=True)
+    _generate(engine, run, quiet=quiet)
+    run.grade(workers=workers)
+    _report(run, quiet=quiet)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="the folder of a run")],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the setting that others are compared to")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")] = 2,
+) -> None:
+    """Grade what has no verdict yet and write the report again; needs no model."""
+    from dlm.evals.run import read_run
+
+    run = read_run(folder)
+    run.grade(workers=workers)
+    _report(run, baseline)
+
+
+def _generate(engine: dlm.Engine, run: Any, *, quiet: bool) -> None:
+    """The first stage with a progress bar: answers, forwards, tokens a second, time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[cost]}"),
+    )
+    begun = time.perf_counter()
+    forwards = tokens = 0
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        bar = progress.add_task("answers", total=run.missing(), cost="")
+
+        def tell(setting: Any, task: str, sample: Any) -> None:
+            nonlocal forwards, tokens
+            forwards, tokens = forwards + sample.nfe, tokens + sample.tokens
+            rate = tokens / (time.perf_counter() - begun)
+            cost = f"{forwards} forwards, {rate:.0f} tokens/s"
+            progress.update(bar, advance=1, description=f"{setting.name}, {task}", cost=cost)
+
+        run.generate(engine, tell)
+
+
+def _report(run: Any, baseline: str | None = None, *, quiet: bool = False) -> None:
+    from dlm.evals.report import table, write_report
+    from dlm.evals.run import results_of
+
+    try:
+        results = results_of(run, baseline)
+        write_report(results, run.folder)
+    except ImportError as error:
+        raise InvalidRequest("eval", f"needs `pip install dlm[evals]`: {error}") from error
+    if not quiet:
+        print(table(results))
+        files = "results.json, table.md and plot.png"
+        typer.secho(f"{files} are in {run.folder}", err=True, dim=True)

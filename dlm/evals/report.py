@@ -1,0 +1,119 @@
+"""A run for its readers: `results.json`, a table in Markdown, and a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dlm.evals.run import Results
+from dlm.evals.summary import Comparison, Figures
+
+COLUMNS = (
+    "setting",
+    "right",
+    "95 %",
+    "to baseline",
+    "p",
+    "NFE",
+    "TPF",
+    "tokens/s",
+    "p50 s",
+    "p95 s",
+)
+
+
+def write_report(results: Results, folder: Path) -> None:
+    """Write `results.json`, `table.md` and `plot.png` into `folder`."""
+    text = json.dumps(as_data(results), indent=1, allow_nan=False)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "table.md").write_text(table(results), encoding="utf-8")
+    plot(results, folder / "plot.png")
+
+
+def as_data(results: Results) -> dict[str, Any]:
+    """Plain data for JSON; what is not known is null."""
+    data: dict[str, Any] = _known(
+        {
+            "header": dict(results.header),
+            "baseline": results.baseline,
+            "figures": [asdict(figures) for figures in results.figures],
+            "comparisons": [asdict(comparison) for comparison in results.comparisons],
+        }
+    )
+    return data
+
+
+def _known(value: Any) -> Any:
+    """The same data with None for NaN."""
+    if isinstance(value, dict):
+        return {key: _known(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def table(results: Results) -> str:
+    """A Markdown table for each task: settings as rows, the baseline marked by a dash."""
+    tasks = dict.fromkeys(figures.task for figures in results.figures)
+    return "\n".join(_task_table(results, task) for task in tasks)
+
+
+def _task_table(results: Results, task: str) -> str:
+    rows = [figures for figures in results.figures if figures.task == task]
+    found = {c.setting: c for c in results.comparisons if c.task == task}
+    title = f"### {task} (n = {', '.join(sorted({str(row.n) for row in rows}))})"
+    lines = [title, "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
+    lines += [_line(_cells(row, found.get(row.setting))) for row in rows]
+    return "\n".join([*lines, ""])
+
+
+def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
+    """One row of a table; accuracies in percent, differences in points."""
+    low, high = row.interval
+    against = ["-", "-"]
+    if comparison is not None:
+        found = comparison.paired
+        bounds = f"{100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f}"
+        against = [f"{100 * found.difference:+.1f} ({bounds})", f"{comparison.p:.2g}"]
+    return [
+        row.setting,
+        f"{100 * row.accuracy:.1f}%",
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        *against,
+        f"{row.nfe:.1f}",
+        f"{row.tpf:.2f}",
+        f"{row.tokens_per_second:.0f}",
+        f"{row.p50:.3f}",
+        f"{row.p95:.3f}",
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def plot(results: Results, path: Path) -> None:
+    """Accuracy over forwards, one panel a task, with 95% intervals. Needs `matplotlib`."""
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(figures.task for figures in results.figures))
+    figure = Figure(figsize=(4.2 * len(tasks), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for panel, task in zip(panels, tasks, strict=True):
+        for row in (f for f in results.figures if f.task == task):
+            low, high = row.interval
+            bars = [[100 * (row.accuracy - low)], [100 * (high - row.accuracy)]]
+            panel.errorbar(
+                [row.nfe], [100 * row.accuracy], yerr=bars, fmt="o", capsize=3, label=row.setting
+            )
+        panel.set_title(task)
+        panel.set_xlabel("forwards an answer (NFE)")
+        panel.set_xscale("log")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("right, %")
+    panels[-1].legend(fontsize="x-small", loc="lower right")
+    figure.savefig(path, dpi=110)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
     from dlm.engine.aio import AsyncEngine
     from dlm.engine.engine import Engine
-    from dlm.engine.events import replay
+    from dlm.engine.events import HostCanvas, replay
     from dlm.engine.generation import Generation, Stats
     from dlm.engine.load import Inspection, bundled_names, inspect, load
     from dlm.engine.request import Request
@@ -34,6 +34,7 @@ __all__ = [
     "Event",
     "Generation",
     "GenerationConfig",
+    "HostCanvas",
     "Inspection",
     "Interrupted",
     "InvalidRequest",
@@ -62,6 +63,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Event": "dlm.core",
         "Generation": "dlm.engine.generation",
         "GenerationConfig": "dlm.config",
+        "HostCanvas": "dlm.engine.events",
         "Inspection": "dlm.engine.load",
         "Interrupted": "dlm.errors",
         "InvalidRequest": "dlm.errors",

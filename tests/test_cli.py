@@ -266,7 +266,7 @@ def test_own_rule(call):
 def test_trace(call, tmp_path):
     path = tmp_path / "events.jsonl"
     code, out, _ = call("generate", "hello", *SHORT, "--trace", path, "--json", "--n", "2")
-    events = [dlm.Event.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+    events = [dlm.Event.from_json(json.loads(line)) for line in path.read_text().splitlines()[1:]]
     assert code == 0
     for choice, canvas in zip(json.loads(out)["choices"], dlm.replay(events).values(), strict=True):
         assert canvas.ids[canvas.prompt :] == choice["ids"]
@@ -303,7 +303,7 @@ def test_ctrl_c_prints_what_there_is(call, tmp_path):
     code, out, err = call("generate", "hello", *SHORT[:-1], "--unmask", rule, "--trace", path)
     assert code == 130
     assert "2 forwards" in err or "3 forwards" in err
-    events = [dlm.Event.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+    events = [dlm.Event.from_json(json.loads(line)) for line in path.read_text().splitlines()[1:]]
     assert sum(event.type == "commit" for event in events) == 2
     code, out, _ = call("generate", "hello", *SHORT, "--unmask", rule, "--json")
     assert code == 130

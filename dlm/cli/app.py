@@ -6,13 +6,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import dlm
-from dlm.cli import evaluate, output
+from dlm.cli import chat as talking
+from dlm.cli import evaluate, output, screen
 from dlm.cli import info as tell
+from dlm.cli import trace as tracing
 from dlm.cli.options import given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
 from dlm.errors import InvalidRequest, Unavailable
@@ -83,6 +86,9 @@ def generate(
     explain: Annotated[
         bool, typer.Option("--explain", help="say what these options would do, and stop")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show the canvas on stderr while it is unmasked")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no status line")] = False,
     **options: Any,
 ) -> None:
@@ -97,15 +103,71 @@ def generate(
     request = read_prompt(prompt, system, raw=raw)
     output.check_file(trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
-    interrupted = False
-    try:
-        answer = engine.generate(request.for_engine(engine), **said)
-    except dlm.Interrupted as stop:
-        answer, interrupted = stop.partial, True
-    output.events(answer, trace)
+    answer, interrupted = _answer(engine, request.for_engine(engine), said, watch=watch)
+    output.events(answer, trace, engine)
     output.answer(answer, model, config, as_json=json, quiet=quiet)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _answer(
+    engine: dlm.Engine, prompt: Any, said: dict[str, Any], *, watch: bool
+) -> tuple[dlm.Generation, bool]:
+    """What there is, and whether Ctrl-C has ended it."""
+    if watch:
+        return talking.watched(engine, prompt, said)
+    try:
+        return engine.generate(prompt, **said), False
+    except dlm.Interrupted as stop:
+        partial: Any = stop.partial
+        return partial, True
+
+
+@app.command()
+@takes_fields
+def chat(
+    model: Model = "tiny",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    mask_id: MaskId = None,
+    override: Override = None,
+    aux: Aux = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="system message")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="do not show the canvas")] = False,
+    **options: Any,
+) -> None:
+    """Talk to a model and watch its answers being unmasked."""
+    said = given({name: value for name, value in options.items() if name != "trace"})
+    changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
+    dlm.inspect(model, aux=helpers, overrides=changes).explain(**said)
+    engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
+    talking.talk(engine, system, said, plain=plain)
+
+
+@app.command()
+def trace(
+    file: Annotated[Path, typer.Argument(help="a file that `--trace` has written")],
+    row: Annotated[int, typer.Option(metavar="INTEGER", help="which of several choices")] = 0,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write one page with a scrubber")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write a picture, canvas by forwards")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(metavar="NUMBER", help="forwards a second in the terminal")
+    ] = 8.0,
+) -> None:
+    """Show a saved trace again: in the terminal, as a page, or as a picture."""
+    found = tracing.read_trace(file)
+    for path in (html, png):
+        output.check_file(path)
+    if html is not None:
+        tracing.write_page(found, row, html)
+    if png is not None:
+        tracing.write_picture(found, row, png)
+    if html is None and png is None:
+        screen.replay(found.shots(row), speed)
 
 
 @app.command()

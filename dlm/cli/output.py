@@ -13,6 +13,8 @@ from typing import Any
 import typer
 
 import dlm
+from dlm.cli.chat import speller
+from dlm.cli.trace import write_trace
 from dlm.errors import InvalidRequest
 
 
@@ -104,11 +106,8 @@ def check_file(path: Path | None) -> None:
         raise InvalidRequest("trace", f"{path} cannot be written")
 
 
-def events(generation: dlm.Generation, path: Path | None) -> None:
+def events(generation: dlm.Generation, path: Path | None, engine: dlm.Engine) -> None:
     """Write the events of every choice, one JSON object a line."""
-    if path is None:
-        return
-    with path.open("w", encoding="utf-8") as file:
-        for choice in generation.choices or (generation,):
-            for event in choice.trace:
-                print(json.dumps(event.to_json()), file=file)
+    if path is not None:
+        told = [e for choice in generation.choices or (generation,) for e in choice.trace]
+        write_trace(path, told, engine.name, speller(engine))

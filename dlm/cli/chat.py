@@ -1,0 +1,102 @@
+"""`dlm chat`: a conversation in the terminal, each answer seen as it is unmasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich.console import Console
+
+import dlm
+from dlm.cli.film import Spell
+from dlm.cli.screen import Screen
+from dlm.errors import InvalidRequest
+
+HELP: Final = "/new starts over, /quit or Ctrl-D ends, Ctrl-C stops an answer"
+PROMPT: Final = "you> "
+
+
+def speller(engine: dlm.Engine) -> Spell:
+    """The text of a token of this engine; its number where there is no tokenizer."""
+    text = engine.text
+    return (lambda token: f"{token} ") if text is None else (lambda token: text.decode([token]))
+
+
+def watched(
+    engine: dlm.Engine, prompt: Any, options: Mapping[str, Any], *, transient: bool = False
+) -> tuple[dlm.Generation, bool]:
+    """Decode one prompt on the screen: what there is, and whether Ctrl-C has ended it.
+
+    `transient`: the picture is wiped at the end.
+    """
+    request = engine.submit(prompt, **options)
+    if len(request.tickets) > 1:
+        request.abort()
+        raise InvalidRequest("n", f"must be 1 to be watched, got {len(request.tickets)}")
+    interrupted = False
+    try:
+        with Screen(speller(engine), transient=transient) as screen:
+            screen.show(request.events())
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        request.abort()
+    return request.result(), interrupted
+
+
+def talk(
+    engine: dlm.Engine, system: str | None, options: Mapping[str, Any], *, plain: bool
+) -> None:
+    """Read turns until the end of input; every answer is part of what the next one sees."""
+    console = Console(stderr=True, highlight=False)
+    plain = plain or not console.is_terminal
+    console.print(f"{engine.name}: {HELP}", style="dim")
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    messages = list(opening)
+    while True:
+        try:
+            said = input(PROMPT if console.is_terminal else "").strip()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            console.print(f"\n({HELP})", style="dim")
+            continue
+        if said in ("/quit", "/exit"):
+            return
+        if said == "/new":
+            messages = list(opening)
+        elif said.startswith("/"):
+            console.print(HELP, style="dim")
+        elif said:
+            messages = _turn(engine, messages, said, options, console, plain=plain)
+
+
+def _turn(
+    engine: dlm.Engine,
+    messages: list[dict[str, str]],
+    said: str,
+    options: Mapping[str, Any],
+    console: Console,
+    *,
+    plain: bool,
+) -> list[dict[str, str]]:
+    """One question and its answer; what was wrong with a question is said and forgotten."""
+    asked = [*messages, {"role": "user", "content": said}]
+    try:
+        if plain:
+            answer, interrupted = engine.generate(asked, **options), False
+        else:
+            answer, interrupted = watched(engine, asked, options, transient=True)
+    except dlm.Interrupted as stop:
+        answer, interrupted = stop.partial, True
+    except (dlm.InvalidRequest, dlm.Unavailable) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        return messages
+    text = answer.text or ""
+    print(text, flush=True)
+    stats = answer.stats
+    told = (
+        f"{stats.nfe} forwards, {stats.tokens_per_forward:.2f} tokens each, {stats.seconds:.2f} s"
+    )
+    console.print("(stopped)" if interrupted else f"({told})", style="dim")
+    return [*asked, {"role": "assistant", "content": text}]

@@ -1,0 +1,146 @@
+"""Shots in a terminal: masks, tokens coloured by confidence, block borders, a line of figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+import dlm
+from dlm.cli.film import END, Cell, Film, Shot, Spell
+from dlm.errors import InvalidRequest
+
+MASK: Final = "░"
+BORDER: Final = "┊"
+PAUSE: Final = 0.05
+"""Least seconds between two pictures in a terminal: drawing costs more than a small model."""
+LEGEND: Final = ((0.3, "red"), (0.6, "yellow"), (0.9, "cyan"), (1.01, "green"))
+"""Colours of confidences below each bound."""
+
+
+def colour(conf: float | None) -> str:
+    """The colour of a confidence; none where there was no commit."""
+    return "" if conf is None else next((name for bound, name in LEGEND if conf < bound), "")
+
+
+def picture(shot: Shot) -> Text:
+    """The answer as text: what is new is bold, what was taken back is inverted."""
+    text = Text(overflow="fold")
+    for cell in shot.cells:
+        if cell.pos in shot.borders:
+            text.append(BORDER, style="dim")
+        text.append(*_drawn(cell))
+    return text
+
+
+def _drawn(cell: Cell) -> tuple[str, str]:
+    """What stands for a cell, and its style."""
+    if cell.state == "open":
+        return MASK, "dim"
+    if cell.state == "reopened":
+        return MASK, "reverse magenta"
+    if cell.state == "dead":
+        return "", ""
+    if cell.state == "given":
+        return cell.text, "dim"
+    shown = cell.text.replace("\n", "⏎\n")
+    style = "dim" if cell.text == END else colour(cell.conf)
+    return shown, f"bold {style}" if cell.state == "fresh" else style
+
+
+def figures(shot: Shot, seconds: float) -> str:
+    """Forwards, tokens per forward, tokens a second; the reason at the end."""
+    rate = f"{shot.tokens / seconds:.0f} tokens/s" if seconds > 0 else ""
+    parts = [
+        f"{shot.step} forwards",
+        f"{shot.tokens / max(1, shot.step):.2f} tokens per forward",
+        f"{shot.tokens} tokens",
+        rate,
+        shot.reason or "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def one_line(shot: Shot) -> str:
+    """A shot without colours, for files and dumb terminals."""
+    text = picture(shot).plain.replace("⏎\n", "⏎").rstrip(END + MASK)
+    return f"{shot.step:4} {text}"
+
+
+class Screen:
+    """Shows a row while it is decoded; a context manager.
+
+    In a terminal the picture is drawn over itself; elsewhere one line is written for each step.
+    Everything goes to `console`, by default stderr: stdout is for the answer. `transient`: the
+    picture is wiped at the end.
+    """
+
+    def __init__(
+        self, spell: Spell, console: Console | None = None, *, transient: bool = False
+    ) -> None:
+        self._film, self._begun = Film(spell), time.perf_counter()
+        self._console = console or Console(stderr=True, highlight=False)
+        self._transient = transient
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=self._transient,
+                vertical_overflow="visible",
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the last picture on the screen."""
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, events: Iterable[dlm.Event]) -> None:
+        """Draw all events as they come, in a terminal no faster than the eye can follow."""
+        drawn = 0.0
+        for event in events:
+            shot = self._film.take(event)
+            now = time.perf_counter()
+            if shot is not None and (not self.moves or now - drawn > PAUSE):
+                self.draw(shot)
+                drawn = now
+        self.draw(self._film.shot())
+
+    @property
+    def moves(self) -> bool:
+        """Whether pictures are drawn over each other."""
+        return self._live is not None
+
+    def draw(self, shot: Shot) -> None:
+        """Draw one shot."""
+        status = figures(shot, time.perf_counter() - self._begun)
+        if self._live is None:
+            self._console.print(one_line(shot), soft_wrap=True, markup=False)
+        else:
+            self._live.update(Group(picture(shot), Text(status, style="dim")), refresh=True)
+
+
+def replay(shots: Sequence[Shot], speed: float) -> None:
+    """Draw the shots of a saved trace on stdout, `speed` of them a second; at once into a file."""
+    if not speed > 0:
+        raise InvalidRequest("speed", f"must be greater than 0, got {speed}")
+    with Screen(str, Console(highlight=False)) as screen:
+        for shot in shots:
+            screen.draw(shot)
+            if screen.moves:
+                time.sleep(1 / speed)

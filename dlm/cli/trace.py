@@ -1,0 +1,144 @@
+"""Saved traces: JSONL files of events, shown again in the terminal, as a page or as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import dlm
+from dlm.cli.film import Shot, Spell, shots_of
+from dlm.errors import InvalidRequest
+
+PAGE: Final = Path(__file__).parent / "page.html"
+PLACE: Final = "/*TRACE*/null"
+"""Where the page takes its data."""
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Events of one request, the model's name, and the text of every id in them."""
+
+    events: Sequence[dlm.Event]
+    model: str = ""
+    texts: Mapping[int, str] | None = None
+
+    def spell(self, token: int) -> str:
+        """The text of a token; its number where the file does not tell."""
+        return f"{token} " if self.texts is None else self.texts.get(token, f"{token} ")
+
+    @property
+    def rows(self) -> list[int]:
+        """The choices that the trace tells of."""
+        return sorted({event.row for event in self.events})
+
+    def shots(self, row: int) -> list[Shot]:
+        """The film of one choice. Raises `InvalidRequest` when the trace tells of no such one."""
+        if row not in self.rows:
+            known = ", ".join(map(str, self.rows)) or "none"
+            raise InvalidRequest("row", f"must be one of the trace's rows, {known}, got {row}")
+        return list(shots_of((e for e in self.events if e.row == row), self.spell))
+
+
+def write_trace(path: Path, events: Iterable[dlm.Event], model: str, spell: Spell | None) -> None:
+    """Write a header line with the texts of all ids, then a line for each event."""
+    told = list(events)
+    ids = sorted({token for event in told for token in event.ids})
+    header: dict[str, Any] = {"v": VERSION, "type": "trace", "model": model}
+    if spell is not None:
+        header["texts"] = {str(token): spell(token) for token in ids}
+    lines = [header, *(event.to_json() for event in told)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_trace(path: Path) -> Trace:
+    """A saved trace. Raises `InvalidRequest` naming the line that is wrong."""
+    model, texts, events = "", None, []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            if record["type"] == "trace":
+                model = str(record.get("model", ""))
+                texts = {int(i): str(text) for i, text in record.get("texts", {}).items()} or None
+            else:
+                events.append(dlm.Event.from_json(record))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidRequest("trace", f"{path}, line {number}: {error}") from error
+    if not events:
+        raise InvalidRequest("trace", f"{path} holds no events")
+    return Trace(events, model, texts)
+
+
+def write_page(trace: Trace, row: int, path: Path) -> None:
+    """One self-contained HTML page with a scrubber over the steps."""
+    shots = trace.shots(row)
+    data = {
+        "model": trace.model,
+        "shots": [
+            {
+                "step": shot.step,
+                "tokens": shot.tokens,
+                "reason": shot.reason,
+                "settled": shot.settled,
+                "borders": sorted(shot.borders),
+                "cells": [[c.pos, c.text, c.conf, c.state] for c in shot.cells],
+            }
+            for shot in shots
+        ],
+    }
+    text = json.dumps(data).replace("</", "<\\/")  # a token may spell the end of the script
+    page = PAGE.read_text(encoding="utf-8").replace(PLACE, text)
+    path.write_text(page, encoding="utf-8")
+
+
+def write_picture(trace: Trace, row: int, path: Path) -> None:
+    """The canvas over the steps as a picture: a column a position, a row a step.
+
+    Needs `matplotlib`, which the `evals` extra brings.
+    """
+    from matplotlib.figure import Figure
+
+    shots = trace.shots(row)
+    width = len(shots[0].cells)
+    start = shots[0].cells[0].pos if width else 0
+    figure = Figure(
+        figsize=(min(16.0, 2 + 0.22 * width), min(12.0, 1.6 + 0.26 * len(shots))),
+        layout="constrained",
+    )
+    panel = figure.subplots()
+    image = panel.imshow(
+        [[_value(cell.conf) for cell in shot.cells] for shot in shots],
+        aspect="auto",
+        interpolation="none",
+        cmap="viridis",
+        vmin=0.0,
+        vmax=1.0,
+    )
+    for y, shot in enumerate(shots):
+        for x, cell in enumerate(shot.cells):
+            if cell.state in ("fresh", "reopened"):
+                shown = "x" if cell.state == "reopened" else _label(cell.text)
+                bright = cell.conf is None or cell.conf > 0.6
+                panel.text(
+                    x, y, shown[:6], ha="center", va="center", fontsize=5.5,
+                    color="black" if bright else "white", parse_math=False,
+                )  # fmt: skip
+    for border in shots[-1].borders:
+        panel.axvline(border - start - 0.5, color="gray", linewidth=0.8)
+    panel.set_xlabel("position of the answer")
+    panel.set_ylabel("forward")
+    panel.set_yticks(range(len(shots)), [str(shot.step) for shot in shots], fontsize=6)
+    figure.colorbar(image, label="confidence at the commit")
+    figure.savefig(path, dpi=120)
+
+
+def _label(text: str) -> str:
+    """A token in a small square."""
+    return text.strip() or ("⏎" if "\n" in text else "·")
+
+
+def _value(conf: float | None) -> float:
+    return float("nan") if conf is None else conf

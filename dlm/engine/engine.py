@@ -6,8 +6,10 @@ It turns prompts into tickets, tickets into events, and events into generations.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, TypeGuard, cast
 
@@ -18,9 +20,11 @@ from dlm.config import GenerationConfig, bind
 from dlm.core import Event, ModelInfo
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.explain import Explanation, explain
+from dlm.engine.generation import Generation
 from dlm.engine.iteration import IterationManager
 from dlm.engine.request import Request
 from dlm.engine.scheduler import Scheduler
+from dlm.engine.streamers import Streamer, feed
 from dlm.errors import Interrupted, InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
@@ -74,22 +78,35 @@ class Engine:
         """
         return self._queued([self._request(prompt, GenerationConfig.from_options(options))])[0]
 
-    def generate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Any:
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        *,
+        streamer: Streamer | None = None,
+        **options: Any,
+    ) -> Any:
         """Answer one prompt (a `Generation`) or a list of them (a list, in order, as one batch).
 
-        `options` and errors as in `submit`; a row that fails raises its error here. `Interrupted`
-        on Ctrl-C carries what there is so far.
+        `streamer` sees the ids of one answer as they settle, as in transformers. `options` and
+        errors as in `submit`; a row that fails raises its error here. `Interrupted` on Ctrl-C
+        carries what there is so far.
         """
         asked = _plain(prompt)
         batch = _is_batch(asked)
         config = GenerationConfig.from_options(options)
+        if streamer is not None and (batch or config.n > 1):
+            raise InvalidRequest("streamer", "follows one answer, got several prompts or n > 1")
         requests = [self._request(p, config) for p in (asked if batch else [asked])]
-        for request in self._queued(requests):
+        for request in requests if streamer is None else ():
             request.ignore_events()
+        self._queued(requests)
         interrupt: KeyboardInterrupt | None = None
         try:
             for request in requests:
-                request.wait()
+                if streamer is None:
+                    request.wait()
+                else:
+                    feed(streamer, request)
         except KeyboardInterrupt as stop:
             interrupt = stop
         finally:
@@ -100,6 +117,38 @@ class Engine:
         if interrupt is not None:
             raise Interrupted(results) from interrupt
         return results
+
+    def map(
+        self, prompts: Iterable[Prompt], *, in_flight: int | None = None, **options: Any
+    ) -> Iterator[Generation]:
+        """Answer prompts from an iterable of any length, in its order, as they get ready.
+
+        At most `in_flight` of them (default: twice `max_rows`) are held at a time, asked for or
+        answered. Leaving the loop early aborts the rest. `options` and errors as in `generate`.
+        """
+        config = GenerationConfig.from_options(options)
+        most = 2 * self.scheduler.max_rows if in_flight is None else in_flight
+        if most < 1:
+            raise InvalidRequest("in_flight", f"must be at least 1, got {in_flight}")
+        return self._map(iter(prompts), config, most)
+
+    def _map(
+        self, prompts: Iterator[Prompt], config: GenerationConfig, most: int
+    ) -> Iterator[Generation]:
+        held: deque[Request] = deque()
+        try:
+            while True:
+                for prompt in islice(prompts, most - len(held)):
+                    request = self._request(prompt, config)
+                    request.ignore_events()
+                    held += self._queued([request])
+                if not held:
+                    return
+                yield held[0].result()
+                held.popleft()
+        finally:
+            for request in held:
+                request.abort()
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
         """The events of one answer as they happen.

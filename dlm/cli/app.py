@@ -171,6 +171,25 @@ def trace(
 
 
 @app.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="bundled name, checkpoint folder, or hub id")],
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    mask_id: MaskId = None,
+    override: Override = None,
+) -> None:
+    """Check a checkpoint on this machine: ids, logits, decoding. Exit code 1 if one is wrong."""
+    from dlm.evals.verify import verify as checks
+
+    changes, wrong = overrides(override or [], mask_id), 0
+    for check in checks(model, device=device, dtype=dtype, overrides=changes):
+        print(f"{check.status:8} {check.name:14} {check.detail}", flush=True)
+        wrong += check.status == "wrong"
+    if wrong:
+        raise typer.Exit(FAULT)
+
+
+@app.command()
 def info(
     model: Annotated[
         str | None, typer.Argument(help="bundled name, checkpoint folder, or hub id")

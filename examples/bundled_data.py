@@ -1,4 +1,4 @@
-"""Data for `train_bundled.py`: the tokenizer, encoded examples, batches and their corruption."""
+"""Data for `train_bundled.py`: the tokenizer, encoded examples and batches."""
 
 from __future__ import annotations
 
@@ -122,57 +122,3 @@ def batches(
             full, lengths = zip(*waiting[length], strict=True)
             waiting[length] = []
             yield Batch(torch.tensor(full), torch.tensor(lengths))
-
-
-class Corrupted(NamedTuple):
-    """What the network sees `[B, L]`, which positions it is scored on, and their weights."""
-
-    seen: Tensor
-    masked: Tensor
-    scored: Tensor
-    weight: Tensor
-    response: Tensor
-
-
-def corrupt(
-    batch: Batch, generator: torch.Generator, block_share: float = 0.25, edit_share: float = 0.2
-) -> Corrupted:
-    """Mask the response of each row at its own level t, stratified over the batch.
-
-    The weight of a masked position is 1/t, the bound of masked diffusion (LLaDA, arXiv 2502.09992,
-    eq. 3). `block_share` of the rows are seen as in block decoding: the answer clean up to a random
-    position, a window of 4 to 24 masked at t, all masked behind it (weight 1, t being 1 there). In
-    `edit_share` of the rows a tenth of the visible response tokens are swapped for others of the
-    batch and all visible ones are scored, so that rules that revise tokens read trained
-    probabilities.
-    """
-    ids = batch.ids
-    rows, length = ids.shape
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    position = torch.arange(length)[None]
-    start = batch.prompt_lengths[:, None]
-    response = position >= start
-    order = torch.randperm(rows, generator=generator)
-    level = (order + uniform(1)) / rows * 0.99 + 0.01
-    level = level[:, None]  # [B, 1], from 0.01 to 1
-    masked = response & (uniform(rows, length) < level)
-    weight = (1 / level).expand(rows, length)
-
-    blockwise = uniform(rows, 1) < block_share
-    window = start + (uniform(rows, 1) * (length - start)).long()
-    window_end = window + torch.randint(4, 25, (rows, 1), generator=generator)
-    suffix = position >= window_end
-    masked_in_block = (masked & (position >= window)) | suffix
-    masked = torch.where(blockwise, masked_in_block, masked)
-    weight = torch.where(blockwise & suffix, 1.0, weight)
-
-    visible = response & ~masked & (uniform(rows, 1) < edit_share)
-    swapped = visible & (uniform(rows, length) < 0.1)
-    pool = ids[response]
-    others = pool[torch.randint(len(pool), (rows, length), generator=generator)]
-    seen = torch.where(swapped, others, ids).masked_fill(masked, MASK)
-    weight = torch.where(visible, 0.5, weight)
-    return Corrupted(seen, masked, masked | visible, weight, response)

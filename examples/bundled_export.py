@@ -1,4 +1,4 @@
-"""Write a trained network as an ordinary LLaDA checkpoint folder that any loader of it can read."""
+"""Write a trained network as an ordinary checkpoint folder that any loader of its family reads."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from tokenizers.models import BPE
 from torch import Tensor
 
 from dlm.model.decoder import Decoder
+from dlm.model.families import FAMILIES
+from dlm.model.keys import key_map
 from dlm.model.loading import parameter_count
 from dlm.model.spec import ModelSpec
 
@@ -44,14 +46,27 @@ CHAT_TEMPLATE = (
 )
 
 
+KINDS = {
+    "full": "A masked diffusion language model of LLaDA's shape with full bidirectional attention",
+    "block_causal": "A block diffusion language model of SDAR's shape with blocks of 8",
+    "causal": "An autoregressive language model of Llama's shape, to assist and to compare with,",
+}
+LOSSES = {
+    "full": """cross-entropy over t on tokens masked with probability t, a quarter of the examples
+seen as in block decoding, a fifth with a tenth of the visible tokens swapped (so that rules that
+revise tokens read trained probabilities).""",
+    "block_causal": """cross-entropy over t on the tokens of each block masked with its own
+probability t, given the clean blocks before it.""",
+    "causal": "cross-entropy of each token of the answer given all before it.",
+}
 CARD = """\
-# tiny
+# {name}
 
-A masked diffusion language model of LLaDA's shape with {parameters:.2f} M parameters
-({layers} layers, width {width}, {heads} heads, vocabulary {vocabulary}), full bidirectional
-attention. It ships with `dlm` so that everything runs on a fresh machine without a download, and so
-that strategies, caches and search have something to be compared on. It knows the tasks below and
-nothing else of the world.
+{kind}
+with {parameters:.2f} M parameters ({layers} layers, width {width}, {heads} heads, vocabulary
+{vocabulary}). It ships with `dlm` so that everything runs on a fresh machine without a download,
+and so that strategies, caches and search have something to be compared on. It knows the tasks below
+and nothing else of the world.
 
 ## What it answers
 Arithmetic drills, word problems with worked steps and `\\boxed{{}}`, short Python functions from a
@@ -64,9 +79,7 @@ position of the canvas behind them.
 ## How it was trained
 `examples/train_bundled.py`: {minutes:.0f} minutes on one CPU thread, {tokens:.1f} M tokens of
 endlessly generated problems (`dlm.evals.tasks`), float32, exported in bfloat16. Structures are
-split by hash into 94% train, 3% dev, 3% test. Loss: cross-entropy over t on tokens masked with
-probability t, a quarter of the examples seen as in block decoding, a fifth with a tenth of the
-visible tokens swapped (so that rules that revise tokens read trained probabilities).
+split by hash into 94% train, 3% dev, 3% test. Loss: {loss}
 
 ## Measured
 {table}
@@ -118,6 +131,9 @@ def write_card(
         *(f"| {rung} | {ok / n:.0%} | {n} |" for rung, (ok, n) in sorted(figures.items())),
     ]
     card = CARD.format(
+        name=folder.name,
+        kind=KINDS[spec.attention],
+        loss=LOSSES[spec.attention],
         parameters=parameter_count(spec) / 1e6,
         layers=spec.layers,
         width=spec.hidden_size,
@@ -135,9 +151,9 @@ def write_checkpoint(folder: Path, net: Decoder, pieces: spm.SentencePieceProces
     """Write weights (bfloat16), configs and both forms of the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
-    save_file(llada_weights(net), weights, metadata={"format": "pt"})
+    save_file(weights_of(net), weights, metadata={"format": "pt"})
     weights.chmod(0o644)
-    write_json(folder / "config.json", llada_config(net.spec))
+    write_json(folder / "config.json", config_of(net.spec))
     write_json(
         folder / "generation_config.json",
         {"bos_token_id": BOS, "eos_token_id": [EOS, EOT], "pad_token_id": PAD},
@@ -152,33 +168,46 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def llada_weights(net: Decoder) -> dict[str, Tensor]:
-    """The network's weights under LLaDA's names, fused projections taken apart, in bfloat16."""
-    spec, state = net.spec, net.state_dict()
-    names = {
-        "model.transformer.wte.weight": state["embedding.weight"],
-        "model.transformer.ln_f.weight": state["norm.weight"],
+def weights_of(net: Decoder) -> dict[str, Tensor]:
+    """The weights under their family's names, fused projections taken apart, in bfloat16."""
+    state, names = net.state_dict(), FAMILIES[net.spec.family].names
+    return {
+        key: state[slot.parameter][slot.part].to(torch.bfloat16).contiguous()
+        for key, slot in key_map(net.spec, names).items()
     }
-    if not spec.tied_head:
-        names["model.transformer.ff_out.weight"] = state["head.weight"]
-    widths = (spec.heads * spec.head_dim, *(2 * (spec.kv_heads * spec.head_dim,)))
-    for layer in range(spec.layers):
-        ours, theirs = f"layers.{layer}.", f"model.transformer.blocks.{layer}."
-        q, k, v = state[ours + "attention.qkv.weight"].split(widths)
-        gate, up = state[ours + "mlp.gate_up.weight"].chunk(2)
-        parts = {
-            "attn_norm": state[ours + "attention_norm.weight"],
-            "q_proj": q,
-            "k_proj": k,
-            "v_proj": v,
-            "attn_out": state[ours + "attention.out.weight"],
-            "ff_norm": state[ours + "mlp_norm.weight"],
-            "ff_proj": gate,
-            "up_proj": up,
-            "ff_out": state[ours + "mlp.down.weight"],
-        }
-        names |= {f"{theirs}{name}.weight": weight for name, weight in parts.items()}
-    return {name: weight.to(torch.bfloat16).contiguous() for name, weight in names.items()}
+
+
+def config_of(spec: ModelSpec) -> dict[str, Any]:
+    """The `config.json` of the spec's family."""
+    return llada_config(spec) if spec.family == "llada" else hf_config(spec)
+
+
+def hf_config(spec: ModelSpec) -> dict[str, Any]:
+    """The `config.json` of a Llama, or of an SDAR with its trained blocks."""
+    is_block = spec.attention == "block_causal"
+    config: dict[str, Any] = {
+        "architectures": ["SDARForCausalLM" if is_block else "LlamaForCausalLM"],
+        "model_type": spec.family,
+        "attention_bias": False,
+        "bos_token_id": spec.bos_id,
+        "eos_token_id": EOS,
+        "head_dim": spec.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "max_position_embeddings": spec.max_length,
+        "num_attention_heads": spec.heads,
+        "num_hidden_layers": spec.layers,
+        "num_key_value_heads": spec.kv_heads,
+        "pad_token_id": spec.pad_id,
+        "rms_norm_eps": spec.norm_eps,
+        "rope_scaling": None,
+        "rope_theta": spec.rope_theta,
+        "tie_word_embeddings": spec.tied_head,
+        "torch_dtype": "bfloat16",
+        "vocab_size": spec.vocab_size,
+    }
+    return config | ({"block_size": spec.block_length, "mask_token_id": MASK} if is_block else {})
 
 
 def llada_config(spec: ModelSpec) -> dict[str, Any]:

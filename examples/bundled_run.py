@@ -9,32 +9,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bundled_data import BOS, EOS, MASK, PAD, Batch, corrupt
+from bundled_data import Batch
 from bundled_export import Training
+from bundled_objectives import lesson
 from torch import nn
 
 from dlm.model.decoder import Decoder
 from dlm.model.loading import load_model
 from dlm.model.spec import ModelSpec
 
-SPEC = ModelSpec(
-    family="llada",
-    vocab_size=1024,
-    hidden_size=128,
-    layers=6,
-    heads=4,
-    kv_heads=4,
-    head_dim=32,
-    intermediate_size=384,
-    max_length=1024,
-    rope_theta=10_000.0,
-    norm_eps=1e-5,
-    tied_head=True,
-    mask_id=MASK,
-    eos_ids=(EOS,),
-    bos_id=BOS,
-    pad_id=PAD,
-)
 EMA_DECAY = 0.998
 FINAL_DECAY = 0.45  # share of the time over which the learning rate falls to zero
 
@@ -75,10 +58,15 @@ class Run:
         self.earlier = Training(*state["earlier"])
 
     def start_from(self, folder: Path) -> None:
-        """Take the weights of an exported folder; what they were trained on counts as earlier."""
-        weights = load_model(folder, device="cpu", dtype="float32").state_dict()
-        self.net.load_state_dict(weights)
-        self.average.load_state_dict(weights)
+        """Take what an exported folder has of this network's weights, the first layers of a deeper
+        one; what they were trained on counts as earlier.
+        """
+        found = load_model(folder, device="cpu", dtype="float32").state_dict()
+        own = self.net.state_dict()
+        shared = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+        assert len(shared) > len(own) // 2, f"{folder} has another body"
+        self.net.load_state_dict(shared, strict=False)
+        self.average.load_state_dict(shared, strict=False)
         self.earlier = Training.read(folder)
 
     @property
@@ -87,10 +75,10 @@ class Run:
         return self.earlier.plus(self.seconds / 60, self.tokens)
 
 
-def new_run(seed: int) -> Run:
+def new_run(spec: ModelSpec, seed: int) -> Run:
     """A freshly initialised network with Muon for its matrices and AdamW for the rest."""
     torch.manual_seed(seed)
-    net = Decoder(SPEC)
+    net = Decoder(spec)
     matrices, rest = [], []
     for name, parameter in net.named_parameters():
         if parameter.dim() == 2 and not name.startswith(("embedding", "head")):
@@ -113,10 +101,10 @@ def learning_rate(peak: float, step: int, done: float) -> float:
 
 def train_step(run: Run, hidden: Any, batch: Batch, generator: torch.Generator, lr: float) -> None:
     """One update of the weights and of their average."""
-    view = corrupt(batch, generator)
-    logits = run.net.head(hidden(view.seen)[view.scored])  # [scored, V]
-    errors = F.cross_entropy(logits, batch.ids[view.scored], reduction="none")
-    loss = (errors * view.weight[view.scored]).sum() / view.response.sum()
+    asked = lesson(run.net.spec, batch, generator)
+    states = hidden(asked.seen, asked.mask, asked.positions)[asked.scored]
+    errors = F.cross_entropy(run.net.head(states), asked.target[asked.scored], reduction="none")
+    loss = (errors * asked.weight[asked.scored]).sum() / asked.count
     loss.backward()
     nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
     for optimizer in run.optimizers:

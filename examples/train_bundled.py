@@ -1,14 +1,15 @@
-"""Train, check and export the bundled checkpoint `tiny` on one CPU thread.
+"""Train, check and export the bundled checkpoints on one CPU thread.
 
     python examples/train_bundled.py tokenizer
-    python examples/train_bundled.py train --minutes 95
+    python examples/train_bundled.py train --minutes 110
     python examples/train_bundled.py export
     python examples/train_bundled.py evaluate
 
-A 1.4 M parameter masked diffusion model of LLaDA's shape, trained on endless generated problems
-(`dlm.evals.tasks`). Everything is written under `--work`; `train --resume` goes on where a run was
-stopped, on the same schedule; `train --start FOLDER` begins a further sitting from the weights of
-an exported folder, with a fresh optimizer and schedule.
+`--shape` says which: `tiny`, a masked diffusion model of LLaDA's shape with 1.4 M parameters;
+`tiny-block`, its block-causal sibling; `tiny-ar`, an autoregressive one. All learn from endless
+generated problems (`dlm.evals.tasks`). Everything is written under `--work`; `train --resume` goes
+on where a run was stopped, on the same schedule; `train --start FOLDER` begins a further sitting
+from the weights of an exported folder, with a fresh optimizer and schedule.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from bundled_check import validate
+from bundled_check import go_on_greedily, validate
 from bundled_data import (
     BUCKETS,
     LONG_BUCKET,
@@ -36,16 +38,21 @@ from bundled_data import (
 )
 from bundled_export import Training, write_card, write_checkpoint
 from bundled_run import Run, learning_rate, new_run, train_step
+from bundled_shapes import SHAPES
 
 import dlm
+from dlm.evals.items import bundled_items
 from dlm.evals.tasks import TASKS, get_task, sample
-from dlm.model.loading import spec_of
+from dlm.model.loading import load_model, spec_of
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Work = Annotated[Path, typer.Option(help="Folder of the tokenizer, checkpoints and logs.")]
 WORK = Path(".train")
-Folder = Annotated[Path, typer.Option(help="Checkpoint folder.")]
-FOLDER = Path("dlm/model/bundled/tiny")
+Shape = Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="Checkpoint folder (default: where the shape is bundled).")
+]
+BUNDLED = Path("dlm/model/bundled")
 
 # glibc gives large blocks back to the system at once; the page faults cost a third of the CPU time.
 MALLOC = {
@@ -81,6 +88,7 @@ def tokenizer(work: Work = WORK, examples: int = 40_000) -> None:
 
 @app.command()
 def train(
+    shape: Shape = "tiny",
     work: Work = WORK,
     minutes: Annotated[float, typer.Option(help="Wall time; the schedule follows it.")] = 95.0,
     resume: bool = False,
@@ -92,14 +100,14 @@ def train(
     seed: int = 0,
     steps: Annotated[int, typer.Option(help="Stop after so many steps (for timing).")] = 1 << 60,
 ) -> None:
-    """Train until the time is up; writes `run.pt` and a line of `log.jsonl` every two minutes."""
+    """Train until the time is up; the state and a line of the log are written every two minutes."""
     if any(os.environ.get(name) != value for name, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MALLOC)
     torch.set_num_threads(threads)
     torch._dynamo.config.recompile_limit = 2 * len(BUCKETS)
-    run = new_run(seed)
+    run, state = new_run(SHAPES[shape], seed), work / f"{shape}.pt"
     if resume:
-        run.load(work / "run.pt")
+        run.load(state)
     elif start is not None:
         run.start_from(start)
         use_tokenizer(start, work)
@@ -120,10 +128,10 @@ def train(
         run.seconds = time.monotonic() - begun
         if run.seconds - last_log >= LOG_SECONDS:
             speed = (run.tokens - begun_tokens) / (run.seconds - first_second)
-            report(run, work, lr, speed, held_out)
+            report(run, state, lr, speed, held_out)
             last_log = run.seconds
     speed = (run.tokens - begun_tokens) / (run.seconds - first_second)
-    report(run, work, 0.0, speed, held_out)
+    report(run, state, 0.0, speed, held_out)
 
 
 def use_tokenizer(folder: Path, work: Path) -> None:
@@ -135,9 +143,9 @@ def use_tokenizer(folder: Path, work: Path) -> None:
     ours.write_bytes(theirs.read_bytes())
 
 
-def report(run: Run, work: Path, lr: float, speed: float, held_out: dict[str, Batch]) -> None:
+def report(run: Run, state: Path, lr: float, speed: float, held_out: dict[str, Batch]) -> None:
     """Save the run and log one line."""
-    run.save(work / "run.pt")
+    run.save(state)
     recent = run.losses[-100:]
     line = {
         "minutes": round(run.seconds / 60, 2),
@@ -149,16 +157,17 @@ def report(run: Run, work: Path, lr: float, speed: float, held_out: dict[str, Ba
         "dev": validate(run.average, held_out),
     }
     run.losses = recent
-    with (work / "log.jsonl").open("a") as log:
+    with state.with_suffix(".jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
     typer.echo(json.dumps(line))
 
 
 @app.command()
-def export(work: Work = WORK, folder: Folder = FOLDER) -> None:
-    """Write the averaged weights as an ordinary checkpoint folder in LLaDA's format."""
-    run = new_run(0)
-    run.load(work / "run.pt")
+def export(shape: Shape = "tiny", work: Work = WORK, folder: Folder = None) -> None:
+    """Write the averaged weights as an ordinary checkpoint folder of the shape's family."""
+    folder = folder or BUNDLED / shape
+    run = new_run(SHAPES[shape], 0)
+    run.load(work / f"{shape}.pt")
     pieces = load_tokenizer(work / "tokenizer.model")
     write_checkpoint(folder, run.average, pieces)
     run.training.write(folder)
@@ -168,27 +177,21 @@ def export(work: Work = WORK, folder: Folder = FOLDER) -> None:
 
 @app.command()
 def evaluate(
-    folder: Folder = FOLDER,
-    n: int = 200,
+    shape: Shape = "tiny",
+    folder: Folder = None,
+    n: Annotated[int, typer.Option(help="Items of each task's test set.")] = 200,
     threads: int = 1,
     show: Annotated[int, typer.Option(help="Answers to print for each task.")] = 0,
 ) -> None:
-    """Grade the exported folder on `n` test items a task and write the figures into its card."""
+    """Grade the exported folder on its test sets and write the figures into its card."""
     torch.set_num_threads(threads)
-    engine = dlm.load(folder, device="cpu")
+    folder = folder or BUNDLED / shape
+    answer = answers_of(folder)
     figures: dict[str, tuple[int, int]] = {}
     for task in map(get_task, TASKS):
-        rng = random.Random(99)
-        items = [sample(rng, "test", task.name) for _ in range(n)]
-        answers = engine.generate(
-            [item.prompt for item in items],
-            max_new_tokens=task.canvas,
-            unmask="topk",
-            blocks="fixed(8)",
-        )
-        graded = [
-            (item, a.text, task.grade(item, a.text)) for item, a in zip(items, answers, strict=True)
-        ]
+        items = bundled_items(task.name, "test", n)
+        texts = answer([item.prompt for item in items], task.canvas)
+        graded = [(item, t, item.grade(t)) for item, t in zip(items, texts, strict=True)]
         for item, text, right in graded[:show]:
             typer.echo(f"  {'right' if right else 'WRONG'} {item.prompt!r} -> {text!r}")
         for rung in sorted({item.rung for item in items}):
@@ -196,6 +199,20 @@ def evaluate(
             figures[f"{task.name} {rung}"] = sum(marks), len(marks)
             typer.echo(f"{task.name:10} {rung:12} {sum(marks):4} of {len(marks)}")
     write_card(folder, spec_of(folder), Training.read(folder), figures)
+
+
+def answers_of(folder: Path) -> Callable[[list[str], int], list[str]]:
+    """(prompts, most new tokens) -> texts: one token a step, or the next one at a time."""
+    if spec_of(folder).attention == "causal":
+        net, pieces = load_model(folder, device="cpu"), load_tokenizer(folder / "tokenizer.model")
+        return lambda prompts, most: [go_on_greedily(net, pieces, p, most) for p in prompts]
+    engine = dlm.load(folder, device="cpu")
+
+    def decode(prompts: list[str], most: int) -> list[str]:
+        blocks = {"max_new_tokens": most, "blocks": "fixed(8)"}
+        return [a.text or "" for a in engine.map(prompts, unmask="topk", **blocks)]
+
+    return decode
 
 
 if __name__ == "__main__":

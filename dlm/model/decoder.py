@@ -138,15 +138,18 @@ class Decoder(nn.Module):
         logits: Tensor = self.head(self.norm(hidden.index_select(0, packed.logit_rows)))
         return logits.float()
 
-    def dense(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def dense(
+        self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
         """Plain batch `ids [B, L]` -> normed hidden states `[B, L, D]`.
 
         `mask` is boolean, True where a query may look, and broadcasts to `[B, H, L, L]`; None is
-        full attention.
+        full attention. `positions [L]`: where the tokens of each row stand; None is in order.
         """
         batch, length = ids.shape
-        positions = torch.arange(length, device=ids.device).repeat(batch)
-        hidden = self._run(ids.reshape(-1), positions, DenseAttend(batch, mask))
+        if positions is None:
+            positions = torch.arange(length, device=ids.device)
+        hidden = self._run(ids.reshape(-1), positions.repeat(batch), DenseAttend(batch, mask))
         out: Tensor = self.norm(hidden).view(batch, length, -1)
         return out
 

@@ -1,0 +1,135 @@
+"""The training program: objectives that leak nothing, and checkpoints that load."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dlm
+from dlm.model.decoder import Decoder
+from dlm.model.loading import load_model, spec_of
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = ROOT / "examples" / "train_bundled.py"
+sys.path.append(str(PROGRAM.parent))
+
+from bundled_data import EOS, MASK, Batch  # noqa: E402
+from bundled_objectives import fill, fill_blocks, go_on, lesson  # noqa: E402
+from bundled_run import new_run  # noqa: E402
+from bundled_shapes import SHAPES  # noqa: E402
+
+
+def batch(rows=6, length=32):
+    """Rows of a prompt, an answer and a tail of ends."""
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(20, 400, (rows, length), generator=generator)
+    ids[:, -6:] = EOS
+    return Batch(ids, torch.tensor([5, 8, 11, 16, 3, 9])[:rows])
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_asked_stands_in_the_answer_and_is_hidden(shape):
+    asked = lesson(SHAPES[shape], batch(), generator(), plain=True)
+    given = batch()
+    assert asked.scored.any()
+    assert asked.weight[asked.scored].min() >= 1
+    length = given.ids.shape[1]
+    rows, columns = asked.scored.nonzero(as_tuple=True)
+    ahead = int(shape == "tiny-ar")
+    assert (columns < length).all()
+    assert (columns + ahead >= given.prompt_lengths[rows]).all(), "nothing of the prompt is asked"
+    assert torch.equal(asked.target[asked.scored], given.ids[rows, columns + ahead])
+    if not ahead:
+        assert (asked.seen[asked.scored] == MASK).all()
+
+
+def test_a_fifth_of_the_rows_learn_to_doubt_what_they_see():
+    rows, length = 400, 32
+    ids = torch.randint(20, 400, (rows, length), generator=generator())
+    given = Batch(ids, torch.full((rows,), 8))
+    asked = fill(given, generator(), block_share=0.0, edit_share=0.2)
+    visible = asked.scored & ~asked.masked
+    assert 0.1 < float(visible.any(dim=1).float().mean()) < 0.3
+    wrong = (asked.seen != ids)[visible].float().mean()
+    assert 0.06 < float(wrong) < 0.14
+
+
+def test_blocks_are_filled_from_clean_blocks_before_them():
+    """Logits of a noised block do not change with clean tokens of its own and of later blocks."""
+    spec, given = SHAPES["tiny-block"], batch(rows=2)
+    net = Decoder(spec).eval()
+    asked = fill_blocks(given, generator(), spec.block_length)
+    length = given.ids.shape[1]
+
+    def states(seen):
+        with torch.no_grad():
+            return net.dense(seen, asked.mask, asked.positions)[:, :length]
+
+    before = states(asked.seen)
+    for start in range(0, length, spec.block_length):
+        changed = asked.seen.clone()
+        changed[:, length + start :] = 7
+        after = states(changed)
+        end = start + spec.block_length
+        assert torch.allclose(after[:, :end], before[:, :end], atol=1e-5)
+        if end < length:
+            assert not torch.allclose(after[:, end:], before[:, end:], atol=1e-3)
+
+
+def test_the_next_token_is_asked_up_to_the_first_end():
+    given = batch(rows=1)
+    asked = go_on(given)
+    length, start = given.ids.shape[1], int(given.prompt_lengths[0])
+    first_end = length - 6
+    assert asked.scored[0].nonzero().flatten().tolist() == list(range(start - 1, first_end))
+    assert asked.target[0, first_end - 1] == EOS
+    assert torch.equal(asked.mask, torch.ones(length, length).tril().bool())
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a tokenizer."""
+    folder = tmp_path_factory.mktemp("work")
+    call("tokenizer", "--work", folder, "--examples", "3000")
+    return folder
+
+
+def call(*arguments):
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_from_nothing_to_a_checkpoint_that_loads(shape, work, tmp_path):
+    folder = tmp_path / shape
+    few = ("--steps", 3, "--tokens", 512, "--no-compiled")
+    call("train", "--shape", shape, "--work", work, *few)
+    call("export", "--shape", shape, "--work", work, "--folder", folder)
+    assert spec_of(folder).attention == SHAPES[shape].attention
+    run = new_run(SHAPES[shape], 0)
+    run.load(work / f"{shape}.pt")
+    loaded = load_model(folder, device="cpu").state_dict()
+    for name, ours in run.average.state_dict().items():
+        assert torch.equal(loaded[name], ours.bfloat16().float()), name
+    assert (folder / "training.json").exists()
+    assert shape in (folder / "README.md").read_text()
+    if shape == "tiny-ar":
+        engine = dlm.load("tiny", device="cpu")
+        with pytest.raises(dlm.InvalidRequest):  # another tokenizer than the bundled one
+            dlm.load("tiny", aux={"ar": folder}, device="cpu")
+    else:
+        engine = dlm.load(folder, device="cpu")
+    answer = engine.generate("What is 1+1?", max_new_tokens=16, stop="none")
+    assert len(answer.ids) <= 16

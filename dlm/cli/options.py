@@ -36,6 +36,8 @@ ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
         "factor": (float | None, "NUMBER", "--unmask 'factor(...)'"),
         "threshold": (float | None, "NUMBER", "--unmask 'threshold(...)'"),
         "remasking": (str | None, "NAME", "low_confidence, random: --unmask 'topk(score=...)'"),
+        "alg": (str | None, "NAME", "Dream's: --unmask \"topk(score, 'eps')\" --blocks whole"),
+        "eps": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', eps=...)\""),
         "use_cache": (bool | None, None, "--cache prefix"),
         "dual_cache": (bool | None, None, "--cache dual"),
         "cfg_scale": (float | None, "NUMBER", "--guide 'cfg(...)'"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, unknown_name
 
 
 class Field(NamedTuple):
@@ -39,7 +39,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "unmask": Field(
             "part",
             "threshold(0.9)",
-            "threshold, factor, remasking, confidence_eos_eot_inf",
+            "threshold, factor, remasking, alg, eps, confidence_eos_eot_inf",
             True,
             "what a step commits",
         ),
@@ -66,11 +66,12 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
 
 
 def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the argument names of the public reference codes (LLaDA, Fast-dLLM) into ours.
+    """Translate the argument names of the reference codes (LLaDA, Fast-dLLM, Dream) into ours.
 
     Aliases of one reference call go together as they do there: guides add up, a factor takes the
-    place of a threshold and a threshold that of `remasking`. Raises `InvalidRequest` when an alias
-    and the field that it stands for are both given.
+    place of a threshold and a threshold that of `remasking`; Dream's `alg` unmasks the whole canvas
+    on its `eps` schedule. Raises `InvalidRequest` when an alias and the field that it stands for
+    are both given.
     """
     ours = {name: value for name, value in options.items() if name not in ALIASES}
     theirs = {n: v for n, v in options.items() if n in ALIASES and v is not None and v is not False}
@@ -79,6 +80,8 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
         translated["max_new_tokens"] = theirs["gen_length"]
     if "block_length" in theirs:
         translated["blocks"] = f"fixed({theirs['block_length']!r})"
+    elif "alg" in theirs and "blocks" not in ours:
+        translated["blocks"] = "whole"
     guides = [f"cfg({theirs['cfg_scale']!r})"] if theirs.get("cfg_scale") else []
     guides += ["forbid('eos')"] if "logits_eos_inf" in theirs else []
     if guides:
@@ -87,6 +90,8 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
         translated["unmask"] = f"factor({theirs['factor']!r})"
     elif "threshold" in theirs:
         translated["unmask"] = f"threshold({theirs['threshold']!r})"
+    elif "alg" in theirs or "eps" in theirs:
+        translated["unmask"] = _dream_of(theirs)
     elif "remasking" in theirs or "confidence_eos_eot_inf" in theirs:
         translated["unmask"] = _topk_of(theirs)
     if "dual_cache" in theirs or "use_cache" in theirs:
@@ -110,6 +115,21 @@ def _topk_of(theirs: Mapping[str, Any]) -> str:
     return f"topk({scores[remasking]!r}{demote})"
 
 
+def _dream_of(theirs: Mapping[str, Any]) -> str:
+    """Dream's rule: its score, on the schedule that falls to `eps`."""
+    algorithms = {
+        "origin": "random",
+        "maskgit_plus": "confidence",
+        "topk_margin": "margin",
+        "entropy": "entropy",
+    }
+    algorithm = theirs.get("alg", "origin")
+    if algorithm not in algorithms:
+        raise unknown_name("alg", str(algorithm), algorithms)
+    eps = f", eps={theirs['eps']!r}" if "eps" in theirs else ""
+    return f"topk({algorithms[algorithm]!r}, 'eps'{eps})"
+
+
 ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "gen_length": "max_new_tokens",
@@ -117,6 +137,8 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
         "factor": "unmask",
         "threshold": "unmask",
         "remasking": "unmask",
+        "alg": "unmask",
+        "eps": "unmask",
         "confidence_eos_eot_inf": "unmask",
         "cfg_scale": "guide",
         "logits_eos_inf": "guide",

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from dlm.config import GenerationConfig, bind
 from dlm.core import ForwardPlan, Segment, pack, span
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
@@ -162,3 +163,29 @@ def test_rows_of_a_shifted_family_predict_their_own_position():
         ours = forward(decoder, pool, pages, ids, segment)
         assert close(ours, torch.cat((theirs[:1], theirs[:-1])))
         assert not close(ours, theirs)
+
+
+THEIRS = ("gen_length", "block_length", "steps", "cfg_scale", "remasking", "logits_eos_inf",
+          "threshold", "factor", "alg", "eps", "max_new_tokens")  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.startswith(("llada_g", "fastd", "dream"))])
+def test_the_references_own_arguments_mean_the_same(case):
+    """The keywords of LLaDA's, Fast-dLLM's and Dream's generate, word for word."""
+    manifest, _ = parity(case)
+    args = manifest["args"]
+    family = case.partition("/")[0]
+    info = Bench(model(manifest["model"], args.get("block_length"))).info
+    theirs = {name: args[name] for name in THEIRS if name in args}
+    if family == "fastdllm":
+        theirs |= {"dual": {"dual_cache": True}, "prefix": {"use_cache": True}}.get(
+            args["cache"], {}
+        )
+        if "threshold" in args or "factor" in args:
+            del theirs["steps"]  # they ignore them
+    ours = TRANSLATIONS[family](args)
+    ours["max_new_tokens"] = args.get("gen_length") or args["max_new_tokens"]
+    if "factor" in args:  # ours by the strict definition
+        ours["unmask"] = f"factor({args['factor']})"
+    one, other = (bind(GenerationConfig.from_options(o), info).parts for o in (theirs, ours))
+    assert one == other

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, GenerationConfig
     from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
     from dlm.engine.aio import AsyncEngine
+    from dlm.engine.causal import CausalEngine
     from dlm.engine.engine import Engine
     from dlm.engine.events import HostCanvas, replay
     from dlm.engine.generation import Generation, Stats
-    from dlm.engine.load import Inspection, bundled_names, inspect, load
+    from dlm.engine.load import Inspection, bundled_names, inspect, load, load_causal
     from dlm.engine.request import Request
     from dlm.errors import DlmError, EngineError, Interrupted, InvalidRequest, Unavailable
 
@@ -28,6 +29,7 @@ __all__ = [
     "FIELDS",
     "KINDS",
     "AsyncEngine",
+    "CausalEngine",
     "DlmError",
     "Engine",
     "EngineError",
@@ -49,6 +51,7 @@ __all__ = [
     "bundled_names",
     "inspect",
     "load",
+    "load_causal",
     "replay",
 ]
 
@@ -57,6 +60,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "FIELDS": "dlm.config",
         "KINDS": "dlm.config",
         "AsyncEngine": "dlm.engine.aio",
+        "CausalEngine": "dlm.engine.causal",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -77,6 +81,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",
+        "load_causal": "dlm.engine.load",
         "replay": "dlm.engine.events",
     }
 )

@@ -49,6 +49,9 @@ def bundled(
     model: Annotated[
         str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
     ] = "tiny",
+    causal: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="a causal model, for a row of its own")
+    ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")] = "auto",
     threads: Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CPU")] = 1,
     workers: Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")] = 2,
@@ -58,9 +61,11 @@ def bundled(
     import torch
 
     from dlm.evals.run import bundled_run, estimate
-    from dlm.evals.settings import parse_setting
+    from dlm.evals.settings import Setting, parse_setting
 
     settings = [parse_setting(text) for text in config or DEFAULT]
+    if causal is not None:
+        settings.append(Setting("autoregressive", causal=True))
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     options: dict[str, Any] = {"limit": limit, "split": split, "samples": samples, "rows": rows}
     run = bundled_run(out, settings, tasks=names, **options)
@@ -68,11 +73,12 @@ def bundled(
         dlm.inspect(model).explain(**setting.options)
     torch.set_num_threads(threads)
     engine = dlm.load(model, device=device, max_rows=max(rows, 1))
-    run.open(engine)
+    twin = None if causal is None else dlm.load_causal(causal, device=device)
+    run.open(engine, twin)
     if not quiet:
-        seconds = timedelta(seconds=round(estimate(engine, run)))
+        seconds = timedelta(seconds=round(estimate(engine, run, twin)))
         typer.secho(f"{run.missing()} answers to draw, about {seconds}", err=True, dim=True)
-    _generate(engine, run, quiet=quiet)
+    _generate(engine, twin, run, quiet=quiet)
     run.grade(workers=workers)
     _report(run, quiet=quiet)
 
@@ -93,7 +99,9 @@ def report(
     _report(run, baseline)
 
 
-def _generate(engine: dlm.Engine, run: Any, *, quiet: bool) -> None:
+def _generate(
+    engine: dlm.Engine, causal: dlm.CausalEngine | None, run: Any, *, quiet: bool
+) -> None:
     """The first stage with a progress bar: answers, forwards, tokens a second, time left."""
     from rich.console import Console
     from rich.progress import (
@@ -123,7 +131,7 @@ def _generate(engine: dlm.Engine, run: Any, *, quiet: bool) -> None:
             cost = f"{forwards} forwards, {rate:.0f} tokens/s"
             progress.update(bar, advance=1, description=f"{setting.name}, {task}", cost=cost)
 
-        run.generate(engine, tell)
+        run.generate(engine, tell, causal)
 
 
 def _report(run: Any, baseline: str | None = None, *, quiet: bool = False) -> None:

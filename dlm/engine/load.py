@@ -12,6 +12,7 @@ import torch
 from dlm.config import GenerationConfig, bind
 from dlm.core import STATISTICS, ModelInfo
 from dlm.engine.auxiliary import Auxiliary
+from dlm.engine.causal import CausalEngine
 from dlm.engine.engine import Engine
 from dlm.engine.explain import Explanation, explain
 from dlm.errors import InvalidRequest
@@ -123,6 +124,28 @@ def _matching_ids(
     return None if ids == list(range(spec.vocab_size)) else ids
 
 
+def load_causal(
+    source: str | Path, *, device: str = "auto", dtype: str = "auto", revision: str | None = None
+) -> CausalEngine:
+    """A causal model as it is usually decoded. Arguments as in `load`.
+
+    Raises `InvalidRequest` when the source cannot be loaded or is no causal model.
+    """
+    folder = _folder(source, revision)
+    spec, text = spec_of(folder), load_text(folder)
+    if spec.attention != "causal":
+        raise InvalidRequest(
+            "model", f"must be a causal model, {spec.family!r} has {spec.attention} attention"
+        )
+    model = load_model(folder, device=device, dtype=dtype)
+    return CausalEngine(model, _end_ids(spec, text), text, name=str(source))
+
+
+def _end_ids(spec: ModelSpec, text: Text | None) -> tuple[int, ...]:
+    """The end ids of a checkpoint's files and of its tokenizer."""
+    return tuple(dict.fromkeys((*spec.eos_ids, *(text.end_ids() if text is not None else ()))))
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """A checkpoint without its weights: sizes and traits, and what decoding would know of it."""
@@ -172,16 +195,14 @@ def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
     if spec.attention == "causal":
         raise InvalidRequest(
             "model",
-            f"{spec.family!r} is an autoregressive model; it can assist a diffusion model but not "
-            "be decoded as one",
+            f"{spec.family!r} is an autoregressive model; it can assist a diffusion model (`aux=`) "
+            "but not be decoded as one: use `dlm.load_causal`",
         )
     if spec.mask_id is None:
         raise InvalidRequest(
             "model", "its files name no mask token: give `overrides={'mask_id': ...}`"
         )
-    eos_ids = spec.eos_ids
-    if text is not None:
-        eos_ids = tuple(dict.fromkeys((*eos_ids, *text.end_ids())))
+    eos_ids = _end_ids(spec, text)
     return ModelInfo(
         family=spec.family,
         vocab_size=spec.vocab_size,

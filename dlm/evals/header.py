@@ -25,6 +25,7 @@ def run_header(
     engine: dlm.Engine,
     sets: Mapping[str, Sequence[Item]],
     settings: Iterable[Setting],
+    causal: dlm.CausalEngine | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Plain data for JSON. `sets`: task -> items; `more`: what else the run was told."""
@@ -34,19 +35,29 @@ def run_header(
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": machine(),
-        "model": {
-            "name": engine.name,
-            "family": engine.info.family,
-            "attention": engine.info.attention,
-            "dtype": str(engine.model.embedding.weight.dtype),
-            "device": str(engine.model.embedding.weight.device),
-            "parameters": sum(p.numel() for p in engine.model.parameters()),
-            "sha256": weights_digest(engine),
-        },
+        "model": _model(engine),
+        "causal": None if causal is None else _model(causal),
         "items": {task: {"n": len(items), "sha256": digest(items)} for task, items in sets.items()},
-        "settings": {setting.name: dict(setting.options) for setting in settings},
+        "settings": {
+            setting.name: {"options": dict(setting.options), "causal": setting.causal}
+            for setting in settings
+        },
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **more,
+    }
+
+
+def _model(engine: dlm.Engine | dlm.CausalEngine) -> dict[str, Any]:
+    """Name, shape and weights."""
+    weight, spec = engine.model.embedding.weight, engine.model.spec
+    return {
+        "name": engine.name,
+        "family": spec.family,
+        "attention": spec.attention,
+        "dtype": str(weight.dtype),
+        "device": str(weight.device),
+        "parameters": sum(p.numel() for p in engine.model.parameters()),
+        "sha256": weights_digest(engine),
     }
 
 
@@ -62,7 +73,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def weights_digest(engine: dlm.Engine) -> str:
+def weights_digest(engine: dlm.Engine | dlm.CausalEngine) -> str:
     """The sha256 of the weights as they are in memory."""
     found = hashlib.sha256()
     for name, tensor in sorted(engine.model.state_dict().items()):

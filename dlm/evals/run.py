@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,7 @@ from dlm.evals.summary import Comparison, Figures, compare, figures_of
 from dlm.evals.tasks import Split, get_task
 
 HEADER: Final = "run.json"
-FIXED: Final = ("model", "items", "settings", "samples")
+FIXED: Final = ("model", "causal", "items", "settings", "samples")
 """What a run must not change when it goes on."""
 
 
@@ -68,10 +69,10 @@ class Run:
         canvas = get_task(task).canvas
         return Plan(self.sets[task], setting, self.samples, self.rows, canvas)
 
-    def open(self, engine: dlm.Engine) -> dict[str, Any]:
+    def open(self, engine: dlm.Engine, causal: dlm.CausalEngine | None = None) -> dict[str, Any]:
         """Write the header, or check that what is there is of the same run."""
         told = {"split": self.split, "samples": self.samples, "rows": self.rows}
-        header = run_header(engine, self.sets, self.settings, **told)
+        header = run_header(engine, self.sets, self.settings, causal, **told)
         path = self.folder / HEADER
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -86,16 +87,18 @@ class Run:
         path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         return header
 
-    def generate(self, engine: dlm.Engine, tell: Callable[[Setting, str, Sample], None]) -> None:
+    def generate(
+        self,
+        engine: dlm.Engine,
+        tell: Callable[[Setting, str, Sample], None],
+        causal: dlm.CausalEngine | None = None,
+    ) -> None:
         """The first stage: answer what is missing, cell by cell."""
         for setting, task in self.cells:
             path = self.path(setting, task, "samples")
-            draw_samples(
-                engine,
-                self.plan(setting, task),
-                path,
-                lambda sample, setting=setting, task=task: tell(setting, task, sample),  # type: ignore[misc]
-            )
+            runner = chosen(setting, engine, causal)
+            told = partial(tell, setting, task)
+            draw_samples(runner, self.plan(setting, task), path, told)
 
     def grade(self, *, workers: int = 1) -> None:
         """The second stage: judge what has no verdict."""
@@ -110,19 +113,32 @@ class Run:
         return wanted - sum(there)
 
 
-def estimate(engine: dlm.Engine, run: Run, probe: int = 2) -> float:
+def chosen(
+    setting: Setting, engine: dlm.Engine, causal: dlm.CausalEngine | None
+) -> dlm.Engine | dlm.CausalEngine:
+    """The engine that answers under a setting."""
+    if not setting.causal:
+        return engine
+    if causal is None:
+        raise InvalidRequest("causal", f"the setting {setting.name!r} needs a causal model")
+    return causal
+
+
+def estimate(
+    engine: dlm.Engine, run: Run, causal: dlm.CausalEngine | None = None, probe: int = 2
+) -> float:
     """Seconds that the missing answers will take, from `probe` answers of each cell.
 
     The probed answers are not kept; they also warm the machine up.
     """
     seconds = 0.0
     for setting, task in run.cells:
-        plan = run.plan(setting, task)
+        plan, runner = run.plan(setting, task), chosen(setting, engine, causal)
         left = len(plan.wanted) - len(read_samples(run.path(setting, task, "samples")))
         if left <= 0:
             continue
         prompts = [item.prompt for item in plan.items[:probe]]
-        answers = [engine.generate(p, **plan.options(0)) for p in prompts]
+        answers = [runner.generate(p, **plan.options(0)) for p in prompts]
         seconds += left * sum(a.stats.seconds for a in answers) / len(answers)
     return seconds
 
@@ -179,7 +195,9 @@ def read_run(folder: Path) -> Run:
     if not path.is_file():
         raise InvalidRequest("run", f"{folder} holds no run: it has no {HEADER}")
     header = json.loads(path.read_text(encoding="utf-8"))
-    settings = [Setting(name, options) for name, options in header["settings"].items()]
+    settings = [
+        Setting(name, told["options"], told["causal"]) for name, told in header["settings"].items()
+    ]
     split, asked = header["split"], header["items"]
     sets = {task: bundled_items(task, split, told["n"]) for task, told in asked.items()}
     for task, items in sets.items():

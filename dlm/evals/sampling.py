@@ -13,6 +13,8 @@ import dlm
 from dlm.evals.items import Item
 from dlm.evals.settings import Setting
 
+Runner = dlm.Engine | dlm.CausalEngine
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -81,7 +83,10 @@ class Plan:
 
 
 def draw_samples(
-    engine: dlm.Engine, plan: Plan, path: Path, tell: Callable[[Sample], None] = lambda sample: None
+    engine: Runner,
+    plan: Plan,
+    path: Path,
+    tell: Callable[[Sample], None] = lambda sample: None,
 ) -> None:
     """Answer what `path` does not hold yet and append it, a line an answer, written at once.
 
@@ -97,10 +102,10 @@ def draw_samples(
             tell(sample)
 
 
-def _answers(engine: dlm.Engine, plan: Plan, todo: Sequence[tuple[Item, int]]) -> Iterator[Sample]:
+def _answers(engine: Runner, plan: Plan, todo: Sequence[tuple[Item, int]]) -> Iterator[Sample]:
     """Answers in the order in which they are finished, `plan.rows` of them in flight."""
     waiting = deque(todo)
-    live: list[tuple[Item, int, dlm.Request, int]] = []
+    live: list[tuple[Item, int, Any, int]] = []
     try:
         while waiting or live:
             while waiting and len(live) < plan.rows:

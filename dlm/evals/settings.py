@@ -13,10 +13,14 @@ from dlm.errors import InvalidRequest, unknown_name
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of a table. `name` is unique in it; `options` are those of `engine.generate`."""
+    """One row of a table. `name` is unique in it; `options` are those of `engine.generate`.
+
+    `causal`: the row of the autoregressive model.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    causal: bool = False
 
 
 def parse_setting(text: str) -> Setting:

@@ -18,6 +18,7 @@ from dlm.evals.settings import Setting, parse_setting
 from dlm.evals.summary import figures_of
 from dlm.evals.tasks import TASKS, split_of
 from dlm.evals.tasks.mix import sample
+from tests.helpers import random_decoder, tiny_spec
 
 GREEDY = Setting("greedy", {"unmask": "topk", "blocks": "fixed(8)"})
 FAST = Setting("fast", {"unmask": "threshold(0.7)", "cache": "dual"})
@@ -296,3 +297,22 @@ def test_wrong_commands_say_what_is_right(arguments, message, tmp_path, capsys, 
     assert call(["eval", *arguments.split()]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_autoregressive_row(engine, tmp_path):
+    """A causal model beside the settings, kept apart in the header."""
+    spec = tiny_spec(vocab_size=1024, attention="causal", mask_id=None, eos_ids=(3,))
+    twin = dlm.CausalEngine(random_decoder(spec), (3,), engine.text, name="twin")
+    row = Setting("autoregressive", causal=True)
+    run = bundled_run(tmp_path, [FAST, row], tasks=["format"], limit=3)
+    header = run.open(engine, twin)
+    assert header["causal"]["attention"] == "causal"
+    assert estimate(engine, run, twin, probe=1) > 0
+    run.generate(engine, lambda *told: None, twin)
+    run.grade()
+    results = results_of(read_run(tmp_path))
+    (found,) = (f for f in results.figures if f.setting == "autoregressive")
+    assert found.tpf <= 1.0
+    assert found.nfe >= found.tokens
+    with pytest.raises(InvalidRequest, match="needs a causal model"):
+        replace(run, folder=tmp_path / "other").generate(engine, lambda *told: None)

@@ -1,5 +1,6 @@
 """The examples run, and show what they say."""
 
+import json
 import re
 import runpy
 import sys
@@ -55,3 +56,16 @@ def test_my_rule(output):
     constant = engine.generate(prompt, unmask=f"{path}(high=0.95, fall=0.0)")
     assert constant.canvas == engine.generate(prompt, unmask="threshold(0.95)").canvas
     assert constant.stats.nfe > engine.generate(prompt, unmask=f"{path}(high=-1.0)").stats.nfe
+
+
+def test_batch_answers_a_file_line_by_line(tmp_path, capsys, monkeypatch):
+    asked = [f"Say the word {word} two times." for word in ("lion", "cat", "dog")] * 7
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n\n".join(asked) + "\n")
+    monkeypatch.setattr(sys, "argv", ["batch.py", str(path)])
+    runpy.run_path(str(EXAMPLES / "batch.py"), run_name="__main__")
+    out, err = capsys.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["prompt"] for answer in answers] == asked
+    assert answers[:3] == answers[3:6] == answers[-3:]
+    assert f" in {sum(answer['nfe'] for answer in answers)} forwards" in err

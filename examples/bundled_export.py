@@ -28,6 +28,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 from torch import Tensor
 
+from dlm.evals.bands import FILE, verdicts
 from dlm.model.decoder import Decoder
 from dlm.model.families import FAMILIES
 from dlm.model.keys import key_map
@@ -46,6 +47,7 @@ CHAT_TEMPLATE = (
 )
 
 
+HOW = "one token a step, most confident first, blocks of 8"
 KINDS = {
     "full": "A masked diffusion language model of LLaDA's shape with full bidirectional attention",
     "block_causal": "A block diffusion language model of SDAR's shape with blocks of 8",
@@ -123,13 +125,22 @@ def write_card(
     training: Training,
     figures: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Write the folder's README; `figures` maps "task rung" to right answers and items."""
+    """Write the folder's README and, when there are some, its figures.
+
+    `figures` maps "task rung" to right answers and items.
+    """
+    how = "the likeliest token at a time" if spec.attention == "causal" else HOW
     lines = [
-        "Test split, greedy, one token a step, most confident first, blocks of 8.\n",
+        f"Test split, greedy, {how}.\n",
         "| task and rung | right | items |",
         "|---|---|---|",
         *(f"| {rung} | {ok / n:.0%} | {n} |" for rung, (ok, n) in sorted(figures.items())),
+        "",
+        "Bands that it should lie in, so that comparisons of decoding rules mean something:\n",
+        *(f"* {verdict}{'' if verdict.kept else ' (missed)'}" for verdict in verdicts(figures)),
     ]
+    if figures:
+        write_json(folder / FILE, {name: list(counts) for name, counts in figures.items()})
     card = CARD.format(
         name=folder.name,
         kind=KINDS[spec.attention],

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import dlm
+from dlm.evals.bands import missed, read_figures
 from dlm.evals.run import Results
 from dlm.evals.summary import Comparison, Figures
 
@@ -68,7 +70,16 @@ def _task_table(results: Results, task: str) -> str:
     title = f"### {task} (n = {', '.join(sorted({str(row.n) for row in rows}))})"
     lines = [title, "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
     lines += [_line(_cells(row, found.get(row.setting))) for row in rows]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_warnings(results, task), ""])
+
+
+def _warnings(results: Results, task: str) -> list[str]:
+    """What a reader must know of a bundled model: bands that it misses."""
+    name = results.header["model"]["name"]
+    bundled = name in dlm.bundled_names()
+    figures = read_figures(dlm.inspect(name).folder) if bundled else None
+    notes = [] if figures is None else missed(figures, task)
+    return ["", f"Outside its band: {'; '.join(notes)}."] if notes else []
 
 
 def _cells(row: Figures, comparison: Comparison | None) -> list[str]:

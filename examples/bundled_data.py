@@ -16,7 +16,7 @@ from dlm.evals.tasks import Split, sample
 
 PAD, UNKNOWN, BOS, EOS, MASK, USER, ASSISTANT, SYSTEM, EOT = range(9)
 CONTROL = ("<|mask|>", "<|user|>", "<|assistant|>", "<|system|>", "<|eot|>")
-BUCKETS = (48, 64, 80, 112, 144, 176, 272, 544)
+BUCKETS = (48, 64, 80, 112, 144, 176, 320, 640)
 LONG_BUCKET, LONG_SHARE = 176, 0.03
 PLAIN_ENGLISH = (
     "Hello, how are you today? I am a small diffusion language model.",

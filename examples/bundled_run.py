@@ -65,8 +65,11 @@ class Run:
         own = self.net.state_dict()
         shared = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
         assert len(shared) > len(own) // 2, f"{folder} has another body"
-        self.net.load_state_dict(shared, strict=False)
-        self.average.load_state_dict(shared, strict=False)
+        # What is new adds nothing at first: a layer whose projections into the residual are zero.
+        silent = ("attention.out.weight", "mlp.down.weight")
+        new = {k: torch.zeros_like(v) for k, v in own.items() if k.endswith(silent)}
+        self.net.load_state_dict(new | shared, strict=False)
+        self.average.load_state_dict(self.net.state_dict())
         self.earlier = Training.read(folder)
 
     @property

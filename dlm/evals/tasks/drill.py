@@ -19,7 +19,7 @@ class Drill:
 
     def make(self, rng: Random) -> Example:
         """Draw three to five facts of one rung."""
-        digits = rng.choice((1, 2, 2, 3, 3))
+        digits = rng.choice((1, 2, 2, 2, 3))
         count = rng.randint(3, 5 if digits < 3 else 4)
         facts = [draw_wide(rng) if digits == 3 else draw_fact(rng, digits) for _ in range(count)]
         questions = [f"{left}{op}{right}" for left, op, right in facts]

@@ -21,7 +21,7 @@ MEDIUM: Final[tuple[Template, ...]] = MEDIUM_STORIES + MEDIUM_EXPRESSIONS
 HARD: Final[tuple[Template, ...]] = HARD_STORIES + HARD_EXPRESSIONS
 DISTRACTED: Final[frozenset[Template]] = frozenset(MEDIUM_STORIES + HARD_STORIES)
 DISTRACTED_SHARE: Final = 1 / 3
-RUNG_WEIGHTS: Final = (0.20, 0.45, 0.35)
+RUNG_WEIGHTS: Final = (0.25, 0.50, 0.25)
 BOXED: Final = re.compile(r"\\boxed\{([^{}]*)\}")
 SENTENCE: Final = re.compile(r"(?<=\.) ")
 MONTHS: Final = ("May", "June", "July")

@@ -19,14 +19,14 @@ from dlm.evals.tasks.sudoku import Sudoku
 # By examples, not by tokens: an answer of `judge` is one word, so it needs many of them; one of
 # `long` costs as many tokens as three others.
 MIX: Final[tuple[tuple[Task, float], ...]] = (
-    (Math(), 0.30),
-    (Drill(), 0.16),
-    (Code(), 0.16),
-    (Countdown(), 0.09),
-    (Format(), 0.11),
-    (Sudoku(), 0.05),
-    (Judge(), 0.08),
-    (Long(), 0.05),
+    (Math(), 0.33),
+    (Drill(), 0.20),
+    (Code(), 0.15),
+    (Countdown(), 0.10),
+    (Format(), 0.09),
+    (Sudoku(), 0.04),
+    (Judge(), 0.06),
+    (Long(), 0.03),
 )
 TASKS: Final = tuple(task.name for task, _ in MIX)
 

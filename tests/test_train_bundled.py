@@ -1,12 +1,15 @@
 """The training program: objectives that leak nothing, and checkpoints that load."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import dlm
 from dlm.model.decoder import Decoder
@@ -17,8 +20,9 @@ PROGRAM = ROOT / "examples" / "train_bundled.py"
 sys.path.append(str(PROGRAM.parent))
 
 from bundled_data import EOS, MASK, Batch  # noqa: E402
+from bundled_export import Training, config_of, weights_of  # noqa: E402
 from bundled_objectives import fill, fill_blocks, go_on, lesson  # noqa: E402
-from bundled_run import new_run  # noqa: E402
+from bundled_run import new_run, train_step  # noqa: E402
 from bundled_shapes import SHAPES  # noqa: E402
 
 
@@ -91,6 +95,27 @@ def test_the_next_token_is_asked_up_to_the_first_end():
     assert asked.scored[0].nonzero().flatten().tolist() == list(range(start - 1, first_end))
     assert asked.target[0, first_end - 1] == EOS
     assert torch.equal(asked.mask, torch.ones(length, length).tril().bool())
+
+
+@pytest.mark.parametrize("layers", [2, 6])
+def test_a_net_starts_where_a_shallower_one_ended(layers, tmp_path):
+    """Its further layers add nothing at first, and learn."""
+    run = new_run(SHAPES["tiny"], 1)
+    shallow = new_run(replace(SHAPES["tiny"], layers=layers), 2)
+    save_file(weights_of(shallow.net), tmp_path / "model.safetensors")
+    config = json.dumps(config_of(shallow.net.spec))
+    (tmp_path / "config.json").write_text(config)
+    Training(12.5, 1000).write(tmp_path)
+    run.start_from(tmp_path)
+    ids = batch().ids
+    before = load_model(tmp_path, device="cpu", dtype="float32")
+    with torch.no_grad():
+        assert torch.allclose(run.net.dense(ids), before.dense(ids), atol=1e-5)
+        assert torch.allclose(run.average.dense(ids), before.dense(ids), atol=1e-5)
+    train_step(run, run.net.dense, batch(), generator(), lr=1e-3)
+    last = run.net.layers[-1]
+    assert float(last.mlp.down.weight.abs().max()) > 0
+    assert run.training.tokens == 1000 + batch().ids.numel()
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,9 @@ position of the canvas behind them.
 ## How it was trained
 `examples/train_bundled.py`: {minutes:.0f} minutes on one CPU thread, {tokens:.1f} M tokens of
 endlessly generated problems (`dlm.evals.tasks`), float32, exported in bfloat16. Structures are
-split by hash into 94% train, 3% dev, 3% test. Loss: {loss}
+split by hash into 94% train, 3% dev, 3% test.
+
+Loss: {loss}
 
 ## Measured
 {table}

@@ -132,12 +132,15 @@ class CausalEngine:
             ids = self.text.encode_prompt(cast("str | Sequence[Mapping[str, Any]]", prompt))
         if not ids:
             raise InvalidRequest("prompt", "must not be empty")
+        size = self.model.spec.vocab_size
+        if not all(0 <= token < size for token in ids):
+            raise InvalidRequest("prompt", f"ids must be between 0 and {size - 1}")
         return ids
 
     # the face of an engine that evaluations drive
 
     def submit(self, prompt: str | Sequence[int], **options: Any) -> CausalRequest:
-        """A request that the next `step` answers."""
+        """A request that is answered at once."""
         return CausalRequest(self.generate(prompt, **options))
 
     def step(self) -> None:

@@ -47,5 +47,10 @@ class Ledger:
 
     def fork(self) -> Ledger:
         """The ledger of a forked row: the same counts, marked as spent by its ancestor."""
-        counts = {n: Counter(getattr(self, n)) for n in ("forwards", "aux_forwards", "aux_tokens")}
-        return replace(self, **counts, inherited=self.nfe)  # type: ignore[arg-type]
+        return replace(
+            self,
+            forwards=Counter(self.forwards),
+            aux_forwards=Counter(self.aux_forwards),
+            aux_tokens=Counter(self.aux_tokens),
+            inherited=self.nfe,
+        )

@@ -75,6 +75,5 @@ def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> 
     if len(slot) == 0:
         return c_current
     seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
-    own = torch.full_like(seen, torch.nan).new_full(frame.ids.shape, torch.nan)
-    own = own if c_current is None else c_current
+    own = seen.new_full(frame.ids.shape, torch.nan) if c_current is None else c_current
     return own.put(slot, seen)

@@ -19,7 +19,7 @@ from dlm.errors import InvalidRequest
 from dlm.evals.tasks import TASKS, Example, Split, get_task, sample
 
 DATA: Final = Path(__file__).parent / "data"
-SIZES: Final = (("test", 1000), ("dev", 300))
+SIZES: Final[tuple[tuple[Split, int], ...]] = (("test", 1000), ("dev", 300))
 """How many problems of each task the bundled sets hold, fewer where there are not so many."""
 PATIENCE: Final = 200
 """A set is full when so many draws in a row give nothing new."""
@@ -99,7 +99,7 @@ def write_bundled(folder: Path = DATA) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for task in TASKS:
         for split, count in SIZES:
-            content = dumped(draw_items(task, split, count))  # type: ignore[arg-type]
+            content = dumped(draw_items(task, split, count))
             (folder / f"{task}.{split}.jsonl.gz").write_bytes(gzip.compress(content, 9, mtime=0))
 
 

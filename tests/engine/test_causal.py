@@ -104,5 +104,7 @@ def test_wrong_models_and_prompts():
     engine, _ = engine_of(0)
     with pytest.raises(InvalidRequest, match="must not be empty"):
         engine.generate([])
+    with pytest.raises(InvalidRequest, match="ids must be between 0 and 63"):
+        engine.generate([5, 64])
     with pytest.raises(InvalidRequest, match="without a tokenizer"):
         engine.generate("hello")

@@ -8,7 +8,7 @@ from dlm.errors import InvalidRequest
 from dlm.model.kv import KVPool
 from tests import twins
 from tests.engine.harness import CPU, Bench
-from tests.engine.test_hard_cases import SEEDS, STALE, assert_same, decoder_of, prompt_of
+from tests.engine.test_hard_cases import EXACT, SEEDS, STALE, assert_same, decoder_of, prompt_of
 from tests.rules.wino import NarrowOut, WideIn
 
 NEVER = "eos('block', (95,), True)"  # MASK is never committed: rows run to the end
@@ -90,11 +90,11 @@ def test_a_shadow_sees_all_but_what_its_mask_hides():
         assert plan.token_forwards == [10 + 3 * (shadows is not None)]
         assert len(packed.write_slots) == 10, "a shadow stores no key"
     plain, shadowed = outs
-    assert torch.allclose(plain, shadowed[:8], atol=1e-5)
+    assert torch.allclose(plain, shadowed[:8], atol=EXACT)
     places = [*range(10), *where.tolist()]
     sees = [[k < 10 for k in range(13)] for _ in range(10)] + hidden.tolist()
     rows = twins.seeing(decoder, [*ids[0].tolist(), 95, 95, 95], places, sees)
-    assert torch.allclose(shadowed[8:], rows[10:], atol=1e-4)
+    assert torch.allclose(shadowed[8:], rows[10:], atol=STALE)
 
 
 def test_shadows_are_refused_where_they_cannot_stand():

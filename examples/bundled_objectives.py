@@ -38,7 +38,7 @@ def lesson(
     if spec.attention == "block_causal":
         assert spec.block_length is not None
         return fill_blocks(batch, generator, spec.block_length)
-    shares = (0.0, 0.0) if plain else (0.25, 0.2)
+    shares = (0.0, 0.0) if plain else (0.4, 0.2)
     return fill(batch, generator, *shares)
 
 
@@ -46,7 +46,7 @@ def fill(batch: Batch, generator: torch.Generator, block_share: float, edit_shar
     """Mask the response of each row at its own level t, stratified over the batch.
 
     The weight of a masked position is 1/t, the bound of masked diffusion (LLaDA, arXiv 2502.09992,
-    eq. 3). `block_share` of the rows are seen as in block decoding: the answer clean up to a random
+    eq. 3), times `importance`, which lets the one word of a short answer count. `block_share` of the rows are seen as in block decoding: the answer clean up to a random
     position, a window of 4 to 24 masked at t, all masked behind it (weight 1, t being 1 there). In
     `edit_share` of the rows a tenth of the visible response tokens are swapped for others of the
     batch and all visible ones are scored, so that rules that revise tokens read trained
@@ -80,8 +80,21 @@ def fill(batch: Batch, generator: torch.Generator, block_share: float, edit_shar
     pool = ids[response]
     others = pool[torch.randint(len(pool), (rows, length), generator=generator)]
     seen = torch.where(swapped, others, ids).masked_fill(masked, MASK)
-    weight = torch.where(visible, 0.5, weight)
+    weight = torch.where(visible, 0.5, weight) * importance(ids, response)
     return Lesson(seen, None, None, masked | visible, ids, weight, masked, response.sum())
+
+
+def importance(ids: Tensor, response: Tensor) -> Tensor:
+    """What the tokens of a response count `[B, L]`, their mean over the batch being 1.
+
+    A token counts by one over the root of the length of its answer: between tokens that count the
+    same and answers that do. The tail of ends behind an answer counts a tenth, as it is all alike.
+    """
+    ends = (ids == EOS) & response
+    tail = ends & (ends.cumsum(dim=1) > 1)
+    answer = (response & ~tail).sum(dim=1, keepdim=True)
+    weight = torch.where(tail, 0.1, 1.0) * response * answer.float().rsqrt()
+    return weight / weight.sum() * response.sum()
 
 
 def fill_blocks(batch: Batch, generator: torch.Generator, block: int) -> Lesson:
@@ -111,7 +124,7 @@ def fill_blocks(batch: Batch, generator: torch.Generator, block: int) -> Lesson:
         mask=mask,
         scored=scored,
         target=torch.cat((ids, ids), dim=1),
-        weight=torch.cat((1 / level, torch.zeros_like(level)), dim=1),
+        weight=torch.cat((importance(ids, response) / level, torch.zeros_like(level)), dim=1),
         masked=scored,
         count=response.sum(),
     )

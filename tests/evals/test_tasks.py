@@ -182,11 +182,16 @@ def test_judge_says_yes_to_true_candidates_and_no_to_near_misses(seed: int):
     lines, candidate = example.meta["lines"], example.meta["candidate"]
     assert all(eval(line.replace("=", "==")) for line in lines)
     assert ", ".join(candidate) in example.prompt
-    assert (candidate == lines) == (example.answer == "Yes") == (example.rung == "right")
+    *working, verdict = example.answer.split("\n")
+    assert working == lines
+    assert (candidate == lines) == (verdict == "Yes") == (example.rung == "right")
     same_result = candidate[-1].split("=")[1] == lines[-1].split("=")[1]
-    assert same_result == (example.answer == "Yes")
-    assert get_task("judge").grade(example, example.answer)
-    assert not get_task("judge").grade(example, {"Yes": "No", "No": "Yes"}[example.answer])
+    assert same_result == (verdict == "Yes")
+    other = {"Yes": "No", "No": "Yes"}[verdict]
+    for text in (example.answer, f"1+1=3\n{verdict}", f"  {verdict}\n"):
+        assert get_task("judge").grade(example, text)
+    for text in ("\n".join([*lines, other]), "\n".join(lines), f"{verdict}\n{other}", ""):
+        assert not get_task("judge").grade(example, text)
 
 
 def test_judge_keys_hold_the_structure_and_the_claimed_values_only():
@@ -196,8 +201,8 @@ def test_judge_keys_hold_the_structure_and_the_claimed_values_only():
         name, structure, claimed = example.key
         assert name == "judge"
         assert all(f"={value}" in example.prompt for value in claimed)
-        same = keys.setdefault((structure, claimed), example.answer)
-        assert same == example.answer
+        same = keys.setdefault((structure, claimed), example.rung)
+        assert same == example.rung
         if len(example.meta["lines"]) == 1 and example.prompt.startswith("Compute"):
             left, op, right = structure
             assert op not in "+*" or left <= right
@@ -206,8 +211,8 @@ def test_judge_keys_hold_the_structure_and_the_claimed_values_only():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_judge_is_balanced(split: Split):
     rng = random.Random(0)
-    said = Counter(sample(rng, split, "judge").answer for _ in range(400))
-    assert said["Yes"] / said.total() == pytest.approx(0.5, abs=0.06)
+    drawn = Counter(sample(rng, split, "judge").rung for _ in range(400))
+    assert drawn["right"] / drawn.total() == pytest.approx(0.5, abs=0.06)
 
 
 @pytest.mark.parametrize(

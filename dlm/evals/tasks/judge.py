@@ -1,7 +1,9 @@
-"""Is this answer right? Arithmetic and word problems with a candidate, answered `Yes` or `No`.
+"""Is this answer right? Arithmetic and word problems with a candidate, to be worked again and then
+answered `Yes` or `No`.
 
 Half of the candidates are wrong, by one slip each: a digit that is off, a forgotten carry, two
-digits swapped, another operation, a skipped step.
+digits swapped, another operation, a skipped step. The own working comes before the verdict because
+without it a model of this size does not leave chance.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class Judge:
     """Rungs: `right` and `near-miss` candidates, half of each."""
 
     name: str = "judge"
-    canvas: int = 16
+    canvas: int = 48
 
     def make(self, rng: Random) -> Example:
         """Draw a question and its right answer, and spoil the answer in half of the cases."""
@@ -38,13 +40,14 @@ class Judge:
             rung="right" if right else "near-miss",
             key=(self.name, structure, tuple(int(line.split("=")[1]) for line in candidate)),
             prompt=f"{question}\nAnswer: {', '.join(candidate)}\nIs it correct?",
-            answer="Yes" if right else "No",
+            answer="\n".join([*lines, "Yes" if right else "No"]),
             meta={"lines": lines, "candidate": candidate},
         )
 
     def grade(self, example: Example, text: str) -> bool:
-        """The word must be there and nothing else."""
-        return text.strip() == example.answer
+        """The last line must be the verdict, whatever the working."""
+        verdict = text.strip().rpartition("\n")[2]
+        return verdict == ("Yes" if example.rung == "right" else "No")
 
 
 def fact(rng: Random) -> Question:
@@ -67,7 +70,7 @@ def near_miss(rng: Random, lines: Sequence[str]) -> list[str]:
     *before, last = lines
     question, value = last.split("=")
     slip = rng.random()
-    if before and slip < 0.25:
+    if before and slip < 0.25 and not before[-1].endswith(f"={value}"):
         return before
     mistaken = other_operation(question)
     if slip < 0.4 and not mistaken.endswith(f"={value}"):

@@ -13,8 +13,10 @@ from dlm.evals.tasks.math import BOXED
 from dlm.evals.tasks.math_sheet import PEOPLE, THINGS
 
 Line = tuple[str, str, int]
-LINES: Final[Mapping[str, int]] = MappingProxyType({"128": 12, "256": 26, "512": 54})
-RUNG_WEIGHTS: Final = (0.6, 0.25, 0.15)
+LINES: Final[Mapping[str, int]] = MappingProxyType(
+    {"48": 3, "64": 5, "128": 12, "256": 26, "512": 54}
+)
+RUNG_WEIGHTS: Final = (0.2, 0.25, 0.3, 0.15, 0.1)
 KINDS: Final = ("find", "sum", "sum", "difference")
 
 
@@ -54,7 +56,7 @@ class Long:
 
 def draw_ledger(rng: Random, count: int) -> list[Line]:
     """Lines with different pairs of a name and a thing; every name stands in about three lines."""
-    names = [name for name, _ in rng.sample(PEOPLE, max(3, count // 3))]
+    names = [name for name, _ in rng.sample(PEOPLE, max(2, count // 3))]
     pairs = rng.sample([(name, thing) for name in names for thing in THINGS], count)
     return [(name, thing, rng.randint(2, 60)) for name, thing in pairs]
 

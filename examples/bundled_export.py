@@ -74,7 +74,7 @@ and nothing else of the world.
 Arithmetic drills, word problems with worked steps and `\\boxed{{}}`, short Python functions from a
 signature and a docstring, Countdown with three or four numbers, 4x4 Sudoku, small formats
 (greetings, bullets, JSON, sorting, sequences), whether a worked answer is correct, and questions on
-a ledger of up to 54 lines. One user turn:
+a ledger of up to 61 lines. One user turn:
 `<|startoftext|><|user|>{{text}}<|assistant|>`. Answers end in `<|endoftext|>`, and so does every
 position of the canvas behind them.
 

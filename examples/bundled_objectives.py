@@ -46,11 +46,11 @@ def fill(batch: Batch, generator: torch.Generator, block_share: float, edit_shar
     """Mask the response of each row at its own level t, stratified over the batch.
 
     The weight of a masked position is 1/t, the bound of masked diffusion (LLaDA, arXiv 2502.09992,
-    eq. 3), times `importance`, which lets the one word of a short answer count. `block_share` of the rows are seen as in block decoding: the answer clean up to a random
-    position, a window of 4 to 24 masked at t, all masked behind it (weight 1, t being 1 there). In
-    `edit_share` of the rows a tenth of the visible response tokens are swapped for others of the
-    batch and all visible ones are scored, so that rules that revise tokens read trained
-    probabilities.
+    eq. 3), times its `importance`. `block_share` of the rows are seen as in block decoding: the
+    answer clean up to a random position, a window of 4 to 24 masked at t, all masked behind it
+    (weight 1, t being 1 there). In `edit_share` of the rows a tenth of the visible response tokens
+    are swapped for others of the batch and all visible ones are scored, so that rules that revise
+    tokens read trained probabilities.
     """
     ids = batch.ids
     rows, length = ids.shape

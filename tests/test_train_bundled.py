@@ -21,7 +21,7 @@ sys.path.append(str(PROGRAM.parent))
 
 from bundled_data import EOS, MASK, Batch  # noqa: E402
 from bundled_export import Training, config_of, weights_of  # noqa: E402
-from bundled_objectives import fill, fill_blocks, go_on, lesson  # noqa: E402
+from bundled_objectives import fill, fill_blocks, go_on, importance, lesson  # noqa: E402
 from bundled_run import new_run, train_step  # noqa: E402
 from bundled_shapes import SHAPES  # noqa: E402
 
@@ -43,7 +43,7 @@ def test_what_is_asked_stands_in_the_answer_and_is_hidden(shape):
     asked = lesson(SHAPES[shape], batch(), generator(), plain=True)
     given = batch()
     assert asked.scored.any()
-    assert asked.weight[asked.scored].min() >= 1
+    assert asked.weight[asked.scored].min() > 0
     length = given.ids.shape[1]
     rows, columns = asked.scored.nonzero(as_tuple=True)
     ahead = int(shape == "tiny-ar")
@@ -52,6 +52,21 @@ def test_what_is_asked_stands_in_the_answer_and_is_hidden(shape):
     assert torch.equal(asked.target[asked.scored], given.ids[rows, columns + ahead])
     if not ahead:
         assert (asked.seen[asked.scored] == MASK).all()
+
+
+def test_a_short_answer_counts_more_a_token_and_its_tail_little():
+    given = batch(rows=2)
+    response = torch.arange(32)[None] >= given.prompt_lengths[:, None]
+    found = importance(given.ids, response)
+    assert float(found.sum()) == pytest.approx(float(response.sum()), rel=1e-5)
+    assert (found[~response] == 0).all()
+    answers = [32 - 5 - 5, 32 - 8 - 5]  # with the first end
+    for row, (start, answer) in enumerate(zip((5, 8), answers, strict=True)):
+        whole = found[row, start : start + answer]
+        assert torch.allclose(whole, whole[0].expand(answer))
+        assert torch.allclose(found[row, start + answer :], whole[0] / 10)
+    ratio = float(found[1, 8] / found[0, 5])
+    assert ratio == pytest.approx((answers[0] / answers[1]) ** 0.5)
 
 
 def test_a_fifth_of_the_rows_learn_to_doubt_what_they_see():

@@ -35,6 +35,9 @@ def bundled(
         ),
     ] = None,
     tasks: Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")] = "math,code",
+    rungs: Annotated[
+        str, typer.Option(metavar="NAME,...", help="steps of their ladders (default: all)")
+    ] = "",
     limit: Annotated[
         int | None, typer.Option(metavar="INTEGER", help="items of each task (default: all)")
     ] = None,
@@ -66,9 +69,8 @@ def bundled(
     settings = [parse_setting(text) for text in config or DEFAULT]
     if causal is not None:
         settings.append(Setting("autoregressive", causal=True))
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
     options: dict[str, Any] = {"limit": limit, "split": split, "samples": samples, "rows": rows}
-    run = bundled_run(out, settings, tasks=names, **options)
+    run = bundled_run(out, settings, tasks=_names(tasks), rungs=_names(rungs), **options)
     for setting in settings:  # what cannot work is said before anything is loaded
         dlm.inspect(model).explain(**setting.options)
     torch.set_num_threads(threads)
@@ -97,6 +99,10 @@ def report(
     run = read_run(folder)
     run.grade(workers=workers)
     _report(run, baseline)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _generate(

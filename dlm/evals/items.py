@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -43,14 +43,19 @@ class Item:
         return get_task(self.task).grade(example, text)
 
 
-def bundled_items(task: str, split: Split, limit: int | None = None) -> list[Item]:
-    """The first `limit` problems of a bundled set. Raises `InvalidRequest` for unknown names."""
+def bundled_items(
+    task: str, split: Split, limit: int | None = None, rungs: Collection[str] = ()
+) -> list[Item]:
+    """The first `limit` problems of a bundled set, of some rungs or (none named) of all.
+
+    Raises `InvalidRequest` for unknown names.
+    """
     get_task(task)
     path = DATA / f"{task}.{split}.jsonl.gz"
     if not path.is_file():
         splits = ", ".join(repr(name) for name, _ in SIZES)
         raise InvalidRequest("split", f"must be one of {splits}, got {split!r}")
-    return read_items(path)[:limit]
+    return [item for item in read_items(path) if not rungs or item.rung in rungs][:limit]
 
 
 def read_items(path: Path) -> list[Item]:

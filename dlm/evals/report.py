@@ -68,9 +68,26 @@ def _task_table(results: Results, task: str) -> str:
     rows = [figures for figures in results.figures if figures.task == task]
     found = {c.setting: c for c in results.comparisons if c.task == task}
     title = f"### {task} (n = {', '.join(sorted({str(row.n) for row in rows}))})"
-    lines = [title, "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
-    lines += [_line(_cells(row, found.get(row.setting))) for row in rows]
+    rungs, drawn = _rung_names(rows), max(row.samples for row in rows)
+    columns = [*COLUMNS, *([f"pass@{drawn}"] if drawn > 1 else []), *rungs]
+    lines = [title, "", _line(columns), _line(["---"] * len(columns))]
+    for row in rows:
+        best = [f"{100 * row.pass_at_k:.1f}%"] if row.pass_at_k is not None else ["-"]
+        cells = [*_cells(row, found.get(row.setting)), *(best if drawn > 1 else [])]
+        lines.append(_line([*cells, *(_share(row, rung) for rung in rungs)]))
     return "\n".join([*lines, *_warnings(results, task), ""])
+
+
+def _rung_names(rows: Sequence[Figures]) -> list[str]:
+    """The steps of a task's ladder, when there is more than one."""
+    rungs = sorted({rung for row in rows for rung in row.rungs})
+    return rungs if len(rungs) > 1 else []
+
+
+def _share(row: Figures, rung: str) -> str:
+    """The accuracy of a setting on a rung, in percent."""
+    right, n = row.rungs.get(rung, (0.0, 0))
+    return f"{100 * right / n:.1f}%" if n else "-"
 
 
 def _warnings(results: Results, task: str) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import dlm
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, unknown_name
 from dlm.evals.grading import Verdicts, grade_samples, read_verdicts
 from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest
@@ -35,7 +35,7 @@ class Run:
     """Settings on test sets (task -> items), and the folder of what they gave.
 
     `samples`: answers an item · `rows`: requests in flight at once; seconds are those of single
-    requests only when it is 1.
+    requests only when it is 1 · `split`, `rungs`: what the sets were taken from.
     """
 
     folder: Path
@@ -44,6 +44,7 @@ class Run:
     samples: int = 1
     rows: int = 1
     split: Split = "test"
+    rungs: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         names = [slug(setting.name) for setting in self.settings]
@@ -71,7 +72,12 @@ class Run:
 
     def open(self, engine: dlm.Engine, causal: dlm.CausalEngine | None = None) -> dict[str, Any]:
         """Write the header, or check that what is there is of the same run."""
-        told = {"split": self.split, "samples": self.samples, "rows": self.rows}
+        told = {
+            "split": self.split,
+            "rungs": list(self.rungs),
+            "samples": self.samples,
+            "rows": self.rows,
+        }
         header = run_header(engine, self.sets, self.settings, causal, **told)
         path = self.folder / HEADER
         if path.is_file():
@@ -178,12 +184,23 @@ def bundled_run(
     tasks: Sequence[str],
     split: Split = "test",
     limit: int | None = None,
+    rungs: Sequence[str] = (),
     samples: int = 1,
     rows: int = 1,
 ) -> Run:
-    """A run over the bundled test sets."""
-    sets = {task: bundled_items(task, split, limit) for task in tasks}
-    return Run(folder, sets, settings, samples, rows, split)
+    """A run over the bundled test sets, or over those of their problems that are of `rungs`.
+
+    Raises `InvalidRequest` for a rung that no task has, and for a task that has none of them.
+    """
+    sets = {task: bundled_items(task, split, limit, rungs) for task in tasks}
+    known = {task: {item.rung for item in bundled_items(task, split)} for task in tasks}
+    for rung in rungs:
+        if not any(rung in found for found in known.values()):
+            raise unknown_name("rungs", rung, sorted(set().union(*known.values())))
+    for task in (task for task, items in sets.items() if not items):
+        choices = ", ".join(sorted(known[task]))
+        raise InvalidRequest("rungs", f"must name one of {task!r} too ({choices})")
+    return Run(folder, sets, settings, samples, rows, split, rungs)
 
 
 def read_run(folder: Path) -> Run:
@@ -198,14 +215,14 @@ def read_run(folder: Path) -> Run:
     settings = [
         Setting(name, told["options"], told["causal"]) for name, told in header["settings"].items()
     ]
-    split, asked = header["split"], header["items"]
-    sets = {task: bundled_items(task, split, told["n"]) for task, told in asked.items()}
+    split, asked, rungs = header["split"], header["items"], header["rungs"]
+    sets = {task: bundled_items(task, split, told["n"], rungs) for task, told in asked.items()}
     for task, items in sets.items():
         if digest(items) != asked[task]["sha256"]:
             raise InvalidRequest(
                 "run", f"the items of {task!r} are not those that {folder} answers"
             )
-    return Run(folder, sets, settings, header["samples"], header["rows"], split)
+    return Run(folder, sets, settings, header["samples"], header["rows"], split, rungs)
 
 
 def slug(name: str) -> str:

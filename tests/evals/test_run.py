@@ -242,6 +242,32 @@ def test_a_run_from_nothing_to_its_report(engine, tmp_path):
     assert results_of(again, "fast").comparisons[0].setting == "greedy"
 
 
+def test_a_run_over_some_rungs(engine, tmp_path):
+    run = bundled_run(
+        tmp_path, [WARM], tasks=["math", "drill"], rungs=["hard", "1-digit"], limit=2, samples=2
+    )
+    assert {(i.task, i.rung) for s in run.sets.values() for i in s} == {
+        ("math", "hard"),
+        ("drill", "1-digit"),
+    }
+    assert run.open(engine)["rungs"] == ["hard", "1-digit"]
+    run.generate(engine, lambda *told: None)
+    run.grade()
+    assert read_run(tmp_path).sets == run.sets
+    text = table(results_of(read_run(tmp_path)))
+    assert "| p95 s | pass@2 |" in text
+
+
+def test_a_table_shows_the_rungs_where_there_are_several(engine, tmp_path):
+    run = bundled_run(tmp_path, [FAST], tasks=["math", "format"], limit=12)
+    run.open(engine)
+    run.generate(engine, lambda *told: None)
+    run.grade()
+    math, form = table(results_of(run)).split("### format")
+    assert "| p95 s | easy | hard | medium |" in math
+    assert "| p95 s |\n" in form
+
+
 def test_a_folder_keeps_to_its_run(engine, tmp_path):
     run = bundled_run(tmp_path, [GREEDY], tasks=["format"], limit=2)
     run.open(engine)
@@ -253,6 +279,13 @@ def test_a_folder_keeps_to_its_run(engine, tmp_path):
         results_of(run, "slow")
     with pytest.raises(InvalidRequest, match="holds no run"):
         read_run(tmp_path / "nowhere")
+
+
+def test_rungs_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(InvalidRequest, match=r"rungs.*'easy', 'hard', 'medium', got 'harder'"):
+        bundled_run(tmp_path, [GREEDY], tasks=["math"], rungs=["harder"])
+    with pytest.raises(InvalidRequest, match=r"'code' too \(1-op, 2-op, 3-op, 4-op\)"):
+        bundled_run(tmp_path, [GREEDY], tasks=["math", "code"], rungs=["hard"])
 
 
 def test_runs_that_make_no_sense_are_refused(tmp_path):

@@ -182,15 +182,16 @@ def test_judge_says_yes_to_true_candidates_and_no_to_near_misses(seed: int):
     lines, candidate = example.meta["lines"], example.meta["candidate"]
     assert all(eval(line.replace("=", "==")) for line in lines)
     assert ", ".join(candidate) in example.prompt
-    *working, verdict = example.answer.split("\n")
+    *working, compared = example.answer.split("\n")
     assert working == lines
-    assert (candidate == lines) == (verdict == "Yes") == (example.rung == "right")
-    same_result = candidate[-1].split("=")[1] == lines[-1].split("=")[1]
-    assert same_result == (verdict == "Yes")
-    other = {"Yes": "No", "No": "Yes"}[verdict]
-    for text in (example.answer, f"1+1=3\n{verdict}", f"  {verdict}\n"):
+    own, claimed = (int(worked[-1].split("=")[1]) for worked in (lines, candidate))
+    word = "Yes" if candidate == lines else "No"
+    assert compared == f"{own}={claimed}? {word}"
+    assert (own == claimed) == (candidate == lines) == (example.rung == "right")
+    other = {"Yes": "No", "No": "Yes"}[word]
+    for text in (example.answer, word, f"1+1=3\n{word}\n"):
         assert get_task("judge").grade(example, text)
-    for text in ("\n".join([*lines, other]), "\n".join(lines), f"{verdict}\n{other}", ""):
+    for text in (f"{own}={claimed}? {other}", "\n".join(lines), f"{word}\n{other}", ""):
         assert not get_task("judge").grade(example, text)
 
 
@@ -233,7 +234,7 @@ def test_long_prompts_have_the_length_of_their_rung():
     for _ in range(60):
         example = task.make(rng)
         tokens, ledger = int(example.rung), example.prompt.split("\n")[:-1]
-        pairs = {(line.split()[0], line.split()[4]) for line in ledger}
+        pairs = {line.split(":")[0] for line in ledger}
         assert len(pairs) == len(ledger) == LINES[example.rung]
         assert 0.75 * tokens <= len(pieces.encode(example.prompt)) <= 1.25 * tokens
         seen.add(example.rung)
@@ -244,12 +245,14 @@ def test_long_answers_follow_from_the_ledger():
     rng, task = random.Random(1), get_task("long")
     for _ in range(100):
         example = task.make(rng)
-        ledger = example.prompt.split("\n")
-        prices = [int(ledger[place].split()[2]) for place in example.meta["lines"]]
-        things = [ledger[place].split()[4].rstrip(".") for place in example.meta["lines"]]
-        assert all(thing in ledger[-1] for thing in things)
-        assert len({ledger[place].split()[0] for place in example.meta["lines"]}) == 1
-        total = len(prices) == 1 or "together" in ledger[-1]
+        *ledger, question = example.prompt.split("\n")
+        entries = [ledger[place] for place in example.meta["lines"]]
+        people, things = zip(*(entry.split(":")[0].split(", ") for entry in entries), strict=True)
+        assert all(word in question for word in (*people, *things))
+        assert len(set(people)) == len(people)
+        assert example.answer.split("\n")[: len(entries)] == entries
+        prices = [int(entry.split()[-1]) for entry in entries]
+        total = len(prices) == 1 or "together" in question
         wanted = sum(prices) if total else prices[0] - prices[1]
         assert int(example.meta["gold"]) == wanted >= 0
 

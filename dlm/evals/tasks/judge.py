@@ -40,14 +40,20 @@ class Judge:
             rung="right" if right else "near-miss",
             key=(self.name, structure, tuple(int(line.split("=")[1]) for line in candidate)),
             prompt=f"{question}\nAnswer: {', '.join(candidate)}\nIs it correct?",
-            answer="\n".join([*lines, "Yes" if right else "No"]),
+            answer="\n".join([*lines, verdict(lines, candidate)]),
             meta={"lines": lines, "candidate": candidate},
         )
 
     def grade(self, example: Example, text: str) -> bool:
-        """The last line must be the verdict, whatever the working."""
-        verdict = text.strip().rpartition("\n")[2]
-        return verdict == ("Yes" if example.rung == "right" else "No")
+        """The last word must be the verdict, whatever the working."""
+        words = text.split()
+        return bool(words) and words[-1] == ("Yes" if example.rung == "right" else "No")
+
+
+def verdict(lines: Sequence[str], candidate: Sequence[str]) -> str:
+    """The own result beside the candidate's, and whether they are the same."""
+    own, claimed = (worked[-1].split("=")[1] for worked in (lines, candidate))
+    return f"{own}={claimed}? {'Yes' if own == claimed else 'No'}"
 
 
 def fact(rng: Random) -> Question:

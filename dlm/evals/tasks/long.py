@@ -14,10 +14,10 @@ from dlm.evals.tasks.math_sheet import PEOPLE, THINGS
 
 Line = tuple[str, str, int]
 LINES: Final[Mapping[str, int]] = MappingProxyType(
-    {"48": 3, "64": 5, "128": 12, "256": 26, "512": 54}
+    {"48": 3, "64": 5, "128": 13, "256": 29, "512": 61}
 )
-RUNG_WEIGHTS: Final = (0.2, 0.25, 0.3, 0.15, 0.1)
-KINDS: Final = ("find", "sum", "sum", "difference")
+RUNG_WEIGHTS: Final = (0.3, 0.3, 0.24, 0.1, 0.06)
+KINDS: Final = ("find", "find", "sum", "difference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Long:
     """Rungs: the length of the prompt in tokens, kept by the number of lines."""
 
     name: str = "long"
-    canvas: int = 32
+    canvas: int = 40
 
     def make(self, rng: Random) -> Example:
         """Draw a ledger of a rung's length, the lines that are asked for, and the question."""
@@ -38,13 +38,13 @@ class Long:
         chosen = [ledger[place] for place in places]
         question, lines, result = ask(rng, kind, chosen)
         parts = [(place, ledger[place][2]) for place in places]
-        written = "\n".join(f"{name} paid {price} for {thing}." for name, thing, price in ledger)
+        written = "\n".join(map(entry, ledger))
         return Example(
             task=self.name,
             rung=rung,
             key=(self.name, rung, kind, tuple(sorted(parts) if kind == "sum" else parts)),
             prompt=f"{written}\n{question}",
-            answer="\n".join([*lines, f"\\boxed{{{result}}}"]),
+            answer="\n".join([*map(entry, chosen), *lines, f"\\boxed{{{result}}}"]),
             meta={"gold": str(result), "lines": places},
         )
 
@@ -54,20 +54,33 @@ class Long:
         return bool(boxes) and boxes[-1].strip() == example.meta["gold"]
 
 
+def entry(line: Line) -> str:
+    """A line of the ledger, quoted as it stands: the key, then the value."""
+    name, thing, price = line
+    return f"{name}, {thing}: {price}"
+
+
 def draw_ledger(rng: Random, count: int) -> list[Line]:
-    """Lines with different pairs of a name and a thing; every name stands in about three lines."""
-    names = [name for name, _ in rng.sample(PEOPLE, max(2, count // 3))]
-    pairs = rng.sample([(name, thing) for name in names for thing in THINGS], count)
-    return [(name, thing, rng.randint(2, 60)) for name, thing in pairs]
+    """Lines with different pairs of a name and a thing.
+
+    In a short ledger every name stands once and tells the line, in one that is longer than the
+    list of names about three times.
+    """
+    people = [name for name, _ in PEOPLE]
+    if count <= len(people):
+        pairs = [(name, rng.choice(THINGS)) for name in rng.sample(people, count)]
+    else:
+        names = rng.sample(people, count // 3)
+        pairs = rng.sample([(name, thing) for name in names for thing in THINGS], count)
+    return [(name, thing, rng.randint(10, 60)) for name, thing in pairs]
 
 
 def pick(rng: Random, ledger: Sequence[Line], count: int) -> list[int]:
-    """Places of `count` lines of one name."""
-    places: list[int] = []
-    while len(places) < count:
-        name = rng.choice(ledger)[0]
-        places = [place for place, line in enumerate(ledger) if line[0] == name]
-    return rng.sample(places, count)
+    """Places of `count` lines of different names."""
+    while True:
+        places = rng.sample(range(len(ledger)), count)
+        if len({ledger[place][0] for place in places}) == count:
+            return places
 
 
 def ask(rng: Random, kind: str, chosen: Sequence[Line]) -> tuple[str, list[str], int]:
@@ -75,12 +88,12 @@ def ask(rng: Random, kind: str, chosen: Sequence[Line]) -> tuple[str, list[str],
     name, thing, price = chosen[0]
     if kind == "find":
         return f"How much did {name} pay for {thing}?", [], price
-    _, other, less = chosen[1]
+    other, its, less = chosen[1]
     if kind == "sum":
-        question = f"How much did {name} pay for {thing} and {other} together?"
+        question = f"How much did {name} pay for {thing} and {other} for {its} together?"
         return question, [f"{price}+{less}={price + less}"], price + less
     forms = (
-        f"How much more did {name} pay for {thing} than for {other}?",
-        f"How much less did {name} pay for {other} than for {thing}?",
+        f"How much more did {name} pay for {thing} than {other} for {its}?",
+        f"How much less did {other} pay for {its} than {name} for {thing}?",
     )
     return rng.choice(forms), [f"{price}-{less}={price - less}"], price - less

@@ -18,14 +18,14 @@ from dlm.evals.tasks.sudoku import Sudoku
 
 # By examples, not by tokens: one of `long` costs as many tokens as three others.
 MIX: Final[tuple[tuple[Task, float], ...]] = (
-    (Math(), 0.30),
-    (Drill(), 0.20),
-    (Code(), 0.13),
+    (Math(), 0.27),
+    (Drill(), 0.19),
+    (Code(), 0.11),
     (Countdown(), 0.09),
     (Format(), 0.10),
     (Sudoku(), 0.04),
-    (Judge(), 0.08),
-    (Long(), 0.06),
+    (Judge(), 0.10),
+    (Long(), 0.10),
 )
 TASKS: Final = tuple(task.name for task, _ in MIX)
 

@@ -192,7 +192,8 @@ class Scheduler:
                 self.manager.admit(cohort)
             except BaseException as error:
                 self.memory.release(parts, pages)
-                if not isinstance(error, Exception):  # Ctrl-C
+                if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
+                    self._waiting.appendleft(ticket)
                     raise
                 end(ticket, "error", error)  # of a user's part that cannot run
             else:

@@ -1,5 +1,6 @@
 """What goes wrong stays with the row it belongs to, and ends."""
 
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -311,6 +312,51 @@ def test_a_forward_without_memory_is_tried_with_fewer_rows(limit, unroll):
         )
     assert small.largest <= limit
     assert idle(engine)
+
+
+def test_what_a_failed_forward_held_is_free_before_the_next_one():
+    """Else half the rows would not fit either: the error's frames hold the activations."""
+    engine = new_engine()
+
+    class Hungry(Small):
+        held = None
+
+        def __call__(self, packed, kv):
+            assert self.held is None or self.held() is None
+            activations = torch.zeros(len(packed.ids), 8)
+            if len(packed.ids) > self.limit:
+                self.held = weakref.ref(activations)
+                raise torch.OutOfMemoryError("no room for the activations")
+            return super().__call__(packed, kv)
+
+    engine.manager.model = model = Hungry(engine.model, 30)
+    results = engine.generate([PROMPT] * 3, **PLAIN, cache="none")
+    assert [result.finish_reason for result in results] == ["length"] * 3
+    assert model.held is not None
+    assert idle(engine)
+
+
+@pytest.mark.parametrize("place", ["new_cohort", "admit"])
+def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, monkeypatch):
+    engine = new_engine()
+    first = engine.submit(PROMPT, **PLAIN)
+    engine.step()
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    if place == "new_cohort":
+        monkeypatch.setattr("dlm.engine.scheduler.new_cohort", interrupt)
+    else:
+        monkeypatch.setattr(engine.manager, "admit", interrupt)
+    second = engine.submit(PROMPT[:2], **PLAIN)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    monkeypatch.undo()
+    assert first.done
+    assert second.done
+    assert idle(engine)
+    assert len(engine.generate(PROMPT, **PLAIN).ids) == 16
 
 
 def test_a_pool_that_cannot_grow_makes_rows_wait(monkeypatch):

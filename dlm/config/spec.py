@@ -41,6 +41,10 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             {
                 "threshold": "dlm.unmasking.threshold:Threshold",
                 "factor": "dlm.unmasking.threshold:Factor",
+                "leap": "dlm.unmasking.leap:Leap",
+                "hierarchical": "dlm.unmasking.leap:Hierarchical",
+                "entropy_bound": "dlm.unmasking.certainty:EntropyBound",
+                "low_entropy": "dlm.unmasking.certainty:LowEntropy",
                 "topk": "dlm.unmasking.topk:TopK",
                 "dynamic": "dlm.unmasking.threshold:Dynamic",
                 "everything": "dlm.unmasking.threshold:Everything",

@@ -1,0 +1,175 @@
+"""Rules that look at places and at entropies, against their definitions written out."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlm.core import Kind
+from dlm.errors import InvalidRequest
+from dlm.unmasking.certainty import EntropyBound, LowEntropy
+from dlm.unmasking.leap import Hierarchical, Leap
+from tests.unmasking.views import make_view
+
+GRID = st.integers(0, 8).map(lambda n: n / 8)  # exact in float32, with many ties
+OPEN, DONE, GIVEN = Kind.MASK, Kind.COMMITTED, Kind.PROMPT
+
+
+@st.composite
+def rows(draw):
+    """Positions with gaps, their kinds, confidences, and confidences of their commits."""
+    width = draw(st.integers(1, 12))
+    steps = draw(st.lists(st.integers(1, 3), min_size=width, max_size=width))
+    column = st.lists(GRID, min_size=width, max_size=width)
+    kinds = st.lists(st.sampled_from([OPEN, OPEN, DONE, GIVEN]), min_size=width, max_size=width)
+    pos = [sum(steps[: n + 1]) for n in range(width)]
+    return pos, draw(kinds), draw(column), draw(column)
+
+
+def chosen(rule, row, **options):
+    """What a rule takes of one row. A second row of other numbers must not matter."""
+    pos, kinds, c, conf = row
+    view = make_view(
+        [rule, type(rule)()], [c, c], pos=[pos, pos], kind=[kinds, kinds], conf_prev=conf, **options
+    )
+    return rule.propose(view).commit[0].tolist()
+
+
+THRESHOLDS = st.tuples(GRID, GRID).map(sorted)
+
+
+@given(rows(), THRESHOLDS, st.integers(0, 5), st.booleans(), st.booleans())
+def test_leap_relaxes_around_anchors(row, thresholds, radius, committed, decay):
+    """arXiv 2510.07081: an anchor within the radius makes the lower threshold do."""
+    relaxed, threshold = thresholds
+    rule = Leap(threshold, relaxed, radius, committed=committed, decay=decay)
+    pos, kinds, c, conf = row
+    anchors = [
+        p
+        for p, kind, now, then in zip(pos, kinds, c, conf, strict=True)
+        if (kind == OPEN and now >= threshold) or (committed and kind == DONE and then >= threshold)
+    ]
+
+    def bar(p):
+        gap = min((abs(p - a) for a in anchors), default=math.inf)
+        if gap > radius:
+            return threshold
+        if decay:
+            return relaxed + (threshold - relaxed) * max(0, gap - 1) / max(1, radius)
+        return relaxed
+
+    expected = [k == OPEN and x >= bar(p) for p, k, x in zip(pos, kinds, c, strict=True)]
+    assert chosen(rule, row) == expected
+
+
+@given(rows(), THRESHOLDS, st.integers(0, 5), st.booleans())
+def test_a_chain_of_leaps_goes_on_until_nothing_is_admitted(row, thresholds, radius, committed):
+    relaxed, threshold = thresholds
+    rule = Leap(threshold, relaxed, radius, committed=committed, chain=True)
+    pos, kinds, c, conf = row
+    cells = list(zip(pos, kinds, c, conf, strict=True))
+    anchors = {p for p, k, now, _ in cells if k == OPEN and now >= threshold}
+    if committed:
+        anchors |= {p for p, k, _, then in cells if k == DONE and then >= threshold}
+    while True:
+        more = {
+            p
+            for p, k, now, _ in cells
+            if k == OPEN and now >= relaxed and any(abs(p - a) <= radius for a in anchors)
+        }
+        if more <= anchors:
+            break
+        anchors |= more
+    assert chosen(rule, row) == [k == OPEN and p in anchors for p, k, _, _ in cells]
+
+
+@given(rows(), GRID)
+def test_a_leap_without_relaxation_is_the_threshold_rule(row, threshold):
+    expected = [k == OPEN and x >= threshold for k, x in zip(row[1], row[2], strict=True)]
+    for rule in (Leap(threshold, threshold), Leap(threshold, threshold, chain=True)):
+        assert chosen(rule, row) == expected
+
+
+@given(rows(), THRESHOLDS)
+def test_hierarchical_takes_the_best_of_every_run_of_masks(row, thresholds):
+    """arXiv 2510.08666: runs are neighbours on the canvas, not in the window."""
+    low, threshold = thresholds
+    pos, kinds, c, _ = row
+    runs, last = [], None
+    for index, (p, kind) in enumerate(zip(pos, kinds, strict=True)):
+        if kind == OPEN:
+            if last == p - 1:
+                runs[-1].append(index)
+            else:
+                runs.append([index])
+            last = p
+    best = {max(run, key=lambda i: (c[i], -i)) for run in runs}
+    expected = [
+        k == OPEN and (x > threshold or (i in best and x > low))
+        for i, (k, x) in enumerate(zip(kinds, c, strict=True))
+    ]
+    assert chosen(Hierarchical(threshold, low), row) == expected
+
+
+ENTROPIES = st.integers(0, 12).map(lambda n: n / 8)
+
+
+@given(rows(), st.data(), ENTROPIES, st.sampled_from(["entropy", "confidence", "margin"]))
+def test_the_entropy_bound_takes_the_largest_prefix(row, data, bound, order):
+    """arXiv 2505.24857: the summed entropy less its largest term stays within the bound."""
+    _, kinds, c, margin = row
+    entropy = data.draw(st.lists(ENTROPIES, min_size=len(c), max_size=len(c)))
+    score = {"entropy": [-h for h in entropy], "confidence": c, "margin": margin}[order]
+    ranks = [i for i in sorted(range(len(c)), key=lambda i: (-score[i], i)) if kinds[i] == OPEN]
+    count = 0
+    for n in range(1, len(ranks) + 1):
+        taken = [entropy[i] for i in ranks[:n]]
+        if sum(taken) - max(taken) <= bound:
+            count = n
+    rule = EntropyBound(bound, order)
+    assert rule.needs == {"entropy"} | ({"margin"} if order == "margin" else set())
+    view = make_view(rule, [c], pos=[row[0]], kind=kinds, entropy=entropy, margin=margin)
+    found = rule.propose(view).commit[0].tolist()
+    assert found == [i in ranks[:count] for i in range(len(c))]
+    assert count >= 1 or not ranks
+
+
+@given(rows(), st.data(), ENTROPIES)
+def test_low_entropy_takes_what_is_certain_or_the_most_certain(row, data, threshold):
+    """arXiv 2601.07568."""
+    _, kinds, c, _ = row
+    entropy = data.draw(st.lists(ENTROPIES, min_size=len(c), max_size=len(c)))
+    open_now = [i for i, kind in enumerate(kinds) if kind == OPEN]
+    taken = {i for i in open_now if entropy[i] <= threshold}
+    if open_now and not taken:
+        taken = {min(open_now, key=lambda i: (entropy[i], i))}
+    rule = LowEntropy(threshold)
+    view = make_view(rule, [c], pos=[row[0]], kind=kinds, entropy=entropy)
+    assert rule.propose(view).commit[0].tolist() == [i in taken for i in range(len(c))]
+
+
+def test_low_entropy_forces_nothing_in_blocks_that_may_wait():
+    rule = LowEntropy(0.1)
+    view = make_view(rule, [[0.5, 0.5]], entropy=[1.0, 0.5])
+    waiting = view._replace(force=torch.zeros_like(view.force))
+    assert rule.propose(view).commit.tolist() == [[False, True]]
+    assert rule.propose(waiting).commit.tolist() == [[False, False]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Leap(0.5, 0.7), "`relaxed` and `threshold` must be 0 <= relaxed"),
+        (lambda: Leap(radius=-1), "`radius` must be at least 0, got -1"),
+        (lambda: Leap(chain=True, decay=True), "exclude each other"),
+        (lambda: Hierarchical(0.5, 0.7), "`low` and `threshold` must be 0 <= low"),
+        (lambda: EntropyBound(-0.1), "`bound` must be at least 0"),
+        (lambda: EntropyBound(order="random"), "one of entropy, confidence, margin"),
+        (lambda: LowEntropy(math.nan), "`threshold` must be at least 0, got nan"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(InvalidRequest, match=message):
+        make()

@@ -11,6 +11,7 @@ from dlm.config.spec import parse_part, registry_of
 from dlm.core import (
     STATISTICS,
     BlockScheduler,
+    Budget,
     CacheManager,
     Editor,
     Guide,
@@ -27,11 +28,12 @@ from dlm.errors import InvalidRequest
 class BoundConfig:
     """One request's config with its parts bound to a model.
 
-    `stop_strings` end the text, `end_ids` the answer.
+    `budgets` bound the cost, `stop_strings` end the text, `end_ids` the answer.
     """
 
     config: GenerationConfig
     parts: Parts
+    budgets: tuple[Budget, ...]
     stop_strings: tuple[str, ...]
     end_ids: frozenset[int]
 
@@ -42,7 +44,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     Raises `InvalidRequest` with the reason when something cannot work.
     """
     edits = _listed(config, "edit")
-    rules, strings = _stops(config, "eos('block')" if edits else "eos")
+    rules, budgets, strings = _stops(config, "eos('block')" if edits else "eos", info)
     guides = _listed(config, "guide")
     info.check_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
@@ -53,7 +55,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
         blocks=_part("blocks", _or(config.blocks, "fixed"), BlockScheduler, info),
         unmask=_with_steps(unmask, config),
         edit=tuple(_with_steps(_part("edit", e, Editor, info), config) for e in edits),
-        stop=tuple(_part("stop", s, StopRule, info) for s in rules),
+        stop=rules,
         cache=_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
     _check_needs(parts, info)
@@ -61,7 +63,7 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
     _check_edits(parts)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, strings, parts.end_ids or frozenset(info.eos_ids))
+    return BoundConfig(config, parts, budgets, strings, parts.end_ids or frozenset(info.eos_ids))
 
 
 def _or(given: Any, default: str) -> Any:
@@ -83,7 +85,7 @@ def _default_unmask(info: ModelInfo) -> str:
     return "dynamic(0.9)" if info.attention == "block_causal" else "threshold(0.9)"
 
 
-def _part(kind: str, spec: Any, protocol: type, info: ModelInfo) -> Any:
+def _part(kind: str, spec: Any, protocol: Any, info: ModelInfo) -> Any:
     """One part, parsed and bound."""
     part = parse_part(kind, spec)
     if isinstance(part, type) or not is_dataclass(part) or not isinstance(part, protocol):
@@ -94,27 +96,27 @@ def _part(kind: str, spec: Any, protocol: type, info: ModelInfo) -> Any:
     return part.bind(info)
 
 
-def _stops(config: GenerationConfig, default: str) -> tuple[list[Any], tuple[str, ...]]:
-    """Split `stop` into rules and text strings.
+def _stops(
+    config: GenerationConfig, default: str, info: ModelInfo
+) -> tuple[tuple[StopRule, ...], tuple[Budget, ...], tuple[str, ...]]:
+    """Split `stop` into rules, budgets and text strings.
 
-    A string is a rule when its name is registered; `none` alone switches the rules off.
+    A string is a rule or a budget when its name is registered. `none` switches the rules off, that
+    is the `default` one: nothing but budgets may stand beside it.
     """
-    given = config.several("stop")
-    if given == ("none",):
-        return [], ()
+    given = [item for item in config.several("stop") if item != "none"]
     names = registry_of("stop").names()
-    rules: list[Any] = []
-    strings: list[str] = []
-    for item in given:
-        if isinstance(item, str) and not _names_a_part(item, names):
-            strings.append(item)
-        else:
-            rules.append(item)
-    if "none" in strings:
-        raise InvalidRequest("stop", "'none' must stand alone")
-    if any(not s for s in strings):
+    texts = [i for i in given if isinstance(i, str) and not _names_a_part(i, names)]
+    parts = [_part("stop", i, StopRule | Budget, info) for i in given if i not in texts]
+    rules = tuple(part for part in parts if isinstance(part, StopRule))
+    budgets = tuple(part for part in parts if isinstance(part, Budget))
+    if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
-    return rules or [default], tuple(strings)
+    if "none" not in config.several("stop"):
+        return rules or (_part("stop", default, StopRule, info),), budgets, tuple(texts)
+    if rules or texts:
+        raise InvalidRequest("stop", "'none' must stand alone or beside budgets")
+    return (), budgets, ()
 
 
 def _names_a_part(item: str, names: tuple[str, ...]) -> bool:

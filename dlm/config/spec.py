@@ -52,7 +52,15 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             GROUP,
         ),
         "edit": Registry("edit", {"rcr": "dlm.unmasking.revise:RCR"}, GROUP),
-        "stop": Registry("stop", {"eos": "dlm.unmasking.stops:Eos"}, GROUP),
+        "stop": Registry(
+            "stop",
+            {
+                "eos": "dlm.unmasking.stops:Eos",
+                "max_nfe": "dlm.unmasking.budgets:MaxNFE",
+                "max_seconds": "dlm.unmasking.budgets:MaxSeconds",
+            },
+            GROUP,
+        ),
         "cache": Registry(
             "cache",
             {

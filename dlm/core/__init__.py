@@ -8,6 +8,7 @@ from dlm.core.packing import AttentionGroup, Packed, pack
 from dlm.core.parts import (
     ArmedGuide,
     BlockScheduler,
+    Budget,
     CacheManager,
     Editor,
     Extender,
@@ -45,6 +46,7 @@ __all__ = [
     "AuxView",
     "BlockScheduler",
     "BlockTable",
+    "Budget",
     "CacheManager",
     "Editor",
     "Event",

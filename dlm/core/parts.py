@@ -176,6 +176,20 @@ class StopRule(Part, Protocol):
 
 
 @runtime_checkable
+class Budget(Part, Protocol):
+    """What a row may cost: the host looks after every step, beside the stop rules."""
+
+    @property
+    def reason(self) -> str:
+        """The finish reason it stands for."""
+        ...
+
+    def spent(self, nfe: int, seconds: float) -> bool:
+        """Whether the row ends: its forwards so far, and its wall time since admission."""
+        ...
+
+
+@runtime_checkable
 class CacheManager(Part, Protocol):
     """Which positions are computed and which keys are reused."""
 

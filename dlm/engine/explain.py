@@ -56,7 +56,7 @@ def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
         ("blocks", (bound.parts.blocks,)),
         ("unmask", (bound.parts.unmask,)),
         ("edit", bound.parts.edit),
-        ("stop", bound.parts.stop),
+        ("stop", (*bound.parts.stop, *bound.budgets)),
         ("cache", (bound.parts.cache,)),
     ]
     notes = tuple(_note(kind, part) for kind, parts in groups for part in parts)

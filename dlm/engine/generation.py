@@ -49,10 +49,10 @@ class Generation:
     """One answer, with its canvas and the reason why it ended.
 
     `ids`: the answer before its end id · `canvas`: the prompt and everything after it, to the last
-    position · `text`: None without a tokenizer · `finish_reason`: `stop` (end id or stop string) or
-    `length` · `logprobs`: log of the confidence at which each id was committed · `trace`: the
-    events, when asked for · `choices`: all n answers of the request, this one first (empty when
-    there is one).
+    position · `text`: None without a tokenizer · `finish_reason`: `stop` (end id or stop string),
+    `length`, or what the rule or budget that ended the row says · `logprobs`: log of the confidence
+    at which each id was committed · `trace`: the events, when asked for · `choices`: all n answers
+    of the request, this one first (empty when there is one).
     """
 
     text: str | None

@@ -54,6 +54,9 @@ def tell(ticket: Ticket, report: StepReport, row: int) -> None:
         end(ticket, "error", failed)
     if report.filled[row]:
         end(ticket, "length")
+    for budget in ticket.bound.budgets:
+        if budget.spent(ledger.nfe, time.perf_counter() - ticket.started):
+            end(ticket, budget.reason)
     if ledger.nfe > most_steps(ticket):
         end(ticket, "error", EngineError(f"the row has no end after {ledger.nfe} steps"))
 

@@ -44,6 +44,26 @@ def spelled(align):
     length = st.integers(1, 12 // align).map(lambda n: n * align)
     return {
         ("unmask", "threshold"): spell("threshold", threshold=SHARE),
+        ("unmask", "factor"): spell("factor", factor=st.sampled_from([0.3, 1.0, 1.9])),
+        ("unmask", "leap"): spell(
+            "leap",
+            relaxed=st.sampled_from([0.0, 0.01, 0.05]),
+            threshold=st.sampled_from([0.05, 0.2, 0.9]),
+            radius=st.integers(0, 5),
+            committed=st.booleans(),
+            chain=st.booleans(),
+        ),
+        ("unmask", "hierarchical"): spell(
+            "hierarchical",
+            low=st.sampled_from([0.0, 0.02, 0.05]),
+            threshold=st.sampled_from([0.05, 0.9]),
+        ),
+        ("unmask", "entropy_bound"): spell(
+            "entropy_bound",
+            bound=st.sampled_from([0.0, 3.0, 9.0]),
+            order=st.sampled_from(["entropy", "confidence", "margin"]),
+        ),
+        ("unmask", "low_entropy"): spell("low_entropy", threshold=st.sampled_from([0.0, 3.5, 4.0])),
         ("unmask", "dynamic"): spell("dynamic", threshold=SHARE, block_steps=st.none() | COUNT),
         ("unmask", "topk"): spell(
             "topk",
@@ -64,6 +84,8 @@ def spelled(align):
         ("stop", "eos"): spell(
             "eos", when=st.sampled_from(["prefix", "block"]), ids=st.sampled_from([(), ENDS])
         ),
+        ("stop", "max_nfe"): spell("max_nfe", forwards=COUNT),
+        ("stop", "max_seconds"): st.just("max_seconds(1000)"),
     }
 
 
@@ -178,6 +200,8 @@ def check_end(ticket, trace):
     still_open = open_positions(trace.kinds[-1])
     if ticket.canvas.reason == "length":
         assert not still_open
+    elif ticket.canvas.reason == "max_nfe":
+        assert ticket.ledger.nfe == ticket.bound.budgets[0].forwards
     else:
         assert ticket.canvas.reason == "stop"
         ends = ticket.end_ids
@@ -227,7 +251,7 @@ def check_settled(ticket, trace):
     assert settled == sorted(settled)
     if ticket.canvas.reason == "length":
         assert canvas.settled == len(canvas.ids)
-    elif not ticket.bound.parts.edit:
+    elif ticket.canvas.reason == "stop" and not ticket.bound.parts.edit:
         assert ticket.end_ids & set(canvas.ids[canvas.prompt : canvas.settled])
 
 

@@ -14,6 +14,7 @@ from dlm.core import (
     Budget,
     CacheManager,
     Editor,
+    Filler,
     Guide,
     ModelInfo,
     Part,
@@ -101,8 +102,8 @@ def _stops(
 ) -> tuple[tuple[StopRule, ...], tuple[Budget, ...], tuple[str, ...]]:
     """Split `stop` into rules, budgets and text strings.
 
-    A string is a rule or a budget when its name is registered. `none` switches the rules off, that
-    is the `default` one: nothing but budgets may stand beside it.
+    A string is a rule or a budget when its name is registered. The `default` rule is there unless
+    another one ends the row; `none` switches it off, beside what only fills or only costs.
     """
     given = [item for item in config.several("stop") if item != "none"]
     names = registry_of("stop").names()
@@ -112,11 +113,13 @@ def _stops(
     budgets = tuple(part for part in parts if isinstance(part, Budget))
     if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
+    fillers = tuple(rule for rule in rules if isinstance(rule, Filler))
+    others = tuple(rule for rule in rules if rule not in fillers)
     if "none" not in config.several("stop"):
-        return rules or (_part("stop", default, StopRule, info),), budgets, tuple(texts)
-    if rules or texts:
-        raise InvalidRequest("stop", "'none' must stand alone or beside budgets")
-    return (), budgets, ()
+        others = others or (_part("stop", default, StopRule, info),)
+    elif others or texts:
+        raise InvalidRequest("stop", "'none' must stand alone or beside budgets and early commits")
+    return fillers + others, budgets, tuple(texts)
 
 
 def _names_a_part(item: str, names: tuple[str, ...]) -> bool:
@@ -160,9 +163,9 @@ def _check_steps(config: GenerationConfig, parts: Parts) -> None:
 
 def _check_needs(parts: Parts, info: ModelInfo) -> None:
     """A part may read the known statistics, and the auxiliary models that are there."""
-    kinds = (("unmask", (parts.unmask,)), ("edit", parts.edit))
+    kinds = (("unmask", (parts.unmask,)), ("edit", parts.edit), ("stop", parts.stop))
     for kind, part in ((kind, part) for kind, some in kinds for part in some):
-        for name in sorted(part.needs - STATISTICS - set(info.aux)):
+        for name in sorted(getattr(part, "needs", frozenset()) - STATISTICS - set(info.aux)):
             loaded = ", ".join(map(repr, info.aux)) or "none"
             raise InvalidRequest(
                 kind,

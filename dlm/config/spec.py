@@ -56,6 +56,8 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             "stop",
             {
                 "eos": "dlm.unmasking.stops:Eos",
+                "prophet": "dlm.unmasking.early:Prophet",
+                "stable": "dlm.unmasking.early:Stable",
                 "max_nfe": "dlm.unmasking.budgets:MaxNFE",
                 "max_seconds": "dlm.unmasking.budgets:MaxSeconds",
             },

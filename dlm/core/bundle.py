@@ -50,7 +50,8 @@ class Parts:
     @property
     def needs(self) -> frozenset[str]:
         """The statistics and auxiliary models that some part reads."""
-        return self.unmask.needs.union(*(e.needs for e in self.edit))
+        stops = (getattr(rule, "needs", frozenset[str]()) for rule in self.stop)
+        return self.unmask.needs.union(*(e.needs for e in self.edit), *stops)
 
     @property
     def aux(self) -> tuple[str, ...]:

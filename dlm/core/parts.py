@@ -176,6 +176,18 @@ class StopRule(Part, Protocol):
 
 
 @runtime_checkable
+class Filler(StopRule, Protocol):
+    """A stop rule that may fill what is open (`Stop.fill`). It is asked before the others, which
+    then see what it has filled.
+    """
+
+    @property
+    def fills(self) -> bool:
+        """True."""
+        ...
+
+
+@runtime_checkable
 class Budget(Part, Protocol):
     """What a row may cost: the host looks after every step, beside the stop rules."""
 

@@ -244,9 +244,15 @@ class Proposal(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Which rows `[R]` end with this step; what is still open in them dies."""
+    """Which rows `[R]` end with this step; what is still open in them dies.
+
+    `fill [R]`: rows whose open positions with logits take their tokens at once, before that.
+    `scratch` holds new values of declared tensors.
+    """
 
     done: Tensor
+    fill: Tensor | None = None
+    scratch: dict[str, Tensor] | None = None
 
 
 class Progress(NamedTuple):

@@ -186,24 +186,14 @@ class IterationManager:
         self, cohort: Cohort, view: StepView, proposal: Proposal
     ) -> tuple[StepView, Outcome]:
         """Write the outcome of the proposal into the rows; the view then shows it."""
-        rows, pos = cohort.rows, view.pos
         if proposal.token is not None:
             view = view.with_token(proposal.token)
-        kept = [
-            (rows.scratch[name], _of_rows(cohort.active, value, rows.scratch[name]))
-            for name, value in (proposal.scratch or {}).items()
-        ]
+        kept = _kept(cohort, proposal.scratch)
         outcome = resolve(view, proposal, self.process, self.info.mask_id)
-        ids, kind, op, written = outcome
-        rows.ids.scatter_(1, pos, ids)
-        rows.kind.scatter_(1, pos, kind)
-        rows.conf.scatter_(1, pos, torch.where(written, view.c, view.conf_prev))
-        rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
-        if cohort.parts.edit:
-            rows.edits.scatter_add_(1, pos, (op >= Op.REMASK).to(rows.edits.dtype))
+        _write(cohort, view, outcome)
         for tensor, value in kept:
             tensor.copy_(value)
-        return view._replace(ids=ids, kind=kind), outcome
+        return view._replace(ids=outcome.ids, kind=outcome.kind), outcome
 
     def _stop(self, cohort: Cohort, view: StepView, outcome: Outcome) -> Changes:
         """Ask the stop rules and advance the clocks.
@@ -214,8 +204,12 @@ class IterationManager:
         stopped = torch.zeros_like(rows.step)
         try:
             for number, (rule, knob) in enumerate(cohort.with_knobs["stop"], start=1):
-                done = rule(rows, view._replace(knob=knob)).done
-                stopped = torch.where(done & (stopped == 0), number, stopped)
+                stop = rule(rows, view._replace(knob=knob))
+                for tensor, value in _kept(cohort, stop.scratch):
+                    tensor.copy_(value)
+                if stop.fill is not None:
+                    view, outcome = self._fill(cohort, view, outcome, stop.fill)
+                stopped = torch.where(stop.done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
             cohort.error = error
         still_open = (view.eligible & (view.kind >= Kind.MASK)) | (outcome.op == Op.REMASK)
@@ -227,9 +221,42 @@ class IterationManager:
             view.pos, view.ids, view.c, outcome.op, left, stopped, active, cohort.aux_tokens
         )
 
+    def _fill(
+        self, cohort: Cohort, view: StepView, outcome: Outcome, rows: Tensor
+    ) -> tuple[StepView, Outcome]:
+        """Commit the tokens of what is still eligible in `rows [R]`."""
+        kept = cohort.rows
+        view = view._replace(
+            conf_prev=kept.conf.gather(1, view.pos), born=kept.born.gather(1, view.pos)
+        )
+        commit = view.eligible & (rows & cohort.active)[:, None]
+        filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
+        _write(cohort, view, filled)
+        op = torch.where(filled.op == Op.NONE, outcome.op, filled.op)
+        return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)
 
-def _of_rows(active: Tensor, value: Tensor, old: Tensor) -> Tensor:
-    """New values of a scratch tensor for the active rows. Raises `ValueError` for another shape."""
-    if value.shape != old.shape:
-        raise ValueError(f"scratch must have shape {list(old.shape)}, got {list(value.shape)}")
-    return torch.where(active.view(-1, *[1] * (old.dim() - 1)), value.to(old.dtype), old)
+
+def _write(cohort: Cohort, view: StepView, outcome: Outcome) -> None:
+    """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
+    rows, pos, written = cohort.rows, view.pos, outcome.written
+    rows.ids.scatter_(1, pos, outcome.ids)
+    rows.kind.scatter_(1, pos, outcome.kind)
+    rows.conf.scatter_(1, pos, torch.where(written, view.c, view.conf_prev))
+    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
+    if cohort.parts.edit:
+        rows.edits.scatter_add_(1, pos, (outcome.op >= Op.REMASK).to(rows.edits.dtype))
+
+
+def _kept(cohort: Cohort, scratch: dict[str, Tensor] | None) -> list[tuple[Tensor, Tensor]]:
+    """Scratch tensors and their new values, which hold for the active rows.
+
+    Raises `ValueError` for another shape.
+    """
+    found = []
+    for name, value in (scratch or {}).items():
+        old = cohort.rows.scratch[name]
+        if value.shape != old.shape:
+            raise ValueError(f"scratch must have shape {list(old.shape)}, got {list(value.shape)}")
+        active = cohort.active.view(-1, *[1] * (old.dim() - 1))
+        found.append((old, torch.where(active, value.to(old.dtype), old)))
+    return found

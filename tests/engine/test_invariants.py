@@ -84,6 +84,17 @@ def spelled(align):
         ("stop", "eos"): spell(
             "eos", when=st.sampled_from(["prefix", "block"]), ids=st.sampled_from([(), ENDS])
         ),
+        ("stop", "prophet"): spell(
+            "prophet",
+            early=st.sampled_from([0.3, 0.6]),
+            middle=st.sampled_from([0.2, 0.3]),
+            late=st.sampled_from([0.0, 0.1]),
+            start=st.integers(0, 3),
+            count=st.none() | COUNT,
+        ),
+        ("stop", "stable"): spell(
+            "stable", entropy=st.sampled_from([3.5, 3.9, 9.0]), patience=st.integers(1, 3)
+        ),
         ("stop", "max_nfe"): spell("max_nfe", forwards=COUNT),
         ("stop", "max_seconds"): st.just("max_seconds(1000)"),
     }
@@ -198,7 +209,7 @@ def check_canvases(ticket, trace, *, paced):
 def check_end(ticket, trace):
     """Nothing is open before the end of the answer, and the reason says which end it is."""
     still_open = open_positions(trace.kinds[-1])
-    if ticket.canvas.reason == "length":
+    if ticket.canvas.reason in ("length", "early"):
         assert not still_open
     elif ticket.canvas.reason == "max_nfe":
         assert ticket.ledger.nfe == ticket.bound.budgets[0].forwards
@@ -249,7 +260,7 @@ def check_settled(ticket, trace):
         assert not [p for p in open_positions(canvas.kinds) if p < canvas.settled]
         settled.append(canvas.settled)
     assert settled == sorted(settled)
-    if ticket.canvas.reason == "length":
+    if ticket.canvas.reason in ("length", "early"):
         assert canvas.settled == len(canvas.ids)
     elif ticket.canvas.reason == "stop" and not ticket.bound.parts.edit:
         assert ticket.end_ids & set(canvas.ids[canvas.prompt : canvas.settled])

@@ -1,0 +1,129 @@
+"""Stop rules that take every open token at once, when the model has made up its mind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dlm.core import Kind, ModelInfo, Rows, ScratchSpec, StepView, Stop
+from dlm.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Prophet:
+    """Early answer commit: fill all open positions once the logit gap between the best and the
+    second token, averaged over the answer, is large enough (Prophet, arXiv 2508.19982).
+
+    `early`, `middle`, `late`: the gap that is enough while less than a third, less than two thirds
+    and more of the block is filled. `start`, `count`: where the answer stands behind the prompt;
+    without a count all positions that are open count. A canvas of several blocks is filled block by
+    block.
+    """
+
+    tier = "T2"
+
+    early: float = 7.5
+    middle: float = 5.0
+    late: float = 2.5
+    start: int = 0
+    count: int | None = None
+
+    reason = "early"
+    patient = False
+    fills = True
+    end_ids = ()
+
+    def __post_init__(self) -> None:
+        if not self.early >= self.middle >= self.late >= 0:
+            raise InvalidRequest(
+                "stop",
+                "`early`, `middle`, `late` must be early >= middle >= late >= 0, "
+                f"got {self.early}, {self.middle}, {self.late}",
+            )
+        if self.start < 0 or (self.count is not None and self.count < 1):
+            raise InvalidRequest(
+                "stop",
+                "`start` must be at least 0 and `count` at least 1, "
+                f"got {self.start} and {self.count}",
+            )
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def __call__(self, rows: Rows, view: StepView) -> Stop:
+        """Is the mean gap of the answer as large as the progress asks?"""
+        still_open = (view.kind >= Kind.MASK) & view.scored
+        answer = still_open
+        if self.count is not None:
+            offset = view.pos - view.prompt[:, None] - view.knob.start
+            answer = view.scored & (offset >= 0) & (offset < view.knob.count)
+        best, second = view.logits.topk(2, dim=1).values.unbind(1)
+        gap = (best - second).take(view.logit_row)
+        mean = _mean(gap, answer)
+        masks = view.in_block(view.blocks.masks).amax(dim=1).clamp_min(1)
+        done = 1 - still_open.sum(dim=1) / masks
+        knob = view.knob
+        wanted = torch.where(done[:, None] < 2 / 3, knob.middle, knob.late)
+        wanted = torch.where(done[:, None] < 1 / 3, knob.early, wanted)[:, 0]
+        return _fill(view, still_open, answer.any(dim=1) & (mean >= wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Stable:
+    """Fill all open positions once their tokens have not changed for `patience` steps and their
+    mean entropy is at most `entropy` nats (the stop of DiffusionGemma's sampler).
+    """
+
+    tier = "T2"
+
+    entropy: float = 0.005
+    patience: int = 1
+
+    reason = "early"
+    patient = False
+    fills = True
+    end_ids = ()
+    needs = frozenset({"entropy"})
+    scratch = (
+        ScratchSpec("stable_token", "token", torch.long, fill=-1),
+        ScratchSpec("stable_steps", "row", torch.long),
+    )
+
+    def __post_init__(self) -> None:
+        if not self.entropy >= 0:
+            raise InvalidRequest("stop", f"`entropy` must be at least 0, got {self.entropy}")
+        if self.patience < 1:
+            raise InvalidRequest("stop", f"`patience` must be at least 1, got {self.patience}")
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def __call__(self, rows: Rows, view: StepView) -> Stop:
+        """Has what is open said the same long enough, and is it sure?"""
+        assert view.entropy is not None
+        still_open = (view.kind >= Kind.MASK) & view.scored
+        before = view.scratch["stable_token"]
+        same = ((before.gather(1, view.pos) == view.token) | ~still_open).all(dim=1)
+        steps = torch.where(same, view.scratch["stable_steps"] + 1, 0)
+        sure = _mean(view.entropy, still_open) <= view.knob.entropy[:, 0]
+        token = torch.where(still_open, view.token, -1)
+        kept = {"stable_token": before.scatter(1, view.pos, token), "stable_steps": steps}
+        ready = sure & (steps >= view.knob.patience[:, 0])
+        return _fill(view, still_open, ready)._replace(scratch=kept)
+
+
+def _mean(values: Tensor, among: Tensor) -> Tensor:
+    """`[R]`: the mean of `values [R, W]` over `among`; 0 where that is empty."""
+    total = values.masked_fill(~among, 0.0).sum(dim=1)
+    return total / among.sum(dim=1).clamp_min(1)
+
+
+def _fill(view: StepView, still_open: Tensor, ready: Tensor) -> Stop:
+    """Fill where something is open; the row ends when no canvas is left behind its block."""
+    ready = ready & still_open.any(dim=1)
+    return Stop(ready & (view.blocks.front >= view.length), fill=ready)

@@ -1,0 +1,142 @@
+"""Early commits: what is open is filled when the model has made up its mind."""
+
+import pytest
+import torch
+
+import dlm
+from dlm import Engine
+from dlm.errors import InvalidRequest
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+
+PROMPT = (5, 9, 33, 12)
+LENGTH = 16
+MASK = tiny_spec().mask_id
+
+
+def new_engine(**options):
+    spec = tiny_spec()
+    return Engine(random_decoder(spec), info_of(spec), **options)
+
+
+def logits_of(engine, ids):
+    """Clean logits without MASK, and the entropy with it, of one canvas."""
+    logits = engine.logits(torch.tensor([ids]))[0].float()
+    logp = torch.log_softmax(logits, dim=1)
+    entropy = -(logp.exp() * logp).sum(dim=1)
+    logp[:, MASK] = -torch.inf
+    return logp, entropy
+
+
+def decode(engine, decides):
+    """One token a step on a whole canvas, until `decides(step, logp, entropy, open)` fills it."""
+    ids = [*PROMPT, *[MASK] * LENGTH]
+    still_open = set(range(len(PROMPT), len(ids)))
+    steps = 0
+    while still_open:
+        logp, entropy = logits_of(engine, ids)
+        c, token = logp.max(dim=1)
+        steps += 1
+        best = max(still_open, key=lambda p: (float(c[p]), -p))
+        still_open -= {best}
+        ids[best] = int(token[best])
+        if decides(logp, entropy, token, still_open):
+            for place in still_open:
+                ids[place] = int(token[place])
+            break
+    return tuple(ids), steps
+
+
+@pytest.mark.parametrize("unroll", [1, 3])
+@pytest.mark.parametrize("gaps", [(0.4, 0.3, 0.2), (0.3, 0.2, 0.1), (0.2, 0.15, 0.1), (9, 9, 9)])
+@pytest.mark.parametrize("answer", [(0, None), (3, 5)])
+def test_prophet_fills_when_the_gap_is_large_enough(gaps, answer, unroll):
+    """arXiv 2508.19982: the threshold falls with the progress; the answer's mean gap decides."""
+    start, count = answer
+
+    def decides(logp, entropy, token, still_open):
+        best, second = logp.topk(2, dim=1).values.unbind(1)
+        places = sorted(still_open)
+        if count is not None:
+            places = range(len(PROMPT) + start, len(PROMPT) + start + count)
+        done = 1 - len(still_open) / LENGTH
+        wanted = gaps[0] if done < 1 / 3 else gaps[1] if done < 2 / 3 else gaps[2]
+        gap = [float(best[p] - second[p]) for p in places]
+        return bool(gap) and sum(gap) / len(gap) >= wanted
+
+    engine = new_engine(unroll=unroll)
+    rule = f"prophet({gaps[0]}, {gaps[1]}, {gaps[2]}, {start}, {count})"
+    options = {"unmask": "topk", "blocks": "whole", "stop": ["none", rule]}
+    answer = engine.generate(PROMPT, max_new_tokens=LENGTH, **options)
+    canvas, steps = decode(engine, decides)
+    assert answer.canvas == canvas
+    assert answer.stats.nfe == steps
+    assert answer.finish_reason == ("early" if steps < LENGTH else "length")
+    assert engine.kv.pages_in_use == 0
+
+
+@pytest.mark.parametrize("unroll", [1, 3])
+@pytest.mark.parametrize(("entropy", "patience"), [(3.8, 1), (3.9, 2), (9.0, 1), (9.0, 3), (0, 1)])
+def test_stable_fills_when_nothing_changes_any_more(entropy, patience, unroll):
+    history = []
+
+    def decides(logp, entropies, token, still_open):
+        same = bool(history) and all(int(token[p]) == history[-1][p] for p in still_open)
+        history.append({p: int(token[p]) for p in still_open})
+        runs.append(runs[-1] + 1 if same else 0)
+        mean = sum(float(entropies[p]) for p in still_open) / max(1, len(still_open))
+        return bool(still_open) and mean <= entropy and runs[-1] >= patience
+
+    runs = [0]
+    engine = new_engine(unroll=unroll)
+    options = {"unmask": "topk", "blocks": "whole"}
+    stop = ["none", f"stable({entropy}, {patience})"]
+    answer = engine.generate(PROMPT, max_new_tokens=LENGTH, stop=stop, **options)
+    canvas, steps = decode(engine, decides)
+    assert answer.canvas == canvas
+    assert answer.stats.nfe == steps
+
+
+def test_a_canvas_of_blocks_is_filled_block_by_block():
+    engine = new_engine()
+    options = {"max_new_tokens": LENGTH, "unmask": "topk", "blocks": "fixed(4)", "cache": "dual"}
+    answer = engine.generate(PROMPT, **options, stop=["none", "prophet(0, 0, 0)"])
+    everything = engine.generate(PROMPT, **options | {"unmask": "everything"}, stop="none")
+    assert answer.stats.nfe == 4
+    assert answer.canvas == everything.canvas
+    assert answer.finish_reason == "early"
+
+
+def test_the_end_rule_stays_beside_an_early_commit():
+    engine = dlm.load("tiny", device="cpu")
+    answer = engine.generate("Say the word lion four times.", unmask="topk", stop="prophet")
+    slow = engine.generate("Say the word lion four times.", unmask="topk")
+    assert answer.text == slow.text
+    assert answer.finish_reason == "stop"
+    assert answer.stats.nfe < slow.stats.nfe
+    assert "Eos(" in str(engine.explain(stop="stable"))
+
+
+def test_events_and_confidences_tell_what_was_filled():
+    engine = new_engine()
+    options = {"max_new_tokens": LENGTH, "unmask": "topk", "blocks": "whole", "trace": True}
+    answer = engine.generate(PROMPT, **options, stop=["none", "prophet(0, 0, 0)"])
+    commits = [event for event in answer.trace if event.type == "commit"]
+    assert sorted(p for event in commits for p in event.pos) == list(range(4, 4 + LENGTH))
+    assert all(0 < conf <= 1 for event in commits for conf in event.conf)
+    assert [e.data["reason"] for e in answer.trace if e.type == "done"] == ["early"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop": "prophet(1.0, 2.0, 3.0)"}, "must be early >= middle >= late"),
+        ({"stop": "prophet(count=0)"}, "`count` at least 1"),
+        ({"stop": "stable(-1.0)"}, "`entropy` must be at least 0"),
+        ({"stop": "stable(patience=0)"}, "`patience` must be at least 1"),
+        ({"stop": "prophet", "unmask": "everything", "edit": "rcr"}, "before its edits are done"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+    with pytest.raises(InvalidRequest, match=message):
+        new_engine().submit(PROMPT, **options)

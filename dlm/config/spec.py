@@ -31,6 +31,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             {
                 "fixed": "dlm.unmasking.blocks:Fixed",
                 "whole": "dlm.unmasking.blocks:Whole",
+                "sliding": "dlm.unmasking.blocks:Sliding",
                 "adaptive": "dlm.unmasking.adaptive:AdaBlock",
                 "pipeline": "dlm.unmasking.pipeline:Pipeline",
             },
@@ -45,6 +46,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "hierarchical": "dlm.unmasking.leap:Hierarchical",
                 "entropy_bound": "dlm.unmasking.certainty:EntropyBound",
                 "low_entropy": "dlm.unmasking.certainty:LowEntropy",
+                "running_mean": "dlm.unmasking.threshold:RunningMean",
                 "topk": "dlm.unmasking.topk:TopK",
                 "dynamic": "dlm.unmasking.threshold:Dynamic",
                 "everything": "dlm.unmasking.threshold:Everything",

@@ -13,6 +13,7 @@ from dlm.core.parts import (
     Editor,
     Extender,
     Guide,
+    Narrowing,
     Scratched,
     StopRule,
     Unmasker,
@@ -46,6 +47,12 @@ class Parts:
         shape = (len(self.guide), len(self.edit), len(self.stop), self.arms)
         parts = tuple((type(part), _fixed_fields(part)) for part in self.all()[:-1])
         return shape, parts, self.cache
+
+    @property
+    def narrowing(self) -> Narrowing | None:
+        """The block scheduler, when it narrows what a step may commit."""
+        scheduler = self.blocks
+        return scheduler if isinstance(scheduler, Narrowing) and scheduler.narrows else None
 
     @property
     def needs(self) -> frozenset[str]:

@@ -101,6 +101,20 @@ class BlockScheduler(Part, Protocol):
 
 
 @runtime_checkable
+class Narrowing(BlockScheduler, Protocol):
+    """A scheduler that offers the unmasker only some of a block's open positions in each step."""
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it does, with its numbers."""
+        ...
+
+    def narrow(self, view: StepView) -> Tensor:
+        """`[R, W]`: the eligible positions that a step may commit, at least one where any is."""
+        ...
+
+
+@runtime_checkable
 class Unmasker(Part, Protocol):
     """What a step commits. `clock`: it follows a schedule and is exempt from forced progress."""
 

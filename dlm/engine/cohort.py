@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlm.core import ForwardPlan, Parts, Rows, Window, is_number
+from dlm.core import ForwardPlan, Narrowing, Parts, Rows, Window, is_number
 from dlm.engine.stats import Sampler
 
 
@@ -107,11 +107,12 @@ class Cohort:
     error: Exception | None = None
     aux_tokens: dict[str, list[int]] = field(default_factory=dict)
     needs: frozenset[str] = field(init=False)
+    narrowing: Narrowing | None = field(init=False)
     active: Tensor = field(init=False)
     with_knobs: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.needs = self.parts.needs
+        self.needs, self.narrowing = self.parts.needs, self.parts.narrowing
         self.with_knobs = self._paired()
         self.active = torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.device)
 

@@ -169,7 +169,10 @@ class IterationManager:
         Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
         least its best position.
         """
-        rule = cohort.parts.unmask
+        rule, scheduler = cohort.parts.unmask, cohort.narrowing
+        if scheduler is not None:
+            now = scheduler.narrow(view._replace(knob=cohort.knob("blocks")))
+            view = view._replace(eligible=view.eligible & now, force=view.force & now)
         proposal = rule.propose(view._replace(knob=cohort.knob("unmask")))
         commit = proposal.commit & view.eligible
         if not cohort.parts.clock:

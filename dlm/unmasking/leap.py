@@ -70,7 +70,7 @@ class Leap:
         gap = distance(view.pos, anchor)
         bar = knob.relaxed.expand(gap.shape)
         if self.decay:
-            share = (gap - 1).clamp_min(0) / knob.radius.clamp_min(1)
+            share = (gap - 1).clamp_min(0).double() / knob.radius.clamp_min(1)
             bar = knob.relaxed + (knob.threshold - knob.relaxed) * share
         bar = torch.where(gap <= knob.radius, bar, knob.threshold)
         return Proposal(view.eligible & (view.c >= bar))

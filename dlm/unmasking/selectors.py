@@ -11,8 +11,8 @@ from torch import Tensor
 from dlm.core import StepView
 from dlm.rng import uniforms
 
-Score = Literal["confidence", "entropy", "margin", "random"]
-SCORES: tuple[Score, ...] = ("confidence", "entropy", "margin", "random")
+Score = Literal["confidence", "entropy", "margin", "random", "left"]
+SCORES: tuple[Score, ...] = ("confidence", "entropy", "margin", "random", "left")
 Schedule = Literal["even", "linear", "cosine", "power", "eps"]
 SCHEDULES: tuple[Schedule, ...] = ("even", "linear", "cosine", "power", "eps")
 
@@ -33,6 +33,8 @@ def score_of(score: Score, view: StepView) -> Tensor:
     if score == "margin":
         assert view.margin is not None
         return view.margin
+    if score == "left":
+        return -view.pos.double()
     if score == "random":
         return uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
     return view.c

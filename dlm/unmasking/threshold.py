@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dlm.core import ModelInfo, Proposal, StepView
+from dlm.core import Kind, ModelInfo, Proposal, StepView
 from dlm.errors import InvalidRequest
 from dlm.unmasking.selectors import even_counts, top
 
@@ -124,6 +124,39 @@ class Dynamic:
             return torch.ones_like(view.step)[:, None]
         start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
         return even_counts(end - start, step, view.knob.block_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMean:
+    """Commit what is more confident than the block's tokens were on average when they were
+    committed (the adaptive acceleration of Saber, arXiv 2510.18165).
+
+    At least the `quota` most confident positions; nothing else while the block has no token.
+    """
+
+    tier = "T2"
+
+    quota: int = 2
+
+    clock = False
+    needs = frozenset[str]()
+
+    def __post_init__(self) -> None:
+        if self.quota < 1:
+            raise InvalidRequest("unmask", f"`quota` must be at least 1, got {self.quota}")
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def propose(self, view: StepView) -> Proposal:
+        """Above the mean, or the quota."""
+        start, end = view.of_first_block(view.blocks.start, view.blocks.end)
+        inside = (view.pos >= start) & (view.pos < end) & (view.kind == Kind.COMMITTED)
+        count = inside.sum(dim=1, keepdim=True)
+        total = view.conf_prev.masked_fill(~inside, 0.0).double().sum(dim=1, keepdim=True)
+        sure = view.eligible & (view.c > total / count) & (count > 0)
+        return Proposal(sure | top(view.c, view.eligible, view.knob.quota))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,12 @@ class TopK:
     """Commit a scheduled number of the best-scored positions in each step of a block.
 
     `score`: `confidence` (LLaDA's low-confidence remasking, arXiv 2502.09992), `random`, `margin`,
-    `entropy` (Dream). `schedule`: `even` (LLaDA: the remainder goes to the first steps), MaskGIT's
-    `linear`, `cosine`, `power` curves, or Dream's `eps` schedule, which may commit nothing in early
-    steps. `steps` is for the whole answer, shared out to the blocks by length; None is one token a
-    step. `demote` lists ids that are picked only when nothing else is left (`"eos"`: the model's
-    end ids; LLaDA's `confidence_eos_eot_inf` in its intended meaning).
+    `entropy` (Dream), `left` (left to right, SDAR's sequential order). `schedule`: `even` (LLaDA:
+    the remainder goes to the first steps), MaskGIT's `linear`, `cosine`, `power` curves, or Dream's
+    `eps` schedule, which may commit nothing in early steps. `steps` is for the whole answer, shared
+    out to the blocks by length; None is one token a step. `demote` lists ids that are picked only
+    when nothing else is left (`"eos"`: the model's end ids; LLaDA's `confidence_eos_eot_inf` in its
+    intended meaning).
     """
 
     tier = "T1"

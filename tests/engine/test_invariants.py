@@ -67,12 +67,14 @@ def spelled(align):
         ("unmask", "dynamic"): spell("dynamic", threshold=SHARE, block_steps=st.none() | COUNT),
         ("unmask", "topk"): spell(
             "topk",
-            score=st.sampled_from(["confidence", "entropy", "margin", "random"]),
+            score=st.sampled_from(["confidence", "entropy", "margin", "random", "left"]),
             schedule=st.sampled_from(["even", "linear", "cosine", "power", "eps"]),
             steps=st.none() | st.integers(1, 24),
             demote=st.sampled_from([(), "eos"]),
         ),
-        ("blocks", "fixed"): spell("fixed", length=length),
+        ("blocks", "fixed"): spell("fixed", length=length, sub=st.none() | COUNT),
+        ("blocks", "sliding"): spell("sliding", width=COUNT),
+        ("unmask", "running_mean"): spell("running_mean", quota=st.integers(1, 4)),
         ("blocks", "pipeline"): spell("pipeline", length=length, add=SHARE, full=SHARE),
         ("blocks", "adaptive"): spell(
             "adaptive", length=COUNT, window=st.sampled_from([0.25, 0.6]), threshold=SHARE
@@ -101,7 +103,13 @@ def spelled(align):
 
 
 UNFIT = {  # what models of an attention pattern refuse
-    True: {("blocks", "whole"), ("blocks", "adaptive"), ("cache", "prefix"), ("cache", "dual")},
+    True: {
+        ("blocks", "whole"),
+        ("blocks", "sliding"),
+        ("blocks", "adaptive"),
+        ("cache", "prefix"),
+        ("cache", "dual"),
+    },
     False: {("cache", "block_causal")},
 }
 NAMES = {

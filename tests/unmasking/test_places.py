@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from dlm.core import Kind
 from dlm.errors import InvalidRequest
+from dlm.unmasking.blocks import Fixed, Sliding
 from dlm.unmasking.certainty import EntropyBound, LowEntropy
 from dlm.unmasking.leap import Hierarchical, Leap
+from dlm.unmasking.threshold import RunningMean
 from tests.unmasking.views import make_view
 
 GRID = st.integers(0, 8).map(lambda n: n / 8)  # exact in float32, with many ties
@@ -57,7 +59,7 @@ def test_leap_relaxes_around_anchors(row, thresholds, radius, committed, decay):
         if gap > radius:
             return threshold
         if decay:
-            return relaxed + (threshold - relaxed) * max(0, gap - 1) / max(1, radius)
+            return relaxed + (threshold - relaxed) * (max(0, gap - 1) / max(1, radius))
         return relaxed
 
     expected = [k == OPEN and x >= bar(p) for p, k, x in zip(pos, kinds, c, strict=True)]
@@ -158,6 +160,45 @@ def test_low_entropy_forces_nothing_in_blocks_that_may_wait():
     assert rule.propose(waiting).commit.tolist() == [[False, False]]
 
 
+@given(rows(), st.integers(1, 4))
+def test_the_running_mean_asks_for_more_than_the_block_had(row, quota):
+    """arXiv 2510.18165: above the mean confidence of the block's commits; the quota at least."""
+    pos, kinds, c, conf = row
+    start = pos[len(pos) // 2]  # the block: what stands before it does not count
+    kinds = [k if p >= start else min(k, DONE) for p, k in zip(pos, kinds, strict=True)]
+    kinds = [GIVEN if p < start and k == OPEN else k for p, k in zip(pos, kinds, strict=True)]
+    inside = [x for p, k, x in zip(pos, kinds, conf, strict=True) if k == DONE and start <= p]
+    open_now = [i for i, k in enumerate(kinds) if k == OPEN]
+    taken = set(sorted(open_now, key=lambda i: (-c[i], i))[:quota])
+    if inside:
+        taken |= {i for i in open_now if c[i] > sum(inside) / len(inside)}
+    view = make_view(RunningMean(quota), [c], pos=[pos], kind=kinds, conf_prev=conf, start=start)
+    found = RunningMean(quota).propose(view).commit[0].tolist()
+    assert found == [i in taken for i in range(len(c))]
+
+
+@given(rows(), st.integers(1, 6))
+def test_a_sliding_window_starts_at_the_first_open_position(row, width):
+    pos, kinds, c, _ = row
+    first = min((p for p, k in zip(pos, kinds, strict=True) if k == OPEN), default=0)
+    view = make_view(Sliding(width), [c], pos=[pos], kind=kinds)
+    assert Sliding(width).narrow(view)[0].tolist() == [
+        k == OPEN and p < first + width for p, k in zip(pos, kinds, strict=True)
+    ]
+
+
+@given(rows(), st.integers(1, 5))
+def test_sub_blocks_are_filled_one_after_the_other(row, sub):
+    pos, kinds, c, _ = row
+    numbers = [(p - pos[0]) // sub for p in pos]
+    first = min((n for n, k in zip(numbers, kinds, strict=True) if k == OPEN), default=0)
+    rule = Fixed(64, sub)
+    view = make_view(rule, [c], pos=[pos], kind=kinds)
+    assert rule.narrow(view)[0].tolist() == [
+        k == OPEN and n == first for n, k in zip(numbers, kinds, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -167,6 +208,9 @@ def test_low_entropy_forces_nothing_in_blocks_that_may_wait():
         (lambda: Hierarchical(0.5, 0.7), "`low` and `threshold` must be 0 <= low"),
         (lambda: EntropyBound(-0.1), "`bound` must be at least 0"),
         (lambda: EntropyBound(order="random"), "one of entropy, confidence, margin"),
+        (lambda: RunningMean(0), "`quota` must be at least 1"),
+        (lambda: Sliding(0), "`width` must be at least 1"),
+        (lambda: Fixed(8, 0), "`sub` must be at least 1"),
         (lambda: LowEntropy(math.nan), "`threshold` must be at least 0, got nan"),
     ],
 )

@@ -1,0 +1,71 @@
+"""Schedulers that offer a step only some of what is open."""
+
+import itertools
+
+import pytest
+
+from dlm import Engine
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+
+PROMPT = (5, 9, 33, 12)
+PLAIN = {"max_new_tokens": 16, "stop": "none", "trace": True}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    spec = tiny_spec()
+    return Engine(random_decoder(spec), info_of(spec))
+
+
+def commits(answer):
+    """The positions of the answer that each step has committed."""
+    told = [e for e in answer.trace if e.type == "commit"]
+    groups = itertools.groupby(told, key=lambda event: event.step)
+    return [sorted(p - len(PROMPT) for e in group for p in e.pos) for _, group in groups]
+
+
+def test_left_to_right_is_one_position_after_the_other(engine):
+    answer = engine.generate(PROMPT, **PLAIN, unmask="topk('left')", blocks="whole")
+    assert commits(answer) == [[n] for n in range(16)]
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+@pytest.mark.parametrize("unmask", ["topk", "threshold(0.02)", "topk('random')", "everything"])
+def test_sub_blocks_are_clean_before_the_next_begins(engine, unmask, cache):
+    options = {**PLAIN, "unmask": unmask, "cache": cache}
+    answer = engine.generate(PROMPT, **options, blocks="fixed(8, sub=3)")
+    numbers = [{(p // 8, p % 8 // 3) for p in step} for step in commits(answer)]
+    assert all(len(step) == 1 for step in numbers)
+    order = [number for (number,) in numbers]
+    assert order == sorted(order)
+    assert answer.stats.forwards.get("refresh step", 0) == (2 if cache == "dual" else 0)
+    if unmask == "everything":
+        assert len(order) == 6
+
+
+def test_sub_blocks_of_the_whole_block_change_nothing(engine):
+    options = {**PLAIN, "unmask": "threshold(0.02)", "cache": "dual"}
+    whole = engine.generate(PROMPT, **options, blocks="fixed(8)")
+    assert engine.generate(PROMPT, **options, blocks="fixed(8, sub=8)").canvas == whole.canvas
+
+
+def test_sub_blocks_share_forwards_with_other_rows(engine):
+    """Their numbers are the rows' own."""
+    specs = ("fixed(8, sub=2)", "fixed(8, sub=5)", "fixed(8)", "sliding(3)", "sliding(6)")
+    options = {**PLAIN, "unmask": "topk('random')"}
+    requests = [engine.submit(PROMPT, **options, blocks=blocks) for blocks in specs]
+    for request, blocks in zip(requests, specs, strict=True):
+        alone = engine.generate(PROMPT, **options, blocks=blocks)
+        assert request.result().canvas == alone.canvas
+        assert request.result().stats.nfe == alone.stats.nfe
+
+
+@pytest.mark.parametrize("width", [1, 3, 16])
+def test_a_window_slides_with_the_first_open_position(engine, width):
+    answer = engine.generate(PROMPT, **PLAIN, unmask="topk('random')", blocks=f"sliding({width})")
+    left = set(range(16))
+    for (position,) in commits(answer):
+        assert min(left) <= position < min(left) + width
+        left.remove(position)
+    assert not left

@@ -31,6 +31,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             {
                 "fixed": "dlm.unmasking.blocks:Fixed",
                 "whole": "dlm.unmasking.blocks:Whole",
+                "sub_blocks": "dlm.unmasking.blocks:SubBlocks",
                 "sliding": "dlm.unmasking.blocks:Sliding",
                 "adaptive": "dlm.unmasking.adaptive:AdaBlock",
                 "pipeline": "dlm.unmasking.pipeline:Pipeline",

@@ -63,15 +63,6 @@ def append_block(
     )
 
 
-def refuse_trained_blocks(name: str, info: ModelInfo) -> None:
-    """Raise `InvalidRequest` for a block-causal model, which cannot see a whole canvas."""
-    if info.attention == "block_causal":
-        raise InvalidRequest(
-            "blocks",
-            f"{name!r} needs full attention; this model has trained blocks of {info.block_length}",
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Whole:
     """One block: the whole canvas."""
@@ -84,7 +75,13 @@ class Whole:
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` for block-causal models, trained on short blocks only."""
-        refuse_trained_blocks("whole", info)
+        if info.attention == "block_causal":
+            name = type(self).__name__.lower()
+            raise InvalidRequest(
+                "blocks",
+                f"{name!r} needs full attention; this model has trained blocks of "
+                f"{info.block_length}",
+            )
         return self
 
     def count(self, tokens: int) -> int:
@@ -105,46 +102,23 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Sliding:
+class Sliding(Whole):
     """One block, of which a step may commit within `width` positions of the first open one."""
 
     tier = "T2"
 
     width: int = 32
-    alignment: int = bound(1)
 
-    watches = False
     narrows = True
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise InvalidRequest("blocks", f"`width` must be at least 1, got {self.width}")
 
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` for block-causal models, trained on short blocks only."""
-        refuse_trained_blocks("sliding", info)
-        return self
-
-    def count(self, tokens: int) -> int:
-        """One."""
-        return 1
-
-    def reach(self, rows: Rows, knob: Any) -> Tensor:
-        """The canvas end."""
-        return rows.host.length
-
-    def close_at(self, view: StepView) -> Tensor:
-        """The canvas end."""
-        return view.length
-
     def narrow(self, view: StepView) -> Tensor:
         """What stands near the first open position."""
         near: Tensor = view.pos < first_open(view) + view.knob.width
         return view.eligible & near
-
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
-        """One block after another."""
-        return advance_in_order(table, progress, self.alignment)
 
 
 def first_open(view: StepView) -> Tensor:
@@ -158,14 +132,12 @@ class Fixed:
     """Blocks of `length` positions, left to right (LLaDA, arXiv 2502.09992 B.3).
 
     Semi-autoregressive decoding. `length=None` takes the trained block of block-causal models, 32
-    elsewhere. `sub`: each block is filled in sub-blocks of so many positions, one after the other
-    (Fast-dLLM v2, arXiv 2509.26328), while its keys are treated as one block's.
+    elsewhere.
     """
 
     tier = "T1"
 
     length: int | None = None
-    sub: int | None = None
     alignment: int = bound(1)
 
     watches = False
@@ -173,8 +145,6 @@ class Fixed:
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
             raise InvalidRequest("blocks", f"`length` must be at least 1, got {self.length}")
-        if self.sub is not None and self.sub < 1:
-            raise InvalidRequest("blocks", f"`sub` must be at least 1, got {self.sub}")
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` unless the length is a multiple of the trained block."""
@@ -187,11 +157,6 @@ class Fixed:
                 f"got {length}",
             )
         return replace(self, length=length, alignment=info.alignment)
-
-    @property
-    def narrows(self) -> bool:
-        """Whether there are sub-blocks."""
-        return self.sub is not None
 
     def count(self, tokens: int) -> int:
         """`tokens / length`, rounded up."""
@@ -208,13 +173,31 @@ class Fixed:
         """Where it was planned to end."""
         return view.blocks.front
 
+    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
+        """One block after another."""
+        return advance_in_order(table, progress, self.alignment)
+
+
+@dataclass(frozen=True, slots=True)
+class SubBlocks(Fixed):
+    """Blocks whose keys are treated as one block's, filled in sub-blocks of `sub` positions, one
+    after the other (Fast-dLLM v2, arXiv 2509.26328).
+    """
+
+    tier = "T2"
+
+    sub: int = 8
+
+    narrows = True
+
+    def __post_init__(self) -> None:
+        Fixed.__post_init__(self)
+        if self.sub < 1:
+            raise InvalidRequest("blocks", f"`sub` must be at least 1, got {self.sub}")
+
     def narrow(self, view: StepView) -> Tensor:
         """What stands in the first sub-block with an open position."""
         (start,) = view.of_first_block(view.blocks.start)
         number = torch.div(view.pos - start, view.knob.sub, rounding_mode="floor")
         current = torch.div(first_open(view) - start, view.knob.sub, rounding_mode="floor")
         return view.eligible & (number == current)
-
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
-        """One block after another."""
-        return advance_in_order(table, progress, self.alignment)

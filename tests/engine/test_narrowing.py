@@ -34,7 +34,7 @@ def test_left_to_right_is_one_position_after_the_other(engine):
 @pytest.mark.parametrize("unmask", ["topk", "threshold(0.02)", "topk('random')", "everything"])
 def test_sub_blocks_are_clean_before_the_next_begins(engine, unmask, cache):
     options = {**PLAIN, "unmask": unmask, "cache": cache}
-    answer = engine.generate(PROMPT, **options, blocks="fixed(8, sub=3)")
+    answer = engine.generate(PROMPT, **options, blocks="sub_blocks(8, sub=3)")
     numbers = [{(p // 8, p % 8 // 3) for p in step} for step in commits(answer)]
     assert all(len(step) == 1 for step in numbers)
     order = [number for (number,) in numbers]
@@ -47,12 +47,12 @@ def test_sub_blocks_are_clean_before_the_next_begins(engine, unmask, cache):
 def test_sub_blocks_of_the_whole_block_change_nothing(engine):
     options = {**PLAIN, "unmask": "threshold(0.02)", "cache": "dual"}
     whole = engine.generate(PROMPT, **options, blocks="fixed(8)")
-    assert engine.generate(PROMPT, **options, blocks="fixed(8, sub=8)").canvas == whole.canvas
+    assert engine.generate(PROMPT, **options, blocks="sub_blocks(8, sub=8)").canvas == whole.canvas
 
 
 def test_sub_blocks_share_forwards_with_other_rows(engine):
     """Their numbers are the rows' own."""
-    specs = ("fixed(8, sub=2)", "fixed(8, sub=5)", "fixed(8)", "sliding(3)", "sliding(6)")
+    specs = ("sub_blocks(8, sub=2)", "sub_blocks(8, sub=5)", "fixed(8)", "sliding(3)", "sliding(6)")
     options = {**PLAIN, "unmask": "topk('random')"}
     requests = [engine.submit(PROMPT, **options, blocks=blocks) for blocks in specs]
     for request, blocks in zip(requests, specs, strict=True):

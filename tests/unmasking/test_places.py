@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlm.core import Kind
 from dlm.errors import InvalidRequest
-from dlm.unmasking.blocks import Fixed, Sliding
+from dlm.unmasking.blocks import Sliding, SubBlocks
 from dlm.unmasking.certainty import EntropyBound, LowEntropy
 from dlm.unmasking.leap import Hierarchical, Leap
 from dlm.unmasking.threshold import RunningMean
@@ -192,7 +192,7 @@ def test_sub_blocks_are_filled_one_after_the_other(row, sub):
     pos, kinds, c, _ = row
     numbers = [(p - pos[0]) // sub for p in pos]
     first = min((n for n, k in zip(numbers, kinds, strict=True) if k == OPEN), default=0)
-    rule = Fixed(64, sub)
+    rule = SubBlocks(64, sub=sub)
     view = make_view(rule, [c], pos=[pos], kind=kinds)
     assert rule.narrow(view)[0].tolist() == [
         k == OPEN and n == first for n, k in zip(numbers, kinds, strict=True)
@@ -210,7 +210,7 @@ def test_sub_blocks_are_filled_one_after_the_other(row, sub):
         (lambda: EntropyBound(order="random"), "one of entropy, confidence, margin"),
         (lambda: RunningMean(0), "`quota` must be at least 1"),
         (lambda: Sliding(0), "`width` must be at least 1"),
-        (lambda: Fixed(8, 0), "`sub` must be at least 1"),
+        (lambda: SubBlocks(8, sub=0), "`sub` must be at least 1"),
         (lambda: LowEntropy(math.nan), "`threshold` must be at least 0, got nan"),
     ],
 )

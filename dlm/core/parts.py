@@ -22,7 +22,7 @@ from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
 
 def bound(default: Any) -> Any:
     """A field that `bind` fills in from the model; users neither give it nor see it."""
-    return field(default=default, repr=False, metadata={"bound": True})
+    return field(default=default, repr=False, kw_only=True, metadata={"bound": True})
 
 
 class Model(Protocol):

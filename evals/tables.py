@@ -1,0 +1,88 @@
+"""The committed tables: which settings they compare, on what, and how to make them again.
+
+    python evals/tables.py            # the names
+    python evals/tables.py first      # writes evals/results/first
+
+Each is one run of `dlm eval bundled`, so it goes on where it was interrupted. Speeds are those of
+one thread with one request at a time, on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from dlm.cli.app import run
+
+RESULTS: Final = Path(__file__).parent / "results"
+BLOCKS: Final = "blocks=fixed(8)"
+ONE: Final = f"unmask=topk, {BLOCKS}"
+TWO: Final = f"unmask='dynamic(1.0, block_steps=4)', {BLOCKS}"
+EVERYTHING: Final = "math,code,drill,countdown,format,sudoku,judge,long"
+CHEAP: Final = ("one a step, dual", "threshold 0.9, dual", "threshold 0.8, dual")
+
+
+def rules() -> dict[str, str]:
+    """The rules of the first table, each with every cache."""
+    found = {"one a step": ONE, "two a step": TWO}
+    found |= {f"threshold {t}": f"unmask=threshold({t}), {BLOCKS}" for t in (0.95, 0.9, 0.8)}
+    caches = ("none", "prefix", "dual")
+    return {
+        f"{name}, {cache}": f"{options}, cache={cache}"
+        for name, options in found.items()
+        for cache in caches
+    }
+
+
+def settings(options: Mapping[str, str]) -> list[str]:
+    """As `--config` takes them."""
+    return [part for name, text in options.items() for part in ("--config", f"{name}: {text}")]
+
+
+def orders() -> list[str]:
+    """One token a step, in four orders."""
+    scores = {"low confidence": "confidence", "entropy": "entropy", "left to right": "left"}
+    scores |= {"random order": "random"}
+    return settings(
+        {name: f"unmask=topk({score!r}), {BLOCKS}, cache=dual" for name, score in scores.items()}
+    )
+
+
+def warm() -> list[str]:
+    """One token a step, drawn at several temperatures."""
+    return settings({f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.5, 0.7, 1)})
+
+
+TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
+    {
+        "orders": ["--tasks", "math,code,sudoku", "--rows", "16", *orders()],
+        "orders-others": [
+            *("--tasks", "drill,countdown,format,judge,long", "--limit", "200", "--rows", "16"),
+            *orders(),
+        ],
+        "pass16": [
+            *("--tasks", "math,countdown,code", "--rungs", "hard,3-numbers,4-op"),
+            *("--limit", "100", "--samples", "16", "--rows", "16"),
+            *warm(),
+        ],
+        "first": [
+            *("--tasks", EVERYTHING, "--limit", "200", "--causal", "tiny-ar"),
+            *settings(rules()),
+        ],
+        "first-1000": [
+            *("--tasks", "math,code,sudoku", "--causal", "tiny-ar"),
+            *settings({name: rules()[name] for name in CHEAP}),
+        ],
+    }
+)
+
+if __name__ == "__main__":
+    names = sys.argv[1:]
+    if not names or not set(names) <= set(TABLES):
+        print(f"tables: {', '.join(TABLES)}")
+        raise SystemExit(2 if names else 0)
+    for name in names:
+        run(["eval", "bundled", "--out", str(RESULTS / name), *TABLES[name]])

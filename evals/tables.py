@@ -53,7 +53,9 @@ def orders() -> list[str]:
 
 def warm() -> list[str]:
     """One token a step, drawn at several temperatures."""
-    return settings({f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.5, 0.7, 1)})
+    return settings(
+        {f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.5, 0.7, 1)}
+    )
 
 
 TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(

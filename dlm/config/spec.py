@@ -47,6 +47,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "hierarchical": "dlm.unmasking.leap:Hierarchical",
                 "entropy_bound": "dlm.unmasking.certainty:EntropyBound",
                 "low_entropy": "dlm.unmasking.certainty:LowEntropy",
+                "klass": "dlm.unmasking.klass:KLASS",
                 "running_mean": "dlm.unmasking.threshold:RunningMean",
                 "topk": "dlm.unmasking.topk:TopK",
                 "dynamic": "dlm.unmasking.threshold:Dynamic",

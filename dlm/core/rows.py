@@ -33,13 +33,15 @@ class Kind(IntEnum):
 class ScratchSpec:
     """A tensor that a part keeps between steps.
 
-    `per`: `row` `[R]`, `block` `[R, 8]` or `token` `[R, L]`.
+    `per`: `row` `[R]`, `block` `[R, 8]` or `token` `[R, L]`; `width`: so many values for each, in a
+    further dimension.
     """
 
     name: str
     per: str
     dtype: torch.dtype
     fill: float = 0.0
+    width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,13 @@ class Rows:
             "token": (self.count, self.capacity),
         }
         kept = {
-            s.name: torch.full(shapes[s.per], s.fill, dtype=s.dtype, device=device) for s in scratch
+            s.name: torch.full(
+                shapes[s.per] + (() if s.width is None else (s.width,)),
+                s.fill,
+                dtype=s.dtype,
+                device=device,
+            )
+            for s in scratch
         }
         moved = {
             f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in _NESTED
@@ -193,7 +201,7 @@ class Rows:
             for name, fill in _TOKEN_FILLS.items()
         }
         scratch = {
-            spec.name: F.pad(self.scratch[spec.name], (0, more), value=spec.fill)
+            spec.name: _pad_tokens(self.scratch[spec.name], more, spec)
             if spec.per == "token"
             else self.scratch[spec.name]
             for spec in self.specs
@@ -201,6 +209,12 @@ class Rows:
         more_pages = pages - self.host.pages.shape[2]
         host = replace(self.host, pages=F.pad(self.host.pages, (0, more_pages)))
         return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
+
+
+def _pad_tokens(value: Tensor, more: int, spec: ScratchSpec) -> Tensor:
+    """`[R, L]` or `[R, L, width]` with `more` columns."""
+    inner = () if spec.width is None else (0, 0)
+    return F.pad(value, (*inner, 0, more), value=spec.fill)
 
 
 _NESTED = frozenset({"blocks", "host", "scratch", "specs"})

@@ -75,6 +75,12 @@ def spelled(align):
         ("blocks", "fixed"): spell("fixed", length=length),
         ("blocks", "sub_blocks"): spell("sub_blocks", length=length, sub=COUNT),
         ("blocks", "sliding"): spell("sliding", width=COUNT),
+        ("unmask", "klass"): spell(
+            "klass",
+            threshold=st.sampled_from([0.0, 0.05]),
+            kl=st.sampled_from([0.01, 0.3, 2.0]),
+            history=st.integers(1, 3),
+        ),
         ("unmask", "running_mean"): spell("running_mean", quota=st.integers(1, 4)),
         ("blocks", "pipeline"): spell("pipeline", length=length, add=SHARE, full=SHARE),
         ("blocks", "adaptive"): spell(

@@ -61,6 +61,7 @@ MALLOC = {
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 LOG_SECONDS = 120
+MUCH_USED = ("math", "code", "sudoku")
 
 
 @app.command()
@@ -179,7 +180,8 @@ def export(shape: Shape = "tiny", work: Work = WORK, folder: Folder = None) -> N
 def evaluate(
     shape: Shape = "tiny",
     folder: Folder = None,
-    n: Annotated[int, typer.Option(help="Items of each task's test set.")] = 200,
+    n: Annotated[int, typer.Option(help=f"Test items of {', '.join(MUCH_USED)}.")] = 1000,
+    rest: Annotated[int, typer.Option(help="Test items of each other task.")] = 200,
     threads: int = 1,
     show: Annotated[int, typer.Option(help="Answers to print for each task.")] = 0,
 ) -> None:
@@ -189,7 +191,7 @@ def evaluate(
     answer = answers_of(folder)
     figures: dict[str, tuple[int, int]] = {}
     for task in map(get_task, TASKS):
-        items = bundled_items(task.name, "test", n)
+        items = bundled_items(task.name, "test", n if task.name in MUCH_USED else rest)
         texts = answer([item.prompt for item in items], task.canvas)
         graded = [(item, t, item.grade(t)) for item, t in zip(items, texts, strict=True)]
         for item, text, right in graded[:show]:
@@ -207,10 +209,11 @@ def answers_of(folder: Path) -> Callable[[list[str], int], list[str]]:
         net, pieces = load_model(folder, device="cpu"), load_tokenizer(folder / "tokenizer.model")
         return lambda prompts, most: [go_on_greedily(net, pieces, p, most) for p in prompts]
     engine = dlm.load(folder, device="cpu")
+    cache = "dual" if spec_of(folder).attention == "full" else "block_causal"
+    options = {"unmask": "topk", "blocks": "fixed(8)", "cache": cache}
 
     def decode(prompts: list[str], most: int) -> list[str]:
-        blocks = {"max_new_tokens": most, "blocks": "fixed(8)"}
-        return [a.text or "" for a in engine.map(prompts, unmask="topk", **blocks)]
+        return [a.text or "" for a in engine.map(prompts, max_new_tokens=most, **options)]
 
     return decode
 

@@ -8,7 +8,7 @@ STAMP := .venv/.stamp-dev
 SOURCES := dlm evals examples tests
 
 define WORD_PROBLEM
-Nina starts with 6 shells, wins 5, loses 4 and then doubles what is left. How many shells does she have?
+Nina starts with 12 shells, wins 5, loses 4 and then doubles what is left. How many shells does she have?
 endef
 
 define CODE_PROMPT

@@ -47,7 +47,11 @@ CHAT_TEMPLATE = (
 )
 
 
-HOW = "one token a step, most confident first, blocks of 8, dual cache"
+HOW = {
+    "full": "one token a step, most confident first, blocks of 8, dual cache",
+    "block_causal": "one token a step, most confident first",
+    "causal": "the likeliest token at a time",
+}
 KINDS = {
     "full": "A masked diffusion language model of LLaDA's shape with full bidirectional attention",
     "block_causal": "A block diffusion language model of SDAR's shape with blocks of 8",
@@ -131,9 +135,8 @@ def write_card(
 
     `figures` maps "task rung" to right answers and items.
     """
-    how = "the likeliest token at a time" if spec.attention == "causal" else HOW
     lines = [
-        f"Test split, greedy, {how}.\n",
+        f"Test split, greedy, {HOW[spec.attention]}.\n",
         "| task and rung | right | items |",
         "|---|---|---|",
         *(f"| {rung} | {ok / n:.0%} | {n} |" for rung, (ok, n) in sorted(figures.items())),

@@ -22,10 +22,9 @@ COLUMNS = (
     "p",
     "NFE",
     "TPF",
-    "tokens/s",
-    "p50 s",
-    "p95 s",
 )
+SPEEDS = ("tokens/s", "p50 s", "p95 s")
+"""Of single requests, so only where they ran one at a time."""
 
 
 def write_report(results: Results, folder: Path) -> None:
@@ -69,11 +68,14 @@ def _task_table(results: Results, task: str) -> str:
     found = {c.setting: c for c in results.comparisons if c.task == task}
     title = f"### {task} (n = {', '.join(sorted({str(row.n) for row in rows}))})"
     rungs, drawn = _rung_names(rows), max(row.samples for row in rows)
-    columns = [*COLUMNS, *([f"pass@{drawn}"] if drawn > 1 else []), *rungs]
+    alone = results.header["rows"] == 1
+    best = [f"pass@{drawn}"] if drawn > 1 else []
+    columns = [*COLUMNS, *(SPEEDS if alone else ()), *best, *rungs]
     lines = [title, "", _line(columns), _line(["---"] * len(columns))]
     for row in rows:
-        best = [f"{100 * row.pass_at_k:.1f}%"] if row.pass_at_k is not None else ["-"]
-        cells = [*_cells(row, found.get(row.setting)), *(best if drawn > 1 else [])]
+        cells = _cells(row, found.get(row.setting)) + (_speeds(row) if alone else [])
+        if drawn > 1:
+            cells.append("-" if row.pass_at_k is None else f"{100 * row.pass_at_k:.1f}%")
         lines.append(_line([*cells, *(_share(row, rung) for rung in rungs)]))
     return "\n".join([*lines, *_warnings(results, task), ""])
 
@@ -114,10 +116,12 @@ def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
         *against,
         f"{row.nfe:.1f}",
         f"{row.tpf:.2f}",
-        f"{row.tokens_per_second:.0f}",
-        f"{row.p50:.3f}",
-        f"{row.p95:.3f}",
     ]
+
+
+def _speeds(row: Figures) -> list[str]:
+    """Tokens a second, and the seconds of a request."""
+    return [f"{row.tokens_per_second:.0f}", f"{row.p50:.3f}", f"{row.p95:.3f}"]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -140,8 +144,11 @@ def plot(results: Results, path: Path) -> None:
             )
         panel.set_title(task)
         panel.set_xlabel("forwards an answer (NFE)")
-        panel.set_xscale("log")
+        spent = [f.nfe for f in results.figures if f.task == task and f.nfe > 0]
+        if spent and max(spent) > 3 * min(spent):
+            panel.set_xscale("log")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("right, %")
-    panels[-1].legend(fontsize="x-small", loc="lower right")
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize="x-small", loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import sentencepiece as spm
 import torch
 from torch import Tensor
 
-from dlm.evals.tasks import Split, sample
+from dlm.evals.tasks import MIX, TASKS, Split, sample
 
 PAD, UNKNOWN, BOS, EOS, MASK, USER, ASSISTANT, SYSTEM, EOT = range(9)
 CONTROL = ("<|mask|>", "<|user|>", "<|assistant|>", "<|system|>", "<|eot|>")
-BUCKETS = (48, 64, 80, 112, 144, 176, 320, 640)
+BUCKETS = (48, 64, 80, 112, 144, 176, 240, 320, 640)
 LONG_BUCKET, LONG_SHARE = 176, 0.03
 PLAIN_ENGLISH = (
     "Hello, how are you today? I am a small diffusion language model.",
@@ -96,19 +97,22 @@ def batches(
     split: Split = "train",
     task: str | None = None,
     tokens: int = 4096,
+    emphasis: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[Batch]:
     """Endless batches of about `tokens` ids, each of one length bucket so that shapes repeat.
 
     The tail after the answer is EOS, without any padding mask. A third of the short examples go
     one bucket further than they must: otherwise full-canvas decoding would fill EOS first; a few
     get a tail as long as that of a generous `max_new_tokens`. Every example fits in the last
-    bucket.
+    bucket. `emphasis`: factors of the weights that tasks have in the mix.
     """
     rng = random.Random(seed)
+    weights = [weight * emphasis.get(each.name, 1.0) for each, weight in MIX]
     rows = {length: -(-tokens // length) for length in BUCKETS}
     waiting: dict[int, list[tuple[list[int], int]]] = {length: [] for length in BUCKETS}
     while True:
-        example = sample(rng, split, task)
+        drawn = task or rng.choices(TASKS, weights=weights)[0]
+        example = sample(rng, split, drawn)
         prompt = prompt_ids(tokenizer, example.prompt)
         ids = [*prompt, *tokenizer.encode(example.answer), EOS]
         length, *further = (length for length in BUCKETS if length >= len(ids))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from bundled_data import Batch
 from bundled_export import Training
+from bundled_muon import Muon
 from bundled_objectives import lesson
 from torch import nn
 
@@ -92,7 +93,7 @@ def new_run(spec: ModelSpec, seed: int) -> Run:
         else:
             rest.append(parameter)
     nn.init.normal_(net.embedding.weight, std=0.02)
-    muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(matrices, lr=0.0, weight_decay=0.05)
     adamw = torch.optim.AdamW(rest, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
     return Run(net, copy.deepcopy(net).requires_grad_(False), [muon, adamw])
 

@@ -100,6 +100,9 @@ def train(
     tokens: Annotated[int, typer.Option(help="Tokens of a batch.")] = 4096,
     seed: int = 0,
     steps: Annotated[int, typer.Option(help="Stop after so many steps (for timing).")] = 1 << 60,
+    emphasis: Annotated[
+        list[str] | None, typer.Option(metavar="TASK=FACTOR", help="More of a task in the mix.")
+    ] = None,
 ) -> None:
     """Train until the time is up; the state and a line of the log are written every two minutes."""
     if any(os.environ.get(name) != value for name, value in MALLOC.items()):
@@ -115,7 +118,8 @@ def train(
     pieces = load_tokenizer(work / "tokenizer.model")
     hidden = torch.compile(run.net.dense, dynamic=False) if compiled else run.net.dense
     held_out = {task: next(batches(pieces, 7, "dev", task, tokens=2048)) for task in TASKS}
-    data = batches(pieces, seed + run.step, tokens=tokens)
+    factors = {get_task(n).name: float(f) for n, _, f in (e.partition("=") for e in emphasis or ())}
+    data = batches(pieces, seed + run.step, tokens=tokens, emphasis=factors)
     generator = torch.Generator().manual_seed(seed + run.step)
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))

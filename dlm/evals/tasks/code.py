@@ -1,6 +1,6 @@
 """Short Python functions in the format of HumanEval: signature and docstring in, body out.
 
-A function applies one to four operations to a list or a string and returns something of it. From
+A function applies one to five operations to a list or a string and returns something of it. From
 two operations on, the structure key is the sequence of operations alone: held-out items are
 compositions that training has not shown, whatever their parameters or names. The operations stand
 in `code_ops`; a third of the docstrings show a public test as doctest lines.
@@ -37,17 +37,17 @@ STRINGS: Final = (
 ONE_LINER_SHARE: Final = 0.08
 STRING_SHARE: Final = 0.35
 DOCTEST_SHARE: Final = 1 / 3
-COUNTS: Final = (1, 2, 3, 4)
-COUNT_WEIGHTS: Final = (0.15, 0.30, 0.28, 0.27)
+COUNTS: Final = (1, 2, 3, 4, 5)
+COUNT_WEIGHTS: Final = (0.12, 0.24, 0.22, 0.22, 0.20)
 PHRASES: Final = ("big red cat", "Hello you", "a b c", "Do it now", " code ", "abcdef", "seaside")
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Rungs: the number of operations before the return line (1 to 4), and closed one-liners."""
+    """Rungs: the number of operations before the return line (1 to 5), and closed one-liners."""
 
     name: str = "code"
-    canvas: int = 112
+    canvas: int = 128
 
     def make(self, rng: Random) -> Example:
         """Draw a composition of operations, or (train only) a common one-line function."""

@@ -8,7 +8,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
-from dlm.evals.tasks.base import Example
+from dlm.evals.tasks.base import CLOSED, Example
 from dlm.evals.tasks.math import BOXED
 from dlm.evals.tasks.math_sheet import PEOPLE, THINGS
 
@@ -16,8 +16,13 @@ Line = tuple[str, str, int]
 LINES: Final[Mapping[str, int]] = MappingProxyType(
     {"48": 3, "64": 5, "128": 13, "256": 29, "512": 61}
 )
-RUNG_WEIGHTS: Final = (0.3, 0.3, 0.24, 0.1, 0.06)
+RUNG_WEIGHTS: Final = (0.2, 0.26, 0.3, 0.16, 0.08)
 KINDS: Final = ("find", "find", "sum", "difference")
+LIST_SHARE: Final = 0.5
+"""Questions for several lines and nothing else, in training only: a model that has to find one line
+an answer does not learn to find lines at all.
+"""
+MOST_LISTED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Long:
         """Draw a ledger of a rung's length, the lines that are asked for, and the question."""
         (rung,) = rng.choices(tuple(LINES), weights=RUNG_WEIGHTS)
         ledger = draw_ledger(rng, LINES[rung])
+        if rng.random() < LIST_SHARE:
+            return self._list(rng, rung, ledger)
         kind = rng.choice(KINDS)
         places = pick(rng, ledger, 1 if kind == "find" else 2)
         if kind == "difference":
@@ -49,9 +56,28 @@ class Long:
         )
 
     def grade(self, example: Example, text: str) -> bool:
-        """The last `\\boxed{}` must hold the result."""
+        """The last `\\boxed{}` must hold the result; a list must be the lines."""
+        if example.meta["gold"] is None:
+            return text.strip() == example.answer
         boxes = BOXED.findall(text)
         return bool(boxes) and boxes[-1].strip() == example.meta["gold"]
+
+
+    def _list(self, rng: Random, rung: str, ledger: Sequence[Line]) -> Example:
+        """A question for some lines, answered by quoting them."""
+        places = pick(rng, ledger, rng.randint(2, min(MOST_LISTED, len(ledger))))
+        chosen = [ledger[place] for place in places]
+        first, *middle, last = (f"{name} for {thing}" for name, thing, _ in chosen)
+        name, _, thing = first.partition(" for ")
+        others = "".join(f", {pair}" for pair in middle) + f" and {last}"
+        return Example(
+            task=self.name,
+            rung=rung,
+            key=(CLOSED, self.name, rung, tuple(places)),
+            prompt="\n".join(map(entry, ledger)) + f"\nWhat did {name} pay for {thing}{others}?",
+            answer="\n".join(map(entry, chosen)),
+            meta={"gold": None, "lines": places},
+        )
 
 
 def entry(line: Line) -> str:

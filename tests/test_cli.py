@@ -85,6 +85,7 @@ def test_every_field_has_an_option_and_help_shows_it(call):
     assert {f.name for f in fields(dlm.GenerationConfig)} == set(dlm.FIELDS)
     kinds = {"integer": "INTEGER", "number": "NUMBER", "part": "PART", "parts": "PART"}
     kinds |= {"parts, strings": "PART|STRING", "map": "ID=NUMBER", "boolean": "FILE"}
+    kinds |= {"template": "TEXT"}
     for name, field in dlm.FIELDS.items():
         assert f"--{name.replace('_', '-')} {kinds[field.type]} " in shown
         if name != "trace":  # a file here, not a boolean
@@ -208,7 +209,7 @@ def test_json(call):
     )
     answer = json.loads(out)
     assert (code, out.count("\n")) == (0, 1)
-    assert list(answer) == ["text", "finish_reason", "ids", "stats", "model", "config"]
+    assert list(answer) == ["text", "finish_reason", "ids", "holes", "stats", "model", "config"]
     assert answer["text"] == generation.text
     assert answer["ids"] == list(generation.ids)
     assert answer["finish_reason"] == "length"
@@ -229,7 +230,7 @@ def test_choices_and_seeds(call):
     texts = [choice["text"] for choice in answer["choices"]]
     assert len(set(texts)) == 3
     assert answer["text"] == texts[0]
-    assert answer["choices"][1].keys() == {"text", "finish_reason", "ids", "stats"}
+    assert answer["choices"][1].keys() == {"text", "finish_reason", "ids", "holes", "stats"}
     shown = "".join(f"--- {n} of 3: length\n{text}\n" for n, text in enumerate(texts, start=1))
     assert call("generate", *warm)[1] == shown
     assert call("generate", *warm, "--seed", "0")[1] == shown

@@ -52,18 +52,19 @@ class BlockCausal:
         return make_plan(rows, segments, purposes)
 
     def _pending(self, b: RowBounds) -> list[Segment]:
-        """Segments that store keys and predict nothing: prompt blocks, then clean blocks.
+        """Segments that store keys and predict nothing: given blocks and clean ones.
 
-        The prompt blocks form one masked segment; every clean block is a segment of its own.
+        Given blocks that follow each other form one masked segment; every clean block is a segment
+        of its own.
         """
-        segments = []
-        prefill_end = min((start for start, _ in b.clean), default=b.start)
-        if b.stored < prefill_end:
-            queries = span(b.stored, prefill_end)
-            ends = block_ends(queries, self.alignment)
-            segments.append(Segment(b.row, 0, queries, ends, write=True, predict=NOTHING))
-        for start, end in b.clean:
+        segments, at = [], b.stored
+        for start, end in (*b.clean, (b.start, b.start)):
+            if at < start:
+                queries = span(at, start)
+                ends = block_ends(queries, self.alignment)
+                segments.append(Segment(b.row, 0, queries, ends, write=True, predict=NOTHING))
             segments += self._whole_blocks(b, start, end)
+            at = end
         return segments
 
     def _whole_blocks(self, b: RowBounds, start: int, end: int) -> list[Segment]:

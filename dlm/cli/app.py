@@ -100,7 +100,7 @@ def generate(
         found = dlm.inspect(model, aux=helpers, overrides=changes)
         output.explanation(found.explain(**said), as_json=json)
         return
-    request = read_prompt(prompt, system, raw=raw)
+    request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
     output.check_file(trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     answer, interrupted = _answer(engine, request.for_engine(engine), said, watch=watch)

@@ -27,6 +27,7 @@ TYPES: Final[Mapping[str, tuple[Any, str, str]]] = MappingProxyType(
         "parts": (list[str] | None, "PART", MORE),
         "parts, strings": (list[str] | None, "PART|STRING", MORE),
         "map": (list[str] | None, "ID=NUMBER", MORE),
+        "template": (str | None, "TEXT", ""),
     }
 )
 ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(

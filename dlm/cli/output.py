@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def record(generation: dlm.Generation) -> dict[str, Any]:
         "text": generation.text,
         "finish_reason": generation.finish_reason,
         "ids": list(generation.ids),
+        "holes": list(generation.holes),
         "stats": asdict(stats) | {"tokens_per_forward": stats.tokens_per_forward},
     }
 
@@ -80,7 +81,9 @@ def record(generation: dlm.Generation) -> dict[str, Any]:
 def settings(config: dlm.GenerationConfig) -> dict[str, Any]:
     """The config as plain data; null: what suits the model."""
     values = {field.name: getattr(config, field.name) for field in fields(config)}
-    return values | {"logit_bias": {str(k): v for k, v in config.logit_bias.items()}}
+    infill = dict(config.infill) if isinstance(config.infill, Mapping) else config.infill
+    bias = {str(k): v for k, v in config.logit_bias.items()}
+    return values | {"logit_bias": bias, "infill": infill}
 
 
 def explanation(what: Any, *, as_json: bool) -> None:

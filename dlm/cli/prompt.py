@@ -30,7 +30,9 @@ class Request:
         return [{"role": role, "content": content} for role, content in turns]
 
 
-def read_prompt(prompt: str | None, system: str | None, *, raw: bool) -> Request:
+def read_prompt(
+    prompt: str | None, system: str | None, *, raw: bool, may_be_empty: bool = False
+) -> Request:
     """The prompt of the arguments, or of stdin when there is none or it is `-`.
 
     One line end at the end of stdin is not part of it. Raises `InvalidRequest`.
@@ -38,7 +40,7 @@ def read_prompt(prompt: str | None, system: str | None, *, raw: bool) -> Request
     if raw and system is not None:
         raise InvalidRequest("system", "needs the chat template, which `raw` leaves out")
     text = _stdin() if prompt is None or prompt == "-" else _checked("prompt", prompt)
-    if not text.strip():
+    if not text.strip() and not may_be_empty:
         raise InvalidRequest("prompt", "must not be empty: give it as an argument or on stdin")
     return Request(text, None if system is None else _checked("system", system), raw)
 

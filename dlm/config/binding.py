@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -29,7 +30,9 @@ from dlm.errors import InvalidRequest
 class BoundConfig:
     """One request's config with its parts bound to a model.
 
-    `budgets` bound the cost, `stop_strings` end the text, `end_ids` the answer.
+    `budgets` bound the cost, `stop_strings` end the text, `end_ids` the answer. `length`: of the
+    canvas behind the prompt; `given`: the ids that are pinned there, None where it is open (empty:
+    all is).
     """
 
     config: GenerationConfig
@@ -37,19 +40,27 @@ class BoundConfig:
     budgets: tuple[Budget, ...]
     stop_strings: tuple[str, ...]
     end_ids: frozenset[int]
+    length: int
+    given: tuple[int | None, ...] = ()
 
 
-def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
-    """Parse and bind every part of `config`.
+def bind(
+    config: GenerationConfig, info: ModelInfo, given: tuple[int | None, ...] = ()
+) -> BoundConfig:
+    """Parse and bind every part of `config`; `given`: what its `infill` pins behind the prompt.
 
     Raises `InvalidRequest` with the reason when something cannot work.
     """
+    assert config.max_new_tokens is not None, "a template's length is known when parts are bound"
     edits = _listed(config, "edit")
     rules, budgets, strings = _stops(config, "eos('block')" if edits else "eos", info)
     guides = _listed(config, "guide")
     info.check_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
+    ends = frozenset(i for rule in rules for i in rule.end_ids) or frozenset(info.eos_ids)
+    if ends and (before := inside_holes(given)):
+        guides.append(registry_of("guide").load("forbid")(tuple(sorted(ends)), before=before))
     unmask = _part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
     parts = Parts(
         guide=tuple(_part("guide", g, Guide, info) for g in guides),
@@ -60,11 +71,16 @@ def bind(config: GenerationConfig, info: ModelInfo) -> BoundConfig:
         cache=_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
     _check_needs(parts, info)
-    _check_steps(config, parts)
+    _check_steps(config, parts, given)
     _check_edits(parts)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, budgets, strings, parts.end_ids or frozenset(info.eos_ids))
+    return BoundConfig(config, parts, budgets, strings, ends, config.max_new_tokens, given)
+
+
+def inside_holes(given: Sequence[int | None]) -> int:
+    """How many leading positions end with the last one that is given: no answer ends there."""
+    return max((at + 1 for at, token in enumerate(given) if token is not None), default=0)
 
 
 def _or(given: Any, default: str) -> Any:
@@ -139,8 +155,11 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
     return replace(part, steps=config.steps)
 
 
-def _check_steps(config: GenerationConfig, parts: Parts) -> None:
-    """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate."""
+def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | None]) -> None:
+    """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate.
+
+    Where something is given, blocks start at the holes and steps are shared out by what is open.
+    """
     steps, tokens = config.steps, config.max_new_tokens
     if steps is not None and all(
         getattr(part, "steps", None) != steps for part in (parts.unmask, *parts.edit)
@@ -150,7 +169,8 @@ def _check_steps(config: GenerationConfig, parts: Parts) -> None:
             f"no part follows a schedule that could take {steps} steps: use unmask 'topk', "
             "without steps of its own",
         )
-    blocks = parts.blocks.count(tokens)
+    assert tokens is not None
+    blocks = None if given else parts.blocks.count(tokens)
     for part in (parts.unmask, *parts.edit):
         own = getattr(part, "steps", None)
         if blocks is not None and own is not None and own % blocks:

@@ -26,7 +26,19 @@ class Field(NamedTuple):
 FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
     {
         "max_new_tokens": Field(
-            "integer", "128", "gen_length", True, "length of the masked canvas behind the prompt"
+            "integer",
+            "128, or as `infill`",
+            "gen_length",
+            True,
+            "length of the masked canvas behind the prompt",
+        ),
+        "infill": Field(
+            "template",
+            "nothing",
+            "",
+            True,
+            "what is given of the answer: a text with holes `[[mask:24]]`, ids with None where it "
+            "is open, or texts and ids by their offsets",
         ),
         "steps": Field(
             "integer",

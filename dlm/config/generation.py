@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeGuard
 
 from dlm.config.fields import FIELDS, resolve_aliases
+from dlm.config.infill import checked_infill
 from dlm.errors import InvalidRequest, unknown_name
 
+DEFAULT_LENGTH: Final = 128
+"""`max_new_tokens` where nothing else sets it."""
 MOST_BIAS: Final = 1e4
 """Bound of `logit_bias`: far beyond any logit, and far from overflow."""
 
@@ -20,10 +23,11 @@ class GenerationConfig:
 
     Parts (`blocks`, `unmask`, `edit`, `guide`, `stop`, `cache`) are objects, names or spec strings
     such as `"adaptive(threshold=0.3)"`; `edit`, `guide` and `stop` may be several in a list. None:
-    what suits the model.
+    what suits the model; `max_new_tokens` stays None where a template in `infill` sets it.
     """
 
-    max_new_tokens: int = 128
+    max_new_tokens: int | None = None
+    infill: str | Sequence[int | None] | Mapping[int, Any] | None = None
     steps: int | None = None
     blocks: Any = None
     unmask: Any = None
@@ -40,7 +44,12 @@ class GenerationConfig:
     trace: bool = False
 
     def __post_init__(self) -> None:
-        _at_least("max_new_tokens", self.max_new_tokens, 1)
+        if self.infill is not None:
+            object.__setattr__(self, "infill", checked_infill(self.infill))
+        if self.max_new_tokens is None and not isinstance(self.infill, str | tuple):
+            object.__setattr__(self, "max_new_tokens", DEFAULT_LENGTH)
+        if self.max_new_tokens is not None:
+            _at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.steps is not None:
             _at_least("steps", self.steps, 1)
         _at_least("n", self.n, 1, most=1024)

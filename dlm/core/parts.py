@@ -85,7 +85,7 @@ class BlockScheduler(Part, Protocol):
         ...
 
     def reach(self, rows: Rows, knob: Any) -> Tensor:
-        """`[R]` on the CPU: how far a block that opens at the table's front may extend.
+        """`[R]` on the CPU: how far a block that opens next may extend.
 
         `knob` holds the part's numbers, as in a view.
         """

@@ -49,18 +49,30 @@ class HostRows:
     """What the host knows of the rows without asking the device: bounds that change only at syncs.
 
     `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
-    leading positions have final keys (exact caches). `blocks` mirrors the device's table. `pages
-    [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in whose
-    pool it counts. `whole_row`: some rule may reopen anything
-    generated, so steps show it all.
+    leading positions have final keys (exact caches). `given [R, L]`: positions that were filled
+    from the start, the prompt and what is pinned behind it. `blocks` mirrors the device's table.
+    `pages [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in
+    whose pool it counts. `whole_row`: some rule may reopen anything generated, so steps show it
+    all.
     """
 
     prompt: Tensor
     length: Tensor
     stored: Tensor
+    given: Tensor
     blocks: BlockTable
     pages: Tensor
     whole_row: bool = False
+
+    @property
+    def to_open(self) -> Tensor:
+        """`[R]`: the first position that is to be filled and in no block yet.
+
+        The length where there is none.
+        """
+        at = torch.arange(self.given.shape[1])
+        ahead = ~self.given & (at >= self.blocks.front[:, None]) & (at < self.length[:, None])
+        return torch.where(ahead.any(dim=1), ahead.int().argmax(dim=1), self.length)
 
     def select(self, index: Tensor) -> HostRows:
         """The rows `index [r]`, in that order."""
@@ -68,6 +80,7 @@ class HostRows:
             self.prompt.index_select(0, index),
             self.length.index_select(0, index),
             self.stored.index_select(0, index),
+            self.given.index_select(0, index),
             self.blocks.select(index),
             self.pages.index_select(0, index),
             self.whole_row,
@@ -84,8 +97,8 @@ class Rows:
     ids, kv_ids `[R, L]` int64 (kv_ids: the ids each stored key was made from, -1 = none) · kind
     `[R, L]` int8 · conf `[R, L]` float32 at the last commit (NaN = never) · born `[R, L]` step of
     it (-1 = never) · edits `[R, L]` how often a committed position was revised · prompt, length,
-    limit (the answer ends before it; the canvas may be longer), step, seed, path `[R]` int64 ·
-    blocks · scratch by name, as `specs` declare it.
+    limit (the answer ends before it; the canvas may be longer), to_fill (how many positions were
+    open at first), step, seed, path `[R]` int64 · blocks · scratch by name, as `specs` declare it.
     """
 
     ids: Tensor
@@ -97,6 +110,7 @@ class Rows:
     prompt: Tensor
     length: Tensor
     limit: Tensor
+    to_fill: Tensor
     step: Tensor
     seed: Tensor
     path: Tensor
@@ -184,6 +198,7 @@ class Rows:
             torch.cat([h.prompt for h in hosts]),
             torch.cat([h.length for h in hosts]),
             torch.cat([h.stored for h in hosts]),
+            torch.cat([h.given for h in hosts]),
             BlockTable.cat([h.blocks for h in hosts]),
             torch.cat([h.pages for h in hosts]),
             hosts[0].whole_row,
@@ -207,7 +222,11 @@ class Rows:
             for spec in self.specs
         }
         more_pages = pages - self.host.pages.shape[2]
-        host = replace(self.host, pages=F.pad(self.host.pages, (0, more_pages)))
+        host = replace(
+            self.host,
+            pages=F.pad(self.host.pages, (0, more_pages)),
+            given=F.pad(self.host.given, (0, more)),
+        )
         return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
 
 

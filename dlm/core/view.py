@@ -103,12 +103,14 @@ def _block_column(pos: Tensor, blocks: BlockTable) -> Tensor:
 class Frame(NamedTuple):
     """What is known before the logits are read.
 
-    The window, ids and kind `[R, W]` as of this step, and the clocks.
+    The window, ids and kind `[R, W]` as of this step, the length of the prompt `[R]`, and the
+    clocks.
     """
 
     window: Window
     ids: Tensor
     kind: Tensor
+    prompt: Tensor
     step: Tensor
     blocks: BlockTable
 
@@ -145,14 +147,15 @@ class StepView(NamedTuple):
     where there is one): only when `needs` names them · logits `[N, V]`: guided, normalised, MASK
     struck out; a column's row of them is `logit_row` · eligible: open, scored and before the end
     of a live block · force: eligible positions of blocks that must progress · conf_prev, born:
-    confidence and step of the last commit · prompt, length, limit, step, seed, path `[R]` · blocks
-    `[R, 8]` · knob: numbers of the part that is called, each `[R, 1]` · scratch: declared tensors
-    by name · aux: what auxiliary models say, by name, where `needs` asks for them.
+    confidence and step of the last commit · prompt, length, limit, to_fill, step, seed, path
+    `[R]` · blocks `[R, 8]` · knob: numbers of the part that is called, each `[R, 1]` · scratch:
+    declared tensors by name · aux: what auxiliary models say, by name, where `needs` asks for them.
     """
 
     window: Window
     ids: Tensor
     kind: Tensor
+    prompt: Tensor
     step: Tensor
     blocks: BlockTable
     eligible: Tensor
@@ -165,9 +168,9 @@ class StepView(NamedTuple):
     logits: Tensor
     conf_prev: Tensor
     born: Tensor
-    prompt: Tensor
     length: Tensor
     limit: Tensor
+    to_fill: Tensor
     seed: Tensor
     path: Tensor
     scratch: dict[str, Tensor]
@@ -259,14 +262,16 @@ class Progress(NamedTuple):
     """What a block scheduler may know at a sync, on the CPU.
 
     left `[R, 8]` open positions of each block · reach `[R]` how far a new block may extend · length
-    `[R]` · prompt `[R]` · live `[R]` bool · stores: clean blocks wait for the forward that stores
-    their final keys.
+    `[R]` · prompt `[R]` · to_open `[R]`: the first position that is to be filled and in no block
+    yet, the length where there is none · live `[R]` bool · stores: clean blocks wait for the
+    forward that stores their final keys.
     """
 
     left: Tensor
     reach: Tensor
     length: Tensor
     prompt: Tensor
+    to_open: Tensor
     live: Tensor
     stores: bool
 

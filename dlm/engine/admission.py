@@ -76,6 +76,16 @@ class Ticket:
         )
 
     @property
+    def given(self) -> Sequence[int | None]:
+        """What is pinned behind the prompt."""
+        return self.bound.given
+
+    @property
+    def ends_given(self) -> bool:
+        """Whether the canvas ends with something that is given."""
+        return len(self.given) > 0 and self.given[-1] is not None
+
+    @property
     def end_ids(self) -> Collection[int]:
         """The ids that end the answer."""
         return self.bound.end_ids
@@ -83,7 +93,7 @@ class Ticket:
     @property
     def limit(self) -> int:
         """The answer ends before this position."""
-        return len(self.prompt) + self.bound.config.max_new_tokens
+        return len(self.prompt) + self.bound.length
 
 
 def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationManager) -> Cohort:
@@ -101,7 +111,7 @@ def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationMan
 
 
 def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows:
-    """One row on the CPU: the prompt, then open positions to `length`, and the spare column.
+    """One row on the CPU: what is given, open positions to `length`, and the spare column.
 
     `pages [C, P]`: the page tables of its inputs and auxiliary models.
     """
@@ -110,10 +120,12 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
     one, process = torch.ones(1, dtype=torch.long), info.process
     everywhere = torch.arange(length + 1)[None]
     ids = process.prior(one * seed, one * path, everywhere, one * -1)
-    ids[0, :count] = torch.tensor(prompt, dtype=torch.long)
     kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
-    kind[0, :count] = Kind.PROMPT
+    there = [(at, token) for at, token in enumerate((*prompt, *ticket.given)) if token is not None]
+    for at, token in there:
+        ids[0, at], kind[0, at] = token, Kind.PROMPT
     kind[0, length] = Kind.PAD
+    given = kind == Kind.PROMPT
     return Rows(
         ids=ids,
         kv_ids=torch.full_like(ids, -1),
@@ -124,11 +136,12 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
         prompt=one * count,
         length=one * length,
         limit=one * ticket.limit,
+        to_fill=one * (length - len(there)),
         step=one * 0,
         seed=one * seed,
         path=one * path,
         blocks=BlockTable.empty(1),
-        host=HostRows(one * count, one * length, one * 0, BlockTable.empty(1), pages[None]),
+        host=HostRows(one * count, one * length, one * 0, given, BlockTable.empty(1), pages[None]),
         scratch={},
     )
 

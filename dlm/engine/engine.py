@@ -16,11 +16,12 @@ from typing import Any, TypeGuard, cast
 import torch
 from torch import Tensor
 
-from dlm.config import GenerationConfig, bind
+from dlm.config import GenerationConfig
 from dlm.core import Event, ModelInfo
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
+from dlm.engine.infill import Given, bind_request
 from dlm.engine.iteration import IterationManager
 from dlm.engine.request import Request
 from dlm.engine.scheduler import Scheduler
@@ -206,16 +207,12 @@ class Engine:
         Each part comes with its tier of truth.
         """
         config = GenerationConfig.from_options(options)
-        return explain(bind(config, self.info), self.info)
+        return explain(bind_request(config, self.text, self.info), self.info)
 
     def _request(self, prompt: Prompt, config: GenerationConfig) -> Request:
         """A checked request that is not queued yet."""
-        bound = bind(config, self.info)
-        if bound.stop_strings and self.text is None:
-            raise InvalidRequest(
-                "stop", "stop strings need a tokenizer, and this model came without one"
-            )
-        request = Request(self, self._prompt_ids(prompt), bound)
+        bound = bind_request(config, self.text, self.info)
+        request = Request(self, self._prompt_ids(prompt, bound.given), bound)
         self.scheduler.check(request.tickets[0])
         return request
 
@@ -224,7 +221,8 @@ class Engine:
             self.scheduler.submit(ticket)
         return requests
 
-    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+    def _prompt_ids(self, prompt: Prompt, given: Given) -> tuple[int, ...]:
+        """The ids of a prompt. Where something is `given` it may be empty, and is then raw text."""
         prompt = _plain(prompt)
         if _is_ids(prompt):
             ids = tuple(prompt)
@@ -232,8 +230,9 @@ class Engine:
         elif self.text is None:
             raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
         else:
-            ids = tuple(self.text.encode_prompt(cast("str | Sequence[Mapping[str, Any]]", prompt)))
-        if not ids:
+            asked = cast("str | Sequence[Mapping[str, Any]]", prompt)
+            ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not given)))
+        if not ids and (not given or (self.info.shift and given[0] is None)):
             raise InvalidRequest("prompt", "must not be empty")
         return ids
 

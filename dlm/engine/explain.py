@@ -60,7 +60,10 @@ def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
         ("cache", (bound.parts.cache,)),
     ]
     notes = tuple(_note(kind, part) for kind, parts in groups for part in parts)
-    canvas = f"{bound.config.max_new_tokens} new tokens, {info.attention} attention"
+    canvas = f"{bound.length} new tokens, {info.attention} attention"
+    if bound.given:
+        pinned = sum(token is not None for token in bound.given)
+        canvas = f"{bound.length} positions, {pinned} of them given, {info.attention} attention"
     if info.alignment > 1:
         canvas += f", rounded up to whole blocks of {info.alignment}"
     return Explanation(notes, bound.parts.cache.exact, canvas)

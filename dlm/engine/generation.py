@@ -51,8 +51,9 @@ class Generation:
     `ids`: the answer before its end id · `canvas`: the prompt and everything after it, to the last
     position · `text`: None without a tokenizer · `finish_reason`: `stop` (end id or stop string),
     `length`, or what the rule or budget that ended the row says · `logprobs`: log of the confidence
-    at which each id was committed · `trace`: the events, when asked for · `choices`: all n answers
-    of the request, this one first (empty when there is one).
+    at which each id was committed (nan: it was given) · `holes`: the text that each hole of
+    `infill` was filled with (empty without one, or without a tokenizer) · `trace`: the events, when
+    asked for · `choices`: all n answers of the request, this one first (empty when there is one).
     """
 
     text: str | None
@@ -62,20 +63,21 @@ class Generation:
     prompt_ids: tuple[int, ...] = field(repr=False)
     canvas: tuple[int, ...] = field(repr=False)
     logprobs: tuple[float, ...] = field(repr=False)
+    holes: tuple[str, ...] = ()
     trace: tuple[Event, ...] = field(default=(), repr=False)
     choices: tuple[Generation, ...] = field(default=(), repr=False)
 
 
 def answer_of(canvas: HostCanvas, limit: int, end_ids: Collection[int]) -> tuple[list[int], bool]:
-    """The generated ids before `limit`, up to the first end id or open position.
+    """The ids behind the prompt and before `limit`, up to the first end id or open position.
 
-    The second value tells whether an end id came.
+    The second value tells whether an end id came; one that was given does not count.
     """
     answer: list[int] = []
     for pos in range(canvas.prompt, min(limit, len(canvas.kinds))):
-        if canvas.kinds[pos] != Kind.COMMITTED:
+        if canvas.kinds[pos] > Kind.COMMITTED:
             return answer, False
-        if canvas.ids[pos] in end_ids:
+        if canvas.kinds[pos] == Kind.COMMITTED and canvas.ids[pos] in end_ids:
             return answer, True
         answer.append(canvas.ids[pos])
     return answer, False

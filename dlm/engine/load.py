@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import torch
 
-from dlm.config import GenerationConfig, bind
+from dlm.config import GenerationConfig
 from dlm.core import STATISTICS, ModelInfo
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.causal import CausalEngine
 from dlm.engine.engine import Engine
 from dlm.engine.explain import Explanation, explain
+from dlm.engine.infill import bind_request
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
@@ -158,7 +159,8 @@ class Inspection:
 
     def explain(self, **options: Any) -> Explanation:
         """What a generation with these options would do; as `Engine.explain`."""
-        return explain(bind(GenerationConfig.from_options(options), self.info), self.info)
+        config = GenerationConfig.from_options(options)
+        return explain(bind_request(config, self.text, self.info), self.info)
 
 
 def inspect(

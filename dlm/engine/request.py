@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from threading import RLock
 from typing import Protocol
 
 from dlm.config import BoundConfig
-from dlm.core import Event, ModelInfo
+from dlm.core import Event, Kind, ModelInfo
 from dlm.engine.admission import Ticket
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
 from dlm.engine.scheduler import Scheduler
@@ -103,12 +104,28 @@ class Request:
             text=shown,
             ids=tuple(answer),
             finish_reason=str(ticket.canvas.reason),
-            stats=stats_of(ticket.ledger, len(answer), ticket.seconds),
+            stats=stats_of(ticket.ledger, _generated(ticket, len(answer)), ticket.seconds),
             prompt_ids=ticket.prompt,
             canvas=tuple(ticket.canvas.ids),
             logprobs=logprobs_of(ticket.canvas, len(answer)),
+            holes=() if text is None else tuple(map(text.decode, _holes(ticket, len(answer)))),
             trace=tuple(ticket.trace),
         )
+
+
+def _generated(ticket: Ticket, count: int) -> int:
+    """How many of the first `count` ids of the answer were not given."""
+    kinds = ticket.canvas.kinds[len(ticket.prompt) : len(ticket.prompt) + count]
+    return sum(kind == Kind.COMMITTED for kind in kinds)
+
+
+def _holes(ticket: Ticket, count: int) -> Iterator[list[int]]:
+    """What stands in each stretch of open positions among the first `count` ids of the answer."""
+    start = len(ticket.prompt)
+    for is_open, run in groupby(enumerate(ticket.given), lambda place: place[1] is None):
+        places = [at for at, _ in run]
+        if is_open:
+            yield ticket.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
 
 
 class TextWatch:

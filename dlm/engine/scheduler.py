@@ -49,7 +49,7 @@ class Scheduler:
             if length > limit:
                 raise InvalidRequest(
                     "max_new_tokens",
-                    f"a prompt of {len(ticket.prompt)} and {ticket.bound.config.max_new_tokens} "
+                    f"a prompt of {len(ticket.prompt)} and {ticket.bound.length} "
                     f"new tokens make a canvas of {length}; the limit of {name} is {limit}",
                 )
         if not self.memory.fits_ever(parts, length):

@@ -50,7 +50,7 @@ def feed(streamer: Streamer, request: Request) -> None:
                 open_end = canvas.ids[canvas.prompt + sent : ticket.limit]
                 kinds = canvas.kinds[canvas.prompt + sent :]
                 filled = zip(open_end, kinds, strict=False)
-                draft(_ids([token for token, kind in filled if kind == Kind.COMMITTED]))
+                draft(_ids([token for token, kind in filled if kind <= Kind.COMMITTED]))
         _put(streamer, request.result().ids, sent)
     finally:
         streamer.end()

@@ -172,6 +172,7 @@ def _advanced(cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: Any)
         reach=scheduler.reach(rows, knob),
         length=host.length,
         prompt=host.prompt,
+        to_open=host.to_open,
         live=live,
         stores=cohort.parts.cache.stores,
     )

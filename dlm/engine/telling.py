@@ -65,7 +65,8 @@ def end(ticket: Ticket, reason: str, error: Exception | None = None) -> None:
     """End a row once.
 
     `error` is why it failed. A row that ends by itself settles what it has; whatever has ended it,
-    it is a `stop` when an end id or a stop string is in the answer.
+    it is a `stop` when an end id or a stop string is in the answer, and when the answer reaches
+    what is given at its end.
     """
     if ticket.done:
         return
@@ -88,7 +89,8 @@ def most_steps(ticket: Ticket) -> int:
 def _is_complete(ticket: Ticket) -> bool:
     """Settle what is filled and say whether the answer has come to its end."""
     found = _settle(ticket)
-    _, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
+    answer, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
+    ended = ended or (ticket.ends_given and len(answer) == len(ticket.given))
     return found or ended or (ticket.watch is not None and ticket.watch((), final=True))
 
 

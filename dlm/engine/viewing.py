@@ -23,6 +23,7 @@ def frame_of(cohort: Cohort) -> Frame:
         window,
         rows.ids.gather(1, window.pos),
         rows.kind.gather(1, window.pos),
+        rows.prompt,
         rows.step,
         rows.blocks,
     )
@@ -58,9 +59,9 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
         logits=stats.logits,
         conf_prev=rows.conf.gather(1, window.pos),
         born=rows.born.gather(1, window.pos),
-        prompt=rows.prompt,
         length=rows.length,
         limit=rows.limit,
+        to_fill=rows.to_fill,
         seed=rows.seed,
         path=rows.path,
         scratch=rows.scratch,

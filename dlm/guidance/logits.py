@@ -41,12 +41,14 @@ class Bias:
 class Forbid:
     """Never produce these ids: their logits become -inf.
 
-    `"eos"` is the model's end ids (LLaDA's `logits_eos_inf`).
+    `"eos"` is the model's end ids (LLaDA's `logits_eos_inf`). `before`: only among so many first
+    positions of the answer, as no answer ends inside a hole.
     """
 
     tier = "T2"
 
     ids: tuple[int, ...] | str = "eos"
+    before: int | None = None
 
     arms = 1
 
@@ -55,6 +57,8 @@ class Forbid:
             raise InvalidRequest(
                 "guide", f"`ids` must be 'eos' or a tuple of ids, got {self.ids!r}"
             )
+        if self.before is not None and self.before < 1:
+            raise InvalidRequest("guide", f"`before` must be at least 1, got {self.before}")
 
     def bind(self, info: ModelInfo) -> Self:
         """Resolve `"eos"` to the model's end ids.
@@ -74,4 +78,9 @@ class Forbid:
     def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
         """`[arms, N, V]` -> the same shape."""
         forbidden: Tensor = logits.index_fill(2, knob.ids, -torch.inf)
-        return forbidden
+        if self.before is None:
+            return forbidden
+        window, row = frame.window, frame.window.row
+        pos = window.pos.take(torch.cat((window.slot, window.shadow)))
+        here = pos - frame.prompt.take(row) < knob.before[:, 0].take(row)
+        return torch.where(here[:, None], forbidden, logits)

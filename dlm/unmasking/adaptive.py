@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlm.core import BlockTable, ModelInfo, Progress, Rows, StepView, is_one_of
 from dlm.errors import InvalidRequest
-from dlm.unmasking.blocks import advance_in_order, next_start
+from dlm.unmasking.blocks import advance_in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,9 @@ class AdaBlock:
 
     def reach(self, rows: Rows, knob: Any) -> Tensor:
         """The window, or the default or least length where that is longer."""
-        start = next_start(rows.host.blocks, rows.host.prompt, 1)
         window = (knob.window * (rows.host.length - rows.host.prompt)[:, None]).long()
         size: Tensor = window.maximum(knob.length).maximum(knob.min_length)[:, 0]
-        return start + size
+        return rows.host.to_open + size
 
     def close_at(self, view: StepView) -> Tensor:
         """Behind the most confident delimiter of the window, if it is confident enough."""

@@ -12,14 +12,13 @@ from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepVi
 from dlm.errors import InvalidRequest
 
 
-def next_start(table: BlockTable, prompt: Tensor, alignment: int) -> Tensor:
-    """`[R]`: where the next block starts: after the last one; the first, where the prompt ends.
+def next_start(to_open: Tensor, alignment: int) -> Tensor:
+    """`[R]`: where the next block starts: at the next position that is to be filled.
 
-    Models with trained blocks start at the border at or before the prompt's end, so that the
-    prompt's tail shares the first block.
+    Blocks of models with trained blocks start at the border at or before it, so that what is given
+    there, such as the prompt's tail, shares the block.
     """
-    first = torch.div(prompt, alignment, rounding_mode="floor") * alignment
-    return torch.where(table.front > 0, table.front, first)
+    return torch.div(to_open, alignment, rounding_mode="floor") * alignment
 
 
 def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> BlockTable:
@@ -30,8 +29,9 @@ def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> B
     opened = torch.where(table.phase == Phase.OPENING, int(Phase.OPEN), table.phase)
     filled = table.live & (progress.left == 0)
     phase = torch.where(filled, int(Phase.CLEAN if progress.stores else Phase.STORED), opened)
-    start = next_start(table, progress.prompt, alignment)
-    wants = progress.live & ~(phase <= Phase.OPEN).any(dim=1) & (start < progress.length)
+    start = next_start(progress.to_open, alignment)
+    ahead = progress.to_open < progress.length
+    wants = progress.live & ~(phase <= Phase.OPEN).any(dim=1) & ahead
     return append_block(
         replace(table, phase=phase),
         wants,
@@ -165,8 +165,7 @@ class Fixed:
 
     def reach(self, rows: Rows, knob: Any) -> Tensor:
         """`length` positions on."""
-        start = next_start(rows.host.blocks, rows.host.prompt, self.alignment)
-        end: Tensor = start + knob.length[:, 0]
+        end: Tensor = next_start(rows.host.to_open, self.alignment) + knob.length[:, 0]
         return end
 
     def close_at(self, view: StepView) -> Tensor:

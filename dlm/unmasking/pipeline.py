@@ -49,9 +49,10 @@ class Pipeline(Fixed):
         before = torch.cat((torch.ones_like(done[:, :1]), done[:, :-1]), dim=1)
         level = torch.where(live & (before >= knob.full), int(Level.FULL), table.level)
         share = _at_last_live(done, live)
-        start = next_start(table, progress.prompt, self.alignment)
+        start = next_start(progress.to_open, self.alignment)
+        ahead = progress.to_open < progress.length
         room = (phase != Phase.STORED).sum(dim=1) < phase.shape[1]
-        wants = progress.live & (share >= knob.add[:, 0]) & (start < progress.length) & room
+        wants = progress.live & (share >= knob.add[:, 0]) & ahead & room
         fresh = torch.where(share >= knob.full[:, 0], int(Level.FULL), int(Level.SEMI))
         table = replace(table, phase=phase, level=level)
         end = torch.minimum(progress.reach, progress.length)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dlm.core import StepView
+from dlm.core import Kind, StepView
 from dlm.rng import uniforms
 
 Score = Literal["confidence", "entropy", "margin", "random", "left"]
@@ -52,9 +52,9 @@ def top(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
 def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, knob: Any) -> Tensor:
     """`[R, 1]`: the schedule's count for the block that each row is in.
 
-    `total [R, 1]` steps for the whole answer are shared out to the blocks by their length; None is
-    one position a step. A clock that has run out takes all that is open. `knob` holds `power` and
-    `eps` where the schedule reads them.
+    `total [R, 1]` steps for the whole answer are shared out to the blocks by what they have to
+    fill; None is one position a step. A clock that has run out takes all that is open. `knob` holds
+    `power` and `eps` where the schedule reads them.
     """
     if total is None and schedule == "even":
         return torch.ones_like(view.step)[:, None]
@@ -64,8 +64,9 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
     )
     steps = masks
     if total is not None:
-        generated = (view.length - view.prompt)[:, None]
-        steps = torch.div(total * (end - start), generated, rounding_mode="floor")
+        inside = (view.pos >= start) & (view.pos < end) & (view.kind != Kind.PROMPT)
+        size = inside.sum(dim=1, keepdim=True)
+        steps = torch.div(total * size, view.to_fill[:, None], rounding_mode="floor")
     steps = steps.clamp_min(1)
     open_now = view.eligible.sum(dim=1, keepdim=True)
     if schedule == "even":

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dlm.config import GenerationConfig, bind
+from dlm.config import GenerationConfig
 from dlm.core import Kind, ModelInfo, Packed
 from dlm.engine.auxiliary import Auxiliary
+from dlm.engine.infill import bind_request
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, Ticket
 from dlm.model.decoder import Decoder
@@ -123,7 +124,7 @@ class Bench:
 
     def ticket(self, prompt: Sequence[int], path: int = 0, **options: Any) -> Ticket:
         """A row to submit, its config given as options."""
-        bound = bind(GenerationConfig.from_options(options), self.info)
+        bound = bind_request(GenerationConfig.from_options(options), None, self.info)
         ticket = Ticket(tuple(prompt), bound, path)
         self.traces[ticket] = Trace()
         return ticket

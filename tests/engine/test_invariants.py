@@ -154,6 +154,10 @@ def requests(draw, causal, usual):
         options |= {"edit": drawn("edit"), "unmask": "everything"}
         caches = ["none"] if causal else ["none", "dual(on_edit='requery')"]
         options["cache"] = draw(st.sampled_from(caches))
+    if draw(st.integers(0, 2)) == 0:  # the mask's own id may be given
+        places = st.lists(st.none() | st.integers(0, VOCAB - 1), min_size=1, max_size=18)
+        options["infill"] = draw(places.filter(lambda given: None in given))
+        options["max_new_tokens"] = draw(st.none() | st.integers(18, 22))
     prompt = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=9))
     return {"prompt": prompt, "path": draw(st.integers(0, 2)), **options}
 
@@ -208,14 +212,15 @@ def test_every_run(batch):
 
 
 def check_canvases(ticket, trace, *, paced):
-    """Prompts stay, MASK is never committed, every step commits unless a schedule paces it."""
-    prompt = list(ticket.prompt)
+    """What is given stays, MASK is never committed, every step commits unless it is paced."""
+    given = dict(enumerate((*ticket.prompt, *ticket.given)))
     for canvas, kinds in zip(trace.canvases, trace.kinds, strict=True):
-        assert canvas[: len(prompt)] == prompt
-        assert kinds[: len(prompt)] == [Kind.PROMPT] * len(prompt)
-        assert Kind.PROMPT not in kinds[len(prompt) :]
-        for token, kind in zip(canvas[len(prompt) :], kinds[len(prompt) :], strict=True):
-            assert (token == MASK) == (kind == Kind.MASK)
+        for pos, (token, kind) in enumerate(zip(canvas, kinds, strict=True)):
+            if given.get(pos) is not None:
+                assert (token, kind) == (given[pos], Kind.PROMPT)
+            else:
+                assert kind != Kind.PROMPT
+                assert (token == MASK) == (kind == Kind.MASK)
     if not paced:
         left = [len(open_positions(kinds)) for kinds in trace.kinds]
         assert left == sorted(set(left), reverse=True)
@@ -230,10 +235,13 @@ def check_end(ticket, trace):
         assert ticket.ledger.nfe == ticket.bound.budgets[0].forwards
     else:
         assert ticket.canvas.reason == "stop"
-        ends = ticket.end_ids
+        ends, canvas = ticket.end_ids, ticket.canvas
         generated = range(len(ticket.prompt), ticket.limit)
-        end = next(p for p in generated if trace.canvases[-1][p] in ends and p not in still_open)
-        assert not [p for p in still_open if p < end]
+        found = [
+            p for p in generated if canvas.ids[p] in ends and canvas.kinds[p] == Kind.COMMITTED
+        ]
+        assert found or ticket.ends_given
+        assert not [p for p in still_open if p < min(found, default=ticket.limit)]
 
 
 def check_tokens(ticket, trace):
@@ -277,7 +285,7 @@ def check_settled(ticket, trace):
     assert settled == sorted(settled)
     if ticket.canvas.reason in ("length", "early"):
         assert canvas.settled == len(canvas.ids)
-    elif ticket.canvas.reason == "stop" and not ticket.bound.parts.edit:
+    elif ticket.canvas.reason == "stop" and not (ticket.bound.parts.edit or ticket.ends_given):
         assert ticket.end_ids & set(canvas.ids[canvas.prompt : canvas.settled])
 
 

@@ -428,21 +428,25 @@ def test_rcr_ties_go_leftmost():
 # blocks
 
 
-def host_of(prompt, length, blocks=None):
+def host_of(prompt, length, blocks=None, pinned=()):
     one = torch.ones(1, dtype=torch.long)
     blocks = BlockTable.empty(1) if blocks is None else blocks
-    return HostRows(one * prompt, one * length, one * 0, blocks, torch.zeros(1, 1, 1).long())
+    given = torch.arange(length + 1)[None] < prompt
+    given[:, list(pinned)] = True
+    pages = torch.zeros(1, 1, 1).long()
+    return HostRows(one * prompt, one * length, one * 0, given, blocks, pages)
 
 
-def blocks_of(rule, prompt, length, *, stores):
+def blocks_of(rule, prompt, length, *, stores, pinned=()):
     """The bounds of all blocks in turn, each filled as soon as it is open; with the phases that
     the table goes through.
     """
-    host, bounds, phases = host_of(prompt, length), [], []
+    host, bounds, phases = host_of(prompt, length, pinned=pinned), [], []
     for _ in range(200):
         reach = rule.reach(SimpleNamespace(host=host), knobs([rule]))
         left = torch.zeros(1, 8, dtype=torch.long)
-        progress = Progress(left, reach, host.length, host.prompt, torch.tensor([True]), stores)
+        bounds_now = (reach, host.length, host.prompt, host.to_open)
+        progress = Progress(left, *bounds_now, torch.tensor([True]), stores)
         table = rule.advance(host.blocks, progress, knobs([rule]))
         phases.append(table.phase[0, :3].tolist())
         if not bool(table.live.any()):
@@ -452,7 +456,7 @@ def blocks_of(rule, prompt, length, *, stores):
         if stores:  # the forward that opens a block stores the clean one before it
             clean = table.phase == Phase.CLEAN
             table = replace(table, phase=torch.where(clean, int(Phase.STORED), table.phase))
-        host = host_of(prompt, length, table)
+        host = host_of(prompt, length, table, pinned)
     raise AssertionError("blocks do not end")
 
 
@@ -477,6 +481,19 @@ def test_fixed_blocks_start_at_trained_borders(prompt, blocks, factor):
         assert phases[1][:2] == [Phase.CLEAN, Phase.OPENING]
 
 
+@given(st.integers(0, 12), st.sets(st.integers(0, 39)), st.sampled_from([1, 4]))
+def test_blocks_start_at_what_is_to_be_filled(prompt, pinned, alignment):
+    length = 40
+    info = INFO if alignment == 1 else replace(INFO, attention="block_causal", block_length=4)
+    bounds, _ = blocks_of(Fixed(8).bind(info), prompt, length, stores=False, pinned=pinned)
+    to_fill = [at for at in range(prompt, length) if at not in pinned]
+    assert sorted(at for s, e in bounds for at in range(s, e) if at in to_fill) == to_fill
+    for start, end in bounds:
+        first = next(at for at in to_fill if at >= start)
+        assert start == first // alignment * alignment, "a block waits for nothing"
+        assert end == min(start + 8, length)
+
+
 def test_whole_is_one_block():
     assert blocks_of(Whole().bind(INFO), 5, 30, stores=False)[0] == [(5, 30)]
 
@@ -487,10 +504,8 @@ def test_a_block_stays_open_while_something_is_left():
     table.end[:, 0], table.phase[:, 0] = 4, Phase.OPENING
     left = torch.zeros(2, 8, dtype=torch.long)
     left[0, 0] = 1
-    lengths, prompts = torch.tensor([8, 8]), torch.tensor([0, 0])
-    progress = Progress(
-        left, torch.tensor([8, 8]), lengths, prompts, torch.tensor([True, True]), False
-    )
+    eights, both = torch.tensor([8, 8]), torch.tensor([True, True])
+    progress = Progress(left, eights, eights, eights * 0, torch.tensor([4, 4]), both, False)
     after = rule.advance(table, progress, knobs([rule, rule]))
     assert after.phase[0].tolist()[:2] == [Phase.OPEN, Phase.STORED]
     assert after.live.sum(dim=1).tolist() == [1, 1]

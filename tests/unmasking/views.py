@@ -113,6 +113,7 @@ def make_view(
         prompt=tall(prompt),
         length=lengths,
         limit=lengths,
+        to_fill=((kinds != Kind.PROMPT) & (places < lengths[:, None])).sum(dim=1),
         seed=tall(seed),
         path=tall(path),
         scratch={},

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import typer
+from rich.markup import escape
 
 from dlm import FIELDS
 from dlm.errors import InvalidRequest
@@ -77,7 +78,7 @@ def _parameter(name: str, kind: Any, shown: str | None, text: str, panel: str) -
     """A keyword of the command; None where the user says nothing."""
     option = typer.Option(
         f"--{name.replace('_', '-')}",
-        help=text,
+        help=escape(text),  # brackets are no markup
         metavar=shown,
         show_default=False,
         rich_help_panel=panel,

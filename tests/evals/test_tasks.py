@@ -251,6 +251,12 @@ def test_long_answers_follow_from_the_ledger():
         assert all(word in question for word in (*people, *things))
         assert len(set(people)) == len(people)
         assert example.answer.split("\n")[: len(entries)] == entries
+        if example.meta["gold"] is None:  # the lines are all that is asked for
+            assert example.key[0] == CLOSED
+            assert len(entries) >= 2
+            assert task.grade(example, "\n".join(entries))
+            assert not task.grade(example, "\n".join(entries[1:]))
+            continue
         prices = [int(entry.split()[-1]) for entry in entries]
         total = len(prices) == 1 or "together" in question
         wanted = sum(prices) if total else prices[0] - prices[1]

@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FIELDS",
     "KINDS",
+    "PRESETS",
     "AsyncEngine",
     "CausalEngine",
     "DlmError",
@@ -59,6 +60,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "FIELDS": "dlm.config",
         "KINDS": "dlm.config",
+        "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.aio",
         "CausalEngine": "dlm.engine.causal",
         "DlmError": "dlm.errors",

@@ -85,7 +85,7 @@ def test_every_field_has_an_option_and_help_shows_it(call):
     assert {f.name for f in fields(dlm.GenerationConfig)} == set(dlm.FIELDS)
     kinds = {"integer": "INTEGER", "number": "NUMBER", "part": "PART", "parts": "PART"}
     kinds |= {"parts, strings": "PART|STRING", "map": "ID=NUMBER", "boolean": "FILE"}
-    kinds |= {"template": "TEXT"}
+    kinds |= {"template": "TEXT", "name": "NAME"}
     for name, field in dlm.FIELDS.items():
         assert f"--{name.replace('_', '-')} {kinds[field.type]} " in shown
         if name != "trace":  # a file here, not a boolean

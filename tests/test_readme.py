@@ -86,7 +86,23 @@ def models_table():
     return table(["`model_type`", "checkpoints", "attention", "shift", "status"], rows)
 
 
-TABLES = {"options": options_table, "parts": parts_table, "models": models_table}
+def presets_table():
+    def spelled(options):
+        return "-" if options is None else f"`{', '.join(options.values())}`"
+
+    rows = [
+        [f"`{name}`", p.use, *map(spelled, (p.full, p.shifted, p.block_causal)), p.source]
+        for name, p in dlm.PRESETS.items()
+    ]
+    return table(["name", "for", "LLaDA", "Dream", "SDAR, LLaDA2", "from"], rows)
+
+
+TABLES = {
+    "options": options_table,
+    "presets": presets_table,
+    "parts": parts_table,
+    "models": models_table,
+}
 
 
 def block(name):

@@ -28,6 +28,7 @@ class NoCache:
     tier = "T1"
 
     alignment: int = bound(1)
+    computes = "the whole canvas"
     exact = True
     on_edit = "requery"
     stores = False
@@ -68,6 +69,8 @@ class Prefix:
     tier = "T1"
 
     shift: bool = bound(False)
+    computes = "the block and all behind it, where a block opens the whole canvas"
+    stale = "keys before the block are as old as the block"
     exact = False
     on_edit = "refuse"
     stores = False
@@ -112,6 +115,8 @@ class Dual:
 
     on_edit: Literal["refuse", "requery"] = "refuse"
     shift: bool = bound(False)
+    computes = "the block, where a block opens the whole canvas"
+    stale = "keys outside the block are as old as the block"
     exact = False
     stores = False
 

@@ -29,6 +29,7 @@ TYPES: Final[Mapping[str, tuple[Any, str, str]]] = MappingProxyType(
         "parts, strings": (list[str] | None, "PART|STRING", MORE),
         "map": (list[str] | None, "ID=NUMBER", MORE),
         "template": (str | None, "TEXT", ""),
+        "name": (str | None, "NAME", ""),
     }
 )
 ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(

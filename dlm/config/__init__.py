@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm.config.fields import FIELDS, Field
 from dlm.config.generation import GenerationConfig
+from dlm.config.presets import PRESETS, Preset
 from dlm.config.spec import KINDS, parse_part, registry_of
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FIELDS",
     "KINDS",
+    "PRESETS",
     "BoundConfig",
     "Field",
     "GenerationConfig",
+    "Preset",
     "bind",
     "parse_part",
     "registry_of",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from dlm.config.generation import GenerationConfig
+from dlm.config.presets import with_preset
 from dlm.config.spec import parse_part, registry_of
 from dlm.core import (
     STATISTICS,
@@ -51,7 +52,8 @@ def bind(
 
     Raises `InvalidRequest` with the reason when something cannot work.
     """
-    assert config.max_new_tokens is not None, "a template's length is known when parts are bound"
+    config, length = with_preset(config, info), config.max_new_tokens
+    assert length is not None, "a template's length is known when parts are bound"
     edits = _listed(config, "edit")
     rules, budgets, strings = _stops(config, "eos('block')" if edits else "eos", info)
     guides = _listed(config, "guide")
@@ -75,7 +77,7 @@ def bind(
     _check_edits(parts)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, budgets, strings, ends, config.max_new_tokens, given)
+    return BoundConfig(config, parts, budgets, strings, ends, length, given)
 
 
 def inside_holes(given: Sequence[int | None]) -> int:

@@ -71,6 +71,13 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "seed": Field("integer", "0", "", True, "same seed, same result"),
         "n": Field("integer", "1", "", True, "choices, from seed paths 0 to n-1"),
         "logit_bias": Field("map", "{}", "", True, "added to the logits of ids"),
+        "preset": Field(
+            "name",
+            "none",
+            "",
+            True,
+            "parts that go well together: quality, fast, leap, adaptive, revise",
+        ),
         "trace": Field("boolean", "false", "", False, "keep the events in the result"),
     }
 )

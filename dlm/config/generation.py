@@ -41,6 +41,7 @@ class GenerationConfig:
     seed: int = 0
     n: int = 1
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    preset: str | None = None
     trace: bool = False
 
     def __post_init__(self) -> None:
@@ -61,6 +62,8 @@ class GenerationConfig:
         if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**63:
             raise InvalidRequest("seed", f"must be a 64-bit integer, got {self.seed!r}")
         _bias(self.logit_bias)
+        if self.preset is not None and not isinstance(self.preset, str):
+            raise InvalidRequest("preset", f"must be a name, got {self.preset!r}")
         if not isinstance(self.trace, bool):
             raise InvalidRequest("trace", f"must be True or False, got {self.trace!r}")
 

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from dlm.config import BoundConfig
+from dlm.config import PRESETS, BoundConfig
 from dlm.core import ModelInfo
 
 
@@ -25,28 +25,28 @@ class PartNote:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The parts in the order in which a step calls them.
+    """The parts in the order in which a step calls them, and what they come to.
 
-    `exact`: the result equals decoding without a cache.
+    `cost`: how many forwards an answer takes, and what each computes · `exact`: the result equals
+    decoding without a cache · `stale`: which reused keys may be out of date, and how long (empty:
+    none) · `preset`: what the named combination is for, and where it comes from.
     """
 
     parts: tuple[PartNote, ...]
+    cost: str
     exact: bool
+    stale: str
     canvas: str
+    preset: str = ""
 
     def __str__(self) -> str:
-        lines = [
-            f"{note.kind:7} {note.part}  [{note.tier}]\n        {note.does}" for note in self.parts
-        ]
-        lines.append(
-            "keys    "
-            + (
-                "exact: equal to no cache"
-                if self.exact
-                else "approximate: reused keys may be stale"
-            )
+        lines = [f"preset  {self.preset}"] if self.preset else []
+        for note in self.parts:
+            lines += [f"{note.kind:7} {note.part}  [{note.tier}]", f"        {note.does}"]
+        keys = f"approximate: {self.stale}" if self.stale else "exact: equal to no cache"
+        return "\n".join(
+            [*lines, f"keys    {keys}", f"cost    {self.cost}", f"canvas  {self.canvas}"]
         )
-        return "\n".join([*lines, f"canvas  {self.canvas}"])
 
 
 def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
@@ -60,15 +60,55 @@ def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
         ("cache", (bound.parts.cache,)),
     ]
     notes = tuple(_note(kind, part) for kind, parts in groups for part in parts)
-    canvas = f"{bound.length} new tokens, {info.attention} attention"
-    if bound.given:
-        pinned = sum(token is not None for token in bound.given)
-        canvas = f"{bound.length} positions, {pinned} of them given, {info.attention} attention"
-    if info.alignment > 1:
-        canvas += f", rounded up to whole blocks of {info.alignment}"
-    return Explanation(notes, bound.parts.cache.exact, canvas)
+    cache = bound.parts.cache
+    unknown = "" if cache.exact else "its author does not say which keys may be stale"
+    return Explanation(
+        notes,
+        _cost(bound, info),
+        cache.exact,
+        getattr(cache, "stale", unknown),
+        _canvas(bound, info),
+        _preset(bound),
+    )
 
 
 def _note(kind: str, part: Any) -> PartNote:
     summary = (inspect.getdoc(type(part)) or "").split("\n\n", maxsplit=1)[0]
     return PartNote(kind, repr(part), " ".join(summary.split()), getattr(part, "tier", "own rule"))
+
+
+def _preset(bound: BoundConfig) -> str:
+    name = bound.config.preset
+    return "" if name is None else f"{name}: {PRESETS[name].use} ({PRESETS[name].source})"
+
+
+def _cost(bound: BoundConfig, info: ModelInfo) -> str:
+    """How many forwards, as far as it is known beforehand, and what each computes.
+
+    A canvas that is rounded up to whole blocks has a few open positions more than were asked for.
+    """
+    parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
+    blocks = parts.blocks.count(open_now) or 1
+    scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
+    steps = [part.steps for part in scheduled if part.steps is not None] or [open_now]
+    forwards = f"{steps[0]} forwards" if scheduled else f"{blocks} to {open_now} forwards"
+    computes = getattr(parts.cache, "computes", "what its cache plans")
+    arms = "" if parts.arms == 1 else f", for each of {parts.arms} inputs"
+    ends = ", fewer where the answer ends before" if parts.stop else ""
+    return f"{forwards}{ends}; each computes {computes}{arms}"
+
+
+def _to_fill(bound: BoundConfig) -> int:
+    """The open positions of the canvas."""
+    return bound.length - sum(token is not None for token in bound.given)
+
+
+def _canvas(bound: BoundConfig, info: ModelInfo) -> str:
+    """Its length, what is given of it, and the attention over it."""
+    told = f"{bound.length} new tokens, {info.attention} attention"
+    if bound.given:
+        pinned = bound.length - _to_fill(bound)
+        told = f"{bound.length} positions, {pinned} of them given, {info.attention} attention"
+    if info.alignment > 1:
+        told += f", rounded up to whole blocks of {info.alignment}"
+    return told

@@ -62,7 +62,6 @@ class Long:
         boxes = BOXED.findall(text)
         return bool(boxes) and boxes[-1].strip() == example.meta["gold"]
 
-
     def _list(self, rng: Random, rung: str, ledger: Sequence[Line]) -> Example:
         """A question for some lines, answered by quoting them."""
         places = pick(rng, ledger, rng.randint(2, min(MOST_LISTED, len(ledger))))

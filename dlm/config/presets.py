@@ -1,0 +1,112 @@
+"""Presets: parts that go well together, by the kind of model and the use.
+
+A preset fills in the parts that a request leaves open; what is given beside it wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from dlm.config.generation import GenerationConfig
+from dlm.errors import InvalidRequest, unknown_name
+
+if TYPE_CHECKING:
+    from dlm.core import ModelInfo
+
+Options = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Spec strings of parts for each kind of model; None where the preset does not apply.
+
+    `full`: bidirectional models (LLaDA) · `shifted`: those made of autoregressive ones, whose row
+    i predicts position i + 1 (Dream) · `block_causal`: SDAR, LLaDA2 · `use`: when to take it ·
+    `source`: where its numbers come from.
+    """
+
+    use: str
+    full: Options
+    shifted: Options
+    block_causal: Options | None
+    source: str
+
+    def options(self, info: ModelInfo) -> Options | None:
+        """The parts for a model."""
+        if info.attention == "block_causal":
+            return self.block_causal
+        return self.shifted if info.shift else self.full
+
+
+_DUAL: Final[Options] = MappingProxyType({"blocks": "fixed(32)", "cache": "dual"})
+_STORED: Final[Options] = MappingProxyType({"blocks": "fixed", "cache": "block_causal"})
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {
+        "quality": Preset(
+            use="one token a step and no reused keys that could be stale: slow, the reference",
+            full={"unmask": "topk", "blocks": "fixed(32)", "cache": "none"},
+            shifted={"unmask": "topk('entropy', 'eps')", "blocks": "whole", "cache": "none"},
+            block_causal={"unmask": "dynamic(1.0)", **_STORED},
+            source="the defaults of LLaDA's, Dream's and SDAR's own evaluations",
+        ),
+        "fast": Preset(
+            use="all that is sure at once, keys outside the block reused",
+            full={"unmask": "threshold(0.9)", **_DUAL},
+            shifted={"unmask": "threshold(0.9)", **_DUAL},
+            block_causal={"unmask": "dynamic(0.9)", **_STORED},
+            source="Fast-dLLM (arXiv 2505.22618); SDAR (arXiv 2510.06303)",
+        ),
+        "leap": Preset(
+            use="as fast, and bolder beside what is sure",
+            full={"unmask": "leap(0.9, 0.75, 4)", **_DUAL},
+            shifted={"unmask": "leap(0.9, 0.75, 4)", **_DUAL},
+            block_causal={"unmask": "leap(0.9, 0.75, 4)", **_STORED},
+            source="LocalLeap (arXiv 2510.07081)",
+        ),
+        "adaptive": Preset(
+            use="as fast, with blocks that end where a line ends",
+            full={"unmask": "threshold(0.9)", "blocks": "adaptive", "cache": "dual"},
+            shifted={
+                "unmask": "threshold(0.9)",
+                "blocks": "adaptive(threshold=0.5)",
+                "cache": "dual",
+            },
+            block_causal=None,
+            source="AdaBlock-dLLM (arXiv 2509.26432)",
+        ),
+        "revise": Preset(
+            use="a given number of `steps`, each of which may take earlier tokens back",
+            full={"unmask": "everything", "edit": "rcr", "blocks": "whole", "cache": "none"},
+            shifted={"unmask": "everything", "edit": "rcr", "blocks": "whole", "cache": "none"},
+            block_causal=None,
+            source="MDPO (arXiv 2508.13148)",
+        ),
+    }
+)
+"""The presets by name."""
+
+
+def with_preset(config: GenerationConfig, info: ModelInfo) -> GenerationConfig:
+    """The config with its preset's parts where it has none of its own.
+
+    Raises `InvalidRequest` for an unknown name, and for a preset that the model cannot have.
+    """
+    name = config.preset
+    if name is None:
+        return config
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    options = PRESETS[name].options(info)
+    if options is None:
+        known = [other for other, preset in PRESETS.items() if preset.options(info) is not None]
+        raise InvalidRequest(
+            "preset",
+            f"{name!r} changes where blocks end or what stands in earlier ones; this model has "
+            f"trained blocks of {info.block_length}: use {', '.join(map(repr, known))}",
+        )
+    missing: dict[str, Any] = {k: v for k, v in options.items() if getattr(config, k) is None}
+    return replace(config, **missing)

@@ -1,0 +1,86 @@
+"""Presets: every one binds and decodes on the models it is for; what is said beside it wins."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+import dlm
+from dlm.config import PRESETS, bind
+from dlm.errors import InvalidRequest
+from tests.engine.harness import Bench, info_of
+from tests.helpers import random_decoder, tiny_spec
+
+FULL, SHIFTED = tiny_spec(), tiny_spec(shift=True)
+CAUSAL = tiny_spec(attention="block_causal", block_length=4)
+KINDS = {"full": FULL, "shifted": SHIFTED, "block_causal": CAUSAL}
+DELIMITERS = (5, 9, 20)
+
+
+def engine_of(spec):
+    info = replace(info_of(spec), delimiters=DELIMITERS)
+    return dlm.Engine(random_decoder(spec, 1), info)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_decodes_within_what_it_says_it_costs(name, kind):
+    engine = engine_of(KINDS[kind])
+    options = {"preset": name, "max_new_tokens": 40, "stop": "none"}
+    if getattr(PRESETS[name], kind) is None:
+        with pytest.raises(InvalidRequest, match="trained blocks of 4: use 'quality', 'fast'"):
+            engine.explain(**options)
+        return
+    told = engine.explain(**options)
+    assert told.preset.startswith(f"{name}: {PRESETS[name].use}")
+    *least, most = (int(n) for n in re.findall(r"\d+", told.cost.split(" forwards")[0]))
+    answer = engine.generate([3, 4, 7], **options)
+    assert answer.finish_reason == "length"
+    assert min([*least, 1]) <= answer.stats.nfe <= most
+    assert told.exact == (not told.stale)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_the_registered_parts(kind):
+    """The bound parts are those of the spec strings, no more and no less."""
+    info = replace(info_of(KINDS[kind]), delimiters=DELIMITERS)
+    for name, preset in PRESETS.items():
+        options = preset.options(info)
+        if options is not None:
+            config = {"max_new_tokens": 16}
+            by_name = bind(dlm.GenerationConfig.from_options(config | {"preset": name}), info)
+            by_hand = bind(dlm.GenerationConfig.from_options(config | dict(options)), info)
+            assert by_name.parts == by_hand.parts
+
+
+def test_what_is_said_beside_it_wins():
+    engine = engine_of(FULL)
+    told = str(engine.explain(preset="fast", blocks="fixed(8)", cache="none"))
+    assert "Fixed(length=8)" in told
+    assert "NoCache" in told
+    assert "Threshold(threshold=0.9)" in told
+    aliased = str(engine.explain(preset="fast", block_length=16, threshold=0.7))
+    assert "Fixed(length=16)" in aliased
+    assert "Threshold(threshold=0.7)" in aliased
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(InvalidRequest, match=r"'adaptive', 'fast', .* got 'best'"):
+        engine_of(FULL).generate([3], preset="best")
+    with pytest.raises(InvalidRequest, match="`preset`: must be a name, got 3"):
+        engine_of(FULL).generate([3], preset=3)
+
+
+def test_rows_of_different_presets_share_a_batch():
+    bench = Bench(random_decoder(FULL, 1), DELIMITERS)
+    tickets = [bench.ticket([3, 4], max_new_tokens=24, preset=name) for name in PRESETS]
+    bench.run(*tickets)
+    alone = Bench(random_decoder(FULL, 1), DELIMITERS)
+    for name, ticket in zip(PRESETS, tickets, strict=True):
+        solo = alone.ticket([3, 4], max_new_tokens=24, preset=name)
+        alone.run(solo)
+        assert ticket.canvas.ids == solo.canvas.ids
+
+
+def test_the_description_of_the_option_names_them_all():
+    assert dlm.FIELDS["preset"].meaning.endswith(": " + ", ".join(PRESETS))

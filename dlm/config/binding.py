@@ -227,6 +227,13 @@ def _check_edits(parts: Parts) -> None:
     for editor in parts.edit:
         if reason := editor.refuses(parts.unmask):
             raise InvalidRequest("edit", reason)
+        if editor.scope == "row" and parts.narrowing is not None:
+            raise InvalidRequest(
+                "edit",
+                f"{type(editor).__name__} weighs all open positions of a block against each other, "
+                f"and {type(parts.blocks).__name__} offers some of them in each step: use blocks "
+                "'fixed', 'whole' or 'adaptive'",
+            )
         if editor.scope == "row" and parts.cache.on_edit == "refuse":
             name = type(parts.cache).__name__
             raise InvalidRequest(

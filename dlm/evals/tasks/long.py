@@ -18,11 +18,12 @@ LINES: Final[Mapping[str, int]] = MappingProxyType(
 )
 RUNG_WEIGHTS: Final = (0.2, 0.26, 0.3, 0.16, 0.08)
 KINDS: Final = ("find", "find", "sum", "difference")
-LIST_SHARE: Final = 0.5
-"""Questions for several lines and nothing else, in training only: a model that has to find one line
-an answer does not learn to find lines at all.
+LIST_SHARE: Final = 0.6
+LISTS: Final = ("48", "64", "64", "128", "128")
+MOST_LISTED: Final = 8
+"""Questions for several lines of a short ledger and nothing else, in training only: a model that
+has to find one line an answer does not learn to find lines at all.
 """
-MOST_LISTED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,10 @@ class Long:
 
     def make(self, rng: Random) -> Example:
         """Draw a ledger of a rung's length, the lines that are asked for, and the question."""
+        if rng.random() < LIST_SHARE:
+            return self._list(rng, rng.choice(LISTS))
         (rung,) = rng.choices(tuple(LINES), weights=RUNG_WEIGHTS)
         ledger = draw_ledger(rng, LINES[rung])
-        if rng.random() < LIST_SHARE:
-            return self._list(rng, rung, ledger)
         kind = rng.choice(KINDS)
         places = pick(rng, ledger, 1 if kind == "find" else 2)
         if kind == "difference":
@@ -62,8 +63,9 @@ class Long:
         boxes = BOXED.findall(text)
         return bool(boxes) and boxes[-1].strip() == example.meta["gold"]
 
-    def _list(self, rng: Random, rung: str, ledger: Sequence[Line]) -> Example:
+    def _list(self, rng: Random, rung: str) -> Example:
         """A question for some lines, answered by quoting them."""
+        ledger = draw_ledger(rng, LINES[rung])
         places = pick(rng, ledger, rng.randint(2, min(MOST_LISTED, len(ledger))))
         chosen = [ledger[place] for place in places]
         first, *middle, last = (f"{name} for {thing}" for name, thing, _ in chosen)

@@ -40,6 +40,7 @@ ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
         "threshold": (float | None, "NUMBER", "--unmask 'threshold(...)'"),
         "remasking": (str | None, "NAME", "low_confidence, random: --unmask 'topk(score=...)'"),
         "alg": (str | None, "NAME", "Dream's: --unmask \"topk(score, 'eps')\" --blocks whole"),
+        "alg_temp": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', temperature=...)\""),
         "eps": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', eps=...)\""),
         "use_cache": (bool | None, None, "--cache prefix"),
         "dual_cache": (bool | None, None, "--cache dual"),

@@ -51,7 +51,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "unmask": Field(
             "part",
             "threshold(0.9)",
-            "threshold, factor, remasking, alg, eps, confidence_eos_eot_inf",
+            "threshold, factor, remasking, alg, alg_temp, eps, confidence_eos_eot_inf",
             True,
             "what a step commits",
         ),
@@ -109,7 +109,7 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
         translated["unmask"] = f"factor({theirs['factor']!r})"
     elif "threshold" in theirs:
         translated["unmask"] = f"threshold({theirs['threshold']!r})"
-    elif "alg" in theirs or "eps" in theirs:
+    elif theirs.keys() & {"alg", "alg_temp", "eps"}:
         translated["unmask"] = _dream_of(theirs)
     elif "remasking" in theirs or "confidence_eos_eot_inf" in theirs:
         translated["unmask"] = _topk_of(theirs)
@@ -135,18 +135,17 @@ def _topk_of(theirs: Mapping[str, Any]) -> str:
 
 
 def _dream_of(theirs: Mapping[str, Any]) -> str:
-    """Dream's rule: its score, on the schedule that falls to `eps`."""
-    algorithms = {
-        "origin": "random",
-        "maskgit_plus": "confidence",
-        "topk_margin": "margin",
-        "entropy": "entropy",
-    }
+    """Dream's rule: its score, on the schedule that falls to `eps`; `origin` has no score."""
+    scores = {"maskgit_plus": "confidence", "topk_margin": "margin", "entropy": "entropy"}
     algorithm = theirs.get("alg", "origin")
-    if algorithm not in algorithms:
-        raise unknown_name("alg", str(algorithm), algorithms)
-    eps = f", eps={theirs['eps']!r}" if "eps" in theirs else ""
-    return f"topk({algorithms[algorithm]!r}, 'eps'{eps})"
+    if algorithm not in ("origin", *scores):
+        raise unknown_name("alg", str(algorithm), ("origin", *scores))
+    eps = f"eps={theirs['eps']!r}" if "eps" in theirs else ""
+    if algorithm == "origin":
+        return f"ancestral({eps})"
+    warm = f"temperature={theirs['alg_temp']!r}" if theirs.get("alg_temp") else ""
+    arguments = filter(None, (repr(scores[algorithm]), "'eps'", eps, warm))
+    return f"topk({', '.join(arguments)})"
 
 
 ALIASES: Final[Mapping[str, str]] = MappingProxyType(
@@ -157,6 +156,7 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
         "threshold": "unmask",
         "remasking": "unmask",
         "alg": "unmask",
+        "alg_temp": "unmask",
         "eps": "unmask",
         "confidence_eos_eot_inf": "unmask",
         "cfg_scale": "guide",

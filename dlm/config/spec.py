@@ -51,6 +51,8 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "running_mean": "dlm.unmasking.threshold:RunningMean",
                 "topk": "dlm.unmasking.topk:TopK",
                 "dynamic": "dlm.unmasking.threshold:Dynamic",
+                "slowfast": "dlm.unmasking.slowfast:SlowFast",
+                "ancestral": "dlm.unmasking.ancestral:Ancestral",
                 "everything": "dlm.unmasking.threshold:Everything",
             },
             GROUP,

@@ -49,15 +49,12 @@ def top(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
     return among & (rank < count)
 
 
-def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, knob: Any) -> Tensor:
-    """`[R, 1]`: the schedule's count for the block that each row is in.
+def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`[R, 1]` each: step, steps and masks at the opening of the block that each row is in.
 
     `total [R, 1]` steps for the whole answer are shared out to the blocks by what they have to
-    fill; None is one position a step. A clock that has run out takes all that is open. `knob` holds
-    `power` and `eps` where the schedule reads them.
+    fill; None is as many steps as masks.
     """
-    if total is None and schedule == "even":
-        return torch.ones_like(view.step)[:, None]
     blocks = view.blocks
     start, end, step, masks = view.of_first_block(
         blocks.start, blocks.end, blocks.step, blocks.masks
@@ -67,12 +64,23 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
         inside = (view.pos >= start) & (view.pos < end) & (view.kind != Kind.PROMPT)
         size = inside.sum(dim=1, keepdim=True)
         steps = torch.div(total * size, view.to_fill[:, None], rounding_mode="floor")
-    steps = steps.clamp_min(1)
+    return step, steps.clamp_min(1), masks
+
+
+def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, knob: Any) -> Tensor:
+    """`[R, 1]`: the schedule's count for the block that each row is in.
+
+    `total [R, 1]` as in `clock_of`. A clock that has run out takes all that is open. `knob` holds
+    `power` and `eps` where the schedule reads them.
+    """
+    if total is None and schedule == "even":
+        return torch.ones_like(view.step)[:, None]
+    step, steps, masks = clock_of(view, total)
     open_now = view.eligible.sum(dim=1, keepdim=True)
     if schedule == "even":
         count = even_counts(masks, step, steps)
     elif schedule == "eps":
-        count = eps_counts(open_now, step, steps, knob.eps)
+        count = (open_now * eps_share(step, steps, knob.eps) + _ROUNDING).long()
     else:
         count = curve_counts(schedule, masks, step, steps, knob.power)
     return torch.where(step < steps, count, open_now)
@@ -109,16 +117,25 @@ def curve_counts(
     return left(step) - left(step + 1)
 
 
-def eps_counts(open_now: Tensor, step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:
-    """Dream's count: `int(open * (1 - s / t))` on t from 1 to eps; the last step takes all.
+def eps_share(step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:
+    """Dream's share of the open positions: `1 - s / t` on times from 1 to `eps`; at last, all.
 
-    Early counts may be 0.
+    Of few positions an early share is less than one.
     """
     now = 1 - (1 - eps.double()) * step / steps
     following = 1 - (1 - eps.double()) * (step + 1) / steps
-    count = (open_now * (1 - following / now) + _ROUNDING).long()
-    return torch.where(step >= steps - 1, open_now, count)
+    return torch.where(step >= steps - 1, 1.0, 1 - following / now)
 
 
+def warmed(score: Tensor, temperature: Tensor, view: StepView) -> Tensor:
+    """`[R, W]`: a score whose best positions are a draw without replacement, with probabilities
+    `softmax(score / temperature)` (Gumbel-top-k, arXiv 1903.06059; Dream's `alg_temp`).
+    """
+    u = uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
+    return score / temperature - torch.log(-torch.log(u.clamp_min(_TINY)))
+
+
+_TINY = 1e-300
+"""A uniform may be 0, its logarithm must not be infinite."""
 _ROUNDING = 1e-9
 """Keeps a share that is a whole number from being rounded down."""

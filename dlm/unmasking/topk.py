@@ -18,6 +18,7 @@ from dlm.unmasking.selectors import (
     scheduled_count,
     score_of,
     top,
+    warmed,
 )
 
 
@@ -29,7 +30,9 @@ class TopK:
     `entropy` (Dream), `left` (left to right, SDAR's sequential order). `schedule`: `even` (LLaDA:
     the remainder goes to the first steps), MaskGIT's `linear`, `cosine`, `power` curves, or Dream's
     `eps` schedule, which may commit nothing in early steps. `steps` is for the whole answer, shared
-    out to the blocks by length; None is one token a step. `demote` lists ids that are picked only
+    out to the blocks; None is one token a step. `temperature`: draw the positions, without
+    replacement and with probabilities `softmax(score / temperature)`, in place of the best ones
+    (Dream's `alg_temp`). `demote` lists ids that are picked only
     when nothing else is left (`"eos"`: the model's end ids; LLaDA's `confidence_eos_eot_inf` in its
     intended meaning).
     """
@@ -42,6 +45,7 @@ class TopK:
     demote: tuple[int, ...] | str = ()
     power: float = 2.0
     eps: float = 1e-3
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
@@ -58,6 +62,10 @@ class TopK:
             raise InvalidRequest("unmask", f"`power` must be greater than 0, got {self.power}")
         if not 0 < self.eps < 1:
             raise InvalidRequest("unmask", f"`eps` must be in (0, 1), got {self.eps}")
+        if self.temperature is not None and not self.temperature > 0:
+            raise InvalidRequest(
+                "unmask", f"`temperature` must be greater than 0, got {self.temperature}"
+            )
 
     clock = True
 
@@ -76,6 +84,8 @@ class TopK:
     def propose(self, view: StepView) -> Proposal:
         """The scheduled number of eligible positions, by score."""
         score = score_of(self.score, view)
+        if self.temperature is not None:
+            score = warmed(score, view.knob.temperature, view)
         if isinstance(self.demote, tuple) and self.demote:
             unwanted = is_one_of(view.token, self.demote)
             score = torch.where(unwanted, score.double() - _DEMOTION, score)

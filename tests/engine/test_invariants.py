@@ -71,6 +71,14 @@ def spelled(align):
             schedule=st.sampled_from(["even", "linear", "cosine", "power", "eps"]),
             steps=st.none() | st.integers(1, 24),
             demote=st.sampled_from([(), "eos"]),
+            temperature=st.none() | st.sampled_from([0.1, 2.0]),
+        ),
+        ("unmask", "ancestral"): spell("ancestral", steps=st.none() | st.integers(1, 24)),
+        ("unmask", "slowfast"): spell(
+            "slowfast",
+            threshold=st.sampled_from([0.2, 0.9]),
+            low=st.sampled_from([0.0, 0.05, 0.2]),
+            explore=st.integers(1, 6),
         ),
         ("blocks", "fixed"): spell("fixed", length=length),
         ("blocks", "sub_blocks"): spell("sub_blocks", length=length, sub=COUNT),
@@ -233,6 +241,8 @@ def check_end(ticket, trace):
         assert not still_open
     elif ticket.canvas.reason == "max_nfe":
         assert ticket.ledger.nfe == ticket.bound.budgets[0].forwards
+    elif ticket.canvas.reason == "max_seconds":
+        assert ticket.bound.budgets[0].seconds < 1000
     else:
         assert ticket.canvas.reason == "stop"
         ends, canvas = ticket.end_ids, ticket.canvas

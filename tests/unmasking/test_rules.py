@@ -410,7 +410,7 @@ def test_rcr_does_not_take_a_confidence_of_zero_for_certainty():
     view = make_view(
         rule, [[0.0, 0.0, 0.25, 0.75]], kind=kinds, conf_prev=[0.0, 0.5, 0, 0], start=2
     )
-    assert reopened(rule, view._replace(length=view.length - 2)) == [True, False, False, False]
+    assert reopened(rule, view._replace(to_fill=view.to_fill - 2)) == [True, False, False, False]
 
 
 def test_rcr_leaves_prompt_and_open_positions_alone():

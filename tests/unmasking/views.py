@@ -78,6 +78,7 @@ def make_view(
     lengths = ends.clone() if length is None else tall(length)
     starts = places[:, 0] if start is None else tall(start)
     is_open = kinds >= Kind.MASK
+    pinned = (kinds == Kind.PROMPT) & (places >= tall(prompt)[:, None])
     eligible = is_open & (places < ends[:, None])
     totals = eligible.sum(dim=1) if masks is None else tall(masks)
     phase = Phase.OPENING if opening else Phase.OPEN
@@ -113,7 +114,7 @@ def make_view(
         prompt=tall(prompt),
         length=lengths,
         limit=lengths,
-        to_fill=((kinds != Kind.PROMPT) & (places < lengths[:, None])).sum(dim=1),
+        to_fill=lengths - tall(prompt) - pinned.sum(dim=1),
         seed=tall(seed),
         path=tall(path),
         scratch={},

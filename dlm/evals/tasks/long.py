@@ -21,8 +21,10 @@ KINDS: Final = ("find", "find", "sum", "difference")
 LIST_SHARE: Final = 0.6
 LISTS: Final = ("48", "64", "64", "128", "128")
 MOST_LISTED: Final = 8
-"""Questions for several lines of a short ledger and nothing else, in training only: a model that
-has to find one line an answer does not learn to find lines at all.
+"""Questions for the lines of several people in a short ledger, in training only.
+
+A model that has to find one price an answer does not learn to find anything. What the people bought
+is one token close to their names: that is found first, and the prices behind it.
 """
 
 
@@ -68,14 +70,12 @@ class Long:
         ledger = draw_ledger(rng, LINES[rung])
         places = pick(rng, ledger, rng.randint(2, min(MOST_LISTED, len(ledger))))
         chosen = [ledger[place] for place in places]
-        first, *middle, last = (f"{name} for {thing}" for name, thing, _ in chosen)
-        name, _, thing = first.partition(" for ")
-        others = "".join(f", {pair}" for pair in middle) + f" and {last}"
+        *names, last = (name for name, _, _ in chosen)
         return Example(
             task=self.name,
             rung=rung,
             key=(CLOSED, self.name, rung, tuple(places)),
-            prompt="\n".join(map(entry, ledger)) + f"\nWhat did {name} pay for {thing}{others}?",
+            prompt="\n".join(map(entry, ledger)) + f"\nLines of {', '.join(names)} and {last}?",
             answer="\n".join(map(entry, chosen)),
             meta={"gold": None, "lines": places},
         )

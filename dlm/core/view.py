@@ -115,7 +115,7 @@ class Frame(NamedTuple):
     blocks: BlockTable
 
 
-STATISTICS: Final = frozenset({"entropy", "margin", "c_current"})
+STATISTICS: Final = frozenset({"entropy", "margin", "gap", "c_current"})
 """What a part's `needs` may name; any other name is that of an auxiliary model."""
 
 
@@ -143,9 +143,10 @@ class StepView(NamedTuple):
 
     token: the drawn (at temperature 0: the most likely) id, never MASK · c: its probability in the
     clean float32 softmax, MASK in the denominator · entropy, margin (first minus second
-    probability), c_current (probability of the id that stands there, as a shadow token sees it
-    where there is one): only when `needs` names them · logits `[N, V]`: guided, normalised, MASK
-    struck out; a column's row of them is `logit_row` · eligible: open, scored and before the end
+    probability), gap (the same of the logits), c_current (probability of the id that stands there,
+    as a shadow token sees it where there is one): only when `needs` names them · logits `[N, V]`:
+    guided, and the logarithms of their normalisers norm `[N]`; a column's row of them is
+    `logit_row`, and `log_probs()` combines them · eligible: open, scored and before the end
     of a live block · force: eligible positions of blocks that must progress · conf_prev, born:
     confidence and step of the last commit · prompt, length, limit, to_fill, step, seed, path
     `[R]` · blocks `[R, 8]` · knob: numbers of the part that is called, each `[R, 1]` · scratch:
@@ -164,8 +165,11 @@ class StepView(NamedTuple):
     c: Tensor
     entropy: Tensor | None
     margin: Tensor | None
+    gap: Tensor | None
     c_current: Tensor | None
     logits: Tensor
+    norm: Tensor
+    mask_id: int | None
     conf_prev: Tensor
     born: Tensor
     length: Tensor
@@ -208,8 +212,15 @@ class StepView(NamedTuple):
 
     def with_token(self, token: Tensor) -> StepView:
         """The view with another id `[R, W]` for each position, and the probability of that id."""
-        logp = self.logits[self.logit_row, token]
+        logp = self.logits[self.logit_row, token] - self.norm[self.logit_row]
         return self._replace(token=token, c=torch.where(self.scored, logp.exp(), self.c))
+
+    def log_probs(self) -> Tensor:
+        """`[N, V]`: the normalised logits, MASK struck out; a copy, made at each call."""
+        logp = self.logits - self.norm[:, None]
+        if self.mask_id is not None:
+            logp.select(1, self.mask_id).fill_(-torch.inf)
+        return logp
 
     def of_first_block(self, *tables: Tensor) -> tuple[Tensor, ...]:
         """The entries of `tables [R, 8]` for the block of the first eligible position.

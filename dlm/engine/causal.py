@@ -120,7 +120,7 @@ class CausalEngine:
             key = (one.long() * config.seed, one.long() * 0)
             u = token_uniforms(*key, here[None].to(self.device), one.long() * 0)[0]
             sampler = Sampler(one * config.temperature, one, one.long() * 0, filters=False)
-            stats = draw_tokens(stats, sampler, one.long() * 0, u)
+            stats = draw_tokens(stats, None, sampler, one.long() * 0, u)
         return int(stats.token[0]), float(stats.c[0])
 
     def _ids(self, prompt: Any) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,15 +52,17 @@ class Sampler:
 class RowStats(NamedTuple):
     """Statistics `[N]` of N logit rows; see `StepView`.
 
-    `logits [N, V]` are normalised, with MASK struck out.
+    `logits [N, V]` are those that were read, `norm` the logarithms of their normalisers.
     """
 
     token: Tensor
     c: Tensor
     entropy: Tensor | None
     margin: Tensor | None
+    gap: Tensor | None
     c_current: Tensor | None
     logits: Tensor
+    norm: Tensor
 
 
 def row_stats(
@@ -68,42 +70,108 @@ def row_stats(
 ) -> RowStats:
     """Greedy token, its confidence, and the statistics that `needs` names.
 
-    `logits [N, V]` are float32; one softmax serves all statistics. MASK is never the token but
-    keeps its share of the probability: it is struck out (-inf) after the normalisation. Ties go to
-    the lowest id. `current [N]`: the ids whose probability `c_current` is.
+    `logits [N, V]` are float32 and stay as they are; no copy of them is made. MASK is never the
+    token but keeps its share of the probability. Ties go to the lowest id. `current [N]`: the ids
+    whose probability `c_current` is.
     """
-    logp = torch.log_softmax(logits, dim=1)
-    entropy = c_current = margin = None
-    if "entropy" in needs:
-        entropy = -(logp.exp() * logp.clamp_min(_FINITE)).sum(dim=1)
-    if current is not None:
-        c_current = logp.gather(1, current[:, None])[:, 0].exp()
+    best, token, second = _best_two(logits, mask_id, wants_second=bool(needs & {"margin", "gap"}))
+    most = best if mask_id is None else best.maximum(logits.select(1, mask_id))
+    norm, entropy = _normalisers(logits, most, wants_entropy="entropy" in needs)
+    c = (best - norm).exp()
+    return RowStats(
+        token,
+        c,
+        entropy,
+        None if second is None else c - (second - norm).exp(),
+        None if second is None else best - second,
+        None if current is None else (logits.gather(1, current[:, None])[:, 0] - norm).exp(),
+        logits,
+        norm,
+    )
+
+
+CHUNK: Final = 512
+"""Ids whose maximum is taken before its place is looked for."""
+CACHED: Final = 1 << 17
+"""Numbers that stay in a core's cache while one pass after the other reads them."""
+LEAST: Final = -1e4
+"""A logit so far below another has no probability in float32."""
+
+
+def _best_two(
+    logits: Tensor, mask_id: int | None, *, wants_second: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`[N]` each: the largest of `logits [N, V]`, its id, and the second largest; MASK left out.
+
+    A maximum costs a tenth of its place, so the place is looked for in one chunk alone: that with
+    the largest maximum, the first of equals.
+    """
+    size = logits.shape[1]
+    parts = logits[:, : size // CHUNK * CHUNK].unflatten(1, (-1, CHUNK)).amax(2)  # [N, C]
+    if size % CHUNK:
+        rest = logits[:, size // CHUNK * CHUNK :].amax(1, keepdim=True)
+        parts = torch.cat((parts, rest), dim=1)
     if mask_id is not None:
-        logp.select(1, mask_id).fill_(-torch.inf)
-    if "margin" in needs:
-        best, second = logp.topk(2, dim=1).values.exp().unbind(1)
-        margin = best - second
-    most, token = logp.max(dim=1)
-    return RowStats(token, most.exp(), entropy, margin, c_current, logp)
+        start = mask_id // CHUNK * CHUNK
+        without = logits[:, start : start + CHUNK].clone()
+        without[:, mask_id - start] = -torch.inf
+        parts[:, mask_id // CHUNK] = without.amax(1)
+    chunk = parts.argmax(1, keepdim=True)  # [N, 1]
+    ids = chunk * CHUNK + torch.arange(CHUNK, device=logits.device)  # [N, CHUNK]
+    outside = ids >= size if mask_id is None else (ids >= size) | (ids == mask_id)
+    inside = logits.gather(1, ids.clamp_max(size - 1)).masked_fill_(outside, -torch.inf)
+    best, place = inside.max(1, keepdim=True)
+    second = None
+    if wants_second:
+        others = parts.scatter_(1, chunk, -torch.inf).amax(1)
+        second = others.maximum(inside.scatter_(1, place, -torch.inf).amax(1))
+    return best[:, 0], (chunk * CHUNK + place)[:, 0], second
 
 
-_FINITE = torch.finfo(torch.float32).min
-"""Stands in for -inf where it meets a probability of zero."""
+def _normalisers(
+    logits: Tensor, most: Tensor, *, wants_entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    """`[N]`: the logarithm of each row's normaliser and, if wanted, its entropy in nats.
+
+    `most [N]`: the largest of each row. On the CPU a few rows at a time.
+    """
+    count, size = logits.shape
+    rows = max(1, CACHED // size if logits.device.type == "cpu" else count)
+    sums, energies = [logits.new_empty(0)], [logits.new_empty(0)]
+    for part, top in zip(logits.split(rows), most.split(rows), strict=True):
+        behind = part - top[:, None]
+        if wants_entropy:
+            behind = behind.clamp_min_(LEAST)  # 0 times -inf is no number
+            shares = behind.exp()
+            energies.append(torch.linalg.vecdot(shares, behind))
+        else:
+            shares = behind.exp_()
+        sums.append(shares.sum(1))
+    total = torch.cat(sums)
+    entropy = total.log() - torch.cat(energies) / total if wants_entropy else None
+    return most + total.log(), entropy
 
 
-def draw_tokens(stats: RowStats, sampler: Sampler, row: Tensor, u: Tensor) -> RowStats:
+def draw_tokens(
+    stats: RowStats, mask_id: int | None, sampler: Sampler, row: Tensor, u: Tensor
+) -> RowStats:
     """Replace the greedy tokens by draws, with `row [N]` of each and uniforms `u [N]`.
 
-    The confidence becomes the clean probability (temperature 1, no filter) of the drawn id.
+    MASK is never drawn. The confidence becomes the clean probability (temperature 1, no filter) of
+    the drawn id.
     """
     temperature = sampler.temperature[row]
     warm = temperature > 0
-    behind = stats.logits - stats.logits.amax(dim=1, keepdim=True)  # so that nothing overflows
+    behind = stats.logits.clone()
+    if mask_id is not None:
+        behind.select(1, mask_id).fill_(-torch.inf)
+    behind -= behind.amax(dim=1, keepdim=True)  # so that nothing overflows
     probs = torch.softmax(behind / torch.where(warm, temperature, 1.0)[:, None], dim=1)
     if sampler.filters:
         probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
     token = torch.where(warm, draw(probs, u), stats.token)
-    return stats._replace(token=token, c=stats.logits.gather(1, token[:, None])[:, 0].exp())
+    c = (stats.logits.gather(1, token[:, None])[:, 0] - stats.norm).exp()
+    return stats._replace(token=token, c=c)
 
 
 def _filtered(probs: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:

@@ -40,9 +40,9 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
     stats = row_stats(logits, mask_id, needs, current)
     if cohort.sampler is not None:
         u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
-        stats = draw_tokens(stats, cohort.sampler, window.row[: len(window.slot)], u)
-    token, c, entropy, margin, c_current = (
-        None if s is None else s.take(window.logit_row) for s in stats[:5]
+        stats = draw_tokens(stats, mask_id, cohort.sampler, window.row[: len(window.slot)], u)
+    token, c, entropy, margin, gap, c_current = (
+        None if s is None else s.take(window.logit_row) for s in stats[:6]
     )
     assert token is not None
     assert c is not None
@@ -55,8 +55,11 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
         c=c,
         entropy=entropy,
         margin=margin,
+        gap=gap,
         c_current=_through_shadows(c_current, shadows, frame),
         logits=stats.logits,
+        norm=stats.norm,
+        mask_id=mask_id,
         conf_prev=rows.conf.gather(1, window.pos),
         born=rows.born.gather(1, window.pos),
         length=rows.length,

@@ -35,6 +35,7 @@ class Prophet:
     patient = False
     fills = True
     end_ids = ()
+    needs = frozenset({"gap"})
 
     def __post_init__(self) -> None:
         if not self.early >= self.middle >= self.late >= 0:
@@ -61,9 +62,8 @@ class Prophet:
         if self.count is not None:
             offset = view.pos - view.prompt[:, None] - view.knob.start
             answer = view.scored & (offset >= 0) & (offset < view.knob.count)
-        best, second = view.logits.topk(2, dim=1).values.unbind(1)
-        gap = (best - second).take(view.logit_row)
-        mean = _mean(gap, answer)
+        assert view.gap is not None
+        mean = _mean(view.gap, answer)
         masks = view.in_block(view.blocks.masks).amax(dim=1).clamp_min(1)
         done = 1 - still_open.sum(dim=1) / masks
         knob = view.knob

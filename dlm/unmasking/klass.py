@@ -60,11 +60,12 @@ class KLASS:
         window, places = view.window, last.shape[1]
         flat = window.row[: len(window.slot)] * places + view.pos.take(window.slot)  # [N]
         before = last.flatten(0, 1).index_select(0, flat)
-        moved = divergence(view.logits, before).take(view.logit_row)
+        logp = view.log_probs()
+        moved = divergence(logp, before).take(view.logit_row)
         steps = torch.where(moved < view.knob.kl, calm.gather(1, view.pos) + 1, 0)
         steps = torch.where(view.scored, steps, 0)
         sure = (steps >= view.knob.history) & (view.c > view.knob.threshold)
-        now = last.flatten(0, 1).index_copy(0, flat, view.logits).view_as(last)
+        now = last.flatten(0, 1).index_copy(0, flat, logp).view_as(last)
         kept = {"klass_last": now, "klass_calm": calm.scatter(1, view.pos, steps)}
         return Proposal(view.eligible & sure, scratch=kept)
 

@@ -4,15 +4,16 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlm.engine.stats import Sampler, draw_tokens, row_stats, token_uniforms
+from dlm.engine.stats import CHUNK, Sampler, draw_tokens, row_stats, token_uniforms
 
 MASK = 5
-ALL = frozenset({"entropy", "margin", "c_current"})
+ALL = frozenset({"entropy", "margin", "gap", "c_current"})
 NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-160, 160)).map(lambda n: n / 8)
 ROWS = st.lists(st.lists(NUMBERS, min_size=9, max_size=9), min_size=1, max_size=5)
+WIDE = (CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7)
 
 
 def textbook(row):
@@ -35,7 +36,50 @@ def test_row_stats(rows, current):
         gap = probs[row.index(others[0])] - probs[row.index(others[1])]
         assert float(stats.margin[n]) == pytest.approx(gap, abs=1e-6)
         assert float(stats.c_current[n]) == pytest.approx(probs[current], abs=1e-6)
-        assert stats.logits[n, MASK] == -math.inf
+        logit_gap = others[0] - others[1]
+        assert float(stats.gap[n]) == pytest.approx(logit_gap, abs=1e-5)
+        assert float(stats.norm[n]) == pytest.approx(math.log(sum(map(math.exp, row))), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", WIDE)
+@pytest.mark.parametrize("mask", [None, 0, 5, CHUNK - 2, "last"])
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02, 0.9]), st.sampled_from([1, 40]))
+@settings(max_examples=20)
+def test_rows_of_many_chunks(size, mask, seed, forbidden, scale):
+    """Few different logits, so that equals stand in several chunks; some are struck out."""
+    mask = size - 1 if mask == "last" else mask
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-4, 5, (3, size), generator=generator).float() * scale
+    logits[torch.rand(3, size, generator=generator) < forbidden] = -math.inf
+    logits[:, 1:3] = logits[:, 1:3].nan_to_num(neginf=0.0)
+    before = logits.clone()
+    stats = row_stats(logits, mask, ALL, torch.tensor([1, 2, 1]))
+    assert logits.equal(before), "what is read stays as it is"
+    exact = torch.log_softmax(logits.double(), dim=1)
+    shares = exact.exp()
+    entropy = -(shares * exact.nan_to_num(neginf=0.0)).sum(dim=1)
+    assert stats.entropy.double().allclose(entropy, atol=1e-4)
+    open_ids = logits.clone()
+    if mask is not None:
+        open_ids[:, mask] = -math.inf
+    for n, row in enumerate(open_ids.tolist()):
+        best = row.index(max(row))
+        second = max(x for i, x in enumerate(row) if i != best)
+        assert int(stats.token[n]) == best
+        assert float(stats.c[n]) == pytest.approx(float(shares[n, best]), rel=1e-5)
+        assert float(stats.gap[n]) == row[best] - second
+        margin = float(shares[n, best]) - math.exp(second - float(stats.norm[n]))
+        assert float(stats.margin[n]) == pytest.approx(margin, abs=1e-5)
+        wanted = float(shares[n, 1 if n != 1 else 2])
+        assert float(stats.c_current[n]) == pytest.approx(wanted, rel=1e-4, abs=1e-30)
+
+
+def test_no_rows_and_logits_that_are_no_numbers():
+    assert row_stats(torch.empty(0, 700), MASK, ALL, torch.empty(0).long()).token.shape == (0,)
+    logits = torch.zeros(2, 700)
+    logits[1, 600] = math.nan
+    stats = row_stats(logits, MASK, frozenset({"entropy"}))
+    assert stats.c.isnan().tolist() == [False, True]
 
 
 def test_confidence_keeps_the_mask_in_the_denominator():
@@ -58,6 +102,8 @@ def test_only_what_is_needed_is_computed():
     assert stats.entropy is None
     assert stats.c_current is None
     assert stats.margin is not None
+    plain = row_stats(torch.zeros(1, 9), MASK, frozenset())
+    assert plain.margin is plain.gap is plain.entropy is None
 
 
 def test_forbidden_ids_have_no_share():
@@ -77,12 +123,12 @@ def sampler(temperature, top_p=1.0, top_k=0):
     return Sampler(temperature.float(), top_p.float(), top_k, filters=True)
 
 
-def draws(row, settings, count=20_000):
+def draws(row, sampled, count=20_000):
     """Counts of the ids that many seeds draw from one row of logits, and the last stats."""
     stats = row_stats(torch.tensor([row]).expand(count, -1), MASK, frozenset())
     seeds, zero = torch.arange(count), torch.zeros(count, dtype=torch.long)
     u = token_uniforms(seeds, zero, torch.full((count, 1), 17), zero)[:, 0]
-    drawn = draw_tokens(stats, settings, zero, u)
+    drawn = draw_tokens(stats, MASK, sampled, zero, u)
     return torch.bincount(drawn.token, minlength=len(row)).tolist(), drawn
 
 
@@ -140,10 +186,10 @@ def test_each_row_draws_by_its_own_settings():
     """A greedy row among warm ones, and rows that draw as they would alone."""
     rows = torch.randn(60, 9, generator=torch.Generator().manual_seed(0))
     owner = torch.arange(60) // 20
-    settings = sampler([0.0, 0.8, 1.5], [1.0, 0.7, 1.0], [0, 0, 3])
+    sampled = sampler([0.0, 0.8, 1.5], [1.0, 0.7, 1.0], [0, 0, 3])
     u = torch.rand(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     stats = row_stats(rows.clone(), MASK, frozenset())
-    together = draw_tokens(stats, settings, owner, u)
+    together = draw_tokens(stats, MASK, sampled, owner, u)
     assert together.token[:20].equal(stats.token[:20])
     assert together.c[:20].equal(stats.c[:20])
     assert not together.token[20:].equal(stats.token[20:])
@@ -151,7 +197,8 @@ def test_each_row_draws_by_its_own_settings():
         part = slice(20 * row, 20 * row + 20)
         alone = draw_tokens(
             row_stats(rows[part].clone(), MASK, frozenset()),
-            settings.select(torch.tensor([row])),
+            MASK,
+            sampled.select(torch.tensor([row])),
             torch.zeros(20, dtype=torch.long),
             u[part],
         )

@@ -70,19 +70,21 @@ def row_stats(
 ) -> RowStats:
     """Greedy token, its confidence, and the statistics that `needs` names.
 
-    `logits [N, V]` are float32 and stay as they are; no copy of them is made. MASK is never the
-    token but keeps its share of the probability. Ties go to the lowest id. `current [N]`: the ids
-    whose probability `c_current` is.
+    `logits [N, V]` are float32 and stay as they are. MASK is never the token but keeps its share of
+    the probability. Ties go to the lowest id. `current [N]`: the ids whose probability `c_current`
+    is.
     """
-    best, token, second = _best_two(logits, mask_id, wants_second=bool(needs & {"margin", "gap"}))
-    most = best if mask_id is None else best.maximum(logits.select(1, mask_id))
-    norm, entropy = _normalisers(logits, most, wants_entropy="entropy" in needs)
-    c = (best - norm).exp()
+    read = _read_small if logits.shape[1] <= SMALL else _read_large
+    found = read(
+        logits, mask_id, second=bool(needs & {"margin", "gap"}), entropy="entropy" in needs
+    )
+    best, second, norm = found.best, found.second, found.norm
+    c = best.exp()
     return RowStats(
-        token,
+        found.token,
         c,
-        entropy,
-        None if second is None else c - (second - norm).exp(),
+        found.entropy,
+        None if second is None else c - second.exp(),
         None if second is None else best - second,
         None if current is None else (logits.gather(1, current[:, None])[:, 0] - norm).exp(),
         logits,
@@ -90,21 +92,57 @@ def row_stats(
     )
 
 
+class _Read(NamedTuple):
+    """`[N]` of each row: the most likely token but MASK, its log-probability and that of the second
+    one (None: not wanted), the logarithm of the normaliser, and the entropy (or None).
+    """
+
+    token: Tensor
+    best: Tensor
+    second: Tensor | None
+    norm: Tensor
+    entropy: Tensor | None
+
+
+SMALL: Final = 4096
+"""Up to so many ids a normalised copy is the cheapest."""
 CHUNK: Final = 512
-"""Ids whose maximum is taken before its place is looked for."""
+"""Ids whose maximum is taken before its place is looked for, where there are many."""
 CACHED: Final = 1 << 17
 """Numbers that stay in a core's cache while one pass after the other reads them."""
 LEAST: Final = -1e4
-"""A logit so far below another has no probability in float32."""
+"""A logit so far below another has no probability in float32, but 0 times it is a number."""
 
 
-def _best_two(
-    logits: Tensor, mask_id: int | None, *, wants_second: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`[N]` each: the largest of `logits [N, V]`, its id, and the second largest; MASK left out.
+def _read_small(logits: Tensor, mask_id: int | None, *, second: bool, entropy: bool) -> _Read:
+    """Few ids: all from one normalised copy."""
+    logp = torch.log_softmax(logits, dim=1)
+    entropies = -torch.linalg.vecdot(logp.exp(), logp.clamp_min(LEAST)) if entropy else None
+    if mask_id is not None:
+        logp.select(1, mask_id).fill_(-torch.inf)
+    best, token = logp.max(1, keepdim=True)
+    norm = logits.gather(1, token) - best
+    runner_up = logp.scatter_(1, token, -torch.inf).amax(1) if second else None
+    return _Read(token[:, 0], best[:, 0], runner_up, norm[:, 0], entropies)
 
-    A maximum costs a tenth of its place, so the place is looked for in one chunk alone: that with
-    the largest maximum, the first of equals.
+
+def _read_large(logits: Tensor, mask_id: int | None, *, second: bool, entropy: bool) -> _Read:
+    """Many ids: no copy; the place of the maximum is looked for in one chunk."""
+    first, inside, others = _largest_chunk(logits, mask_id)
+    best, place = inside.max(1, keepdim=True)
+    most = best[:, 0] if mask_id is None else best[:, 0].maximum(logits.select(1, mask_id))
+    norm, entropies = _normalisers(logits, most, entropy=entropy)
+    runner_up = None
+    if second:
+        runner_up = inside.scatter_(1, place, -torch.inf).amax(1).maximum(others) - norm
+    return _Read((first + place)[:, 0], best[:, 0] - norm, runner_up, norm, entropies)
+
+
+def _largest_chunk(logits: Tensor, mask_id: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The chunk that holds the largest logit, the first of equals: its first id `[N, 1]`, a copy of
+    its logits `[N, CHUNK]`, and the largest logit of all other chunks `[N]`. MASK is left out.
+
+    A maximum alone costs a tenth of one with its place.
     """
     size = logits.shape[1]
     parts = logits[:, : size // CHUNK * CHUNK].unflatten(1, (-1, CHUNK)).amax(2)  # [N, C]
@@ -116,21 +154,14 @@ def _best_two(
         without = logits[:, start : start + CHUNK].clone()
         without[:, mask_id - start] = -torch.inf
         parts[:, mask_id // CHUNK] = without.amax(1)
-    chunk = parts.argmax(1, keepdim=True)  # [N, 1]
-    ids = chunk * CHUNK + torch.arange(CHUNK, device=logits.device)  # [N, CHUNK]
+    chunk = parts.argmax(1, keepdim=True)
+    ids = chunk * CHUNK + torch.arange(CHUNK, device=logits.device)
     outside = ids >= size if mask_id is None else (ids >= size) | (ids == mask_id)
     inside = logits.gather(1, ids.clamp_max(size - 1)).masked_fill_(outside, -torch.inf)
-    best, place = inside.max(1, keepdim=True)
-    second = None
-    if wants_second:
-        others = parts.scatter_(1, chunk, -torch.inf).amax(1)
-        second = others.maximum(inside.scatter_(1, place, -torch.inf).amax(1))
-    return best[:, 0], (chunk * CHUNK + place)[:, 0], second
+    return chunk * CHUNK, inside, parts.scatter_(1, chunk, -torch.inf).amax(1)
 
 
-def _normalisers(
-    logits: Tensor, most: Tensor, *, wants_entropy: bool
-) -> tuple[Tensor, Tensor | None]:
+def _normalisers(logits: Tensor, most: Tensor, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
     """`[N]`: the logarithm of each row's normaliser and, if wanted, its entropy in nats.
 
     `most [N]`: the largest of each row. On the CPU a few rows at a time.
@@ -140,16 +171,15 @@ def _normalisers(
     sums, energies = [logits.new_empty(0)], [logits.new_empty(0)]
     for part, top in zip(logits.split(rows), most.split(rows), strict=True):
         behind = part - top[:, None]
-        if wants_entropy:
-            behind = behind.clamp_min_(LEAST)  # 0 times -inf is no number
+        if entropy:
+            behind = behind.clamp_min_(LEAST)
             shares = behind.exp()
             energies.append(torch.linalg.vecdot(shares, behind))
         else:
             shares = behind.exp_()
         sums.append(shares.sum(1))
     total = torch.cat(sums)
-    entropy = total.log() - torch.cat(energies) / total if wants_entropy else None
-    return most + total.log(), entropy
+    return most + total.log(), total.log() - torch.cat(energies) / total if entropy else None
 
 
 def draw_tokens(
@@ -170,8 +200,8 @@ def draw_tokens(
     if sampler.filters:
         probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
     token = torch.where(warm, draw(probs, u), stats.token)
-    c = (stats.logits.gather(1, token[:, None])[:, 0] - stats.norm).exp()
-    return stats._replace(token=token, c=c)
+    drawn = (stats.logits.gather(1, token[:, None])[:, 0] - stats.norm).exp()
+    return stats._replace(token=token, c=torch.where(warm, drawn, stats.c))
 
 
 def _filtered(probs: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:

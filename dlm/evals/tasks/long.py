@@ -18,8 +18,8 @@ LINES: Final[Mapping[str, int]] = MappingProxyType(
 )
 RUNG_WEIGHTS: Final = (0.2, 0.26, 0.3, 0.16, 0.08)
 KINDS: Final = ("find", "find", "sum", "difference")
-LIST_SHARE: Final = 0.6
-LISTS: Final = ("48", "64", "64", "128", "128")
+LIST_SHARE: Final = 0.65
+LISTS: Final = (2, 3, 4, 6, 8, 13)
 MOST_LISTED: Final = 8
 """Questions for the lines of several people in a short ledger, in training only.
 
@@ -30,7 +30,7 @@ is one token close to their names: that is found first, and the prices behind it
 
 @dataclass(frozen=True, slots=True)
 class Long:
-    """Rungs: the length of the prompt in tokens, kept by the number of lines."""
+    """Rungs: the length of the prompt in tokens, kept by the number of lines; closed lists."""
 
     name: str = "long"
     canvas: int = 40
@@ -38,7 +38,7 @@ class Long:
     def make(self, rng: Random) -> Example:
         """Draw a ledger of a rung's length, the lines that are asked for, and the question."""
         if rng.random() < LIST_SHARE:
-            return self._list(rng, rng.choice(LISTS))
+            return self._list(rng)
         (rung,) = rng.choices(tuple(LINES), weights=RUNG_WEIGHTS)
         ledger = draw_ledger(rng, LINES[rung])
         kind = rng.choice(KINDS)
@@ -65,17 +65,17 @@ class Long:
         boxes = BOXED.findall(text)
         return bool(boxes) and boxes[-1].strip() == example.meta["gold"]
 
-    def _list(self, rng: Random, rung: str) -> Example:
+    def _list(self, rng: Random) -> Example:
         """A question for some lines, answered by quoting them."""
-        ledger = draw_ledger(rng, LINES[rung])
-        places = pick(rng, ledger, rng.randint(2, min(MOST_LISTED, len(ledger))))
+        ledger = draw_ledger(rng, rng.choice(LISTS))
+        places = pick(rng, ledger, rng.randint(1, min(MOST_LISTED, len(ledger))))
         chosen = [ledger[place] for place in places]
-        *names, last = (name for name, _, _ in chosen)
+        names = ", ".join(name for name, _, _ in chosen)
         return Example(
             task=self.name,
-            rung=rung,
-            key=(CLOSED, self.name, rung, tuple(places)),
-            prompt="\n".join(map(entry, ledger)) + f"\nLines of {', '.join(names)} and {last}?",
+            rung="closed",
+            key=(CLOSED, self.name, len(ledger), tuple(places)),
+            prompt="\n".join(map(entry, ledger)) + f"\nLines of {names}?",
             answer="\n".join(map(entry, chosen)),
             meta={"gold": None, "lines": places},
         )

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlm.config import KINDS
 from dlm.engine.stats import CHUNK, SMALL, Sampler, draw_tokens, row_stats, token_uniforms
+from tests.engine.costs import NEEDS, report
 
 MASK = 5
 ALL = frozenset({"entropy", "margin", "gap", "c_current"})
@@ -214,3 +216,9 @@ def test_uniforms_differ_by_seed_path_position_and_step():
 
     assert len({one(), one(seed=1), one(path=1), one(pos=4), one(step=1)}) == 5
     assert one() == one()
+
+
+def test_the_table_of_costs_has_every_rule():
+    told = report((2, SMALL + 1), 8, 1)
+    assert all(f"  {name} " in told for name in KINDS["unmask"].names())
+    assert told.count("\n") == len(NEEDS) + 1 + len(KINDS["unmask"].names())

@@ -25,6 +25,27 @@ DEFAULT = (
 """What is compared when nothing is said."""
 
 
+Tasks = Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")]
+Rungs = Annotated[
+    str, typer.Option(metavar="NAME,...", help="steps of their ladders (default: all)")
+]
+Limit = Annotated[
+    int | None, typer.Option(metavar="INTEGER", help="items of each task (default: all)")
+]
+Split = Annotated[str, typer.Option(metavar="NAME", help="test or dev")]
+Rows = Annotated[
+    int, typer.Option(metavar="INTEGER", help="requests in flight; 1 times single requests")
+]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept")]
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")]
+Threads = Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CPU")]
+Workers = Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress, no table")]
+
+
 @app.command()
 def bundled(
     config: Annotated[
@@ -34,47 +55,81 @@ def bundled(
             help="a setting to compare; may be repeated, the first is the baseline",
         ),
     ] = None,
-    tasks: Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")] = "math,code",
-    rungs: Annotated[
-        str, typer.Option(metavar="NAME,...", help="steps of their ladders (default: all)")
-    ] = "",
-    limit: Annotated[
-        int | None, typer.Option(metavar="INTEGER", help="items of each task (default: all)")
-    ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="test or dev")] = "test",
+    tasks: Tasks = "math,code",
+    rungs: Rungs = "",
+    limit: Limit = None,
+    split: Split = "test",
     samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers an item")] = 1,
-    rows: Annotated[
-        int, typer.Option(metavar="INTEGER", help="requests in flight; 1 times single requests")
-    ] = 1,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept")] = Path(
-        "runs/bundled"
-    ),
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
-    ] = "tiny",
+    rows: Rows = 1,
+    out: Out = Path("runs/bundled"),
+    model: Model = "tiny",
     causal: Annotated[
         str | None, typer.Option(metavar="MODEL", help="a causal model, for a row of its own")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")] = "auto",
-    threads: Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CPU")] = 1,
-    workers: Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")] = 2,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, no table")] = False,
+    device: Device = "auto",
+    threads: Threads = 1,
+    workers: Workers = 2,
+    quiet: Quiet = False,
 ) -> None:
     """Compare settings on the bundled tasks. A run that was interrupted goes on where it was."""
-    import torch
-
-    from dlm.evals.run import bundled_run, estimate
+    from dlm.evals.run import bundled_run
     from dlm.evals.settings import Setting, parse_setting
 
     settings = [parse_setting(text) for text in config or DEFAULT]
     if causal is not None:
         settings.append(Setting("autoregressive", causal=True))
-    options: dict[str, Any] = {"limit": limit, "split": split, "samples": samples, "rows": rows}
-    run = bundled_run(out, settings, tasks=_names(tasks), rungs=_names(rungs), **options)
-    for setting in settings:  # what cannot work is said before anything is loaded
-        dlm.inspect(model).explain(**setting.options)
+    chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
+    run = bundled_run(out, settings, tasks=_names(tasks), samples=samples, rows=rows, **chosen)
+    _carry_out(run, model, causal, device, threads, workers, quiet=quiet)
+
+
+@app.command()
+def strategies(
+    sweeps: Annotated[
+        str, typer.Option(metavar="NAME,...", help="families of settings (default: all)")
+    ] = "",
+    tasks: Tasks = "math,code,sudoku",
+    rungs: Rungs = "",
+    limit: Limit = None,
+    split: Split = "dev",
+    rows: Rows = 16,
+    out: Out = Path("runs/strategies"),
+    model: Model = "tiny",
+    device: Device = "auto",
+    threads: Threads = 1,
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Compare all decoding rules, each along the number that makes it commit more in a step."""
+    from dlm.evals.run import bundled_run
+    from dlm.evals.strategies import sweep_settings
+
+    chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
+    settings = sweep_settings(_names(sweeps))
+    run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
+    _carry_out(run, model, None, device, threads, workers, quiet=quiet)
+
+
+def _carry_out(
+    run: Any,
+    model: str,
+    causal: str | None,
+    device: str,
+    threads: int,
+    workers: int,
+    *,
+    quiet: bool,
+) -> None:
+    """All stages of a run. What cannot work is said before anything is loaded."""
+    import torch
+
+    from dlm.evals.run import estimate
+
+    looked_at = dlm.inspect(model)
+    for setting in run.settings:
+        looked_at.explain(**setting.options)
     torch.set_num_threads(threads)
-    engine = dlm.load(model, device=device, max_rows=max(rows, 1))
+    engine = dlm.load(model, device=device, max_rows=max(run.rows, 1))
     twin = None if causal is None else dlm.load_causal(causal, device=device)
     run.open(engine, twin)
     if not quiet:
@@ -91,7 +146,7 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="the setting that others are compared to")
     ] = None,
-    workers: Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")] = 2,
+    workers: Workers = 2,
 ) -> None:
     """Grade what has no verdict yet and write the report again; needs no model."""
     from dlm.evals.run import read_run

@@ -39,7 +39,11 @@ def run_header(
         "causal": None if causal is None else _model(causal),
         "items": {task: {"n": len(items), "sha256": digest(items)} for task, items in sets.items()},
         "settings": {
-            setting.name: {"options": dict(setting.options), "causal": setting.causal}
+            setting.name: {
+                "options": dict(setting.options),
+                "causal": setting.causal,
+                "sweep": setting.sweep,
+            }
             for setting in settings
         },
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

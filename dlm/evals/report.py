@@ -11,6 +11,8 @@ from typing import Any
 
 import dlm
 from dlm.evals.bands import missed, read_figures
+from dlm.evals.pictures import plot
+from dlm.evals.report_sweeps import sweep_lines, table_line
 from dlm.evals.run import Results
 from dlm.evals.summary import Comparison, Figures
 
@@ -43,6 +45,7 @@ def as_data(results: Results) -> dict[str, Any]:
             "baseline": results.baseline,
             "figures": [asdict(figures) for figures in results.figures],
             "comparisons": [asdict(comparison) for comparison in results.comparisons],
+            "sweeps": [asdict(sweep) for sweep in results.sweeps],
         }
     )
     return data
@@ -71,13 +74,14 @@ def _task_table(results: Results, task: str) -> str:
     alone = results.header["rows"] == 1
     best = [f"pass@{drawn}"] if drawn > 1 else []
     columns = [*COLUMNS, *(SPEEDS if alone else ()), *best, *rungs]
-    lines = [title, "", _line(columns), _line(["---"] * len(columns))]
+    lines = [title, "", table_line(columns), table_line(["---"] * len(columns))]
     for row in rows:
         cells = _cells(row, found.get(row.setting)) + (_speeds(row) if alone else [])
         if drawn > 1:
             cells.append("-" if row.pass_at_k is None else f"{100 * row.pass_at_k:.1f}%")
-        lines.append(_line([*cells, *(_share(row, rung) for rung in rungs)]))
-    return "\n".join([*lines, *_warnings(results, task), ""])
+        lines.append(table_line([*cells, *(_share(row, rung) for rung in rungs)]))
+    sweeps = [sweep for sweep in results.sweeps if sweep.task == task]
+    return "\n".join([*lines, *_warnings(results, task), *sweep_lines(sweeps), ""])
 
 
 def _rung_names(rows: Sequence[Figures]) -> list[str]:
@@ -122,33 +126,3 @@ def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
 def _speeds(row: Figures) -> list[str]:
     """Tokens a second, and the seconds of a request."""
     return [f"{row.tokens_per_second:.0f}", f"{row.p50:.3f}", f"{row.p95:.3f}"]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def plot(results: Results, path: Path) -> None:
-    """Accuracy over forwards, one panel a task, with 95% intervals. Needs `matplotlib`."""
-    from matplotlib.figure import Figure
-
-    tasks = list(dict.fromkeys(figures.task for figures in results.figures))
-    figure = Figure(figsize=(4.2 * len(tasks), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for panel, task in zip(panels, tasks, strict=True):
-        for row in (f for f in results.figures if f.task == task):
-            low, high = row.interval
-            bars = [[100 * (row.accuracy - low)], [100 * (high - row.accuracy)]]
-            panel.errorbar(
-                [row.nfe], [100 * row.accuracy], yerr=bars, fmt="o", capsize=3, label=row.setting
-            )
-        panel.set_title(task)
-        panel.set_xlabel("forwards an answer (NFE)")
-        spent = [f.nfe for f in results.figures if f.task == task and f.nfe > 0]
-        if spent and max(spent) > 3 * min(spent):
-            panel.set_xscale("log")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("right, %")
-    handles, labels = panels[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize="x-small", loc="outside lower center", ncols=4)
-    figure.savefig(path, dpi=110)

@@ -23,6 +23,7 @@ from dlm.evals.items import Item, bundled_items, digest
 from dlm.evals.sampling import Plan, Sample, draw_samples, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.summary import Comparison, Figures, compare, figures_of
+from dlm.evals.sweeps import Marks, SweepFigures, marks_of, sweeps_of
 from dlm.evals.tasks import Split, get_task
 
 HEADER: Final = "run.json"
@@ -151,12 +152,13 @@ def estimate(
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A run's figures, the comparisons with its baseline, and its header."""
+    """A run's figures, the comparisons with its baseline, what its sweeps come to, its header."""
 
     header: Mapping[str, Any]
     baseline: str
     figures: Sequence[Figures]
     comparisons: Sequence[Comparison]
+    sweeps: Sequence[SweepFigures] = ()
 
 
 def results_of(run: Run, baseline: str | None = None) -> Results:
@@ -166,15 +168,19 @@ def results_of(run: Run, baseline: str | None = None) -> Results:
     if chosen not in names:
         raise InvalidRequest("baseline", f"must be one of {', '.join(names)}, got {chosen!r}")
     verdicts: dict[str, dict[str, Verdicts]] = {name: {} for name in names}
-    figures = []
+    figures: list[Figures] = []
+    marks: dict[tuple[str, str], Marks] = {}
     for setting, task in run.cells:
         found = read_verdicts(run.path(setting, task, "verdicts"))
         verdicts[setting.name][task] = found
         samples = read_samples(run.path(setting, task, "samples"))
         figures.append(figures_of(setting.name, run.sets[task], samples, found))
+        marks[setting.name, task] = marks_of(samples, found)
     base = verdicts.pop(chosen)
     header = json.loads((run.folder / HEADER).read_text(encoding="utf-8"))
-    return Results(header, chosen, figures, compare(base, verdicts))
+    comparisons = compare(base, verdicts)
+    sweeps = sweeps_of(run.settings, figures, comparisons, marks)
+    return Results(header, chosen, figures, comparisons, sweeps)
 
 
 def bundled_run(
@@ -213,7 +219,8 @@ def read_run(folder: Path) -> Run:
         raise InvalidRequest("run", f"{folder} holds no run: it has no {HEADER}")
     header = json.loads(path.read_text(encoding="utf-8"))
     settings = [
-        Setting(name, told["options"], told["causal"]) for name, told in header["settings"].items()
+        Setting(name, told["options"], told["causal"], told.get("sweep", ""))
+        for name, told in header["settings"].items()
     ]
     split, asked, rungs = header["split"], header["items"], header["rungs"]
     sets = {task: bundled_items(task, split, told["n"], rungs) for task, told in asked.items()}

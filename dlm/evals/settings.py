@@ -15,12 +15,13 @@ from dlm.errors import InvalidRequest, unknown_name
 class Setting:
     """One row of a table. `name` is unique in it; `options` are those of `engine.generate`.
 
-    `causal`: the row of the autoregressive model.
+    `causal`: the row of the autoregressive model · `sweep`: the family of settings it belongs to.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     causal: bool = False
+    sweep: str = ""
 
 
 def parse_setting(text: str) -> Setting:

@@ -286,7 +286,7 @@ def test_a_folder_keeps_to_its_run(engine, tmp_path):
 def test_rungs_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(InvalidRequest, match=r"rungs.*'easy', 'hard', 'medium', got 'harder'"):
         bundled_run(tmp_path, [GREEDY], tasks=["math"], rungs=["harder"])
-    with pytest.raises(InvalidRequest, match=r"'code' too \(1-op, 2-op, 3-op, 4-op\)"):
+    with pytest.raises(InvalidRequest, match=r"'code' too \(1-op, 2-op, 3-op, 4-op, 5-op\)"):
         bundled_run(tmp_path, [GREEDY], tasks=["math", "code"], rungs=["hard"])
 
 
@@ -321,7 +321,7 @@ def test_the_command(tmp_path, capsys):
     ("arguments", "message"),
     [
         ("bundled --tasks sums", "must be one of 'code'"),
-        ("bundled --config x:unmask=nothing", "must be one of 'dynamic'"),
+        ("bundled --config x:unmask=nothing", "must be one of 'ancestral', 'dynamic'"),
         ("bundled --config x:cache=block_causal", "exact only for block-causal models"),
         ("bundled --split train", "must be one of 'test', 'dev'"),
         ("report nowhere", "holds no run"),

@@ -230,9 +230,9 @@ def test_slips_are_known_mistakes_and_wrong(question: str, slip: int):
 @pytest.mark.skipif(not TOKENIZER.exists(), reason="no bundled checkpoint")
 def test_long_prompts_have_the_length_of_their_rung():
     pieces = spm.SentencePieceProcessor(model_file=str(TOKENIZER))
-    rng, task, seen = random.Random(0), get_task("long"), set()
+    rng, seen = random.Random(0), set[str]()
     for _ in range(60):
-        example = task.make(rng)
+        example = sample(rng, "test", "long")
         tokens, ledger = int(example.rung), example.prompt.split("\n")[:-1]
         pairs = {line.split(":")[0] for line in ledger}
         assert len(pairs) == len(ledger) == LINES[example.rung]
@@ -248,15 +248,15 @@ def test_long_answers_follow_from_the_ledger():
         *ledger, question = example.prompt.split("\n")
         entries = [ledger[place] for place in example.meta["lines"]]
         people, things = zip(*(entry.split(":")[0].split(", ") for entry in entries), strict=True)
-        assert all(word in question for word in (*people, *things))
+        assert all(person in question for person in people)
         assert len(set(people)) == len(people)
         assert example.answer.split("\n")[: len(entries)] == entries
         if example.meta["gold"] is None:  # the lines are all that is asked for
             assert example.key[0] == CLOSED
-            assert len(entries) >= 2
             assert task.grade(example, "\n".join(entries))
             assert not task.grade(example, "\n".join(entries[1:]))
             continue
+        assert all(thing in question for thing in things)
         prices = [int(entry.split()[-1]) for entry in entries]
         total = len(prices) == 1 or "together" in question
         wanted = sum(prices) if total else prices[0] - prices[1]

@@ -19,13 +19,14 @@ LINES: Final[Mapping[str, int]] = MappingProxyType(
 RUNG_WEIGHTS: Final = (0.2, 0.26, 0.3, 0.16, 0.08)
 KINDS: Final = ("find", "find", "sum", "difference")
 LIST_SHARE: Final = 0.65
-LISTS: Final = (2, 3, 4, 6, 8, 13)
-MOST_LISTED: Final = 8
 """Questions for the lines of several people in a short ledger, in training only.
 
 A model that has to find one price an answer does not learn to find anything. What the people bought
-is one token close to their names: that is found first, and the prices behind it.
+is one token close to their names: that is found first, in ledgers of two lines, then the prices.
 """
+LISTS: Final = (2, 3, 4, 6, 8, 13)
+MOST_LISTED: Final = 8
+"""Lengths of such ledgers, and how many of their lines are asked for at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""The plots of a run: accuracy over forwards, or along sweeps over tokens per forward."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from dlm.evals.run import Results
+
+MARKERS: Final = "os^vD<>Phx*d"
+
+
+def plot(results: Results, path: Path) -> None:
+    """One panel a task, to a PNG file. Needs `matplotlib`."""
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(figures.task for figures in results.figures))
+    figure = Figure(figsize=(4.6 * len(tasks), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    draw = _draw_sweeps if results.sweeps else _draw_settings
+    for panel, task in zip(panels, tasks, strict=True):
+        draw(results, task, panel)
+        panel.set_title(task)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("right, %")
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize="x-small", loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_settings(results: Results, task: str, panel: Any) -> None:
+    """Every setting by itself, with its 95% interval."""
+    rows = [figures for figures in results.figures if figures.task == task]
+    for row in rows:
+        low, high = row.interval
+        bars = [[100 * (row.accuracy - low)], [100 * (high - row.accuracy)]]
+        panel.errorbar(
+            [row.nfe], [100 * row.accuracy], yerr=bars, fmt="o", capsize=3, label=row.setting
+        )
+    panel.set_xlabel("forwards an answer (NFE)")
+    spent = [row.nfe for row in rows if row.nfe > 0]
+    if spent and max(spent) > 3 * min(spent):
+        panel.set_xscale("log")
+
+
+def _draw_sweeps(results: Results, task: str, panel: Any) -> None:
+    """A line for each sweep, and the baseline's accuracy across."""
+    from matplotlib import colormaps
+
+    told = results.header["settings"]
+    rows = {figures.setting: figures for figures in results.figures if figures.task == task}
+    sweeps = list(dict.fromkeys(told[name]["sweep"] for name in rows if told[name]["sweep"]))
+    panel.axhline(100 * rows[results.baseline].accuracy, color="black", ls="--", lw=0.8)
+    colours = map(colormaps["tab20"], cycle(range(20)))
+    for sweep, colour, marker in zip(sweeps, colours, cycle(MARKERS), strict=False):
+        points = sorted(
+            (row.tpf, 100 * row.accuracy)
+            for name, row in rows.items()
+            if told[name]["sweep"] == sweep
+        )
+        panel.plot(
+            *zip(*points, strict=True), color=colour, marker=marker, ms=4, lw=1.2, label=sweep
+        )
+    panel.set_xlabel("tokens per forward (TPF)")

@@ -3,7 +3,7 @@
     python evals/tables.py            # the names
     python evals/tables.py first      # writes evals/results/first
 
-Each is one run of `dlm eval bundled`, so it goes on where it was interrupted. Speeds are those of
+Each is one run of `dlm eval`, so it goes on where it was interrupted. Speeds are those of
 one thread with one request at a time, on a machine that does nothing else.
 """
 
@@ -57,25 +57,34 @@ def warm() -> list[str]:
     )
 
 
+FIXED: Final = "fixed 4,fixed 8,fixed 16,fixed 32,fixed 64"
 TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
-        "orders": ["--tasks", "math,code,sudoku", "--rows", "16", *orders()],
+        "orders": ["bundled", "--tasks", "math,code,sudoku", "--rows", "16", *orders()],
         "orders-others": [
-            *("--tasks", "drill,countdown,format,judge,long", "--limit", "200", "--rows", "16"),
+            *("bundled", "--tasks", "drill,countdown,format,judge,long"),
+            *("--limit", "200", "--rows", "16"),
             *orders(),
         ],
         "pass16": [
-            *("--tasks", "math,countdown,code", "--rungs", "hard,3-numbers,4-op"),
+            *("bundled", "--tasks", "math,countdown,code", "--rungs", "hard,3-numbers,5-op"),
             *("--limit", "100", "--samples", "16", "--rows", "16"),
             *warm(),
         ],
         "first": [
-            *("--tasks", EVERYTHING, "--limit", "200", "--causal", "tiny-ar"),
+            *("bundled", "--tasks", EVERYTHING, "--limit", "200", "--causal", "tiny-ar"),
             *settings(rules()),
         ],
         "first-1000": [
-            *("--tasks", "math,code,sudoku", "--causal", "tiny-ar"),
+            *("bundled", "--tasks", "math,code,sudoku", "--causal", "tiny-ar"),
             *settings({name: rules()[name] for name in CHEAP}),
+        ],
+        "strategies-dev": ["strategies", "--limit", "200"],
+        "strategies": ["strategies", "--split", "test", "--limit", "200"],
+        "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],
+        "adaptive": [
+            *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "500"),
+            *("--sweeps", f"adaptive,{FIXED}"),
         ],
     }
 )
@@ -86,5 +95,6 @@ if __name__ == "__main__":
         print(f"tables: {', '.join(TABLES)}")
         raise SystemExit(2 if names else 0)
     for name in names:
-        command = ["dlm", "eval", "bundled", "--out", str(RESULTS / name), *TABLES[name]]
+        subcommand, *options = TABLES[name]
+        command = ["dlm", "eval", subcommand, "--out", str(RESULTS / name), *options]
         subprocess.run(command, check=True)

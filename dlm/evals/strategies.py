@@ -38,8 +38,8 @@ def _stops(name: str, *arguments: str) -> dict[str, str]:
 SWEEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         BASELINE: {BASELINE: f"unmask=topk, {COMMON}"},
-        "even": _rules("dynamic", *(f"1.0, block_steps={n}" for n in (16, 8, 4))),
         "threshold": _rules("threshold", "0.98", "0.95", "0.9", "0.8", "0.7", "0.5"),
+        "even": _rules("dynamic", *(f"1.0, block_steps={n}" for n in (16, 8, 4))),
         "factor": _rules("factor", "0.25", "0.5", "1.0", "2.0"),
         "leap": _rules("leap", "0.95, 0.85", "0.9, 0.75", "0.9, 0.6", "0.8, 0.5"),
         "hierarchical": _rules("hierarchical", "0.98, 0.8", "0.92, 0.62", "0.85, 0.45", "0.7, 0.3"),

@@ -1,0 +1,136 @@
+"""Known defects of public reference codes that concern commits: a test each, or where one stands.
+
+| defect | test |
+| --- | --- |
+| a prompt that spells the mask token is decoded (all) | engine/test_infill.py |
+| factor decoding commits the rank that fails when it is the last (Fast-dLLM) | rules/factor.py |
+| a confidence of exactly 0 counts as certain (MDPO's RCR) | unmasking/test_rules.py |
+| steps beyond the masks run idle forwards (LLaDA) | engine/test_hard_cases.py |
+| left padding shifts what the attention sees (Fast-dLLM) | engine/test_invariants.py |
+| what is committed by the refresh is computed once more (Fast-dLLM) | here |
+| k beyond the candidates takes what is not open (SDAR, LLaDA) | here |
+| positions whose best id is MASK are skipped for ever (dInfer) | here |
+| end ids are suppressed only while nothing is drawn (LLaDA) | here |
+| one count for the whole batch (Dream) | here |
+| confidences in the model's half precision move thresholds (LLaDA) | here |
+| `>` where the paper has `>=`, and the other way round | here |
+| a block of one delimiter costs a whole forward (AdaBlock) | here |
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dlm import Engine
+from dlm.core import Kind
+from dlm.unmasking.adaptive import AdaBlock
+from dlm.unmasking.threshold import Dynamic, Threshold
+from dlm.unmasking.topk import TopK
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+from tests.unmasking.views import INFO, make_view
+
+PROMPT = (5, 9, 33, 12)
+
+
+def new_engine(model=None, **changes):
+    spec = tiny_spec(**changes)
+    decoder = random_decoder(spec)
+    engine = Engine(decoder, info_of(spec))
+    if model is not None:
+        engine.manager.model = lambda packed, kv: model(decoder(packed, kv))
+    return engine
+
+
+def test_a_block_that_the_refresh_fills_takes_one_forward():
+    answer = new_engine().generate(
+        PROMPT, max_new_tokens=32, unmask="threshold(0.0)", blocks="fixed(8)", cache="dual",
+        stop="none",
+    )  # fmt: skip
+    assert answer.stats.forwards == {"refresh step": 4}
+
+
+@pytest.mark.parametrize("rule", [TopK(steps=1), Dynamic(1.0, 1), TopK("left", steps=1)])
+def test_a_count_beyond_the_candidates_takes_open_positions_alone(rule):
+    """The first block of a block-causal model shares its positions with the prompt's tail."""
+    kinds = [Kind.PROMPT, Kind.COMMITTED, Kind.MASK, Kind.MASK]
+    view = make_view(rule.bind(INFO), [[0.9, 0.9, 0.1, 0.2]], kind=[kinds], step=0)
+    assert rule.bind(INFO).propose(view).commit.tolist() == [[False, False, True, True]]
+
+
+@pytest.mark.parametrize("unmask", ["threshold(0.9)", "topk", "leap", "factor", "slowfast"])
+def test_a_model_that_always_says_mask_still_ends(unmask):
+    def stubborn(logits):
+        logits = logits.clone()
+        logits[..., 63] = logits.amax() + 50
+        return logits
+
+    answer = new_engine(stubborn).generate(PROMPT, max_new_tokens=12, unmask=unmask, stop="none")
+    assert answer.finish_reason == "length"
+    assert 63 not in answer.ids
+    assert answer.stats.nfe <= 12
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_demoted_ends_stay_demoted_when_tokens_are_drawn(temperature):
+    """Both end ids, drawn or not: other positions fall first, whatever the confidences."""
+
+    def ends(logits):
+        logits = logits.clone()
+        logits[..., 2::2, 1] += 60  # every other row of the logits
+        return logits
+
+    answer = new_engine(ends).generate(
+        PROMPT, max_new_tokens=8, unmask="topk(demote=(1,))", blocks="whole", stop="none",
+        temperature=temperature, trace=True,
+    )  # fmt: skip
+    order = [token for event in answer.trace if event.type == "commit" for token in event.ids]
+    first_end = order.index(1)
+    assert all(token == 1 for token in order[first_end:])
+    assert 0 < first_end < len(order)
+
+
+def test_every_row_has_its_own_count():
+    """Dream takes the mean of the open positions of a batch: 4 and 12 would both be 8."""
+    rule = TopK(schedule="eps", steps=2)
+    c = [[0.5] * 12, [0.5] * 12]
+    kinds = [[Kind.MASK] * 4 + [Kind.COMMITTED] * 8, [Kind.MASK] * 12]
+    view = make_view([rule, rule], c, kind=kinds)
+    taken = rule.propose(view).commit.sum(dim=1).tolist()
+    share = 1 - (1 - (1 - 1e-3) / 2)  # of times 1, 0.5005
+    assert taken == [int(4 * share), int(12 * share)]
+
+
+def test_confidences_are_float32_in_any_precision():
+    """bfloat16 knows 0.8984 and 0.9023 but nothing between: thresholds near 0.9 would jump."""
+    seen = []
+
+    def remember(logits):
+        seen.append(logits.dtype)
+        return logits
+
+    engine = new_engine(remember)
+    engine.model.to(torch.bfloat16)
+    half = Engine(engine.model, engine.info)
+    half.manager.model = lambda packed, kv: remember(engine.model(packed, kv))
+    answer = half.generate(PROMPT, max_new_tokens=8, stop="none", trace=True)
+    confs = [c for event in answer.trace if event.type == "commit" for c in event.conf]
+    assert set(seen) == {torch.float32}
+    assert any(float(torch.tensor(c).bfloat16()) != c for c in confs)
+
+
+def test_thresholds_are_closed_or_open_as_published():
+    """Fast-dLLM commits at the threshold itself, SDAR above it."""
+    c = [[0.5, 0.75, 0.875]]
+    closed, strict = Threshold(0.75), Dynamic(0.75, 3)
+    assert closed.propose(make_view(closed, c)).commit.tolist() == [[False, True, True]]
+    assert strict.propose(make_view(strict, c)).commit.tolist() == [[False, False, True]]
+
+
+def test_a_block_has_its_least_length():
+    newline = 10
+    for least, end in ((1, 1), (4, 4)):
+        rule = AdaBlock(length=8, window=1.0, min_length=least).bind(replace(INFO))
+        view = make_view(rule, [[0.9] + [0.1] * 11], token=[[newline] + [5] * 11], opening=True)
+        assert rule.close_at(view).tolist() == [end]

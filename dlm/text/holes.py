@@ -7,7 +7,7 @@ from typing import Final
 
 from dlm.errors import InvalidRequest
 
-HOLE: Final = re.compile(r"\[\[mask:([0-9]{1,7})\]\]")
+HOLE: Final = re.compile(r"\[\[mask:([0-9]{1,6})\]\]")
 LIKE_A_HOLE: Final = re.compile(r"\[\[mask\b.{0,12}")
 
 

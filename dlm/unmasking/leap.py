@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlm.core import Kind, ModelInfo, Proposal, StepView
 from dlm.errors import InvalidRequest
+from dlm.unmasking.selectors import require_ordered
 
 FAR = 1 << 40
 """More than any distance on a canvas."""
@@ -40,12 +41,7 @@ class Leap:
     needs = frozenset[str]()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.relaxed <= self.threshold <= 1:
-            raise InvalidRequest(
-                "unmask",
-                "`relaxed` and `threshold` must be 0 <= relaxed <= threshold <= 1, "
-                f"got {self.relaxed} and {self.threshold}",
-            )
+        require_ordered("relaxed", self.relaxed, "threshold", self.threshold)
         if self.radius < 0:
             raise InvalidRequest("unmask", f"`radius` must be at least 0, got {self.radius}")
         if self.chain and self.decay:
@@ -114,12 +110,7 @@ class Hierarchical:
     needs = frozenset[str]()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.threshold <= 1:
-            raise InvalidRequest(
-                "unmask",
-                "`low` and `threshold` must be 0 <= low <= threshold <= 1, "
-                f"got {self.low} and {self.threshold}",
-            )
+        require_ordered("low", self.low, "threshold", self.threshold)
 
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""

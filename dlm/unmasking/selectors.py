@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dlm.core import Kind, StepView
+from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
 
 Score = Literal["confidence", "entropy", "margin", "random", "left"]
@@ -18,6 +19,15 @@ SCHEDULES: tuple[Schedule, ...] = ("even", "linear", "cosine", "power", "eps")
 
 ORDER_STREAM = 1
 """Stream of the uniforms that order positions; stream 0 draws tokens."""
+
+
+def require_ordered(low: str, least: float, high: str, most: float) -> None:
+    """Raise `InvalidRequest` unless the thresholds named `low` and `high` are in order."""
+    if not 0 <= least <= most <= 1:
+        raise InvalidRequest(
+            "unmask",
+            f"`{low}` and `{high}` must be 0 <= {low} <= {high} <= 1, got {least} and {most}",
+        )
 
 
 def needs_of(score: Score) -> frozenset[str]:

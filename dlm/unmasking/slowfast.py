@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlm.core import ModelInfo, Proposal, ScratchSpec, StepView
 from dlm.errors import InvalidRequest
-from dlm.unmasking.selectors import top
+from dlm.unmasking.selectors import require_ordered, top
 
 NEAR = 1
 """Two ends that differ by no more agree: the deviation of the two is below 1."""
@@ -43,12 +43,7 @@ class SlowFast:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.threshold <= 1:
-            raise InvalidRequest(
-                "unmask",
-                "`low` and `threshold` must be 0 <= low <= threshold <= 1, "
-                f"got {self.low} and {self.threshold}",
-            )
+        require_ordered("low", self.low, "threshold", self.threshold)
         if self.explore < 1:
             raise InvalidRequest("unmask", f"`explore` must be at least 1, got {self.explore}")
 

@@ -2,7 +2,9 @@
 
     python evals/tables.py            # the names
     python evals/tables.py first      # writes evals/results/first
+    python evals/tables.py orders -- --device cuda --rows 256
 
+What follows `--` is passed on to `dlm eval`.
 Each is one run of `dlm eval`, so it goes on where it was interrupted. Speeds are those of
 one thread with one request at a time, on a machine that does nothing else.
 """
@@ -67,7 +69,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *orders(),
         ],
         "pass16": [
-            *("bundled", "--tasks", "math,countdown,code", "--rungs", "hard,3-numbers,5-op"),
+            *("bundled", "--tasks", "math,countdown,code", "--rungs", "crowded,3-numbers,7-op"),
             *("--limit", "100", "--samples", "16", "--rows", "16"),
             *warm(),
         ],
@@ -90,11 +92,15 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
 )
 
 if __name__ == "__main__":
-    names = sys.argv[1:]
+    names, more = sys.argv[1:], []
+    if "--" in names:
+        cut = names.index("--")
+        names, more = names[:cut], names[cut + 1 :]
     if not names or not set(names) <= set(TABLES):
         print(f"tables: {', '.join(TABLES)}")
         raise SystemExit(2 if names else 0)
     for name in names:
         subcommand, *options = TABLES[name]
-        command = ["dlm", "eval", subcommand, "--out", str(RESULTS / name), *options]
+        program = [sys.executable, "-m", "dlm", "eval", subcommand]
+        command = [*program, "--out", str(RESULTS / name), *options, *more]
         subprocess.run(command, check=True)

@@ -14,9 +14,9 @@ from dlm.model.decoder import Decoder
 @torch.inference_mode()
 def validate(net: Decoder, held_out: dict[str, Batch]) -> dict[str, list[float]]:
     """For each task: the loss bound per token and the accuracy on masked tokens (dev split)."""
-    result = {}
+    result, device = {}, net.embedding.weight.device
     for task, batch in held_out.items():
-        asked = lesson(net.spec, batch, torch.Generator().manual_seed(1), plain=True)
+        asked = lesson(net.spec, batch, torch.Generator().manual_seed(1), plain=True).to(device)
         states = net.dense(asked.seen, asked.mask, asked.positions)[asked.masked]
         logits, wanted = net.head(states), asked.target[asked.masked]
         errors = F.cross_entropy(logits, wanted, reduction="none") * asked.weight[asked.masked]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,9 @@ a ledger of up to 61 lines. One user turn:
 position of the canvas behind them.
 
 ## How it was trained
-`examples/train_bundled.py`: {minutes:.0f} minutes on one CPU thread, {tokens:.1f} M tokens of
-endlessly generated problems (`dlm.evals.tasks`), float32, exported in bfloat16. Structures are
-split by hash into 94% train, 3% dev, 3% test.
+`examples/train_bundled.py`: {training}
+of endlessly generated problems (`dlm.evals.tasks`), exported in bfloat16. Structures are split by
+hash into 94% train, 3% dev, 3% test.
 
 Loss: {loss}
 
@@ -103,20 +103,27 @@ Sequences up to {longest} tokens were seen in training. It is a test bed, not an
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a checkpoint was trained for, over all sittings; kept beside its weights."""
+    """What a checkpoint was trained for, over all sittings; kept beside its weights.
 
-    minutes: float = 0.0
+    `minutes` by where they were spent.
+    """
+
+    minutes: Mapping[str, float] = field(default_factory=dict)
     tokens: int = 0
 
-    def plus(self, minutes: float, tokens: int) -> Training:
+    def plus(self, place: str, minutes: float, tokens: int) -> Training:
         """This and a further sitting."""
-        return Training(self.minutes + minutes, self.tokens + tokens)
+        spent = {**self.minutes, place: self.minutes.get(place, 0.0) + minutes}
+        return Training({name: m for name, m in spent.items() if m}, self.tokens + tokens)
 
     def write(self, folder: Path) -> None:
         """Write `training.json`."""
-        write_json(
-            folder / "training.json", {"minutes": round(self.minutes, 2), "tokens": self.tokens}
-        )
+        minutes = {place: round(spent, 2) for place, spent in self.minutes.items()}
+        write_json(folder / "training.json", {"minutes": minutes, "tokens": self.tokens})
+
+    def __str__(self) -> str:
+        places = (f"{spent:.0f} minutes on one {place}" for place, spent in self.minutes.items())
+        return f"{' and '.join(places) or 'no time'}, {self.tokens / 1e6:.0f} M tokens"
 
     @classmethod
     def read(cls, folder: Path) -> Training:
@@ -157,8 +164,7 @@ def write_card(
         heads=spec.heads,
         longest=BUCKETS[-1],
         vocabulary=spec.vocab_size,
-        minutes=training.minutes,
-        tokens=training.tokens / 1e6,
+        training=training,
         table="\n".join(lines) + "\n" if figures else "Not yet.\n",
     )
     (folder / "README.md").write_text(card)

@@ -36,20 +36,20 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     of_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, matrices in of_shape.items():
-                updates = torch.stack([self._nesterov(m, group["momentum"]) for m in matrices])
+                updates = orthogonal(torch.stack(self._nesterov(matrices, group["momentum"])))
                 scale = 0.2 * max(shape) ** 0.5
-                for matrix, update in zip(matrices, orthogonal(updates), strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(update, alpha=-group["lr"] * scale)
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(matrices, updates.unbind(), alpha=-group["lr"] * scale)
 
-    def _nesterov(self, matrix: nn.Parameter, momentum: float) -> Tensor:
-        """The gradient, looked at from where the momentum is going."""
-        state, gradient = self.state[matrix], matrix.grad
-        assert gradient is not None
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(state["momentum_buffer"], momentum)
+    def _nesterov(self, matrices: list[nn.Parameter], momentum: float) -> tuple[Tensor, ...]:
+        """The gradients, looked at from where their momenta are going."""
+        gradients = [matrix.grad for matrix in matrices]
+        for matrix in matrices:
+            if "momentum_buffer" not in self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        return torch._foreach_lerp(gradients, momenta, momentum)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ class Lesson(NamedTuple):
 
     positions `[S]` (None: in order) · mask `[S, S]`, True where a token may look (None: everywhere)
     · scored, target, weight `[B, S]`: where an id is wanted, which, and what it counts · masked
-    `[B, S]`: the scored positions that hide their token · count: response tokens of the batch.
+    `[B, S]`: the scored positions that hide their token · count: response tokens of the batch ·
+    tokens: all of its tokens.
     """
 
     seen: Tensor
@@ -27,6 +28,12 @@ class Lesson(NamedTuple):
     weight: Tensor
     masked: Tensor
     count: Tensor
+    tokens: int
+
+    def to(self, device: torch.device) -> Lesson:
+        """The same on a device, copied while the host goes on."""
+        moved = (x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in self)
+        return Lesson(*moved)
 
 
 def lesson(
@@ -81,7 +88,8 @@ def fill(batch: Batch, generator: torch.Generator, block_share: float, edit_shar
     others = pool[torch.randint(len(pool), (rows, length), generator=generator)]
     seen = torch.where(swapped, others, ids).masked_fill(masked, MASK)
     weight = torch.where(visible, 0.5, weight) * importance(ids, response)
-    return Lesson(seen, None, None, masked | visible, ids, weight, masked, response.sum())
+    scored = masked | visible
+    return Lesson(seen, None, None, scored, ids, weight, masked, response.sum(), ids.numel())
 
 
 def importance(ids: Tensor, response: Tensor) -> Tensor:
@@ -127,6 +135,7 @@ def fill_blocks(batch: Batch, generator: torch.Generator, block: int) -> Lesson:
         weight=torch.cat((importance(ids, response) / level, torch.zeros_like(level)), dim=1),
         masked=scored,
         count=response.sum(),
+        tokens=ids.numel(),
     )
 
 
@@ -142,4 +151,4 @@ def go_on(batch: Batch) -> Lesson:
     target = torch.cat((ids[:, 1:], ids[:, :1]), dim=1)
     weight = torch.ones_like(ids, dtype=torch.float32)
     mask = at[:, None] >= at[None, :]
-    return Lesson(ids, None, mask, scored, target, weight, scored, wanted.sum())
+    return Lesson(ids, None, mask, scored, target, weight, scored, wanted.sum(), ids.numel())

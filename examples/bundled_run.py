@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bundled_data import Batch
 from bundled_export import Training
 from bundled_muon import Muon
-from bundled_objectives import lesson
-from torch import nn
+from bundled_objectives import Lesson
+from torch import Tensor, nn
 
 from dlm.model.decoder import Decoder
 from dlm.model.loading import load_model
@@ -30,11 +29,12 @@ class Run:
     net: Decoder
     average: Decoder
     optimizers: list[torch.optim.Optimizer]
+    place: str
     seconds: float = 0.0
     step: int = 0
     tokens: int = 0
     earlier: Training = field(default_factory=Training)
-    losses: list[float] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Write the state; the file is replaced as a whole or not at all."""
@@ -43,20 +43,21 @@ class Run:
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": [self.seconds, self.step, self.tokens],
-            "earlier": [self.earlier.minutes, self.earlier.tokens],
+            "earlier": asdict(self.earlier),
+            "place": self.place,
         }
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
     def load(self, path: Path) -> None:
         """Restore a saved state."""
-        state = torch.load(path)
+        state = torch.load(path, map_location="cpu")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.seconds, self.step, self.tokens = state["progress"]
-        self.earlier = Training(*state["earlier"])
+        self.earlier, self.place = Training(**state["earlier"]), state["place"]
 
     def start_from(self, folder: Path) -> None:
         """Take what an exported folder has of this network's weights, the first layers of a deeper
@@ -76,13 +77,23 @@ class Run:
     @property
     def training(self) -> Training:
         """Time and tokens of all sittings."""
-        return self.earlier.plus(self.seconds / 60, self.tokens)
+        return self.earlier.plus(self.place, self.seconds / 60, self.tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.net.embedding.weight.device
 
 
-def new_run(spec: ModelSpec, seed: int) -> Run:
+def place_name(device: torch.device) -> str:
+    """What a card calls the place of training."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU thread"
+
+
+def new_run(spec: ModelSpec, seed: int, device: str = "cpu") -> Run:
     """A freshly initialised network with Muon for its matrices and AdamW for the rest."""
     torch.manual_seed(seed)
-    net = Decoder(spec)
+    net = Decoder(spec).to(device)
     matrices, rest = [], []
     for name, parameter in net.named_parameters():
         if parameter.dim() == 2 and not name.startswith(("embedding", "head")):
@@ -95,7 +106,8 @@ def new_run(spec: ModelSpec, seed: int) -> Run:
     nn.init.normal_(net.embedding.weight, std=0.02)
     muon = Muon(matrices, lr=0.0, weight_decay=0.05)
     adamw = torch.optim.AdamW(rest, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
-    return Run(net, copy.deepcopy(net).requires_grad_(False), [muon, adamw])
+    average = copy.deepcopy(net).requires_grad_(False)
+    return Run(net, average, [muon, adamw], place_name(net.embedding.weight.device))
 
 
 def learning_rate(peak: float, step: int, done: float) -> float:
@@ -103,12 +115,16 @@ def learning_rate(peak: float, step: int, done: float) -> float:
     return peak * min(1.0, (step + 1) / 60) * min(1.0, max(0.0, 1 - done) / FINAL_DECAY)
 
 
-def train_step(run: Run, hidden: Any, batch: Batch, generator: torch.Generator, lr: float) -> None:
-    """One update of the weights and of their average."""
-    asked = lesson(run.net.spec, batch, generator)
-    states = hidden(asked.seen, asked.mask, asked.positions)[asked.scored]
-    errors = F.cross_entropy(run.net.head(states), asked.target[asked.scored], reduction="none")
-    loss = (errors * asked.weight[asked.scored]).sum() / asked.count
+def train_step(run: Run, hidden: Any, asked: Lesson, lr: float) -> None:
+    """One update of the weights and of their average; on a GPU in bfloat16 and without waiting."""
+    picked = asked.scored.flatten().nonzero().squeeze(1).to(run.device)
+    asked = asked.to(run.device)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.device.type == "cuda"):
+        states = hidden(asked.seen, asked.mask, asked.positions)
+        logits = run.net.head(states.flatten(0, 1).index_select(0, picked))
+        target = asked.target.flatten().index_select(0, picked)
+        errors = F.cross_entropy(logits, target, reduction="none")
+    loss = (errors * asked.weight.flatten().index_select(0, picked)).sum() / asked.count
     loss.backward()
     nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
     for optimizer in run.optimizers:
@@ -117,8 +133,8 @@ def train_step(run: Run, hidden: Any, batch: Batch, generator: torch.Generator, 
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     run.step += 1
-    run.tokens += batch.ids.numel()
-    run.losses.append(loss.item())
+    run.tokens += asked.tokens
+    run.losses.append(loss.detach())
     decay = min(EMA_DECAY, run.step / (run.step + 10))
     averages = [parameter.data for parameter in run.average.parameters()]
     torch._foreach_lerp_(averages, [p.data for p in run.net.parameters()], 1 - decay)

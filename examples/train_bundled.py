@@ -1,4 +1,4 @@
-"""Train, check and export the bundled checkpoints on one CPU thread.
+"""Train, check and export the bundled checkpoints, on one CPU thread or on a GPU.
 
     python examples/train_bundled.py tokenizer
     python examples/train_bundled.py train --minutes 110
@@ -10,6 +10,8 @@
 generated problems (`dlm.evals.tasks`). Everything is written under `--work`; `train --resume` goes
 on where a run was stopped, on the same schedule; `train --start FOLDER` begins a further sitting
 from the weights of an exported folder, with a fresh optimizer and schedule.
+`--emphasis TASK=FACTOR` gives a task more of the mix. On a GPU: `--device cuda --workers 8
+--tokens 32768`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from bundled_data import (
     train_tokenizer,
 )
 from bundled_export import Training, write_card, write_checkpoint
+from bundled_feed import Lessons, feed
 from bundled_run import Run, learning_rate, new_run, train_step
 from bundled_shapes import SHAPES
 
@@ -60,7 +63,6 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
-LOG_SECONDS = 120
 MUCH_USED = ("math", "code", "sudoku")
 
 
@@ -103,13 +105,16 @@ def train(
     emphasis: Annotated[
         list[str] | None, typer.Option(metavar="TASK=FACTOR", help="More of a task in the mix.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes that make problems (0: this one).")] = 0,
+    log_seconds: Annotated[float, typer.Option(help="Between two lines of the log.")] = 120.0,
 ) -> None:
-    """Train until the time is up; the state and a line of the log are written every two minutes."""
+    """Train until the time is up; with each line of the log the state is written."""
     if any(os.environ.get(name) != value for name, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MALLOC)
     torch.set_num_threads(threads)
     torch._dynamo.config.recompile_limit = 2 * len(BUCKETS)
-    run, state = new_run(SHAPES[shape], seed), work / f"{shape}.pt"
+    run, state = new_run(SHAPES[shape], seed, device), work / f"{shape}.pt"
     if resume:
         run.load(state)
     elif start is not None:
@@ -119,8 +124,8 @@ def train(
     hidden = torch.compile(run.net.dense, dynamic=False) if compiled else run.net.dense
     held_out = {task: next(batches(pieces, 7, "dev", task, tokens=2048)) for task in TASKS}
     factors = {get_task(n).name: float(f) for n, _, f in (e.partition("=") for e in emphasis or ())}
-    data = batches(pieces, seed + run.step, tokens=tokens, emphasis=factors)
-    generator = torch.Generator().manual_seed(seed + run.step)
+    lessons = Lessons(run.net.spec, pieces, seed + run.step, tokens, factors)
+    data = feed(lessons, workers, pinned=device != "cpu")
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
@@ -129,9 +134,9 @@ def train(
     first_second = run.seconds
     while run.seconds < minutes * 60 and not stopped and run.step < steps:
         lr = learning_rate(peak, run.step, run.seconds / (minutes * 60))
-        train_step(run, hidden, next(data), generator, lr)
+        train_step(run, hidden, next(data), lr)
         run.seconds = time.monotonic() - begun
-        if run.seconds - last_log >= LOG_SECONDS:
+        if run.seconds - last_log >= log_seconds:
             speed = (run.tokens - begun_tokens) / (run.seconds - first_second)
             report(run, state, lr, speed, held_out)
             last_log = run.seconds
@@ -158,7 +163,7 @@ def report(run: Run, state: Path, lr: float, speed: float, held_out: dict[str, B
         "tokens": run.tokens,
         "tokens_per_second": round(speed),
         "lr": round(lr, 6),
-        "loss": round(sum(recent) / len(recent), 4),
+        "loss": round(float(torch.stack(recent).mean()), 4) if recent else None,
         "dev": validate(run.average, held_out),
     }
     run.losses = recent

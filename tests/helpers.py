@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -12,6 +13,7 @@ from dlm.model.decoder import Decoder
 from dlm.model.spec import ModelSpec
 
 PARITY = Path(__file__).parent / "data" / "parity"
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 
 
 def tiny_spec(**changes: Any) -> ModelSpec:
@@ -69,7 +71,9 @@ def block_mask(length: int, block: int) -> Tensor:
 
 
 def logits(decoder: Decoder, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Raw logits `[B, L, V]` of a plain batch."""
+    """Raw logits `[B, L, V]` of a plain batch, computed where the decoder is."""
+    device = decoder.embedding.weight.device
     with torch.no_grad():
-        out: Tensor = decoder.head(decoder.dense(ids, mask))
+        hidden = decoder.dense(ids.to(device), None if mask is None else mask.to(device))
+        out: Tensor = decoder.head(hidden).cpu()
     return out

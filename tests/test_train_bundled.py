@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "examples" / "train_bundled.py"
 sys.path.append(str(PROGRAM.parent))
 
-from bundled_data import EOS, MASK, Batch  # noqa: E402
+from bundled_data import EOS, MASK, Batch, batches, load_tokenizer, prompt_ids  # noqa: E402
 from bundled_export import Training, config_of, weights_of  # noqa: E402
+from bundled_muon import Muon, orthogonal  # noqa: E402
 from bundled_objectives import fill, fill_blocks, go_on, importance, lesson  # noqa: E402
 from bundled_run import new_run, train_step  # noqa: E402
 from bundled_shapes import SHAPES  # noqa: E402
@@ -52,6 +53,40 @@ def test_what_is_asked_stands_in_the_answer_and_is_hidden(shape):
     assert torch.equal(asked.target[asked.scored], given.ids[rows, columns + ahead])
     if not ahead:
         assert (asked.seen[asked.scored] == MASK).all()
+
+
+def test_emphasis_changes_the_mix():
+    pieces = load_tokenizer(ROOT / "dlm/model/bundled/tiny/tokenizer.model")
+    start = prompt_ids(pieces, "Lines of ")[2]
+    stream = batches(pieces, 3, tokens=256, emphasis={"sudoku": 1e9})
+    drawn = [next(stream).ids[:, 2].unique().tolist() for _ in range(4)]
+    assert all(len(first) == 1 and first != [start] for first in drawn), "Sudokus begin alike"
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 16)])
+def test_muon_is_that_of_torch_but_for_its_precision(shape):
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    settings = {"lr": 3e-3, "weight_decay": 0.05}
+    pair = (
+        Muon([ours], **settings),
+        torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings),
+    )
+    for _ in range(5):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in pair:
+            optimizer.step()
+    assert ours.allclose(theirs, atol=2e-4)
+    moved = (ours - 1).abs().max()
+    assert moved > 5e-3
+
+
+def test_orthogonal_matrices_have_singular_values_near_one():
+    matrices = torch.randn(3, 12, 30, generator=generator())
+    values = torch.linalg.svdvals(orthogonal(matrices))
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.3
 
 
 def test_a_short_answer_counts_more_a_token_and_its_tail_little():
@@ -120,14 +155,14 @@ def test_a_net_starts_where_a_shallower_one_ended(layers, tmp_path):
     save_file(weights_of(shallow.net), tmp_path / "model.safetensors")
     config = json.dumps(config_of(shallow.net.spec))
     (tmp_path / "config.json").write_text(config)
-    Training(12.5, 1000).write(tmp_path)
+    Training({"CPU thread": 12.5}, 1000).write(tmp_path)
     run.start_from(tmp_path)
     ids = batch().ids
     before = load_model(tmp_path, device="cpu", dtype="float32")
     with torch.no_grad():
         assert torch.allclose(run.net.dense(ids), before.dense(ids), atol=1e-5)
         assert torch.allclose(run.average.dense(ids), before.dense(ids), atol=1e-5)
-    train_step(run, run.net.dense, batch(), generator(), lr=1e-3)
+    train_step(run, run.net.dense, lesson(run.net.spec, batch(), generator()), lr=1e-3)
     last = run.net.layers[-1]
     assert float(last.mlp.down.weight.detach().abs().max()) > 0
     assert run.training.tokens == 1000 + batch().ids.numel()

@@ -1,8 +1,9 @@
 """The bands of the bundled checkpoint: where its accuracy must lie for comparisons to mean much.
 
-A task that is solved leaves no room to see a rule lose, one that is never solved none to see it
-win. The figures that are held against the bands stand in the checkpoint's `figures.json`: greedy,
-one token a step, blocks of 8, on the test sets.
+A task that is solved leaves no room to see a rule win, one that is never solved none to see it
+lose. So each ladder begins with what is sure and ends with what is not: crowded stories and long
+compositions are beyond all that training showed. The figures that are held against the bands stand
+in the checkpoint's `figures.json`: greedy, one token a step, blocks of 8, on the test sets.
 """
 
 from __future__ import annotations
@@ -32,20 +33,22 @@ class Band(NamedTuple):
 
 
 BANDS: Final = (
-    Band("math", ("easy",), 85, 100),
-    Band("math", ("medium",), 55, 85),
-    Band("math", ("hard",), 20, 55),
-    Band("code", ("1-op",), 95, 100),
-    Band("code", ("2-op",), 85, 100),
-    Band("code", ("3-op", "4-op"), 60, 100),
-    Band("code", ("5-op",), 50, 95),
-    Band("countdown", ("3-numbers",), 15, 50),
-    Band("sudoku", ("7-holes",), 95, 100),
-    Band("sudoku", ("9-holes",), 85, 100),
-    Band("sudoku", ("11-holes",), 60, 100),
-    Band("format", ("open",), 85, 100),
-    Band("judge", ("right", "near-miss"), 75, 100),
-    Band("long", ("128", "256", "512"), 80, 100),
+    Band("math", ("easy",), 95, 100),
+    Band("math", ("medium",), 75, 100),
+    Band("math", ("hard",), 40, 100),
+    Band("math", ("crowded",), 40, 90),
+    Band("code", ("1-op",), 98, 100),
+    Band("code", ("2-op",), 95, 100),
+    Band("code", ("3-op", "4-op"), 85, 100),
+    Band("code", ("6-op", "7-op", "8-op"), 40, 90),
+    Band("countdown", ("3-numbers",), 40, 80),
+    Band("countdown", ("4-numbers",), 15, 50),
+    Band("sudoku", ("7-holes",), 99, 100),
+    Band("sudoku", ("9-holes",), 97, 100),
+    Band("sudoku", ("11-holes",), 85, 100),
+    Band("format", ("open",), 97, 100),
+    Band("judge", ("right", "near-miss"), 90, 100),
+    Band("long", ("128", "256", "512"), 95, 100),
 )
 
 

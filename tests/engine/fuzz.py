@@ -53,8 +53,8 @@ class Tally:
 
 
 @cache
-def model(shape: int) -> Any:
-    return random_decoder(tiny_spec(**SHAPES[shape]), shape)
+def model(shape: int, device: str) -> Any:
+    return random_decoder(tiny_spec(**SHAPES[shape]), shape).to(device)
 
 
 def value_of(rng: random.Random, hint: Any) -> Any:
@@ -108,10 +108,10 @@ def options_of(rng: random.Random) -> dict[str, Any]:
     return options
 
 
-def try_one(number: int, seed: int, tally: Tally) -> None:
+def try_one(number: int, seed: int, tally: Tally, device: str) -> None:
     """One configuration. Raises `AssertionError` where it breaks a promise."""
     rng = random.Random(f"{seed} {number}")
-    bench = Bench(model(rng.randrange(len(SHAPES))), invariants.DELIMITERS)
+    bench = Bench(model(rng.randrange(len(SHAPES)), device), invariants.DELIMITERS)
     options = options_of(rng)
     prompt = [rng.randrange(64) for _ in range(rng.randint(1, 9))]
     try:
@@ -138,11 +138,11 @@ def try_one(number: int, seed: int, tally: Tally) -> None:
     tally.parts.update(type(part).__name__ for part in ticket.bound.parts.all())
 
 
-def fuzz(configs: int, seed: int = 0) -> Tally:
+def fuzz(configs: int, seed: int = 0, device: str = "cpu") -> Tally:
     """Try so many configurations."""
     tally = Tally()
     for number in range(configs):
-        try_one(number, seed, tally)
+        try_one(number, seed, tally, device)
     return tally
 
 
@@ -150,8 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    tally = fuzz(options.configs, options.seed)
+    tally = fuzz(options.configs, options.seed, options.device)
     print(
         f"{tally.decoded} decoded in {tally.forwards} forwards, the slowest {tally.slowest:.2f} s"
     )

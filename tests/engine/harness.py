@@ -116,8 +116,9 @@ class Bench:
     ) -> None:
         self.decoder = decoder
         self.info = replace(info_of(decoder.spec, delimiters), aux=tuple(aux))
-        self.pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
-        manager = IterationManager(self, self.pool, self.info, CPU, unroll, aux)
+        device = decoder.embedding.weight.device
+        self.pool = KVPool(decoder.spec, device=device, dtype=torch.float32)
+        manager = IterationManager(self, self.pool, self.info, device, unroll, aux)
         self.scheduler = Probe(self, manager, max_rows)
         self.traces: dict[Ticket, Trace] = {}
         self._made: dict[int, tuple[Trace, int, int]] = {}  # slot -> row, id, its forward

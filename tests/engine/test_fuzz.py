@@ -5,11 +5,12 @@ import pytest
 from dlm.errors import InvalidRequest
 from tests.engine.fuzz import fuzz
 from tests.engine.harness import Bench
-from tests.helpers import random_decoder, tiny_spec
+from tests.helpers import DEVICES, random_decoder, tiny_spec
 
 
-def test_blind_configurations_are_refused_or_keep_every_promise():
-    tally = fuzz(250, seed=1)
+@pytest.mark.parametrize("device", DEVICES)
+def test_blind_configurations_are_refused_or_keep_every_promise(device):
+    tally = fuzz(250, 1, device)
     assert tally.decoded + tally.refused.total() == 250
     assert tally.decoded > 50
 

@@ -3,10 +3,11 @@
 import itertools
 
 import pytest
+import torch
 
 from dlm import Engine
 from tests.engine.harness import info_of
-from tests.helpers import random_decoder, tiny_spec
+from tests.helpers import block_mask, logits, random_decoder, tiny_spec
 
 PROMPT = (5, 9, 33, 12)
 PLAIN = {"max_new_tokens": 16, "stop": "none", "trace": True}
@@ -18,11 +19,11 @@ def engine():
     return Engine(random_decoder(spec), info_of(spec))
 
 
-def commits(answer):
+def commits(answer, prompt=PROMPT):
     """The positions of the answer that each step has committed."""
     told = [e for e in answer.trace if e.type == "commit"]
     groups = itertools.groupby(told, key=lambda event: event.step)
-    return [sorted(p - len(PROMPT) for e in group for p in e.pos) for _, group in groups]
+    return [sorted(p - len(prompt) for e in group for p in e.pos) for _, group in groups]
 
 
 def test_left_to_right_is_one_position_after_the_other(engine):
@@ -69,3 +70,44 @@ def test_a_window_slides_with_the_first_open_position(engine, width):
         assert min(left) <= position < min(left) + width
         left.remove(position)
     assert not left
+
+
+def twin(decoder, spec, prompt, new, block, sub, threshold):
+    """Fast-dLLM v2 by the book: sub-block after sub-block, everything computed in every step."""
+    canvas = [*prompt, *[spec.mask_id] * new]
+    total, steps = len(canvas), []
+    for start in range(len(prompt), total, sub):
+        is_open = set(range(start, min(start + sub, total)))
+        end = total if spec.attention == "full" else (start // block + 1) * block
+        while is_open:
+            mask = None if spec.attention == "full" else block_mask(end, spec.block_length)
+            rows = logits(decoder, torch.tensor([canvas[:end]]), mask)[0].softmax(-1)
+            seen = {i: rows[i - int(spec.shift)] for i in is_open}
+            best = {i: float(p[: spec.mask_id].max()) for i, p in seen.items()}
+            sure = {i for i, c in best.items() if c >= threshold}
+            sure = sure or {max(best, key=lambda i: (best[i], -i))}
+            for i in sure:
+                canvas[i] = int(seen[i][: spec.mask_id].argmax())
+            is_open -= sure
+            steps.append(sorted(i - len(prompt) for i in sure))
+    return canvas[len(prompt) :], steps
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize(
+    ("attention", "cache"),
+    [("full", "none"), ("block_causal", "none"), ("block_causal", "block_causal")],
+)
+@pytest.mark.parametrize("sub", [2, 4, 8])
+def test_sub_blocks_equal_the_twin(attention, cache, shift, sub):
+    block = {"block_length": 8} if attention == "block_causal" else {}
+    spec = tiny_spec(attention=attention, shift=shift, **block)
+    prompt = tuple(range(3, 11))
+    for seed in range(3):
+        decoder = random_decoder(spec, seed)
+        options = {"unmask": "threshold(0.6)", "blocks": f"sub_blocks(8, sub={sub})"}
+        engine = Engine(decoder, info_of(spec))
+        answer = engine.generate(prompt, **PLAIN, **options, cache=cache)
+        ids, steps = twin(decoder, spec, prompt, 16, 8, sub, 0.6)
+        assert list(answer.canvas)[-16:] == ids
+        assert commits(answer, prompt) == steps

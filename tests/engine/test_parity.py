@@ -13,7 +13,7 @@ from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
 from dlm.model.loading import load_model
 from tests.engine.harness import CPU, Bench
-from tests.helpers import PARITY, parity
+from tests.helpers import DEVICES, PARITY, parity
 from tests.rules.factor import LastRankPasses
 
 SCORES = {"entropy": "entropy", "maskgit_plus": "confidence", "topk_margin": "margin"}
@@ -81,10 +81,10 @@ CASES = [
 
 
 @functools.cache
-def model(name: str, block_length: int | None) -> Decoder:
+def model(name: str, block_length: int | None, device: str = "cpu") -> Decoder:
     block = {"block_length": block_length} if name == "llada2" else {}
     folder = PARITY / "models" / name
-    return load_model(folder, device="cpu", dtype="float32", overrides=SPECIAL | block)
+    return load_model(folder, device=device, dtype="float32", overrides=SPECIAL | block)
 
 
 def distinct(canvases):
@@ -92,14 +92,15 @@ def distinct(canvases):
     return [canvas for canvas, _ in itertools.groupby(canvases)]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES)
-def test_trajectory(case):
+def test_trajectory(case, device):
     manifest, recorded = parity(case)
     args = manifest["args"]
     family = case.partition("/")[0]
     options = {"stop": "none"} | TRANSLATIONS[family](args)
     options["max_new_tokens"] = args.get("gen_length") or args["max_new_tokens"]
-    bench = Bench(model(manifest["model"], args.get("block_length")))
+    bench = Bench(model(manifest["model"], args.get("block_length"), device))
     (prompt,) = recorded["prompt"].tolist()
     ticket = bench.ticket(prompt, **options)
     (trace,) = bench.run(ticket)
@@ -120,6 +121,7 @@ def test_trajectory(case):
 
 
 def close(ours, theirs):
+    ours = ours.cpu()
     spread = float(theirs.max() - theirs.min())
     return float((ours - theirs).abs().max()) <= max(1e-4, 1e-5 * spread)
 
@@ -127,17 +129,19 @@ def close(ours, theirs):
 def forward(decoder, pool, pages, ids, segment):
     """One segment of one row, packed and run."""
     plan = ForwardPlan((segment,), ("step",), torch.tensor([[pages]]), ids.shape[1])
-    packed = pack([plan], pool, shift=decoder.spec.shift, device=CPU)
+    device = decoder.embedding.weight.device
+    packed = pack([plan], pool, shift=decoder.spec.shift, device=device)
     with torch.inference_mode():
-        return decoder(packed.read([ids]), pool)
+        return decoder(packed.read([ids.to(device)]), pool)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["llada", "sdar"])
-def test_cached_windows(name):
+def test_cached_windows(name, device):
     """A sequence of windows; the keys of all other positions are as old as their last window."""
     manifest, recorded = parity(f"cache/{name}")
-    decoder = model(name, None)
-    pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
+    decoder = model(name, None, device)
+    pool = KVPool(decoder.spec, device=torch.device(device), dtype=torch.float32)
     pages = pool.reserve(pool.pages_for(manifest["args"]["total"]))
     ids = torch.zeros(1, manifest["args"]["total"], dtype=torch.long)
     for number, step in enumerate(manifest["args"]["steps"]):

@@ -17,7 +17,39 @@ from tests.helpers import block_mask, random_decoder, tiny_spec
 BLOCK, TOKENS = 4, 24
 
 
-def twin(decoder, prompt, add, full, threshold, mask_id):
+def by_threshold(threshold):
+    """What is sure; in a block that must go on, else the surest."""
+
+    def choose(blocks):
+        return {
+            i for probs, _ in blocks for i, p in probs.items() if float(p[:-1].max()) >= threshold
+        }
+
+    return choose
+
+
+def by_entropy(threshold):
+    """What is certain; if no block that must go on has any, the most certain of them all."""
+
+    def choose(blocks):
+        entropy = {
+            i: float(-(p.clamp_min(1e-38) * p.clamp_min(1e-38).log()).sum())
+            for probs, _ in blocks
+            for i, p in probs.items()
+        }
+        must = [i for probs, full in blocks if full for i in probs]
+        chosen = {i for i, h in entropy.items() if h <= threshold}
+        if must and chosen.isdisjoint(must):
+            chosen.add(min(must, key=lambda i: (entropy[i], i)))
+        return chosen
+
+    return choose
+
+
+RULES = {"threshold(0.7)": by_threshold(0.7), "low_entropy(0.6)": by_entropy(0.6)}
+
+
+def twin(decoder, prompt, add, full, choose, mask_id):
     """D2F by the book: lists of blocks, dense forwards, no cache; canvases after each step."""
     canvas = list(prompt) + [mask_id] * TOKENS
     length = -(-len(canvas) // BLOCK) * BLOCK
@@ -30,19 +62,19 @@ def twin(decoder, prompt, add, full, threshold, mask_id):
         end = blocks[-1]["end"]
         ids = torch.tensor([canvas[:end]])
         logits = decoder.head(decoder.dense(ids, block_mask(end, BLOCK)))[0]
+        offered = []
         for block in blocks:
             block.setdefault("masks", sum(is_open[block["start"] : block["end"]]))
-            found = {}
-            for i in range(block["start"], block["end"]):
-                if is_open[i]:
-                    probs = logits[i].softmax(-1)
-                    probs[mask_id] = -1
-                    found[i] = (float(probs.max()), int(probs.argmax()))
-            chosen = [i for i, (c, _) in found.items() if c >= threshold]
-            if not chosen and found and block["full"]:
-                chosen = [max(found, key=lambda i: (found[i][0], -i))]
-            for i in chosen:
-                canvas[i], is_open[i] = found[i][1], False
+            at = [i for i in range(block["start"], block["end"]) if is_open[i]]
+            offered.append(({i: logits[i].softmax(-1) for i in at}, block["full"]))
+        chosen = choose(offered)
+        for probs, must in offered:
+            best = {i: float(p[:mask_id].max()) for i, p in probs.items()}  # MASK is the last id
+            if must and probs and chosen.isdisjoint(probs):
+                chosen.add(max(probs, key=lambda i: (best[i], -i)))
+        for probs, _ in offered:
+            for i in chosen & probs.keys():
+                canvas[i], is_open[i] = int(probs[i][:mask_id].argmax()), False
         states.append(list(canvas))
         for block in blocks:
             left = sum(is_open[block["start"] : block["end"]])
@@ -58,14 +90,14 @@ def twin(decoder, prompt, add, full, threshold, mask_id):
     return states
 
 
-def run(decoder, spec, prompts, cache, spec_string, threshold):
+def run(decoder, spec, prompts, cache, spec_string, unmask):
     info = info_of(spec)
     kv = KVPool(spec, device=CPU, dtype=torch.float32)
     scheduler = Scheduler(IterationManager(decoder, kv, info, CPU), max_rows=8)
     options = {
         "max_new_tokens": TOKENS,
         "blocks": spec_string,
-        "unmask": f"threshold({threshold})",
+        "unmask": unmask,
         "cache": cache,
         "stop": "none",
     }
@@ -88,15 +120,16 @@ def run(decoder, spec, prompts, cache, spec_string, threshold):
 
 @pytest.mark.parametrize("cache", ["none", "block_causal"])
 @pytest.mark.parametrize(("add", "full"), [(0.1, 0.95), (0.5, 0.75), (0.0, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("unmask", RULES)
 @pytest.mark.parametrize("seed", range(3))
-def test_pipelined_blocks_equal_the_twin(cache, add, full, seed):
+def test_pipelined_blocks_equal_the_twin(cache, add, full, unmask, seed):
     spec = tiny_spec(attention="block_causal", block_length=BLOCK)
     decoder = random_decoder(spec, seed)
     prompts = [list(range(3, 3 + n)) for n in (1, 5, 8, 11)]
     spec_string = f"pipeline(add={add}, full={full})"
-    states, tickets = run(decoder, spec, prompts, cache, spec_string, 0.7)
+    states, tickets = run(decoder, spec, prompts, cache, spec_string, unmask)
     for prompt, mine in zip(prompts, states, strict=True):
-        expected = twin(decoder, prompt, add, full, 0.7, spec.mask_id)
+        expected = twin(decoder, prompt, add, full, RULES[unmask], spec.mask_id)
         assert mine == expected
     if cache == "block_causal" and add < 1:
         assert any(t.ledger.forwards["store step"] for t in tickets)
@@ -126,8 +159,10 @@ def test_in_order_a_pipeline_that_waits_is_plain_blocks():
     spec = tiny_spec(attention="block_causal", block_length=BLOCK)
     decoder = random_decoder(spec, 4)
     prompts = [[5, 6, 7]]
-    waits, _ = run(decoder, spec, prompts, "block_causal", "pipeline(add=1.0, full=1.0)", 0.6)
-    plain, _ = run(decoder, spec, prompts, "block_causal", "fixed", 0.6)
+    waits, _ = run(
+        decoder, spec, prompts, "block_causal", "pipeline(add=1.0, full=1.0)", "threshold(0.6)"
+    )
+    plain, _ = run(decoder, spec, prompts, "block_causal", "fixed", "threshold(0.6)")
     assert waits == plain
 
 

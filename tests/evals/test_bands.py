@@ -14,16 +14,17 @@ def test_every_band_is_of_rungs_that_the_test_sets_have():
 
 
 def test_verdicts_are_balanced_over_the_rungs():
-    figures = {"judge right": (90, 100), "judge near-miss": (50, 200), "math hard": (30, 100)}
+    figures = {"judge right": (90, 100), "judge near-miss": (50, 200), "math hard": (50, 100)}
     found = {v.band.name: v for v in verdicts(figures)}
     assert found["judge right/near-miss"].reached == (90 + 25) / 2
     assert not found["judge right/near-miss"].kept
     assert found["math hard"].kept
     assert found["math easy"].reached is None
-    assert missed(figures, "judge") == ["judge right/near-miss: 58%, band 75-100%"]
+    assert missed(figures, "judge") == ["judge right/near-miss: 58%, band 90-100%"]
     assert missed(figures, "math") == [
-        "math easy: not measured, band 85-100%",
-        "math medium: not measured, band 55-85%",
+        "math easy: not measured, band 95-100%",
+        "math medium: not measured, band 75-100%",
+        "math crowded: not measured, band 40-90%",
     ]
     assert missed(figures, "drill") == []
 

@@ -18,6 +18,8 @@ Key = tuple[Any, ...]
 
 CLOSED: Final = "closed"
 """First element of the keys of closed categories (greetings, capitals): they are train only."""
+HELD_OUT: Final = "held-out"
+"""First element of the keys of problems beyond all that training shows: half dev, half test."""
 
 DEV_FROM: Final = 9_400
 TEST_FROM: Final = 9_700
@@ -62,11 +64,17 @@ class Task(Protocol):
 
 
 def split_of(key: Key) -> Split:
-    """The split of a structure: 94% train, 3% dev, 3% test, closed categories always train."""
-    if key and key[0] == CLOSED:
+    """The split of a structure: 94% train, 3% dev, 3% test.
+
+    Closed categories are always train, what is held out never is.
+    """
+    first = key[0] if key else None
+    if first == CLOSED:
         return "train"
     digest = hashlib.sha256(repr(key).encode()).digest()
     bucket = int.from_bytes(digest[:8], "big") % BUCKETS
+    if first == HELD_OUT:
+        return "dev" if bucket < BUCKETS // 2 else "test"
     if bucket < DEV_FROM:
         return "train"
     return "dev" if bucket < TEST_FROM else "test"

@@ -1,9 +1,10 @@
 """Short Python functions in the format of HumanEval: signature and docstring in, body out.
 
-A function applies one to five operations to a list or a string and returns something of it. From
+A function applies one to eight operations to a list or a string and returns something of it. From
 two operations on, the structure key is the sequence of operations alone: held-out items are
-compositions that training has not shown, whatever their parameters or names. The operations stand
-in `code_ops`; a third of the docstrings show a public test as doctest lines.
+compositions that training has not shown, whatever their parameters or names. Training shows none of
+more than five operations. The operations stand in `code_ops`; a third of the docstrings show a
+public test as doctest lines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from dlm.evals.tasks.base import CLOSED, Example
+from dlm.evals.tasks.base import CLOSED, HELD_OUT, Example, Key
 from dlm.evals.tasks.code_ops import LIST_ENDS, LIST_OPS, ONE_LINERS, STRING_ENDS, STRING_OPS, Op
 
 FUNCTIONS: Final = (
@@ -37,17 +38,18 @@ STRINGS: Final = (
 ONE_LINER_SHARE: Final = 0.08
 STRING_SHARE: Final = 0.35
 DOCTEST_SHARE: Final = 1 / 3
-COUNTS: Final = (1, 2, 3, 4, 5)
-COUNT_WEIGHTS: Final = (0.12, 0.24, 0.22, 0.22, 0.20)
+COUNTS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
+COUNT_WEIGHTS: Final = (0.12, 0.24, 0.22, 0.22, 0.20, 0.015, 0.015, 0.010)
+MOST_TRAINED: Final = 5
 PHRASES: Final = ("big red cat", "Hello you", "a b c", "Do it now", " code ", "abcdef", "seaside")
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Rungs: the number of operations before the return line (1 to 5), and closed one-liners."""
+    """Rungs: the number of operations before the return line (1 to 8), and closed one-liners."""
 
     name: str = "code"
-    canvas: int = 128
+    canvas: int = 160
 
     def make(self, rng: Random) -> Example:
         """Draw a composition of operations, or (train only) a common one-line function."""
@@ -84,10 +86,10 @@ class Code:
         structure: tuple[Any, ...] = tuple(op.name for op in picked)
         if count == 1:
             structure += tuple(parameters)
-        kind = "list" if is_list else "string"
-        return self._example(
-            rng, f"{count}-op", (self.name, kind, structure), variable, join(rng, phrases), lines
-        )
+        key: Key = (self.name, "list" if is_list else "string", structure)
+        if count > MOST_TRAINED:
+            key = (HELD_OUT, *key)
+        return self._example(rng, f"{count}-op", key, variable, join(rng, phrases), lines)
 
     def _one_liner(self, rng: Random) -> Example:
         phrases, code = rng.choice(ONE_LINERS)
@@ -100,7 +102,7 @@ class Code:
         self,
         rng: Random,
         rung: str,
-        key: tuple[Any, ...],
+        key: Key,
         variable: str,
         docstring: str,
         lines: Sequence[str],

@@ -2,6 +2,7 @@
 
 A template draws its numbers, works the problem out on a `Work` sheet and words the question. A
 third of the longer stories get a sentence with a number that has nothing to do with the question.
+Half of the hard stories that training does not show get three of them, more than any it shows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from dlm.evals.tasks.base import Example
+from dlm.evals.tasks.base import Example, split_of
 from dlm.evals.tasks.math_expressions import HARD_EXPRESSIONS, MEDIUM_EXPRESSIONS
 from dlm.evals.tasks.math_hard import HARD_STORIES
 from dlm.evals.tasks.math_sheet import PEOPLE, Template, Work
@@ -21,6 +22,8 @@ MEDIUM: Final[tuple[Template, ...]] = MEDIUM_STORIES + MEDIUM_EXPRESSIONS
 HARD: Final[tuple[Template, ...]] = HARD_STORIES + HARD_EXPRESSIONS
 DISTRACTED: Final[frozenset[Template]] = frozenset(MEDIUM_STORIES + HARD_STORIES)
 DISTRACTED_SHARE: Final = 1 / 3
+CROWDED_SHARE: Final = 1 / 2
+CROWD: Final = 3
 RUNG_WEIGHTS: Final = (0.25, 0.50, 0.25)
 BOXED: Final = re.compile(r"\\boxed\{([^{}]*)\}")
 SENTENCE: Final = re.compile(r"(?<=\.) ")
@@ -29,7 +32,9 @@ MONTHS: Final = ("May", "June", "July")
 
 @dataclass(frozen=True, slots=True)
 class Math:
-    """Rungs: easy (one step), medium (two or three), hard (four or more)."""
+    """Rungs: easy (one step), medium (two or three), hard (four or more), crowded (hard stories
+    with three irrelevant sentences).
+    """
 
     name: str = "math"
     canvas: int = 80
@@ -40,13 +45,18 @@ class Math:
         work = Work()
         template = rng.choice(templates)
         question, result = template(rng, work)
-        if template in DISTRACTED and rng.random() < DISTRACTED_SHARE:
+        steps, key = len(work.lines), (self.name, result.tree)
+        rung = "easy" if steps == 1 else "medium" if steps <= 3 else "hard"
+        if template in HARD_STORIES and split_of(key) != "train" and rng.random() < CROWDED_SHARE:
+            rung = "crowded"
+            for _ in range(CROWD):
+                question = distract(rng, question)
+        elif template in DISTRACTED and rng.random() < DISTRACTED_SHARE:
             question = distract(rng, question)
-        steps = len(work.lines)
         return Example(
             task=self.name,
-            rung="easy" if steps == 1 else "medium" if steps <= 3 else "hard",
-            key=(self.name, result.tree),
+            rung=rung,
+            key=key,
             prompt=question,
             answer="\n".join([*work.lines, f"\\boxed{{{result.value}}}"]),
             meta={"gold": str(result.value), "steps": steps},

@@ -33,22 +33,21 @@ class Band(NamedTuple):
 
 
 BANDS: Final = (
-    Band("math", ("easy",), 95, 100),
-    Band("math", ("medium",), 75, 100),
-    Band("math", ("hard",), 40, 100),
-    Band("math", ("crowded",), 40, 90),
-    Band("code", ("1-op",), 98, 100),
-    Band("code", ("2-op",), 95, 100),
-    Band("code", ("3-op", "4-op"), 85, 100),
-    Band("code", ("6-op", "7-op", "8-op"), 40, 90),
-    Band("countdown", ("3-numbers",), 40, 80),
-    Band("countdown", ("4-numbers",), 15, 50),
-    Band("sudoku", ("7-holes",), 99, 100),
-    Band("sudoku", ("9-holes",), 97, 100),
-    Band("sudoku", ("11-holes",), 85, 100),
-    Band("format", ("open",), 97, 100),
-    Band("judge", ("right", "near-miss"), 90, 100),
-    Band("long", ("128", "256", "512"), 95, 100),
+    Band("math", ("easy",), 85, 100),
+    Band("math", ("medium",), 55, 100),
+    Band("math", ("hard",), 20, 100),
+    Band("math", ("crowded",), 20, 90),
+    Band("code", ("1-op",), 95, 100),
+    Band("code", ("2-op",), 85, 100),
+    Band("code", ("3-op", "4-op", "5-op"), 60, 100),
+    Band("code", ("6-op", "7-op", "8-op"), 20, 90),
+    Band("countdown", ("3-numbers",), 15, 80),
+    Band("sudoku", ("7-holes",), 95, 100),
+    Band("sudoku", ("9-holes",), 85, 100),
+    Band("sudoku", ("11-holes",), 60, 95),
+    Band("format", ("open",), 85, 100),
+    Band("judge", ("right", "near-miss"), 75, 100),
+    Band("long", ("128", "256", "512"), 80, 100),
 )
 
 

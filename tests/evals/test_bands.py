@@ -20,11 +20,11 @@ def test_verdicts_are_balanced_over_the_rungs():
     assert not found["judge right/near-miss"].kept
     assert found["math hard"].kept
     assert found["math easy"].reached is None
-    assert missed(figures, "judge") == ["judge right/near-miss: 58%, band 90-100%"]
+    assert missed(figures, "judge") == ["judge right/near-miss: 58%, band 75-100%"]
     assert missed(figures, "math") == [
-        "math easy: not measured, band 95-100%",
-        "math medium: not measured, band 75-100%",
-        "math crowded: not measured, band 40-90%",
+        "math easy: not measured, band 85-100%",
+        "math medium: not measured, band 55-100%",
+        "math crowded: not measured, band 20-90%",
     ]
     assert missed(figures, "drill") == []
 

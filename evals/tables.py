@@ -82,10 +82,10 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *settings({name: rules()[name] for name in CHEAP}),
         ],
         "strategies-dev": ["strategies", "--limit", "200"],
-        "strategies": ["strategies", "--split", "test", "--limit", "200"],
+        "strategies": ["strategies", "--split", "test", "--limit", "150"],
         "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],
         "adaptive": [
-            *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "500"),
+            *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "250"),
             *("--sweeps", f"adaptive,{FIXED}"),
         ],
     }

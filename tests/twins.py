@@ -94,10 +94,14 @@ class Keys:
         self.made_of: dict[int, int] = {}
 
     def forward(
-        self, ids: Sequence[int], write: Iterable[int], look: Iterable[int] = ()
+        self,
+        ids: Sequence[int],
+        write: Iterable[int],
+        look: Iterable[int] = (),
+        end: int | None = None,
     ) -> dict[int, Tensor]:
         """Compute the positions of `write`, whose keys replace the stored ones, and of `look`,
-        whose keys do not; all attend to every stored key.
+        whose keys do not; all attend to every stored key (before `end`).
         """
         writes, spec = sorted(write), self.decoder.spec
         queries = [*writes, *look]
@@ -115,8 +119,9 @@ class Keys:
                 for i, p in enumerate(writes):
                     stored[p] = k[i], v[i]
                 shared = spec.heads // spec.kv_heads
-                keys = torch.stack([key for key, _ in stored.values()])
-                values = torch.stack([value for _, value in stored.values()])
+                near = [pair for p, pair in stored.items() if end is None or p < end]
+                keys = torch.stack([key for key, _ in near])
+                values = torch.stack([value for _, value in near])
                 heads = []
                 for h in range(spec.heads):
                     scores = q[:, h] @ keys[:, h // shared].T / math.sqrt(spec.head_dim)

@@ -10,10 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-import torch
 from torch import Tensor
 
-from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
+from dlm.cache.geometry import (
+    RowBounds,
+    ShiftInfo,
+    block_ends,
+    bounds_of,
+    due,
+    left_of,
+    make_plan,
+    refresh,
+    require_full_attention,
+    require_period,
+    until_due,
+    window,
+)
 from dlm.core import NOTHING, ForwardPlan, Kind, ModelInfo, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
@@ -63,11 +75,13 @@ class Prefix:
     """PrefixCache: keys before the block are frozen at its opening; the block and everything after
     it are recomputed (Fast-dLLM, arXiv 2505.22618).
 
-    Approximate: keys before the block are as old as the block.
+    Approximate: keys before the block are as old as the block. `every`: all keys are refreshed so
+    often inside a block, too (dInfer, arXiv 2510.08666).
     """
 
     tier = "T1"
 
+    every: int | None = None
     shift: bool = bound(False)
     computes = "the block and all behind it, where a block opens the whole canvas"
     stale = "keys before the block are as old as the block"
@@ -75,9 +89,12 @@ class Prefix:
     on_edit = "refuse"
     stores = False
 
+    def __post_init__(self) -> None:
+        require_period("every", self.every)
+
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        _require_full_attention("prefix", info)
+        require_full_attention("prefix", info)
         return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
@@ -85,19 +102,16 @@ class Prefix:
         segments: list[Segment] = []
         purposes = []
         for b in bounds_of(rows.host):
-            if b.opening:
-                segments.append(_refresh(b))
+            if fresh := due(b, self.every):
+                segments.append(refresh(b))
             else:
-                predict = span(max(b.start, b.prompt), b.end)
+                queries = span(b.start, b.length)
                 segments.append(
-                    Segment(
-                        b.row, 0, span(b.start, b.length), b.length, write=True, predict=predict
-                    )
+                    Segment(b.row, 0, queries, b.length, write=True, predict=b.predicted)
                 )
-                if self.shift and b.start > 0:
-                    segments.append(_look(b, span(b.start - 1, b.start)))
-            purposes.append("refresh step" if b.opening else "step")
-        return make_plan(rows, segments, purposes)
+                segments += left_of(b, b.predicted, queries, b.length) if self.shift else []
+            purposes.append("refresh step" if fresh else "step")
+        return make_plan(rows, segments, purposes, lasts=until_due(rows, self.every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +122,14 @@ class Dual:
     Approximate: keys outside the block are as old as the block. With `on_edit="requery"` rules may
     reopen or replace tokens before the block: every open position there, and every one whose stored
     key was made from another id, is then computed again in each step, so that no key is ever of
-    another id than the canvas shows before the block.
+    another id than the canvas shows before the block. `every`: all keys are refreshed so often
+    inside a block, too (dInfer, arXiv 2510.08666).
     """
 
     tier = "T1"
 
     on_edit: Literal["refuse", "requery"] = "refuse"
+    every: int | None = None
     shift: bool = bound(False)
     computes = "the block, where a block opens the whole canvas"
     stale = "keys outside the block are as old as the block"
@@ -125,10 +141,11 @@ class Dual:
             raise InvalidRequest(
                 "cache", f"`on_edit` must be 'refuse' or 'requery', got {self.on_edit!r}"
             )
+        require_period("every", self.every)
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        _require_full_attention("dual", info)
+        require_full_attention("dual", info)
         return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
@@ -136,14 +153,15 @@ class Dual:
         segments: list[Segment] = []
         purposes = []
         for b in bounds_of(rows.host):
-            if b.opening:
-                segments.append(_refresh(b, self._left_over(rows, b)))
+            if fresh := due(b, self.every):
+                segments.append(refresh(b, self._left_over(rows, b)))
             else:
                 segments += window(b, b.length, ShiftInfo(self.shift))
                 if self.on_edit == "requery":
                     segments += self._requeries(rows, b)
-            purposes.append("refresh step" if b.opening else "step")
-        return make_plan(rows, segments, purposes, lasts=1 if self.on_edit == "requery" else None)
+            purposes.append("refresh step" if fresh else "step")
+        lasts = 1 if self.on_edit == "requery" else until_due(rows, self.every)
+        return make_plan(rows, segments, purposes, lasts=lasts)
 
     def _left_over(self, rows: Rows, b: RowBounds) -> Tensor:
         """What is open before the live blocks, where rules may reopen it."""
@@ -165,29 +183,4 @@ class Dual:
             return []
         predict = is_open.nonzero().flatten() + b.prompt
         segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
-        if self.shift:
-            left = (predict - 1).clamp_min(0)
-            missing = left[~torch.isin(left, queries)].unique()
-            if len(missing):
-                segments.append(_look(b, missing))
-        return segments
-
-
-def _refresh(b: RowBounds, left_over: Tensor = NOTHING) -> Segment:
-    """The whole canvas as queries; logits for what is left over and for the live blocks."""
-    predict = torch.cat((left_over, span(max(b.start, b.prompt), b.end)))
-    return Segment(b.row, 0, span(0, b.length), b.length, write=True, predict=predict)
-
-
-def _look(b: RowBounds, positions: Tensor) -> Segment:
-    """Read-only queries, for the logits of their right neighbours."""
-    return Segment(b.row, 0, positions, b.length, write=False, predict=NOTHING)
-
-
-def _require_full_attention(name: str, info: ModelInfo) -> None:
-    if info.attention != "full":
-        raise InvalidRequest(
-            "cache",
-            f"{name!r} refreshes keys on both sides of a block and needs full attention; "
-            f"this one is {info.attention} ({info.family}): use 'block_causal' or 'none'",
-        )
+        return segments + (left_of(b, predict, queries, b.length) if self.shift else [])

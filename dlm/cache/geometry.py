@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlm.core import NOTHING, ForwardPlan, HostRows, Phase, Rows, Segment, span
+from dlm.core import NOTHING, ForwardPlan, HostRows, ModelInfo, Phase, Rows, Segment, span
+from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RowBounds:
     """What a policy asks of one row: its live blocks as one span, and what waits before them.
 
-    `start:end` covers the live blocks; `opening`: the last of them is new; `clean`: spans of filled
-    blocks that wait for their store, left to right; `stored`: leading positions whose keys are
-    final.
+    `start:end` covers the live blocks; `opening`: the last of them is new; `age`: steps since the
+    last one opened; `clean`: spans of filled blocks that wait for their store, left to right;
+    `stored`: leading positions whose keys are final; `step`: steps of the row.
     """
 
     row: int
@@ -26,21 +27,31 @@ class RowBounds:
     start: int
     end: int
     opening: bool
+    age: int
     clean: tuple[tuple[int, int], ...]
     stored: int
+    step: int
+
+    @property
+    def predicted(self) -> Tensor:
+        """The positions of the live blocks that are not the prompt's."""
+        return span(max(self.start, self.prompt), self.end)
 
 
 def bounds_of(host: HostRows) -> Iterator[RowBounds]:
     """The bounds of every row, read from the host's mirror."""
     tables = zip(
-        *(getattr(host.blocks, n).tolist() for n in ("start", "end", "phase")), strict=True
+        *(getattr(host.blocks, n).tolist() for n in ("start", "end", "phase", "step")), strict=True
     )
-    numbers = zip(host.prompt.tolist(), host.length.tolist(), host.stored.tolist(), strict=True)
-    for row, ((starts, ends, phases), (prompt, length, stored)) in enumerate(
+    numbers = zip(
+        *(getattr(host, n).tolist() for n in ("prompt", "length", "stored", "step")), strict=True
+    )
+    for row, ((starts, ends, phases, steps), (prompt, length, stored, step)) in enumerate(
         zip(tables, numbers, strict=True)
     ):
         blocks = list(zip(starts, ends, phases, strict=True))
         live = [(s, e, p) for s, e, p in blocks if p <= Phase.OPEN]
+        ages = [age for age, phase in zip(steps, phases, strict=True) if phase <= Phase.OPEN]
         yield RowBounds(
             row,
             prompt,
@@ -48,8 +59,55 @@ def bounds_of(host: HostRows) -> Iterator[RowBounds]:
             start=min((s for s, _, _ in live), default=length),
             end=max((e for _, e, _ in live), default=length),
             opening=any(p == Phase.OPENING for _, _, p in live),
+            age=min(ages, default=0),
             clean=tuple((s, e) for s, e, p in blocks if p == Phase.CLEAN),
             stored=stored,
+            step=step,
+        )
+
+
+def refresh(b: RowBounds, left_over: Tensor = NOTHING) -> Segment:
+    """The whole canvas as queries; logits for what is left over and for the live blocks."""
+    predict = torch.cat((left_over, b.predicted))
+    return Segment(b.row, 0, span(0, b.length), b.length, write=True, predict=predict)
+
+
+def left_of(b: RowBounds, predict: Tensor, queries: Tensor, key_end: int) -> list[Segment]:
+    """Read-only queries that a shifted family needs: the left neighbours of what is predicted,
+    where they are not among `queries`.
+    """
+    left = predict[predict > 0] - 1
+    missing = left[~torch.isin(left, queries)]
+    if len(missing) == 0:
+        return []
+    return [Segment(b.row, 0, missing, key_end, write=False, predict=NOTHING)]
+
+
+def due(b: RowBounds, every: int | None) -> bool:
+    """Whether all keys are computed now: where a block opens, and at the period inside it."""
+    return b.opening or (every is not None and b.age % every == 0)
+
+
+def until_due(rows: Rows, every: int | None) -> int | None:
+    """After how many steps a plan is another one, for a policy with a period."""
+    if every is None:
+        return None
+    return min(1 if due(b, every) else every - b.age % every for b in bounds_of(rows.host))
+
+
+def require_period(name: str, steps: int | None) -> None:
+    """Raise `InvalidRequest` unless a period is None or at least 1."""
+    if steps is not None and steps < 1:
+        raise InvalidRequest("cache", f"`{name}` must be None or at least 1, got {steps}")
+
+
+def require_full_attention(name: str, info: ModelInfo) -> None:
+    """Raise `InvalidRequest` on block-causal models, whose blocks see no suffix."""
+    if info.attention != "full":
+        raise InvalidRequest(
+            "cache",
+            f"{name!r} refreshes keys on both sides of a block and needs full attention; "
+            f"this one is {info.attention} ({info.family}): use 'block_causal' or 'none'",
         )
 
 
@@ -59,7 +117,7 @@ def window(bounds: RowBounds, key_end: int, info: ShiftInfo) -> list[Segment]:
     A shifted family also needs the query before them, which is read-only.
     """
     queries = span(bounds.start, bounds.end)
-    predict = span(max(bounds.start, bounds.prompt), bounds.end)
+    predict = bounds.predicted
     segments = [Segment(bounds.row, 0, queries, key_end, write=True, predict=predict)]
     before = bounds.start - 1
     if info.shift and before >= 0 and predict[0] == bounds.start:

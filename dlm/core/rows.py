@@ -50,7 +50,8 @@ class HostRows:
 
     `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
     leading positions have final keys (exact caches). `given [R, L]`: positions that were filled
-    from the start, the prompt and what is pinned behind it. `blocks` mirrors the device's table.
+    from the start, the prompt and what is pinned behind it. `step [R]`: steps that the row has
+    taken. `blocks` mirrors the device's table.
     `pages [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in
     whose pool it counts. `whole_row`: some rule may reopen anything generated, so steps show it
     all.
@@ -60,6 +61,7 @@ class HostRows:
     length: Tensor
     stored: Tensor
     given: Tensor
+    step: Tensor
     blocks: BlockTable
     pages: Tensor
     whole_row: bool = False
@@ -81,6 +83,7 @@ class HostRows:
             self.length.index_select(0, index),
             self.stored.index_select(0, index),
             self.given.index_select(0, index),
+            self.step.index_select(0, index),
             self.blocks.select(index),
             self.pages.index_select(0, index),
             self.whole_row,
@@ -199,6 +202,7 @@ class Rows:
             torch.cat([h.length for h in hosts]),
             torch.cat([h.stored for h in hosts]),
             torch.cat([h.given for h in hosts]),
+            torch.cat([h.step for h in hosts]),
             BlockTable.cat([h.blocks for h in hosts]),
             torch.cat([h.pages for h in hosts]),
             hosts[0].whole_row,

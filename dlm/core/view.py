@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlm.core.blocks import BlockTable, Level
 from dlm.core.plan import NOTHING, ForwardPlan
-from dlm.core.rows import HostRows
+from dlm.core.rows import HostRows, Kind
 
 
 class Window(NamedTuple):
@@ -40,7 +40,7 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, plan: ForwardPlan, host: HostRows, device: torch.device) -> Window:
-        """The window of a plan: the positions that it predicts.
+        """The window of a plan: the live blocks, and what else it predicts.
 
         With `host.whole_row`, all generated positions before the blocks' end. Columns are laid out
         on the CPU at a sync and then moved.
@@ -49,10 +49,11 @@ class Window(NamedTuple):
         scored = torch.zeros(host.prompt.shape[0], capacity, dtype=torch.bool)
         for segment in plan.segments:
             scored[segment.row, segment.predict] = True
-        at = torch.arange(capacity)
-        shown = scored
-        if host.whole_row:
-            shown = scored | ((at >= host.prompt[:, None]) & (at < host.blocks.front[:, None]))
+        at, table = torch.arange(capacity), host.blocks
+        start = torch.where(table.live, table.start, capacity).amin(dim=1)
+        start = host.prompt if host.whole_row else torch.maximum(start, host.prompt)
+        end = table.front if host.whole_row else torch.where(table.live, table.end, 0).amax(dim=1)
+        shown = scored | ((at >= start[:, None]) & (at < end[:, None]))
         width = max(1, int(shown.sum(dim=1).max()))
         pos = torch.where(shown, at, capacity - 1).sort(dim=1).values[:, :width]
         scored = scored.gather(1, pos)
@@ -205,6 +206,11 @@ class StepView(NamedTuple):
     def block(self) -> Tensor:
         """Column of the block table."""
         return self.window.block
+
+    @property
+    def open_inside(self) -> Tensor:
+        """Open positions before the end of their block, with logits or without."""
+        return (self.kind >= Kind.MASK) & self.valid & (self.pos < self.in_block(self.blocks.end))
 
     def in_block(self, table: Tensor) -> Tensor:
         """Spread a number of each block, `[R, 8]`, over the positions of the blocks: `[R, W]`."""

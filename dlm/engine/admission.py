@@ -141,7 +141,9 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
         seed=one * seed,
         path=one * path,
         blocks=BlockTable.empty(1),
-        host=HostRows(one * count, one * length, one * 0, given, BlockTable.empty(1), pages[None]),
+        host=HostRows(
+            one * count, one * length, one * 0, given, one * 0, BlockTable.empty(1), pages[None]
+        ),
         scratch={},
     )
 

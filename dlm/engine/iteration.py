@@ -16,7 +16,6 @@ from dlm.core import (
     AuxView,
     ForwardPlan,
     Frame,
-    Kind,
     Model,
     ModelInfo,
     Phase,
@@ -154,14 +153,14 @@ class IterationManager:
         end = scheduler.close_at(view._replace(knob=cohort.knob("blocks")))
         opens = table.phase == Phase.OPENING
         table = replace(table, end=torch.where(opens, end.cpu()[:, None], table.end))
-        inside = view.pos < table.end.to(self.device).gather(1, view.block)
-        view = view._replace(eligible=view.eligible & inside, force=view.force & inside)
-        table = replace(
-            table,
-            masks=torch.where(opens, per_block(view.eligible, view.block).cpu(), table.masks),
-        )
         cohort.rows = cohort.rows.with_blocks(table)
-        return view._replace(blocks=cohort.rows.blocks)
+        view = view._replace(blocks=cohort.rows.blocks)
+        inside = view.open_inside
+        masks = torch.where(opens, per_block(inside, view.block).cpu(), table.masks)
+        cohort.rows = cohort.rows.with_blocks(replace(table, masks=masks))
+        return view._replace(
+            blocks=cohort.rows.blocks, eligible=view.eligible & inside, force=view.force & inside
+        )
 
     def _propose(self, cohort: Cohort, view: StepView) -> Proposal:
         """What the unmasker commits among the eligible positions.
@@ -215,8 +214,7 @@ class IterationManager:
                 stopped = torch.where(stop.done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
             cohort.error = error
-        still_open = (view.eligible & (view.kind >= Kind.MASK)) | (outcome.op == Op.REMASK)
-        left = per_block(still_open, view.block)
+        left = per_block(view.open_inside & active[:, None], view.block)
         rows.step.add_(active)
         rows.blocks.step.add_(cohort.current.window.live & active[:, None])
         cohort.active = active & (stopped == 0) & (left > 0).any(dim=1)

@@ -93,7 +93,9 @@ def catch_up(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) ->
     left, stopped = last.left.cpu(), _joined([r.stopped for r in rounds]).view(-1, rows).cpu()
     active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
     decided = active[[i for i, r in enumerate(rounds) if not r.failed]]
-    table.step.add_(planned.live * decided.sum(dim=0)[:, None])
+    steps = decided.sum(dim=0)
+    table.step.add_(planned.live * steps[:, None])
+    cohort.rows.host.step.add_(steps)
     opened = _opened(table, planned.opening and not last.failed)
     filled, errors = [False] * rows, _no_errors(rows)
     changes = read_changes(rounds)

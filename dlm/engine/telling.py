@@ -6,7 +6,7 @@ import math
 import time
 from typing import Final
 
-from dlm.core import Event
+from dlm.core import Event, Kind
 from dlm.engine.admission import Ticket
 from dlm.engine.apply import Op
 from dlm.engine.events import events_of
@@ -55,8 +55,9 @@ def tell(ticket: Ticket, report: StepReport, row: int) -> None:
     if report.filled[row]:
         end(ticket, "length")
     for budget in ticket.bound.budgets:
-        if budget.spent(ledger.nfe, time.perf_counter() - ticket.started):
-            end(ticket, budget.reason)
+        spent = budget.spent(ledger.nfe, time.perf_counter() - ticket.started)
+        if spent and any(kind >= Kind.MASK for kind in ticket.canvas.kinds):
+            end(ticket, budget.reason)  # else the row is full, which the last step's report says
     if ledger.nfe > most_steps(ticket):
         end(ticket, "error", EngineError(f"the row has no end after {ledger.nfe} steps"))
 

@@ -92,3 +92,13 @@ def test_a_row_ends_when_its_time_is_over(monkeypatch):
 def test_budgets_that_make_no_sense_are_refused(stop, message):
     with pytest.raises(InvalidRequest, match=message):
         new_engine().submit(PROMPT, **PLAIN, stop=stop)
+
+
+@pytest.mark.parametrize("unroll", [1, 3, 8])
+def test_a_row_that_is_full_with_its_last_forward_has_its_length(unroll):
+    """However seldom the host looks."""
+    engine = new_engine(unroll=unroll)
+    options = {"max_new_tokens": 6, "unmask": "topk", "blocks": "whole"}
+    for forwards, reason in ((5, "max_nfe"), (6, "length")):
+        answer = engine.generate(PROMPT, **options, stop=["none", f"max_nfe({forwards})"])
+        assert (answer.finish_reason, answer.stats.nfe) == (reason, forwards)

@@ -321,9 +321,10 @@ def check_ledger(ticket, trace):
 
 def check_keys(ticket, trace):
     """No key of another id than the canvas holds is ever read, nor one that is older than its
-    cache allows: none at all, or the row's last opening of a block.
+    cache allows: none at all, the row's last opening of a block, the period of its refreshes.
     """
-    cache = type(ticket.bound.parts.cache).__name__
+    part = ticket.bound.parts.cache
+    cache, period = type(part).__name__, getattr(part, "every", None)
     opened = {e.step for e in ticket.events if e.type == "block"}
     refreshed = 0
     for number, forward in enumerate(trace.forwards, start=1):
@@ -333,10 +334,11 @@ def check_keys(ticket, trace):
         assert all(p + 1 in forward.logits for p in twice), "only looks may compute a position anew"
         if cache == "NoCache":
             assert not any(forward.ages.values())
-        elif cache in ("Prefix", "Dual"):
+        elif cache in ("Prefix", "Dual", "Vicinity", "Delayed"):
             assert max(forward.ages.values()) <= number - refreshed
+            assert period is None or max(forward.ages.values()) < period
         else:
-            assert cache == "BlockCausal", "a cache without a contract"
+            assert cache in ("BlockCausal", "FreeCache"), "a cache without a contract"
 
 
 def test_same_result_whatever_the_batch():

@@ -284,7 +284,9 @@ def test_a_folder_keeps_to_its_run(engine, tmp_path):
 
 
 def test_rungs_that_are_not_there_are_refused(tmp_path):
-    with pytest.raises(InvalidRequest, match=r"rungs.*'crowded', 'easy', 'hard', 'medium', got 'harder'"):
+    with pytest.raises(
+        InvalidRequest, match=r"rungs.*'crowded', 'easy', 'hard', 'medium', got 'harder'"
+    ):
         bundled_run(tmp_path, [GREEDY], tasks=["math"], rungs=["harder"])
     with pytest.raises(InvalidRequest, match=r"'code' too \(1-op, .*, 8-op\)"):
         bundled_run(tmp_path, [GREEDY], tasks=["math", "code"], rungs=["hard"])

@@ -1,0 +1,124 @@
+"""Every policy for bidirectional models against a twin with explicit keys, and its contract."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from tests import twins
+from tests.engine.harness import Bench
+from tests.engine.test_hard_cases import STALE, assert_same, decoder_of, prompt_of
+
+NEW = 32
+
+
+def reusing(decoder, prompt, new, block, threshold, queries):
+    """Decode with explicit keys. `queries(now)` says what a step computes: its kind, positions, and
+    the end of what it may see.
+    """
+    run, keys = twins.Run(decoder, prompt, len(prompt) + new), twins.Keys(decoder)
+    length, steps = len(run.ids), 0
+    for start in range(len(prompt), length, block):
+        end, age = min(start + block, length), 0
+        while not run.open.isdisjoint(range(end)):
+            unseen = {p for p, token in enumerate(run.ids) if keys.made_of.get(p) != token}
+            now = SimpleNamespace(
+                step=steps, age=age, start=start, end=end, prompt=len(prompt), length=length,
+                open=set(run.open), unseen=unseen,
+            )  # fmt: skip
+            kind, write, seen = queries(now)
+            write = {p for p in write if 0 <= p < seen}
+            wanted = {p for p in run.open if p < end and (p in write or decoder.spec.shift)}
+            wanted = {p for p in wanted if p < seen and p >= min(write)}
+            look = sorted({p - 1 for p in wanted} - write) if decoder.spec.shift else []
+            rows = keys.forward(run.ids, write, look, seen)
+            guesses = run.guesses(kind, rows, wanted)
+            sure = [p for p, (_, c) in guesses.items() if c >= threshold]
+            for _, c in guesses.values():
+                run.decided(abs(c - threshold))
+            run.commit(sure or run.best({p: c for p, (_, c) in guesses.items()}, 1), guesses)
+            run.end_step()
+            steps, age = steps + 1, age + 1
+    return run
+
+
+def everything(now, kind="refresh step"):
+    return kind, range(now.length), now.length
+
+
+def periodic(every, rest):
+    return lambda now: everything(now) if now.age % every == 0 else rest(now)
+
+
+def block_alone(now):
+    return "step", range(now.start, now.end), now.length
+
+
+def block_and_rest(now):
+    return "step", range(now.start, now.length), now.length
+
+
+def vicinity(before, after, warmup):
+    def queries(now):
+        if now.age == 0 or now.step < warmup:
+            return everything(now)
+        return "step", range(now.start - before, min(now.end + after, now.length)), now.length
+
+    return queries
+
+
+def freecache(begin, window=None):
+    def queries(now):
+        if now.step == 0:
+            return everything(now, "prefill step")
+        first = min(now.open | now.unseen)
+        if window is not None:
+            seen = min(min(now.open) + window, now.length)
+            return "step", range(min(min(now.open) - window, first), seen), seen
+        return "step", range(begin(now, first), now.length), now.length
+
+    return queries
+
+
+def delayed(every, warmup):
+    def queries(now):
+        if now.age % every == 0 or now.step < warmup:
+            return everything(now)
+        return "step", now.open | now.unseen, now.length
+
+    return queries
+
+
+POLICIES = {
+    "dual": periodic(99, block_alone),
+    "dual(every=3)": periodic(3, block_alone),
+    "prefix(every=2)": periodic(2, block_and_rest),
+    "vicinity(3, 5, 0)": vicinity(3, 5, 0),
+    "vicinity(0, 0, 4)": vicinity(0, 0, 4),
+    "vicinity(40, 2, 2)": vicinity(40, 2, 2),
+    "freecache('prompt')": freecache(lambda now, first: now.prompt),
+    "freecache('block', 5)": freecache(
+        lambda now, first: now.prompt + (first - now.prompt) // 5 * 5
+    ),
+    "freecache('token')": freecache(lambda now, first: first - 1),
+    "freecache('window', window=6)": freecache(None, window=6),
+    "delayed(3, 2)": delayed(3, 2),
+    "delayed(99, 0)": delayed(99, 0),
+}
+
+
+@pytest.mark.parametrize("shift", [False, True], ids=["plain", "shifted"])
+@pytest.mark.parametrize("block", [8, 32], ids=["blocks", "whole"])
+@pytest.mark.parametrize("cache", POLICIES)
+def test_a_policy_equals_its_twin(cache, block, shift):
+    for seed in range(3):
+        decoder = decoder_of(seed, shift=shift)
+        prompt = prompt_of(7 + seed, seed)
+        options = {"max_new_tokens": NEW, "blocks": f"fixed({block})", "unmask": "threshold(0.8)"}
+        bench = Bench(decoder)
+        ticket = bench.ticket(prompt, **options, cache=cache, stop="none")
+        (trace,) = bench.run(ticket)
+        run = reusing(decoder, prompt, NEW, block, 0.8, POLICIES[cache])
+        assert_same(trace, run, logits=STALE)
+        if trace.canvases == run.canvases:
+            assert Counter(ticket.ledger.forwards) == run.nfe

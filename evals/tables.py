@@ -81,6 +81,12 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *("bundled", "--tasks", "math,code,sudoku", "--causal", "tiny-ar"),
             *settings({name: rules()[name] for name in CHEAP}),
         ],
+        "caches": ["caches", "--tasks", "math,code,sudoku,long", "--limit", "200"],
+        "caches-one": [
+            *("caches", "--tasks", "math,code,sudoku,long", "--limit", "200"),
+            *("--unmask", "topk"),
+        ],
+        "caches-block": ["caches", "--model", "tiny-block", "--limit", "200"],
         "strategies-dev": ["strategies", "--limit", "200"],
         "strategies": ["strategies", "--split", "test", "--limit", "150"],
         "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],

@@ -110,6 +110,31 @@ def strategies(
     _carry_out(run, model, None, device, threads, workers, quiet=quiet)
 
 
+@app.command()
+def caches(
+    unmask: Annotated[str, typer.Option(metavar="PART", help="the rule of all")] = "threshold(0.9)",
+    tasks: Tasks = "math,code,long",
+    rungs: Rungs = "",
+    limit: Limit = None,
+    split: Split = "test",
+    rows: Rows = 1,
+    out: Out = Path("runs/caches"),
+    model: Model = "tiny",
+    device: Device = "auto",
+    threads: Threads = 1,
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Compare all cache policies that suit a model with computing everything."""
+    from dlm.evals.caches import cache_settings
+    from dlm.evals.run import bundled_run
+
+    chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
+    settings = cache_settings(dlm.inspect(model).info.attention, unmask)
+    run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
+    _carry_out(run, model, None, device, threads, workers, quiet=quiet)
+
+
 def _carry_out(
     run: Any,
     model: str,

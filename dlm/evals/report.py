@@ -22,8 +22,10 @@ COLUMNS = (
     "95 %",
     "to baseline",
     "p",
+    "same text",
     "NFE",
     "TPF",
+    "positions",
 )
 SPEEDS = ("tokens/s", "p50 s", "p95 s")
 """Of single requests, so only where they ran one at a time."""
@@ -108,11 +110,12 @@ def _warnings(results: Results, task: str) -> list[str]:
 def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
     """One row of a table; accuracies in percent, differences in points."""
     low, high = row.interval
-    against = ["-", "-"]
+    against = ["-", "-", "-"]
     if comparison is not None:
         found = comparison.paired
         bounds = f"{100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f}"
-        against = [f"{100 * found.difference:+.1f} ({bounds})", f"{comparison.p:.2g}"]
+        change = f"{100 * found.difference:+.1f} ({bounds})"
+        against = [change, f"{comparison.p:.2g}", f"{100 * comparison.same:.0f}%"]
     return [
         row.setting,
         f"{100 * row.accuracy:.1f}%",
@@ -120,6 +123,7 @@ def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
         *against,
         f"{row.nfe:.1f}",
         f"{row.tpf:.2f}",
+        f"{row.token_forwards:.0f}",
     ]
 
 

@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import dlm
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.evals.grading import Verdicts, grade_samples, read_verdicts
+from dlm.evals.grading import grade_samples, read_verdicts
 from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest
 from dlm.evals.sampling import Plan, Sample, draw_samples, read_samples
 from dlm.evals.settings import Setting
-from dlm.evals.summary import Comparison, Figures, compare, figures_of
+from dlm.evals.summary import Answers, Comparison, Figures, compare, figures_of
 from dlm.evals.sweeps import Marks, SweepFigures, marks_of, sweeps_of
 from dlm.evals.tasks import Split, get_task
 
@@ -167,18 +167,18 @@ def results_of(run: Run, baseline: str | None = None) -> Results:
     chosen = names[0] if baseline is None else baseline
     if chosen not in names:
         raise InvalidRequest("baseline", f"must be one of {', '.join(names)}, got {chosen!r}")
-    verdicts: dict[str, dict[str, Verdicts]] = {name: {} for name in names}
+    answers: dict[str, dict[str, Answers]] = {name: {} for name in names}
     figures: list[Figures] = []
     marks: dict[tuple[str, str], Marks] = {}
     for setting, task in run.cells:
         found = read_verdicts(run.path(setting, task, "verdicts"))
-        verdicts[setting.name][task] = found
         samples = read_samples(run.path(setting, task, "samples"))
+        answers[setting.name][task] = Answers(found, {(s.item, s.index): s.text for s in samples})
         figures.append(figures_of(setting.name, run.sets[task], samples, found))
         marks[setting.name, task] = marks_of(samples, found)
-    base = verdicts.pop(chosen)
+    base = answers.pop(chosen)
     header = json.loads((run.folder / HEADER).read_text(encoding="utf-8"))
-    comparisons = compare(base, verdicts)
+    comparisons = compare(base, answers)
     sweeps = sweeps_of(run.settings, figures, comparisons, marks)
     return Results(header, chosen, figures, comparisons, sweeps)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dlm.evals.grading import Verdicts
 from dlm.evals.items import Item
@@ -110,27 +111,37 @@ def _pass_at_k(items: Sequence[Item], verdicts: Verdicts, k: int) -> float:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A setting against the baseline on the items that both have; `p` adjusted by Holm over the
-    table's rows.
+    table's rows. `same`: the share of their answers that are the same text.
     """
 
     setting: str
     task: str
     paired: Paired
+    same: float
     p: float
 
 
+class Answers(NamedTuple):
+    """What one setting gave on one task: verdicts and texts by item and sample."""
+
+    verdicts: Verdicts
+    texts: Mapping[tuple[str, int], str]
+
+
 def compare(
-    baseline: Mapping[str, Verdicts], others: Mapping[str, Mapping[str, Verdicts]]
+    baseline: Mapping[str, Answers], others: Mapping[str, Mapping[str, Answers]]
 ) -> list[Comparison]:
-    """Every setting of `others` (name -> task -> verdicts) against the baseline's tasks.
+    """Every setting of `others` (name -> task -> answers) against the baseline's tasks.
 
     Each item counts by its first sample.
     """
-    rows: list[tuple[str, str, Paired]] = []
+    rows: list[tuple[str, str, Paired, float]] = []
     for name, tasks in others.items():
-        for task, verdicts in tasks.items():
-            shared = [key for key in baseline.get(task, {}) if key in verdicts and key[1] == 0]
-            first = [baseline[task][key] for key in shared]
-            rows.append((name, task, paired(first, [verdicts[key] for key in shared])))
-    adjusted = holm([found.p for _, _, found in rows])
+        for task, ours in tasks.items():
+            base = baseline[task]
+            shared = [key for key in base.verdicts if key in ours.verdicts and key[1] == 0]
+            pair = paired(*([each.verdicts[key] for key in shared] for each in (base, ours)))
+            same = sum(base.texts[key] == ours.texts[key] for key in shared)
+            rows.append((name, task, pair, same / max(1, len(shared))))
+    adjusted = holm([found.p for _, _, found, _ in rows])
     return [Comparison(*row, p) for row, p in zip(rows, adjusted, strict=True)]

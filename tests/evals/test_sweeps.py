@@ -82,7 +82,7 @@ def figures(name, accuracy, tpf, nfe):
 
 
 def comparison(name, difference, low):
-    return Comparison(name, "math", Paired(difference, Interval(low, 0.1), 1, 1, 0.5), 1.0)
+    return Comparison(name, "math", Paired(difference, Interval(low, 0.1), 1, 1, 0.5), 1.0, 1.0)
 
 
 def test_the_fastest_setting_that_loses_nothing():

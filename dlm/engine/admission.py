@@ -37,7 +37,8 @@ class Ticket:
     """One choice of one request: its inputs, and what is known of it while it runs.
 
     `watch` looks for stop strings. `events` is its mailbox, None when nobody will read it; `trace`
-    keeps all events when that was asked for. `error`: why the row failed, alone.
+    keeps all events when that was asked for. `error`: why the row failed, alone. `kept`: leading
+    positions whose keys are kept for other requests.
     """
 
     prompt: tuple[int, ...]
@@ -51,6 +52,7 @@ class Ticket:
     started: float = 0.0
     seconds: float = 0.0
     error: Exception | None = None
+    kept: int = 0
 
     @property
     def done(self) -> bool:
@@ -113,7 +115,8 @@ def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationMan
 def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows:
     """One row on the CPU: what is given, open positions to `length`, and the spare column.
 
-    `pages [C, P]`: the page tables of its inputs and auxiliary models.
+    `pages [C, P]`: the page tables of its inputs and auxiliary models. Where an earlier request has
+    computed the beginning, its keys are there already.
     """
     prompt, seed, path = ticket.prompt, ticket.bound.config.seed, ticket.choice
     count = len(prompt)
@@ -125,10 +128,10 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
     for at, token in there:
         ids[0, at], kind[0, at] = token, Kind.PROMPT
     kind[0, length] = Kind.PAD
-    given = kind == Kind.PROMPT
+    given, stored = kind == Kind.PROMPT, one * ticket.ledger.reused
     return Rows(
         ids=ids,
-        kv_ids=torch.full_like(ids, -1),
+        kv_ids=ids.masked_fill(everywhere >= stored, -1),
         kind=kind,
         conf=torch.full(ids.shape, torch.nan),
         born=torch.full_like(ids, -1),
@@ -142,7 +145,7 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
         path=one * path,
         blocks=BlockTable.empty(1),
         host=HostRows(
-            one * count, one * length, one * 0, given, one * 0, BlockTable.empty(1), pages[None]
+            one * count, one * length, stored, given, one * 0, BlockTable.empty(1), pages[None]
         ),
         scratch={},
     )

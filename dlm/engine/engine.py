@@ -43,7 +43,9 @@ class Engine:
 
     `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool (None: as much as the
     rows need), and likewise that of each auxiliary model in `aux`. `unroll`: steps between two
-    looks of the host at the device.
+    looks of the host at the device. `prefix_bytes`: how much of that pool may keep what was
+    computed, for requests that begin alike (0: nothing; block-causal models only, where it is
+    exact).
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Engine:
         max_rows: int = 32,
         kv_bytes: int | None = None,
         unroll: int = 1,
+        prefix_bytes: int = 0,
         aux: Mapping[str, Auxiliary] = MappingProxyType({}),
         name: str = "",
     ) -> None:
@@ -63,11 +66,15 @@ class Engine:
                 "max_rows" if max_rows < 1 else "unroll",
                 f"must be at least 1, got {min(max_rows, unroll)}",
             )
+        if prefix_bytes < 0:
+            raise InvalidRequest("prefix_bytes", f"must be at least 0, got {prefix_bytes}")
         weight = model.embedding.weight
         self.model, self.text, self.name = model, text, name
         self.info = replace(info, aux=tuple(aux))
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype, max_bytes=kv_bytes)
-        self.manager = IterationManager(model, self.kv, self.info, weight.device, unroll, aux)
+        self.manager = IterationManager(
+            model, self.kv, self.info, weight.device, unroll, aux, prefix_bytes
+        )
         self.scheduler = Scheduler(self.manager, max_rows=max_rows)
         self.lock = threading.RLock()
 

@@ -20,7 +20,8 @@ class Stats:
     `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
     the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
     models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
-    shared with the batch mates.
+    shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request
+    has computed.
     """
 
     nfe: int
@@ -32,6 +33,7 @@ class Stats:
     aux_forwards: Mapping[str, int]
     aux_tokens: Mapping[str, int]
     seconds: float
+    reused: int = 0
 
     @property
     def tokens_per_forward(self) -> float:
@@ -95,6 +97,7 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
         dict(ledger.aux_forwards),
         dict(ledger.aux_tokens),
         seconds,
+        ledger.reused,
     )
 
 

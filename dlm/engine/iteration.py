@@ -28,6 +28,7 @@ from dlm.engine.blockwise import forced, per_block
 from dlm.engine.cohort import Cohort
 from dlm.engine.memory import Memory
 from dlm.engine.planning import Planner
+from dlm.engine.prefixes import PrefixStore
 from dlm.engine.sync import Changes, StepReport, advance, catch_up, no_changes
 from dlm.engine.viewing import frame_of, view_of
 from dlm.model.kv import KVPool
@@ -38,7 +39,7 @@ class IterationManager:
 
     `unroll`: how many steps may run on the device before the host looks; where a block may open,
     move or be replanned, it looks after each step. Results do not depend on it. `aux`: auxiliary
-    models by name.
+    models by name. `prefix_bytes`: how much of finished prompts is kept for others (0: nothing).
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class IterationManager:
         device: torch.device,
         unroll: int = 1,
         aux: Mapping[str, Auxiliary] = MappingProxyType({}),
+        prefix_bytes: int = 0,
     ) -> None:
         self.model, self.kv, self.info, self.device = model, kv, info, device
         self.process, self.unroll, self.aux = info.process, unroll, aux
         self.planner = Planner(kv, info, device)
-        self.memory = Memory(kv, {name: helper.kv for name, helper in aux.items()})
+        prefixes = PrefixStore(kv, info.alignment, prefix_bytes) if prefix_bytes else None
+        self.memory = Memory(kv, {name: helper.kv for name, helper in aux.items()}, prefixes)
 
     def run(self, cohorts: Sequence[Cohort]) -> list[list[StepReport]]:
         """Run steps up to the next sync; for each cohort, what happened in each of them.

@@ -6,21 +6,27 @@ in the order of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from dlm.core import ForwardPlan, Parts
+from dlm.engine.prefixes import PrefixStore
 from dlm.errors import Unavailable
 from dlm.model.kv import KVPool
 
 
 class Memory:
-    """Reserves, shares and frees the pages of whole rows."""
+    """Reserves, shares and frees the pages of whole rows.
 
-    def __init__(self, kv: KVPool, aux: Mapping[str, KVPool]) -> None:
-        self.kv, self.aux = kv, aux
+    `prefixes` keeps what prompts have in common (None: nothing is kept).
+    """
+
+    def __init__(
+        self, kv: KVPool, aux: Mapping[str, KVPool], prefixes: PrefixStore | None = None
+    ) -> None:
+        self.kv, self.aux, self.prefixes = kv, aux, prefixes
 
     def pools(self, parts: Parts) -> list[KVPool]:
         """The pool of each line of a row's page table."""
@@ -31,18 +37,41 @@ class Memory:
         counts = [(self.kv, parts.arms), *((self.aux[name], 1) for name in parts.aux)]
         return all(pool.fits_ever(lines * pool.pages_for(positions)) for pool, lines in counts)
 
-    def reserve(self, parts: Parts, positions: int) -> Tensor:
-        """A page table `[C, P]`. Raises `Unavailable`, and takes nothing, when one pool is full."""
-        lines: list[list[int]] = []
-        pools = self.pools(parts)
+    def reserve(
+        self, parts: Parts, positions: int, prompt: Sequence[int] = ()
+    ) -> tuple[Tensor, int]:
+        """A page table `[C, P]`, and how many leading positions of `prompt` have their keys in it.
+
+        Raises `Unavailable`, and takes nothing, when one pool is full.
+        """
+        known: list[int] = []
+        if self.prefixes is not None and shares_prefixes(parts):
+            known = self.prefixes.take(prompt)
+        lines, pools = [known], self.pools(parts)
         try:
-            for pool in pools:
-                lines.append(pool.reserve(pool.pages_for(positions)))
+            for number, pool in enumerate(pools):
+                there = len(known) if number == 0 else 0
+                fresh = self._reserve(pool, pool.pages_for(positions) - there)
+                lines[number:] = [(known if number == 0 else []) + fresh]
         except Unavailable:
             for pool, pages in zip(pools, lines, strict=False):
                 pool.release(pages)
             raise
-        return torch.tensor(lines)
+        return torch.tensor(lines), len(known) * self.kv.page_size
+
+    def _reserve(self, pool: KVPool, pages: int) -> list[int]:
+        """Free pages; where there are too few, kept prefixes make room."""
+        while True:
+            try:
+                return pool.reserve(pages)
+            except Unavailable:
+                if pool is not self.kv or self.prefixes is None or not self.prefixes.give_back():
+                    raise
+
+    def keep(self, parts: Parts, ids: Sequence[int], pages: Tensor) -> None:
+        """Keep the prefix `ids` of a row on `pages [C, P]`, whose keys are final."""
+        if self.prefixes is not None and shares_prefixes(parts):
+            self.prefixes.keep(ids, pages[0].tolist())
 
     def share(self, parts: Parts, pages: Tensor) -> None:
         """Count one more owner of a row's `pages [C, P]`. Raises `Unavailable`, all or nothing."""
@@ -63,6 +92,11 @@ class Memory:
 
     def _lines(self, parts: Parts, pages: Tensor) -> Iterator[tuple[KVPool, list[int]]]:
         return zip(self.pools(parts), pages.tolist(), strict=True)
+
+
+def shares_prefixes(parts: Parts) -> bool:
+    """Whether keys of a finished prefix are the same in every request that begins alike."""
+    return parts.cache.exact and parts.cache.stores and parts.arms == 1
 
 
 def copy_on_write(kv: KVPool, plan: ForwardPlan) -> Tensor:

@@ -105,6 +105,7 @@ class Scheduler:
             for (_, tickets), reports in self._run(list(self._cohorts)):
                 for report, (row, ticket) in product(reports, enumerate(tickets)):
                     tell(ticket, report, row)
+            self._keep_prefixes()
             self._set_apart()
             self._drop_done()
         except KeyboardInterrupt:
@@ -118,8 +119,23 @@ class Scheduler:
             for table in cohort.rows.host.pages.tolist():
                 for pool, line in zip(self.memory.pools(cohort.parts), table, strict=True):
                     owned.setdefault(id(pool), []).append(line)
+        if self.memory.prefixes is not None:
+            owned.setdefault(id(self.memory.kv), []).append(self.memory.prefixes.pages)
         for pool in (self.memory.kv, *self.memory.aux.values()):
             pool.check_integrity(owned.get(id(pool), [[]]))
+
+    def _keep_prefixes(self) -> None:
+        """Keep the final keys that rows have stored, for requests that begin alike."""
+        if self.memory.prefixes is None:
+            return
+        for cohort, tickets in self._cohorts:
+            host = cohort.rows.host
+            for ticket, stored, pages in zip(
+                tickets, host.stored.tolist(), host.pages, strict=True
+            ):
+                if stored > ticket.kept:
+                    self.memory.keep(cohort.parts, ticket.canvas.ids[:stored], pages)
+                    ticket.kept = stored
 
     # failing alone
 
@@ -178,15 +194,16 @@ class Scheduler:
             ticket = self._waiting[0]
             parts, length = ticket.bound.parts, self._length(ticket)
             try:
-                pages = None if ticket.done else self.memory.reserve(parts, length)
+                found = None if ticket.done else self.memory.reserve(parts, length, ticket.prompt)
             except Unavailable as error:
                 if self.live:
                     return  # it waits for the pages of the rows before it
                 end(ticket, "error", error)
-                pages = None
+                found = None
             self._waiting.popleft()
-            if pages is None:
+            if found is None:
                 continue
+            pages, ticket.ledger.reused = found
             try:
                 cohort = new_cohort(ticket, length, pages, self.manager)
                 self.manager.admit(cohort)

@@ -44,6 +44,7 @@ class KVPool:
         self._storage = self._empty(1, device, dtype)
         self._references: list[int] = [1]
         self._free: list[int] = []
+        self._sealed: set[int] = set()
         self._owed = 0  # copies that owners of shared pages may still need
 
     def _empty(self, pages: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -72,6 +73,15 @@ class KVPool:
         """Size of the storage."""
         return self._storage.numel() * self._storage.element_size()
 
+    @property
+    def page_bytes(self) -> int:
+        """Size of a page."""
+        return self._page_bytes
+
+    def owners(self, page: int) -> int:
+        """How many rows, and others that keep it, own a page."""
+        return self._references[page]
+
     def pages_for(self, positions: int) -> int:
         """How many pages hold `positions` positions."""
         return -(-positions // self.page_size)
@@ -95,13 +105,20 @@ class KVPool:
         """Count one more owner of each page (a fork). Whoever writes first gets a copy.
 
         The copies are provided for now, so that a fork cannot run out of pages later; raises
-        `Unavailable` when the budget does not allow them.
+        `Unavailable` when the budget does not allow them. Sealed pages need none.
         """
         real = [page for page in pages if page != 0]
-        self._provide(len(real))
+        copies = sum(page not in self._sealed for page in real)
+        self._provide(copies)
         for page in real:
             self._references[page] += 1
-        self._owed += len(real)
+        self._owed += copies
+
+    def seal(self, pages: Sequence[int]) -> None:
+        """The pages hold final keys: nobody will write them until they are free again."""
+        for page in set(pages) - self._sealed - {0}:
+            self._owed -= self._references[page] - 1
+            self._sealed.add(page)
 
     def own(self, pages: Sequence[int], whole: Sequence[bool]) -> list[int]:
         """The same pages, none of them shared: copies take the place of those that were.
@@ -111,6 +128,8 @@ class KVPool:
         return [self._own(page, rewritten) for page, rewritten in zip(pages, whole, strict=True)]
 
     def _own(self, page: int, rewritten: bool) -> int:
+        if page in self._sealed:
+            raise EngineError(f"page {page} is sealed and must not be written")
         if page == 0 or self._references[page] == 1:
             return page
         self._references[page] -= 1
@@ -162,7 +181,8 @@ class KVPool:
             self._references[page] -= 1
             if self._references[page] == 0:
                 self._free.append(page)
-            else:
+                self._sealed.discard(page)
+            elif page not in self._sealed:
                 self._owed -= 1
 
     def check_integrity(self, owned: Sequence[Sequence[int]] = ()) -> None:
@@ -177,7 +197,8 @@ class KVPool:
             raise EngineError(
                 f"pages without owner that are not free: {sorted(idle ^ set(self._free))[:8]}"
             )
-        if self._owed != sum(max(0, count - 1) for count in self._references):
+        writable = (n for page, n in enumerate(self._references) if page not in self._sealed)
+        if self._owed != sum(max(0, count - 1) for count in writable):
             raise EngineError(f"{self._owed} copies are owed, which the reference counts deny")
         if self._owed > len(self._free):
             raise EngineError(f"{self._owed} copies are owed, {len(self._free)} pages are free")

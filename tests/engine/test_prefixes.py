@@ -1,0 +1,148 @@
+"""What requests have in common is computed once, and nothing else changes."""
+
+import random
+
+import pytest
+import torch
+
+from dlm import Engine
+from dlm.engine.prefixes import PrefixStore
+from dlm.errors import EngineError, InvalidRequest
+from dlm.model.kv import KVPool
+from tests.engine.harness import CPU, info_of
+from tests.helpers import random_decoder, tiny_spec
+
+LONG = tuple(range(3, 60)) * 2  # 114 ids
+OPTIONS = {"max_new_tokens": 24, "unmask": "threshold(0.6)", "stop": "none"}
+
+
+def engine_of(block=4, seed=0, **options):
+    spec = tiny_spec(attention="block_causal", block_length=block, shift=block == 8)
+    return Engine(random_decoder(spec, seed), info_of(spec), **options)
+
+
+def kept_pages(engine):
+    return len(engine.manager.memory.prefixes.pages)
+
+
+@pytest.mark.parametrize("block", [4, 8, 32])
+def test_a_prefix_is_computed_once_and_answers_stay_the_same(block):
+    plain, engine = engine_of(block), engine_of(block, prefix_bytes=1 << 24)
+    unit = max(16, block)
+    prompts = [LONG[:70], LONG[:70], (*LONG[:70], 5, 6), LONG[:40] + (9,) * 40, LONG[:110]]
+    reused = []
+    for prompt in prompts:
+        ours, theirs = (e.generate(prompt, **OPTIONS) for e in (engine, plain))
+        assert ours.canvas == theirs.canvas
+        assert ours.stats.nfe == theirs.stats.nfe
+        saved = theirs.stats.token_forwards - ours.stats.token_forwards
+        assert saved == ours.stats.reused
+        reused.append(ours.stats.reused)
+        engine.scheduler.check_integrity()
+    whole = 70 // unit * unit
+    assert reused[:4] == [0, whole, whole, 40 // unit * unit]
+    assert plain.generate(LONG, **OPTIONS).stats.reused == 0
+
+
+def test_a_later_turn_goes_on_from_the_answer():
+    """Final keys of the answer are kept, too."""
+    engine, plain = engine_of(prefix_bytes=1 << 24), engine_of()
+    first = engine.generate(LONG[:30], **{**OPTIONS, "max_new_tokens": 40})
+    talk = (*first.canvas, 7, 8, 9)
+    second = engine.generate(talk, **OPTIONS)
+    assert second.stats.reused >= 64 - 16
+    assert second.canvas == plain.generate(talk, **OPTIONS).canvas
+
+
+def test_rows_that_run_together_share_as_soon_as_it_is_there():
+    engine, plain = engine_of(prefix_bytes=1 << 24, max_rows=2), engine_of()
+    prompts = [LONG[:64] + (n,) * 5 for n in range(3, 9)]
+    ours, theirs = (e.generate(prompts, **OPTIONS) for e in (engine, plain))
+    assert [a.canvas for a in ours] == [a.canvas for a in theirs]
+    assert [a.stats.reused for a in ours][2:] == [64] * 4
+    engine.scheduler.check_integrity()
+
+
+def test_the_store_keeps_to_its_budget_and_forgets_the_longest_unused_ends():
+    page = engine_of().kv.page_bytes
+    engine = engine_of(prefix_bytes=6 * page)
+    for n in range(3, 9):
+        engine.generate((n,) * 40, **OPTIONS)
+        assert kept_pages(engine) <= 6
+        engine.scheduler.check_integrity()
+    assert engine.generate((8,) * 40, **OPTIONS).stats.reused == 32
+    assert engine.generate((3,) * 40, **OPTIONS).stats.reused == 0
+
+
+def test_kept_prefixes_make_room_for_rows():
+    """The pool is as large as one row; the store gives way."""
+    page = engine_of().kv.page_bytes
+    engine = engine_of(kv_bytes=9 * page, prefix_bytes=1 << 24)
+    for n in (3, 4, 5, 3):
+        answer = engine.generate((n,) * 90, **OPTIONS)  # 114 positions: 8 pages
+        assert answer.canvas == engine_of().generate((n,) * 90, **OPTIONS).canvas
+        engine.scheduler.check_integrity()
+    engine.manager.memory.prefixes.clear()
+    assert engine.kv.pages_in_use == 0
+
+
+def test_models_whose_keys_change_share_nothing():
+    spec = tiny_spec()
+    engine = Engine(random_decoder(spec), info_of(spec), prefix_bytes=1 << 24)
+    for _ in range(2):
+        assert engine.generate(LONG, **OPTIONS, cache="dual").stats.reused == 0
+    assert engine.kv.pages_in_use == 0
+    with pytest.raises(InvalidRequest, match="`prefix_bytes`: must be at least 0, got -1"):
+        engine_of(prefix_bytes=-1)
+
+
+def test_another_beginning_is_another_prefix():
+    pool = KVPool(tiny_spec(), device=CPU, dtype=torch.float32)
+    store, pages = PrefixStore(pool, 4, 1 << 24), pool.reserve(4)
+    store.keep(range(64), pages)
+    assert store.take([*range(48), 0]) == pages[:3]
+    assert store.take([1, *range(1, 64)]) == []
+    assert store.take(range(15)) == []
+    pool.release(pages[:3])
+    pool.release(pages)
+    assert pool.pages_in_use == 4
+    store.clear()
+    pool.check_integrity()
+    assert pool.pages_in_use == 0
+
+
+def test_sealed_pages_are_not_written_and_owe_no_copies():
+    pool = KVPool(tiny_spec(), device=CPU, dtype=torch.float32, max_bytes=None)
+    pages = pool.reserve(2)
+    pool.share(pages)
+    assert pool.shared
+    pool.seal(pages)
+    assert not pool.shared
+    pool.share(pages)
+    pool.check_integrity([pages] * 3)
+    with pytest.raises(EngineError, match="sealed"):
+        pool.own(pages, [True, True])
+    for _ in range(3):
+        pool.release(pages)
+    pool.check_integrity()
+    assert pool.own(pool.reserve(1), [True])
+
+
+def test_a_random_history_keeps_every_count():
+    rng = random.Random(1)
+    page = engine_of().kv.page_bytes
+    engine = engine_of(prefix_bytes=10 * page, kv_bytes=40 * page, max_rows=4)
+    plain = engine_of()
+    starts = [tuple(rng.randrange(3, 60) for _ in range(48)) for _ in range(3)]
+    for _ in range(12):
+        prompts = [
+            rng.choice(starts)[: rng.randint(1, 48)] + (rng.randrange(3, 60),) * rng.randint(1, 20)
+            for _ in range(rng.randint(1, 5))
+        ]
+        requests = [engine.submit(prompt, **OPTIONS) for prompt in prompts]
+        engine.step()
+        requests[0].abort()
+        engine.scheduler.check_integrity()
+        for prompt, request in list(zip(prompts, requests, strict=True))[1:]:
+            assert request.result().canvas == plain.generate(prompt, **OPTIONS).canvas
+        engine.scheduler.check_integrity()

@@ -24,6 +24,7 @@ class BlockCausal:
     alignment: int = bound(1)
     shift: bool = bound(False)
     computes = "the block, and once what was filled before it"
+    at_opening = False
     exact = True
     on_edit = "refuse"
     stores = True

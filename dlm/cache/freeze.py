@@ -41,6 +41,7 @@ class NoCache:
 
     alignment: int = bound(1)
     computes = "the whole canvas"
+    at_opening = False
     exact = True
     on_edit = "requery"
     stores = False
@@ -85,6 +86,7 @@ class Prefix:
     shift: bool = bound(False)
     computes = "the block and all behind it, where a block opens the whole canvas"
     stale = "keys before the block are as old as the block"
+    at_opening = True
     exact = False
     on_edit = "refuse"
     stores = False
@@ -133,6 +135,7 @@ class Dual:
     shift: bool = bound(False)
     computes = "the block, where a block opens the whole canvas"
     stale = "keys outside the block are as old as the block"
+    at_opening = True
     exact = False
     stores = False
 

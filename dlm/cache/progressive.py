@@ -47,6 +47,7 @@ class FreeCache:
     shift: bool = bound(False)
     computes = "what is not frozen, in the first step the whole canvas"
     stale = "keys of the clean prefix are as old as its filling, and never refreshed"
+    at_opening = False
     exact = False
     on_edit = "refuse"
     stores = False
@@ -112,6 +113,7 @@ class Vicinity:
     shift: bool = bound(False)
     computes = "the block and its neighbourhood, where a block opens the whole canvas"
     stale = "keys outside the neighbourhood of the block are as old as the block"
+    at_opening = True
     exact = False
     on_edit = "refuse"
     stores = False
@@ -162,6 +164,7 @@ class Delayed:
     shift: bool = bound(False)
     computes = "all that is open or new, where a block opens and in turn the whole canvas"
     stale = "keys of committed tokens are as old as the last refresh, at most `every` steps"
+    at_opening = False
     exact = False
     on_edit = "requery"
     stores = False

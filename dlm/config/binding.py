@@ -199,13 +199,13 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
 
 def _check_pipeline(parts: Parts) -> None:
     """Keys that are frozen at an opening go stale when a pipeline's block closes without one."""
-    frozen = not parts.cache.exact and parts.cache.on_edit == "refuse"
+    frozen = parts.cache.at_opening and parts.cache.on_edit == "refuse"
     if parts.blocks.watches and frozen:
         raise InvalidRequest(
             "blocks",
             f"{type(parts.blocks).__name__} closes blocks without refreshing what the cache "
-            f"{type(parts.cache).__name__} has frozen: use cache 'block_causal', 'none' or "
-            "'dual(on_edit=\"requery\")'",
+            f"{type(parts.cache).__name__} has frozen: use cache 'block_causal', 'none', "
+            "'freecache', 'delayed', 'delayed_blocks' or 'dual(on_edit=\"requery\")'",
         )
 
 
@@ -240,7 +240,7 @@ def _check_edits(parts: Parts) -> None:
                 "edit",
                 f"{type(editor).__name__} may reopen tokens of earlier blocks, whose keys the "
                 f"cache {name} has frozen: "
-                f"use cache 'none' or 'dual(on_edit=\"requery\")'",
+                f"use cache 'none', 'delayed' or 'dual(on_edit=\"requery\")'",
             )
     if parts.edit and not all(rule.patient for rule in parts.stop):
         raise InvalidRequest(

@@ -78,6 +78,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "vicinity": "dlm.cache.progressive:Vicinity",
                 "freecache": "dlm.cache.progressive:FreeCache",
                 "delayed": "dlm.cache.progressive:Delayed",
+                "delayed_blocks": "dlm.cache.settled:DelayedBlocks",
                 "block_causal": "dlm.cache.causal:BlockCausal",
             },
             GROUP,

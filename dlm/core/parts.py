@@ -225,6 +225,11 @@ class CacheManager(Part, Protocol):
         ...
 
     @property
+    def at_opening(self) -> bool:
+        """Whether keys that it keeps are renewed where a block opens, and there alone."""
+        ...
+
+    @property
     def on_edit(self) -> str:
         """`refuse` editors that reach before the block, or `requery` what they change."""
         ...

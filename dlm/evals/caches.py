@@ -17,6 +17,7 @@ FULL: Final = (
     "freecache('token')",
     "freecache('window', window=32)",
     "delayed",
+    "delayed_blocks",
 )
 """Policies of models with full attention; their blocks are `BLOCKS`."""
 BLOCKS: Final = "fixed(32)"

@@ -1,12 +1,14 @@
 """Every policy for bidirectional models against a twin with explicit keys, and its contract."""
 
+import re
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
+from dlm.errors import InvalidRequest
 from tests import twins
-from tests.engine.harness import Bench
+from tests.engine.harness import Bench, open_positions
 from tests.engine.test_hard_cases import STALE, assert_same, decoder_of, prompt_of
 
 NEW = 32
@@ -17,14 +19,14 @@ def reusing(decoder, prompt, new, block, threshold, queries):
     the end of what it may see.
     """
     run, keys = twins.Run(decoder, prompt, len(prompt) + new), twins.Keys(decoder)
-    length, steps = len(run.ids), 0
+    length, steps, born = len(run.ids), 0, {}
     for start in range(len(prompt), length, block):
         end, age = min(start + block, length), 0
         while not run.open.isdisjoint(range(end)):
             unseen = {p for p, token in enumerate(run.ids) if keys.made_of.get(p) != token}
             now = SimpleNamespace(
                 step=steps, age=age, start=start, end=end, prompt=len(prompt), length=length,
-                open=set(run.open), unseen=unseen,
+                open=set(run.open), unseen=unseen, born=born,
             )  # fmt: skip
             kind, write, seen = queries(now)
             write = {p for p in write if 0 <= p < seen}
@@ -36,7 +38,9 @@ def reusing(decoder, prompt, new, block, threshold, queries):
             sure = [p for p, (_, c) in guesses.items() if c >= threshold]
             for _, c in guesses.values():
                 run.decided(abs(c - threshold))
-            run.commit(sure or run.best({p: c for p, (_, c) in guesses.items()}, 1), guesses)
+            chosen = sure or run.best({p: c for p, (_, c) in guesses.items()}, 1)
+            run.commit(chosen, guesses)
+            born |= dict.fromkeys(chosen, steps)
             run.end_step()
             steps, age = steps + 1, age + 1
     return run
@@ -89,6 +93,21 @@ def delayed(every, warmup):
     return queries
 
 
+def delayed_blocks(block, delay, every=10**9):
+    def queries(now):
+        begin, waits = now.prompt, False
+        while begin < now.length and not waits:
+            own = range(begin, min(begin + block, now.length))
+            if not now.open.isdisjoint(own):
+                break
+            waits = now.step - 1 - max(now.born[p] for p in own) < delay
+            begin += 0 if waits else len(own)
+        fresh = waits or now.step % every == 0
+        return "refresh step" if fresh else "step", range(0 if fresh else begin, now.end), now.end
+
+    return queries
+
+
 POLICIES = {
     "dual": periodic(99, block_alone),
     "dual(every=3)": periodic(3, block_alone),
@@ -104,6 +123,8 @@ POLICIES = {
     "freecache('window', window=6)": freecache(None, window=6),
     "delayed(3, 2)": delayed(3, 2),
     "delayed(99, 0)": delayed(99, 0),
+    "delayed_blocks(8)": delayed_blocks(8, 1),
+    "delayed_blocks(5, delay=3, every=4)": delayed_blocks(5, 3, 4),
 }
 
 
@@ -122,3 +143,47 @@ def test_a_policy_equals_its_twin(cache, block, shift):
         assert_same(trace, run, logits=STALE)
         if trace.canvases == run.canvases:
             assert Counter(ticket.ledger.forwards) == run.nfe
+
+
+@pytest.mark.parametrize("cache", ["freecache('token')", "delayed(4)", "delayed_blocks(8)"])
+def test_policies_that_follow_the_canvas_suit_pipelines(cache):
+    """No key of another id is read, and every position is filled."""
+    decoder = decoder_of(3)
+    bench = Bench(decoder)
+    options = {"max_new_tokens": NEW, "blocks": "pipeline(8)", "unmask": "threshold(0.9)"}
+    ticket = bench.ticket(prompt_of(7, 3), **options, cache=cache, stop="none")
+    (trace,) = bench.run(ticket)
+    assert ticket.error is None
+    assert not open_positions(trace.kinds[-1])
+    assert not any(forward.foreign for forward in trace.forwards)
+    assert max(len(f.logits) for f in trace.forwards) > 8, "several blocks at once"
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual", "vicinity"])
+def test_policies_that_renew_keys_at_openings_do_not(cache):
+    options = {"max_new_tokens": NEW, "blocks": "pipeline(8)", "cache": cache}
+    with pytest.raises(InvalidRequest, match="use cache 'block_causal', 'none', 'freecache'"):
+        Bench(decoder_of(0)).ticket((3, 4), **options)
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        ("dual(every=0)", "`every` must be None or at least 1, got 0"),
+        ("vicinity(-1)", "`before`, `after` and `warmup` must be at least 0, got -1, 16 and 4"),
+        ("freecache('all')", "`keeps` must be one of 'prompt', 'block', 'token', 'window', got"),
+        ("freecache(window=0)", "`block` and `window` must be at least 1, got 32 and 0"),
+        ("delayed(warmup=-2)", "`warmup` must be at least 0, got -2"),
+        ("delayed_blocks(delay=0)", "`block` and `delay` must be at least 1, got 32, 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(cache, message):
+    with pytest.raises(InvalidRequest, match=re.escape(message)):
+        Bench(decoder_of(0)).ticket((3, 4), max_new_tokens=8, cache=cache)
+
+
+@pytest.mark.parametrize("cache", POLICIES)
+def test_block_causal_models_are_refused(cache):
+    decoder = decoder_of(0, attention="block_causal", block_length=4)
+    with pytest.raises(InvalidRequest, match="needs full attention"):
+        Bench(decoder).ticket((3, 4), max_new_tokens=8, cache=cache)

@@ -338,7 +338,7 @@ def check_keys(ticket, trace):
             assert max(forward.ages.values()) <= number - refreshed
             assert period is None or max(forward.ages.values()) < period
         else:
-            assert cache in ("BlockCausal", "FreeCache"), "a cache without a contract"
+            assert cache in ("BlockCausal", "FreeCache", "DelayedBlocks"), "without a contract"
 
 
 def test_same_result_whatever_the_batch():

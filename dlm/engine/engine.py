@@ -41,10 +41,11 @@ class Engine:
     Safe to use from several threads: whoever waits for a request drives the steps of all, one at a
     time.
 
-    `max_rows` bounds the rows of one forward, `kv_bytes` the key/value pool (None: as much as the
-    rows need), and likewise that of each auxiliary model in `aux`. `unroll`: steps between two
-    looks of the host at the device. `prefix_bytes`: how much of that pool may keep what was
-    computed, for requests that begin alike (0: nothing; block-causal models only, where it is
+    `max_rows` bounds the rows that are decoded at once, `max_token_forwards` the positions of one
+    forward (None: no bound; what is more takes several), `kv_bytes` the key/value pool (None: as
+    much as the rows need), and likewise that of each auxiliary model in `aux`. `unroll`: steps
+    between two looks of the host at the device. `prefix_bytes`: how much of that pool may keep what
+    was computed, for requests that begin alike (0: nothing; block-causal models only, where it is
     exact).
     """
 
@@ -55,6 +56,7 @@ class Engine:
         text: Text | None = None,
         *,
         max_rows: int = 32,
+        max_token_forwards: int | None = None,
         kv_bytes: int | None = None,
         unroll: int = 1,
         prefix_bytes: int = 0,
@@ -66,6 +68,10 @@ class Engine:
                 "max_rows" if max_rows < 1 else "unroll",
                 f"must be at least 1, got {min(max_rows, unroll)}",
             )
+        if max_token_forwards is not None and max_token_forwards < 1:
+            raise InvalidRequest(
+                "max_token_forwards", f"must be None or at least 1, got {max_token_forwards}"
+            )
         if prefix_bytes < 0:
             raise InvalidRequest("prefix_bytes", f"must be at least 0, got {prefix_bytes}")
         weight = model.embedding.weight
@@ -75,7 +81,9 @@ class Engine:
         self.manager = IterationManager(
             model, self.kv, self.info, weight.device, unroll, aux, prefix_bytes
         )
-        self.scheduler = Scheduler(self.manager, max_rows=max_rows)
+        self.scheduler = Scheduler(
+            self.manager, max_rows=max_rows, max_token_forwards=max_token_forwards
+        )
         self.lock = threading.RLock()
 
     def submit(self, prompt: Prompt, **options: Any) -> Request:

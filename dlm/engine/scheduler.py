@@ -22,13 +22,17 @@ Members = tuple[Cohort, list[Ticket]]
 
 
 class Scheduler:
-    """Continuous batching over cohorts. `max_rows` bounds the rows of one forward.
+    """Continuous batching over cohorts. `max_rows` bounds the rows that are decoded at once,
+    `max_token_forwards` the positions of one forward (None: no bound): what is more takes several.
 
     `submit` may be called from any thread; everything else is for one thread at a time.
     """
 
-    def __init__(self, manager: IterationManager, *, max_rows: int) -> None:
+    def __init__(
+        self, manager: IterationManager, *, max_rows: int, max_token_forwards: int | None = None
+    ) -> None:
         self.manager, self.memory, self.max_rows = manager, manager.memory, max_rows
+        self.max_token_forwards = max_token_forwards
         self._inbox: SimpleQueue[Ticket] = SimpleQueue()
         self._waiting: deque[Ticket] = deque()
         self._cohorts: list[Members] = []
@@ -52,6 +56,13 @@ class Scheduler:
                     f"a prompt of {len(ticket.prompt)} and {ticket.bound.length} "
                     f"new tokens make a canvas of {length}; the limit of {name} is {limit}",
                 )
+        most = self.max_token_forwards
+        if most is not None and length * parts.arms > most:
+            raise InvalidRequest(
+                "max_new_tokens",
+                f"a canvas of {length} positions in {parts.arms} inputs does not fit one forward "
+                f"of at most {most} (`max_token_forwards`)",
+            )
         if not self.memory.fits_ever(parts, length):
             raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
@@ -102,9 +113,10 @@ class Scheduler:
         try:
             self._receive()
             self._admit()
-            for (_, tickets), reports in self._run(list(self._cohorts)):
-                for report, (row, ticket) in product(reports, enumerate(tickets)):
-                    tell(ticket, report, row)
+            for members in self._forwards():
+                for (_, tickets), reports in self._run(members):
+                    for report, (row, ticket) in product(reports, enumerate(tickets)):
+                        tell(ticket, report, row)
             self._keep_prefixes()
             self._set_apart()
             self._drop_done()
@@ -123,6 +135,18 @@ class Scheduler:
             owned.setdefault(id(self.memory.kv), []).append(self.memory.prefixes.pages)
         for pool in (self.memory.kv, *self.memory.aux.values()):
             pool.check_integrity(owned.get(id(pool), [[]]))
+
+    def _forwards(self) -> list[list[Members]]:
+        """The cohorts that go into each forward; one that is too large for any is divided."""
+        most = self.max_token_forwards
+        if most is None or not self._cohorts:
+            return [list(self._cohorts)]
+        for cohort, tickets in list(self._cohorts):
+            pieces = runs_within(self.manager.planner.plan(cohort).token_forwards, most)
+            if len(pieces) > 1:
+                self._divide(cohort, tickets, pieces)
+        sizes = [sum(self.manager.planner.plan(c).token_forwards) for c, _ in self._cohorts]
+        return [[self._cohorts[i] for i in run] for run in runs_within(sizes, most)]
 
     def _keep_prefixes(self) -> None:
         """Keep the final keys that rows have stored, for requests that begin alike."""
@@ -158,15 +182,20 @@ class Scheduler:
         return self._run(members[:half]) + self._run(members[half:])
 
     def _split(self, cohort: Cohort, tickets: Sequence[Ticket]) -> list[Members]:
-        """The rows of a cohort in cohorts of their own, which take its place."""
-        alone: list[Members] = []
-        for row, ticket in enumerate(tickets):
-            one = cohort.select(torch.tensor([row]))
+        """The rows of a cohort in cohorts of their own, which nobody may join."""
+        alone = self._divide(cohort, tickets, [[row] for row in range(len(tickets))])
+        for one, _ in alone:
             one.apart = True
-            alone.append((one, [ticket]))
-        index = next(i for i, (other, _) in enumerate(self._cohorts) if other is cohort)
-        self._cohorts[index : index + 1] = alone
         return alone
+
+    def _divide(
+        self, cohort: Cohort, tickets: Sequence[Ticket], pieces: Sequence[Sequence[int]]
+    ) -> list[Members]:
+        """Pieces of a cohort, each with some of its rows, which take its place."""
+        parts = [(cohort.select(torch.tensor(rows)), [tickets[i] for i in rows]) for rows in pieces]
+        index = next(i for i, (other, _) in enumerate(self._cohorts) if other is cohort)
+        self._cohorts[index : index + 1] = parts
+        return parts
 
     def _set_apart(self) -> None:
         """Where a part has failed, each row goes on alone: who fails alone ends."""
@@ -243,3 +272,13 @@ class Scheduler:
         self._cohorts = kept
         for parts, pages in leaving:
             self.memory.release(parts, pages)
+
+
+def runs_within(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Places of `sizes` in runs whose sums are at most `most`; a larger one is alone."""
+    runs: list[list[int]] = [[]]
+    for place, size in enumerate(sizes):
+        if runs[-1] and sum(sizes[i] for i in runs[-1]) + size > most:
+            runs.append([])
+        runs[-1].append(place)
+    return runs

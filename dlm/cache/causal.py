@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
-from dlm.core import NOTHING, ForwardPlan, ModelInfo, Rows, Segment, bound, span
+from dlm.core import NOTHING, ForwardPlan, ModelInfo, Rows, Segment, SharedPrefix, bound, span
 from dlm.errors import InvalidRequest
 
 
@@ -39,6 +39,11 @@ class BlockCausal:
                 f"({info.family}): use 'none', 'prefix' or 'dual'",
             )
         return replace(self, alignment=info.alignment, shift=info.shift)
+
+    @property
+    def shared_prefix(self) -> SharedPrefix:
+        """Keys depend on nothing behind their trained block."""
+        return SharedPrefix("final", self.alignment)
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """The live blocks, and everything before them whose keys are not final yet."""

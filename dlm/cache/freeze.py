@@ -12,18 +12,22 @@ from typing import Literal, Self
 
 from torch import Tensor
 
+from dlm.cache.bidirectional import (
+    Bidirectional,
+    Prompt,
+    due,
+    refresh,
+    require_period,
+    require_prompt,
+    until_due,
+)
 from dlm.cache.geometry import (
     RowBounds,
     ShiftInfo,
     block_ends,
     bounds_of,
-    due,
     left_of,
     make_plan,
-    refresh,
-    require_full_attention,
-    require_period,
-    until_due,
     window,
 )
 from dlm.core import NOTHING, ForwardPlan, Kind, ModelInfo, Rows, Segment, bound, span
@@ -45,6 +49,7 @@ class NoCache:
     exact = True
     on_edit = "requery"
     stores = False
+    shared_prefix = None
 
     def bind(self, info: ModelInfo) -> Self:
         """Take the trained block length of block-causal models."""
@@ -72,7 +77,7 @@ def _first_predicted(rows: Rows, bounds: RowBounds) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(Bidirectional):
     """PrefixCache: keys before the block are frozen at its opening; the block and everything after
     it are recomputed (Fast-dLLM, arXiv 2505.22618).
 
@@ -83,21 +88,16 @@ class Prefix:
     tier = "T1"
 
     every: int | None = None
+    frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "the block and all behind it, where a block opens the whole canvas"
     stale = "keys before the block are as old as the block"
     at_opening = True
-    exact = False
     on_edit = "refuse"
-    stores = False
 
     def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
         require_period("every", self.every)
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        require_full_attention("prefix", info)
-        return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """Refresh with the opening step; then from the block's start to the canvas end."""
@@ -113,11 +113,11 @@ class Prefix:
                 )
                 segments += left_of(b, b.predicted, queries, b.length) if self.shift else []
             purposes.append("refresh step" if fresh else "step")
-        return make_plan(rows, segments, purposes, lasts=until_due(rows, self.every))
+        return self.planned(rows, segments, purposes, lasts=until_due(rows, self.every))
 
 
 @dataclass(frozen=True, slots=True)
-class Dual:
+class Dual(Bidirectional):
     """DualCache: keys on both sides of the block are frozen at its opening; only the block is
     recomputed (Fast-dLLM, arXiv 2505.22618).
 
@@ -132,24 +132,19 @@ class Dual:
 
     on_edit: Literal["refuse", "requery"] = "refuse"
     every: int | None = None
+    frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "the block, where a block opens the whole canvas"
     stale = "keys outside the block are as old as the block"
     at_opening = True
-    exact = False
-    stores = False
 
     def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
         if self.on_edit not in ("refuse", "requery"):
             raise InvalidRequest(
                 "cache", f"`on_edit` must be 'refuse' or 'requery', got {self.on_edit!r}"
             )
         require_period("every", self.every)
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        require_full_attention("dual", info)
-        return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """Refresh with the opening step; then the block, and what edits have touched before it."""
@@ -164,7 +159,7 @@ class Dual:
                     segments += self._requeries(rows, b)
             purposes.append("refresh step" if fresh else "step")
         lasts = 1 if self.on_edit == "requery" else until_due(rows, self.every)
-        return make_plan(rows, segments, purposes, lasts=lasts)
+        return self.planned(rows, segments, purposes, lasts=lasts)
 
     def _left_over(self, rows: Rows, b: RowBounds) -> Tensor:
         """What is open before the live blocks, where rules may reopen it."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlm.core import NOTHING, ForwardPlan, HostRows, ModelInfo, Phase, Rows, Segment, span
-from dlm.errors import InvalidRequest
+from dlm.core import NOTHING, ForwardPlan, HostRows, Phase, Rows, Segment, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,6 @@ def bounds_of(host: HostRows) -> Iterator[RowBounds]:
         )
 
 
-def refresh(b: RowBounds, left_over: Tensor = NOTHING) -> Segment:
-    """The whole canvas as queries; logits for what is left over and for the live blocks."""
-    predict = torch.cat((left_over, b.predicted))
-    return Segment(b.row, 0, span(0, b.length), b.length, write=True, predict=predict)
-
-
 def left_of(b: RowBounds, predict: Tensor, queries: Tensor, key_end: int) -> list[Segment]:
     """Read-only queries that a shifted family needs: the left neighbours of what is predicted,
     where they are not among `queries`.
@@ -81,34 +74,6 @@ def left_of(b: RowBounds, predict: Tensor, queries: Tensor, key_end: int) -> lis
     if len(missing) == 0:
         return []
     return [Segment(b.row, 0, missing, key_end, write=False, predict=NOTHING)]
-
-
-def due(b: RowBounds, every: int | None) -> bool:
-    """Whether all keys are computed now: where a block opens, and at the period inside it."""
-    return b.opening or (every is not None and b.age % every == 0)
-
-
-def until_due(rows: Rows, every: int | None) -> int | None:
-    """After how many steps a plan is another one, for a policy with a period."""
-    if every is None:
-        return None
-    return min(1 if due(b, every) else every - b.age % every for b in bounds_of(rows.host))
-
-
-def require_period(name: str, steps: int | None) -> None:
-    """Raise `InvalidRequest` unless a period is None or at least 1."""
-    if steps is not None and steps < 1:
-        raise InvalidRequest("cache", f"`{name}` must be None or at least 1, got {steps}")
-
-
-def require_full_attention(name: str, info: ModelInfo) -> None:
-    """Raise `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-    if info.attention != "full":
-        raise InvalidRequest(
-            "cache",
-            f"{name!r} refreshes keys on both sides of a block and needs full attention; "
-            f"this one is {info.attention} ({info.family}): use 'block_causal' or 'none'",
-        )
 
 
 def window(bounds: RowBounds, key_end: int, info: ShiftInfo) -> list[Segment]:
@@ -142,11 +107,7 @@ def block_ends(positions: Tensor, alignment: int) -> Tensor:
 
 
 def make_plan(
-    rows: Rows,
-    segments: Sequence[Segment],
-    purposes: Sequence[str],
-    *,
-    lasts: int | None = None,
+    rows: Rows, segments: Sequence[Segment], purposes: Sequence[str], *, lasts: int | None = None
 ) -> ForwardPlan:
     """Bundle the segments of all rows; `lasts` as in `ForwardPlan`."""
     pages, capacity = rows.host.pages, rows.capacity

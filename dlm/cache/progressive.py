@@ -6,29 +6,28 @@ filled, is computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from dlm.cache.geometry import (
-    RowBounds,
-    bounds_of,
+from dlm.cache.bidirectional import (
+    Bidirectional,
+    Prompt,
     due,
-    left_of,
-    make_plan,
     refresh,
-    require_full_attention,
     require_period,
+    require_prompt,
 )
-from dlm.core import ForwardPlan, Kind, ModelInfo, Rows, Segment, bound, span
+from dlm.cache.geometry import RowBounds, bounds_of, left_of
+from dlm.core import ForwardPlan, Kind, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
 Frozen = Literal["prompt", "block", "token", "window"]
 
 
 @dataclass(frozen=True, slots=True)
-class FreeCache:
+class FreeCache(Bidirectional):
     """FreeCache: keys of the clean prefix are frozen as it grows and never refreshed (FlashDLM,
     arXiv 2505.21467).
 
@@ -44,15 +43,15 @@ class FreeCache:
     keeps: Frozen = "block"
     block: int = 32
     window: int = 128
+    frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "what is not frozen, in the first step the whole canvas"
     stale = "keys of the clean prefix are as old as its filling, and never refreshed"
     at_opening = False
-    exact = False
     on_edit = "refuse"
-    stores = False
 
     def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
         if self.keeps not in get_args(Frozen):
             choices = ", ".join(map(repr, get_args(Frozen)))
             raise InvalidRequest("cache", f"`keeps` must be one of {choices}, got {self.keeps!r}")
@@ -61,11 +60,6 @@ class FreeCache:
                 "cache",
                 f"`block` and `window` must be at least 1, got {self.block} and {self.window}",
             )
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        require_full_attention("freecache", info)
-        return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """From the first position that is not frozen on."""
@@ -78,7 +72,7 @@ class FreeCache:
                 segments += self._unfrozen(b, *(first(among, b) for among in changing(rows, b)))
             purposes.append("step" if b.step else "prefill step")
         moves = self.keeps != "prompt" or not bool(rows.host.step.all())
-        return make_plan(rows, segments, purposes, lasts=1 if moves else None)
+        return self.planned(rows, segments, purposes, lasts=1 if moves else None)
 
     def _unfrozen(self, b: RowBounds, is_open: int, unseen: int) -> list[Segment]:
         """Queries of what may still change, given the first positions that are open and unseen."""
@@ -97,7 +91,7 @@ class FreeCache:
 
 
 @dataclass(frozen=True, slots=True)
-class Vicinity:
+class Vicinity(Bidirectional):
     """Compute the block and its neighbourhood; all keys are refreshed where a block opens (dInfer,
     arXiv 2510.08666).
 
@@ -110,25 +104,20 @@ class Vicinity:
     before: int = 16
     after: int = 16
     warmup: int = 4
+    frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "the block and its neighbourhood, where a block opens the whole canvas"
     stale = "keys outside the neighbourhood of the block are as old as the block"
     at_opening = True
-    exact = False
     on_edit = "refuse"
-    stores = False
 
     def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
         if min(self.before, self.after, self.warmup) < 0:
             numbers = f"{self.before}, {self.after} and {self.warmup}"
             raise InvalidRequest(
                 "cache", f"`before`, `after` and `warmup` must be at least 0, got {numbers}"
             )
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        require_full_attention("vicinity", info)
-        return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """The whole canvas while a row is warm and where a block opens; then the neighbourhood."""
@@ -139,7 +128,7 @@ class Vicinity:
             segments += [refresh(b)] if fresh else self._around(b)
             purposes.append("refresh step" if fresh else "step")
             warm += [self.warmup - b.step] if b.step < self.warmup else []
-        return make_plan(rows, segments, purposes, lasts=min(warm, default=None))
+        return self.planned(rows, segments, purposes, lasts=min(warm, default=None))
 
     def _around(self, b: RowBounds) -> list[Segment]:
         queries = span(max(b.start - self.before, 0), min(b.end + self.after, b.length))
@@ -148,7 +137,7 @@ class Vicinity:
 
 
 @dataclass(frozen=True, slots=True)
-class Delayed:
+class Delayed(Bidirectional):
     """dKV-Cache: a token's key is stored one step after it was committed, when it has been seen as
     a token; what is open is computed in every step (arXiv 2505.15781).
 
@@ -161,23 +150,18 @@ class Delayed:
 
     every: int = 8
     warmup: int = 2
+    frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "all that is open or new, where a block opens and in turn the whole canvas"
     stale = "keys of committed tokens are as old as the last refresh, at most `every` steps"
     at_opening = False
-    exact = False
     on_edit = "requery"
-    stores = False
 
     def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
         require_period("every", self.every)
         if self.warmup < 0:
             raise InvalidRequest("cache", f"`warmup` must be at least 0, got {self.warmup}")
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        require_full_attention("delayed", info)
-        return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """The whole canvas when due; else what is open, and what its stored key does not show."""
@@ -192,7 +176,7 @@ class Delayed:
             else:
                 segments += self._changed(b, is_open | unseen, wanted[wanted < b.end])
             purposes.append("refresh step" if fresh else "step")
-        return make_plan(rows, segments, purposes, lasts=1)
+        return self.planned(rows, segments, purposes, lasts=1)
 
     def _changed(self, b: RowBounds, among: Tensor, predict: Tensor) -> list[Segment]:
         """Scattered queries `among [L]`."""

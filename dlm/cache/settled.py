@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
-from dlm.cache.geometry import (
-    RowBounds,
-    bounds_of,
-    left_of,
-    make_plan,
-    require_full_attention,
-    require_period,
-)
-from dlm.core import ForwardPlan, Kind, ModelInfo, Rows, Segment, bound, span
+from dlm.cache.bidirectional import Bidirectional, Prompt, require_period, require_prompt
+from dlm.cache.geometry import RowBounds, bounds_of, left_of
+from dlm.core import ForwardPlan, Kind, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class DelayedBlocks:
+class DelayedBlocks(Bidirectional):
     """A filled block keeps being computed for `delay` forwards before its keys are frozen, and
     nothing is seen of what lies behind the live blocks (d3LLM, arXiv 2601.07568).
 
@@ -32,25 +25,20 @@ class DelayedBlocks:
     block: int = 32
     delay: int = 1
     every: int | None = None
+    frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "the blocks that have not settled, and all before them while one of them waits"
     stale = "keys of settled blocks are as old as the last block that settled"
     at_opening = False
-    exact = False
     on_edit = "refuse"
-    stores = False
 
     def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
         require_period("every", self.every)
         if self.block < 1 or self.delay < 1:
             raise InvalidRequest(
                 "cache", f"`block` and `delay` must be at least 1, got {self.block}, {self.delay}"
             )
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on block-causal models, whose blocks see no suffix."""
-        require_full_attention("delayed_blocks", info)
-        return replace(self, shift=info.shift)
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """What has not settled yet; everything up to the front where that is due."""
@@ -64,7 +52,7 @@ class DelayedBlocks:
             segments.append(Segment(b.row, 0, queries, b.end, write=True, predict=predict))
             segments += left_of(b, predict, queries, b.end) if self.shift else []
             purposes.append("refresh step" if fresh else "step")
-        return make_plan(rows, segments, purposes, lasts=1)
+        return self.planned(rows, segments, purposes, lasts=1)
 
     def _settled(self, rows: Rows, b: RowBounds) -> tuple[int, bool]:
         """The end of the settled blocks, and whether the next one is filled and waits."""

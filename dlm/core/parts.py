@@ -8,7 +8,7 @@ admission. Numbers of rows that share a call arrive stacked in `view.knob.<field
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -215,6 +215,19 @@ class Budget(Part, Protocol):
         ...
 
 
+class SharedPrefix(NamedTuple):
+    """What requests that begin alike can share of their keys.
+
+    `name`: keys of other names are others, of the same ids · `unit`: keys depend on nothing behind
+    the unit of so many positions that they are in; None: on the whole prompt · `prompt_only`: what
+    stands behind the prompt is not shared.
+    """
+
+    name: str
+    unit: int | None
+    prompt_only: bool = False
+
+
 @runtime_checkable
 class CacheManager(Part, Protocol):
     """Which positions are computed and which keys are reused."""
@@ -237,6 +250,11 @@ class CacheManager(Part, Protocol):
     @property
     def stores(self) -> bool:
         """Whether a clean block needs one more forward that stores its final keys."""
+        ...
+
+    @property
+    def shared_prefix(self) -> SharedPrefix | None:
+        """What requests that begin alike can share; None: nothing."""
         ...
 
     def plan(self, rows: Rows) -> ForwardPlan:

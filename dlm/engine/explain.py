@@ -66,7 +66,7 @@ def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
         notes,
         _cost(bound, info),
         cache.exact,
-        getattr(cache, "stale", unknown),
+        getattr(cache, "stale", unknown) + _prompt_note(cache),
         _canvas(bound, info),
         _preset(bound),
     )
@@ -75,6 +75,14 @@ def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
 def _note(kind: str, part: Any) -> PartNote:
     summary = (inspect.getdoc(type(part)) or "").split("\n\n", maxsplit=1)[0]
     return PartNote(kind, repr(part), " ".join(summary.split()), getattr(part, "tier", "own rule"))
+
+
+def _prompt_note(cache: Any) -> str:
+    """What is said of a prompt whose keys are made alone."""
+    frozen = getattr(cache, "frozen_prompt", False)
+    if frozen is False:
+        return ""
+    return "; the prompt's keys see nothing behind " + ("it" if frozen is True else "their chunk")
 
 
 def _preset(bound: BoundConfig) -> str:

@@ -55,7 +55,7 @@ class IterationManager:
         self.model, self.kv, self.info, self.device = model, kv, info, device
         self.process, self.unroll, self.aux = info.process, unroll, aux
         self.planner = Planner(kv, info, device)
-        prefixes = PrefixStore(kv, info.alignment, prefix_bytes) if prefix_bytes else None
+        prefixes = PrefixStore(kv, prefix_bytes) if prefix_bytes else None
         self.memory = Memory(kv, {name: helper.kv for name, helper in aux.items()}, prefixes)
 
     def run(self, cohorts: Sequence[Cohort]) -> list[list[StepReport]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dlm.core import ForwardPlan, Parts
+from dlm.core import ForwardPlan, Parts, SharedPrefix
 from dlm.engine.prefixes import PrefixStore
 from dlm.errors import Unavailable
 from dlm.model.kv import KVPool
@@ -45,8 +45,8 @@ class Memory:
         Raises `Unavailable`, and takes nothing, when one pool is full.
         """
         known: list[int] = []
-        if self.prefixes is not None and shares_prefixes(parts):
-            known = self.prefixes.take(prompt)
+        if self.prefixes is not None and (how := shared_prefix(parts)):
+            known = self.prefixes.take(prompt, how)
         lines, pools = [known], self.pools(parts)
         try:
             for number, pool in enumerate(pools):
@@ -68,10 +68,14 @@ class Memory:
                 if pool is not self.kv or self.prefixes is None or not self.prefixes.give_back():
                     raise
 
-    def keep(self, parts: Parts, ids: Sequence[int], pages: Tensor) -> None:
-        """Keep the prefix `ids` of a row on `pages [C, P]`, whose keys are final."""
-        if self.prefixes is not None and shares_prefixes(parts):
-            self.prefixes.keep(ids, pages[0].tolist())
+    def keep(self, parts: Parts, ids: Sequence[int], prompt: int, pages: Tensor) -> None:
+        """Keep the prefix `ids` of a row on `pages [C, P]`, whose keys are final.
+
+        `prompt`: how many of the ids are the prompt's.
+        """
+        if self.prefixes is not None and (how := shared_prefix(parts)):
+            own = ids[:prompt] if how.prompt_only else ids
+            self.prefixes.keep(own, pages[0].tolist(), how)
 
     def share(self, parts: Parts, pages: Tensor) -> None:
         """Count one more owner of a row's `pages [C, P]`. Raises `Unavailable`, all or nothing."""
@@ -94,9 +98,9 @@ class Memory:
         return zip(self.pools(parts), pages.tolist(), strict=True)
 
 
-def shares_prefixes(parts: Parts) -> bool:
-    """Whether keys of a finished prefix are the same in every request that begins alike."""
-    return parts.cache.exact and parts.cache.stores and parts.arms == 1
+def shared_prefix(parts: Parts) -> SharedPrefix | None:
+    """What a row can share with others that begin alike: nothing, where it has several inputs."""
+    return parts.cache.shared_prefix if parts.arms == 1 else None
 
 
 def copy_on_write(kv: KVPool, plan: ForwardPlan) -> Tensor:

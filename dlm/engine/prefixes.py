@@ -1,7 +1,8 @@
-"""Keys of what requests have in common: computed once where they never change.
+"""Keys of what requests have in common, computed once.
 
-In block-causal models the keys of a position depend on nothing behind its trained block. A request
-that begins as an earlier one did takes over its pages; whoever comes first has computed them.
+In block-causal models the keys of a position depend on nothing behind its trained block; elsewhere
+a policy may make a prompt's keys alone. A request that begins as an earlier one did takes over its
+pages; whoever comes first has computed them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dlm.core import SharedPrefix
 from dlm.model.kv import KVPool
 
 START = b""
@@ -30,13 +32,12 @@ class Entry:
 class PrefixStore:
     """Pages of computed prefixes, by the hash of all ids up to their end.
 
-    Kept in units that are whole pages and whole trained blocks; the store owns its pages beside the
-    rows that use them. `max_bytes` bounds what it keeps: the longest unused ends go first.
+    Kept in units of whole pages that depend on nothing behind them; the store owns its pages beside
+    the rows that use them. `max_bytes` bounds what it keeps: the longest unused ends go first.
     """
 
-    def __init__(self, pool: KVPool, alignment: int, max_bytes: int) -> None:
-        self.pool, self.unit = pool, math.lcm(pool.page_size, alignment)
-        self.most = max_bytes // pool.page_bytes
+    def __init__(self, pool: KVPool, max_bytes: int) -> None:
+        self.pool, self.most = pool, max_bytes // pool.page_bytes
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
 
     @property
@@ -44,25 +45,28 @@ class PrefixStore:
         """All pages that the store owns."""
         return [page for entry in self._entries.values() for page in entry.pages]
 
-    def take(self, ids: Sequence[int]) -> list[int]:
+    def take(self, ids: Sequence[int], how: SharedPrefix) -> list[int]:
         """Pages of the longest known prefix of `ids`, now also the caller's."""
-        known = [key for key, _ in self._known(ids)]
+        known = []
+        for key, _, _ in self._units(ids, how):
+            if key not in self._entries:
+                break
+            known.append(key)
         for key in reversed(known):
             self._entries.move_to_end(key)  # the beginning is the last to go
         pages = [page for key in known for page in self._entries[key].pages]
         self.pool.share(pages)
         return pages
 
-    def keep(self, ids: Sequence[int], pages: Sequence[int]) -> None:
+    def keep(self, ids: Sequence[int], pages: Sequence[int], how: SharedPrefix) -> None:
         """Keep the whole units of `ids`, whose final keys are in `pages`."""
-        each = self.unit // self.pool.page_size
-        chain = list(self._chain(ids))
-        for number, (key, parent) in enumerate(chain):
+        for key, parent, place in self._units(ids, how):
             if key in self._entries:
                 continue
-            if len(self._entries) * each + each > self.most and not self._drop(keeping=parent):
-                return
-            own = tuple(pages[number * each : (number + 1) * each])
+            own = tuple(pages[place])
+            while len(self.pages) + len(own) > self.most:
+                if not self._drop(keeping=parent):
+                    return
             self.pool.seal(own)
             self.pool.share(own)
             self._entries[key] = Entry(own, parent)
@@ -92,17 +96,16 @@ class PrefixStore:
             return True
         return False
 
-    def _known(self, ids: Sequence[int]) -> Iterator[tuple[bytes, bytes]]:
-        for key, parent in self._chain(ids):
-            if key not in self._entries:
-                return
-            yield key, parent
-
-    def _chain(self, ids: Sequence[int]) -> Iterator[tuple[bytes, bytes]]:
-        """(key, key of the prefix before it) of every whole unit."""
+    def _units(self, ids: Sequence[int], how: SharedPrefix) -> Iterator[tuple[bytes, bytes, slice]]:
+        """Every whole unit: its key, the key of the prefix before it, its columns of pages."""
+        size = self.pool.page_size
+        unit = len(ids) if how.unit is None else math.lcm(size, how.unit)
         parent = START
-        for start in range(0, len(ids) - self.unit + 1, self.unit):
-            own = b"".join(i.to_bytes(8, "little") for i in ids[start : start + self.unit])
-            key = hashlib.sha256(parent + own).digest()
-            yield key, parent
+        for start in range(0, len(ids) - unit + 1, max(unit, 1)):
+            own = b"".join(i.to_bytes(8, "little") for i in ids[start : start + unit])
+            key = hashlib.sha256(how.name.encode() + b"\0" + parent + own).digest()
+            columns = slice(start // size, (start + unit) // size)
+            if columns.start == columns.stop:
+                return
+            yield key, parent, columns
             parent = key

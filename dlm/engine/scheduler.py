@@ -158,7 +158,8 @@ class Scheduler:
                 tickets, host.stored.tolist(), host.pages, strict=True
             ):
                 if stored > ticket.kept:
-                    self.memory.keep(cohort.parts, ticket.canvas.ids[:stored], pages)
+                    ids = ticket.canvas.ids[:stored]
+                    self.memory.keep(cohort.parts, ids, len(ticket.prompt), pages)
                     ticket.kept = stored
 
     # failing alone

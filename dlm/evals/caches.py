@@ -11,6 +11,8 @@ FULL: Final = (
     "prefix",
     "dual",
     "dual(every=4)",
+    "dual(frozen_prompt=True)",
+    "dual(frozen_prompt=64)",
     "vicinity",
     "freecache('prompt')",
     "freecache('block', block=8)",

@@ -63,7 +63,7 @@ def step_overhead(
     asked = {"cache": "dual", "unmask": "topk", "stop": "none", **options}
     for _ in range(repeats):
         events = engine.stream(prompt, max_new_tokens=window, blocks=f"fixed({window})", **asked)
-        with _last_call(engine) as calls, torch.inference_mode():
+        with recorded_calls(engine) as calls, torch.inference_mode():
             while next(events).type != "commit":  # past the step that opens the block
                 pass
             while engine.scheduler.live:  # from here on the loop is driven by hand
@@ -79,7 +79,7 @@ def step_overhead(
 
 
 @contextmanager
-def _last_call(engine: Engine) -> Iterator[list[Any]]:
+def recorded_calls(engine: Engine) -> Iterator[list[Any]]:
     """Record the arguments of the latest model call; the call itself is unchanged."""
     model, calls = engine.manager.model, [None]
 

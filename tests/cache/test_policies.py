@@ -14,12 +14,15 @@ from tests.engine.test_hard_cases import STALE, assert_same, decoder_of, prompt_
 NEW = 32
 
 
-def reusing(decoder, prompt, new, block, threshold, queries):
+def reusing(decoder, prompt, new, block, threshold, queries, chunk=None):
     """Decode with explicit keys. `queries(now)` says what a step computes: its kind, positions, and
-    the end of what it may see.
+    the end of what it may see. `chunk`: the prompt's keys are made alone, chunk by chunk.
     """
     run, keys = twins.Run(decoder, prompt, len(prompt) + new), twins.Keys(decoder)
     length, steps, born = len(run.ids), 0, {}
+    for start in range(0, len(prompt), chunk) if chunk else ():
+        end = min(start + chunk, len(prompt))
+        keys.forward(run.ids, range(start, end), end=end)
     for start in range(len(prompt), length, block):
         end, age = min(start + block, length), 0
         while not run.open.isdisjoint(range(end)):
@@ -29,7 +32,7 @@ def reusing(decoder, prompt, new, block, threshold, queries):
                 open=set(run.open), unseen=unseen, born=born,
             )  # fmt: skip
             kind, write, seen = queries(now)
-            write = {p for p in write if 0 <= p < seen}
+            write = {p for p in write if (len(prompt) if chunk else 0) <= p < seen}
             wanted = {p for p in run.open if p < end and (p in write or decoder.spec.shift)}
             wanted = {p for p in wanted if p < seen and p >= min(write)}
             look = sorted({p - 1 for p in wanted} - write) if decoder.spec.shift else []
@@ -174,6 +177,7 @@ def test_policies_that_renew_keys_at_openings_do_not(cache):
         ("freecache('all')", "`keeps` must be one of 'prompt', 'block', 'token', 'window', got"),
         ("freecache(window=0)", "`block` and `window` must be at least 1, got 32 and 0"),
         ("delayed(warmup=-2)", "`warmup` must be at least 0, got -2"),
+        ("dual(frozen_prompt=0)", "`frozen_prompt` must be True, False or at least 1, got 0"),
         ("delayed_blocks(delay=0)", "`block` and `delay` must be at least 1, got 32, 0"),
     ],
 )
@@ -187,3 +191,29 @@ def test_block_causal_models_are_refused(cache):
     decoder = decoder_of(0, attention="block_causal", block_length=4)
     with pytest.raises(InvalidRequest, match="needs full attention"):
         Bench(decoder).ticket((3, 4), max_new_tokens=8, cache=cache)
+
+
+FROZEN = {  # with the prompt's keys made alone, in chunks of so many positions
+    "dual(frozen_prompt=True)": (periodic(99, block_alone), 99),
+    "dual(every=3, frozen_prompt=4)": (periodic(3, block_alone), 4),
+    "prefix(frozen_prompt=3)": (periodic(99, block_and_rest), 3),
+    "vicinity(3, 5, 0, frozen_prompt=True)": (vicinity(3, 5, 0), 99),
+    "freecache('token', frozen_prompt=2)": (freecache(lambda now, first: first - 1), 2),
+    "delayed(3, 2, frozen_prompt=True)": (delayed(3, 2), 99),
+    "delayed_blocks(8, frozen_prompt=5)": (delayed_blocks(8, 1), 5),
+}
+
+
+@pytest.mark.parametrize("shift", [False, True], ids=["plain", "shifted"])
+@pytest.mark.parametrize("cache", FROZEN)
+def test_a_frozen_prompt_equals_its_twin(cache, shift):
+    queries, chunk = FROZEN[cache]
+    for seed in range(3):
+        decoder = decoder_of(seed, shift=shift)
+        prompt = prompt_of(7 + seed, seed)
+        options = {"max_new_tokens": NEW, "blocks": "fixed(8)", "unmask": "threshold(0.8)"}
+        trace = Bench(decoder).decode(prompt, **options, cache=cache, stop="none")
+        run = reusing(decoder, prompt, NEW, 8, 0.8, queries, chunk)
+        assert_same(trace, run, logits=STALE)
+        asked = [p for f in trace.forwards for p in f.written if p < len(prompt)]
+        assert sorted(asked) == list(range(len(prompt))), "every key of the prompt is made once"

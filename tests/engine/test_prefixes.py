@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dlm import Engine
+from dlm.core import SharedPrefix
 from dlm.engine.prefixes import PrefixStore
 from dlm.errors import EngineError, InvalidRequest
 from dlm.model.kv import KVPool
@@ -86,6 +87,27 @@ def test_kept_prefixes_make_room_for_rows():
     assert engine.kv.pages_in_use == 0
 
 
+@pytest.mark.parametrize("cache", ["dual", "freecache('token')", "prefix"])
+def test_a_frozen_prompt_is_shared_by_those_who_ask_the_same(cache):
+    spec = tiny_spec()
+    plain, engine = (
+        Engine(random_decoder(spec), info_of(spec), prefix_bytes=n) for n in (0, 1 << 24)
+    )
+    name, _, rest = cache.partition("(")
+    whole = f"{name}({rest.rstrip(')') + ', ' if rest else ''}frozen_prompt=True)"
+    for prompt, reused in ((LONG[:70], 0), (LONG[:70], 64), (LONG[:90], 0), (LONG[:90], 80)):
+        ours, theirs = (e.generate(prompt, **OPTIONS, cache=whole) for e in (engine, plain))
+        assert ours.canvas == theirs.canvas
+        assert ours.stats.reused == reused
+        assert theirs.stats.token_forwards - ours.stats.token_forwards == reused
+    chunks = whole.replace("True", "16")
+    for prompt, reused in ((LONG[:70], 0), (LONG[:90], 64), ((*LONG[:40], *LONG[:9]), 32)):
+        ours, theirs = (e.generate(prompt, **OPTIONS, cache=chunks) for e in (engine, plain))
+        assert ours.canvas == theirs.canvas
+        assert ours.stats.reused == reused
+    engine.scheduler.check_integrity()
+
+
 def test_models_whose_keys_change_share_nothing():
     spec = tiny_spec()
     engine = Engine(random_decoder(spec), info_of(spec), prefix_bytes=1 << 24)
@@ -98,11 +120,12 @@ def test_models_whose_keys_change_share_nothing():
 
 def test_another_beginning_is_another_prefix():
     pool = KVPool(tiny_spec(), device=CPU, dtype=torch.float32)
-    store, pages = PrefixStore(pool, 4, 1 << 24), pool.reserve(4)
-    store.keep(range(64), pages)
-    assert store.take([*range(48), 0]) == pages[:3]
-    assert store.take([1, *range(1, 64)]) == []
-    assert store.take(range(15)) == []
+    store, pages, how = PrefixStore(pool, 1 << 24), pool.reserve(4), SharedPrefix("final", 4)
+    store.keep(range(64), pages, how)
+    assert store.take([*range(48), 0], how) == pages[:3]
+    assert store.take([1, *range(1, 64)], how) == []
+    assert store.take(range(15), how) == []
+    assert store.take(range(64), SharedPrefix("alone 4", 4)) == []
     pool.release(pages[:3])
     pool.release(pages)
     assert pool.pages_in_use == 4

@@ -21,7 +21,7 @@ class Stats:
     the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
     models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
     shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request
-    has computed.
+    has computed · `kv_bytes`: size of the keys and values that the row held, in whole pages.
     """
 
     nfe: int
@@ -34,6 +34,7 @@ class Stats:
     aux_tokens: Mapping[str, int]
     seconds: float
     reused: int = 0
+    kv_bytes: int = 0
 
     @property
     def tokens_per_forward(self) -> float:
@@ -98,6 +99,7 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
         dict(ledger.aux_tokens),
         seconds,
         ledger.reused,
+        ledger.kv_bytes,
     )
 
 

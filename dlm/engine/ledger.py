@@ -19,7 +19,8 @@ class Ledger:
     positions computed, in all inputs. `idle_forwards`: those after the row's end that an
     unrolled sync interval still ran. `aux_forwards`, `aux_tokens`: forwards of each auxiliary model
     and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay. `reused`:
-    positions of the prompt whose keys an earlier request has computed.
+    positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
+    and values that the row holds.
     """
 
     nfe: int = 0
@@ -31,6 +32,7 @@ class Ledger:
     aux_tokens: Counter[str] = field(default_factory=Counter)
     inherited: int = 0
     reused: int = 0
+    kv_bytes: int = 0
 
     def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
         """One forward of the row over `arms` model inputs; `idle`: it had ended before."""

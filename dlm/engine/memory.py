@@ -94,6 +94,11 @@ class Memory:
         for pool, line in self._lines(parts, pages):
             pool.release(line)
 
+    def bytes_of(self, parts: Parts, pages: Tensor) -> int:
+        """How much a row's `pages [C, P]` hold, those that it shares included."""
+        lines = self._lines(parts, pages)
+        return sum(pool.page_bytes * sum(page != 0 for page in line) for pool, line in lines)
+
     def _lines(self, parts: Parts, pages: Tensor) -> Iterator[tuple[KVPool, list[int]]]:
         return zip(self.pools(parts), pages.tolist(), strict=True)
 

@@ -234,6 +234,7 @@ class Scheduler:
             if found is None:
                 continue
             pages, ticket.ledger.reused = found
+            ticket.ledger.kv_bytes = self.memory.bytes_of(parts, pages)
             try:
                 cohort = new_cohort(ticket, length, pages, self.manager)
                 self.manager.admit(cohort)

@@ -169,3 +169,11 @@ def test_a_random_history_keeps_every_count():
         for prompt, request in list(zip(prompts, requests, strict=True))[1:]:
             assert request.result().canvas == plain.generate(prompt, **OPTIONS).canvas
         engine.scheduler.check_integrity()
+
+
+def test_a_row_says_how_much_it_holds():
+    engine = engine_of(4)
+    answer = engine.generate(LONG[:30], **OPTIONS)  # 54 positions: 4 pages, 56 of a whole block
+    assert answer.stats.kv_bytes == 4 * engine.kv.page_bytes
+    both = engine.generate(LONG[:30], **OPTIONS, guide="cfg(1.5)")
+    assert both.stats.kv_bytes == 2 * answer.stats.kv_bytes

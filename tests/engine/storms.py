@@ -21,7 +21,14 @@ from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
 SHAPES: tuple[dict[str, Any], ...] = ({}, {"attention": "block_causal", "block_length": 4})
-CACHES = (("none", "prefix", "dual"), ("none", "block_causal"))
+CACHES = (
+    (
+        *("none", "prefix", "dual", "dual(every=3)", "vicinity(2, 3, 1)", "delayed(4)"),
+        *("freecache('token')", "freecache('block', 4)", "delayed_blocks(4)"),
+        *("dual(frozen_prompt=True)", "freecache('prompt', frozen_prompt=8)"),
+    ),
+    ("none", "block_causal", "block_causal"),
+)
 RULES = ("threshold(0.6)", "threshold(0.9)", "topk", "dynamic(0.7)")
 DISTINCT = 60
 """Different requests a storm draws from, so that each is decoded alone only once."""
@@ -60,9 +67,9 @@ def order(shape: int, number: int) -> tuple[list[int], dict[str, Any]]:
 def new_engine(shape: int, unroll: int, pages: int | None = None) -> Engine:
     spec = tiny_spec(**SHAPES[shape])
     budget = None if pages is None else pages * 16 * spec.kv_bytes_per_token(4)
-    return Engine(
-        random_decoder(spec, 1), info_of(spec), unroll=unroll, max_rows=12, kv_bytes=budget
-    )
+    bounds = {} if pages is None else {"prefix_bytes": budget, "max_token_forwards": 300}
+    decoder = random_decoder(spec, 1)
+    return Engine(decoder, info_of(spec), unroll=unroll, max_rows=12, kv_bytes=budget, **bounds)
 
 
 @cache
@@ -99,6 +106,7 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
                     tally.differ.append(f"storm {seed}, request {number}")
         live = [pair for pair in live if not pair[1].done]
     engine.scheduler.check_integrity()
+    engine.manager.memory.prefixes.clear()
     assert engine.kv.pages_in_use == 0
 
 

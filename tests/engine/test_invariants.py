@@ -25,6 +25,9 @@ ENDS = tuple(range(1, VOCAB, 12))
 FULL, CAUSAL = {}, {"attention": "block_causal", "block_length": 4}
 SHARE = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
 COUNT = st.integers(1, 12)
+FEW = st.integers(0, 5)
+PERIOD = st.none() | st.integers(1, 5)
+FROZEN = st.sampled_from([False, False, True, 3])
 
 
 @cache
@@ -95,7 +98,33 @@ def spelled(align):
             "adaptive", length=COUNT, window=st.sampled_from([0.25, 0.6]), threshold=SHARE
         ),
         ("edit", "rcr"): spell("rcr", steps=st.none() | st.integers(1, 24)),
-        ("cache", "dual"): spell("dual", on_edit=st.sampled_from(["refuse", "requery"])),
+        ("cache", "prefix"): spell("prefix", every=PERIOD, frozen_prompt=FROZEN),
+        ("cache", "dual"): spell(
+            "dual",
+            on_edit=st.sampled_from(["refuse", "requery"]),
+            every=PERIOD,
+            frozen_prompt=FROZEN,
+        ),
+        ("cache", "vicinity"): spell(
+            "vicinity", before=FEW, after=FEW, warmup=FEW, frozen_prompt=FROZEN
+        ),
+        ("cache", "freecache"): spell(
+            "freecache",
+            keeps=st.sampled_from(["prompt", "block", "token", "window"]),
+            block=COUNT,
+            window=COUNT,
+            frozen_prompt=FROZEN,
+        ),
+        ("cache", "delayed"): spell(
+            "delayed", every=st.integers(1, 5), warmup=FEW, frozen_prompt=FROZEN
+        ),
+        ("cache", "delayed_blocks"): spell(
+            "delayed_blocks",
+            block=COUNT,
+            delay=st.integers(1, 3),
+            every=PERIOD,
+            frozen_prompt=FROZEN,
+        ),
         ("guide", "bias"): st.just("bias(((5, 2.0), (9, -1.5)))"),
         ("guide", "cfg"): spell("cfg", scale=st.sampled_from([0.0, 0.5, 1.5])),
         ("stop", "eos"): spell(
@@ -124,6 +153,10 @@ UNFIT = {  # what models of an attention pattern refuse
         ("blocks", "adaptive"),
         ("cache", "prefix"),
         ("cache", "dual"),
+        ("cache", "vicinity"),
+        ("cache", "freecache"),
+        ("cache", "delayed"),
+        ("cache", "delayed_blocks"),
     },
     False: {("cache", "block_causal")},
 }
@@ -160,7 +193,7 @@ def requests(draw, causal, usual):
     }
     if draw(st.integers(0, 4)) == 0:  # an editor that takes back needs a rule that fills
         options |= {"edit": drawn("edit"), "unmask": "everything"}
-        caches = ["none"] if causal else ["none", "dual(on_edit='requery')"]
+        caches = ["none"] if causal else ["none", "dual(on_edit='requery')", "delayed(3)"]
         options["cache"] = draw(st.sampled_from(caches))
     if draw(st.integers(0, 2)) == 0:  # the mask's own id may be given
         places = st.lists(st.none() | st.integers(0, VOCAB - 1), min_size=1, max_size=18)
@@ -330,13 +363,15 @@ def check_keys(ticket, trace):
     for number, forward in enumerate(trace.forwards, start=1):
         refreshed = number if number in opened else refreshed
         assert not forward.foreign
+        first = 0 if getattr(part, "frozen_prompt", False) is False else len(ticket.prompt)
+        oldest = max((age for p, age in forward.ages.items() if p >= first), default=0)
         twice = Counter(forward.queries) - Counter(set(forward.queries))
         assert all(p + 1 in forward.logits for p in twice), "only looks may compute a position anew"
         if cache == "NoCache":
-            assert not any(forward.ages.values())
+            assert oldest == 0
         elif cache in ("Prefix", "Dual", "Vicinity", "Delayed"):
-            assert max(forward.ages.values()) <= number - refreshed
-            assert period is None or max(forward.ages.values()) < period
+            assert oldest <= number - refreshed
+            assert period is None or oldest < period
         else:
             assert cache in ("BlockCausal", "FreeCache", "DelayedBlocks"), "without a contract"
 

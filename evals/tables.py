@@ -55,7 +55,7 @@ def orders() -> list[str]:
 def warm() -> list[str]:
     """One token a step, drawn at several temperatures."""
     return settings(
-        {f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.5, 0.7, 1)}
+        {f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.7)}
     )
 
 
@@ -91,7 +91,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "strategies": ["strategies", "--split", "test", "--limit", "150"],
         "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],
         "adaptive": [
-            *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "250"),
+            *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "200"),
             *("--sweeps", f"adaptive,{FIXED}"),
         ],
     }

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import dlm
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.evals.grading import grade_samples, read_verdicts
+from dlm.evals.grading import Judged, grade_samples, read_verdicts
 from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest
 from dlm.evals.sampling import Plan, Sample, draw_samples, read_samples
@@ -108,10 +108,11 @@ class Run:
             draw_samples(runner, self.plan(setting, task), path, told)
 
     def grade(self, *, workers: int = 1) -> None:
-        """The second stage: judge what has no verdict."""
+        """The second stage: judge what has no verdict; what several settings answer, once."""
+        judged: dict[str, Judged] = {task: {} for task in self.sets}
         for setting, task in self.cells:
             files = (self.path(setting, task, kind) for kind in ("samples", "verdicts"))
-            grade_samples(self.sets[task], *files, workers=workers)
+            grade_samples(self.sets[task], *files, workers=workers, judged=judged[task])
 
     def missing(self) -> int:
         """How many answers are still to be drawn."""

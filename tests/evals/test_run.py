@@ -10,7 +10,7 @@ import dlm
 from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
 from dlm.evals.grading import grade_samples, read_verdicts
-from dlm.evals.items import SIZES, bundled_items, digest, draw_items, read_items
+from dlm.evals.items import SIZES, Item, bundled_items, digest, draw_items, read_items
 from dlm.evals.report import table, write_report
 from dlm.evals.run import Run, bundled_run, estimate, read_run, results_of
 from dlm.evals.sampling import Plan, draw_samples, read_samples
@@ -199,6 +199,28 @@ def test_an_answer_with_holes_is_wrong(tmp_path):
     }
     with pytest.raises(InvalidRequest, match="not one of the set"):
         grade_samples([], tmp_path / "s.jsonl", tmp_path / "w.jsonl")
+
+
+def test_the_same_answer_is_judged_once(tmp_path, monkeypatch):
+    """Whatever settings gave it; one with holes is another answer."""
+    items, asked = bundled_items("format", "test", 3), []
+    grade = Item.grade
+    monkeypatch.setattr(Item, "grade", lambda item, text: asked.append(text) or grade(item, text))
+    run = Run(tmp_path, {"format": items}, [GREEDY, FAST, WARM])
+    answers = {item.prompt: item.answer for item in items}
+    for setting in run.settings:
+        said = answers if setting is not WARM else answers | {items[0].prompt: "no"}
+        draw_samples(
+            Scripted(said), run.plan(setting, "format"), run.path(setting, "format", "samples")
+        )
+    path = run.path(FAST, "format", "samples")
+    lines = path.read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {"masked_left": 1})
+    path.write_text("\n".join(lines) + "\n")
+    run.grade()
+    assert sorted(asked) == sorted([*answers.values(), "no"])
+    rights = [sum(read_verdicts(run.path(s, "format", "verdicts")).values()) for s in run.settings]
+    assert rights == [3, 2, 2]
 
 
 def test_several_samples_give_pass_at_k(tmp_path):

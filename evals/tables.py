@@ -89,6 +89,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "caches-block": ["caches", "--model", "tiny-block", "--limit", "200"],
         "strategies-dev": ["strategies", "--limit", "200"],
         "strategies": ["strategies", "--split", "test", "--limit", "150"],
+        "leap-dev": ["strategies", "--limit", "300", "--sweeps", "leap"],
         "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],
         "adaptive": [
             *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "200"),

@@ -41,7 +41,7 @@ SWEEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "threshold": _rules("threshold", "0.98", "0.95", "0.9", "0.8", "0.7", "0.5"),
         "even": _rules("dynamic", *(f"1.0, block_steps={n}" for n in (16, 8, 4))),
         "factor": _rules("factor", "0.25", "0.5", "1.0", "2.0"),
-        "leap": _rules("leap", "0.95, 0.85", "0.9, 0.75", "0.9, 0.6", "0.8, 0.5"),
+        "leap": _rules("leap", "0.99, 0.95", "0.98, 0.9", "0.95, 0.85", "0.9, 0.75", "0.9, 0.6"),
         "hierarchical": _rules("hierarchical", "0.98, 0.8", "0.92, 0.62", "0.85, 0.45", "0.7, 0.3"),
         "entropy bound": _rules("entropy_bound", "0.02", "0.1", "0.3", "1.0"),
         "low entropy": _rules("low_entropy", "0.05", "0.15", "0.45", "1.0"),

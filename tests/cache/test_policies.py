@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
+import dlm
 from dlm.errors import InvalidRequest
+from dlm.evals.items import bundled_items
 from tests import twins
 from tests.engine.harness import Bench, open_positions
-from tests.engine.test_hard_cases import STALE, assert_same, decoder_of, prompt_of
+from tests.engine.test_hard_cases import assert_same, decoder_of, prompt_of
 
 NEW = 32
+CLOSE = 2e-4  # sharp attention makes rounding larger; a key of another step is off by 0.1 and more
 
 
 def reusing(decoder, prompt, new, block, threshold, queries, chunk=None):
@@ -143,7 +146,7 @@ def test_a_policy_equals_its_twin(cache, block, shift):
         ticket = bench.ticket(prompt, **options, cache=cache, stop="none")
         (trace,) = bench.run(ticket)
         run = reusing(decoder, prompt, NEW, block, 0.8, POLICIES[cache])
-        assert_same(trace, run, logits=STALE)
+        assert_same(trace, run, logits=CLOSE)
         if trace.canvases == run.canvases:
             assert Counter(ticket.ledger.forwards) == run.nfe
 
@@ -214,6 +217,25 @@ def test_a_frozen_prompt_equals_its_twin(cache, shift):
         options = {"max_new_tokens": NEW, "blocks": "fixed(8)", "unmask": "threshold(0.8)"}
         trace = Bench(decoder).decode(prompt, **options, cache=cache, stop="none")
         run = reusing(decoder, prompt, NEW, 8, 0.8, queries, chunk)
-        assert_same(trace, run, logits=STALE)
+        assert_same(trace, run, logits=CLOSE)
         asked = [p for f in trace.forwards for p in f.written if p < len(prompt)]
         assert sorted(asked) == list(range(len(prompt))), "every key of the prompt is made once"
+
+
+BLOCKWISE = ("threshold(0.9)", "dynamic(0.8, 4)")
+
+
+@pytest.mark.parametrize("unmask", BLOCKWISE)
+def test_final_keys_equal_computing_everything_on_the_bundled_model(unmask):
+    """Token for token, prefixes shared or not; kernels of other shapes may turn a near-tie."""
+    prompts = [item.prompt for item in bundled_items("math", "test", 10)]
+    plain, shared = (dlm.load("tiny-block", device="cpu", prefix_bytes=n) for n in (0, 1 << 26))
+    options = {"max_new_tokens": 64, "unmask": unmask}
+    everything = plain.generate(prompts, **options, cache="none")
+    for engine in (plain, shared, shared):
+        found = engine.generate(prompts, **options, cache="block_causal")
+        differ = sum(a.canvas != b.canvas for a, b in zip(everything, found, strict=True))
+        assert differ == 0
+        saved = sum(a.stats.token_forwards for a in found)
+        assert saved < sum(a.stats.token_forwards for a in everything) / 2
+    assert sum(answer.stats.reused for answer in found) > 10 * 16

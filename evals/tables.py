@@ -88,7 +88,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         ],
         "caches-block": ["caches", "--model", "tiny-block", "--limit", "200"],
         "strategies-dev": ["strategies", "--limit", "200"],
-        "strategies": ["strategies", "--split", "test", "--limit", "150"],
+        "strategies": ["strategies", "--split", "test", "--limit", "100"],
         "leap-dev": ["strategies", "--limit", "300", "--sweeps", "leap"],
         "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],
         "adaptive": [

@@ -1,7 +1,9 @@
 """Presets: every one binds and decodes on the models it is for; what is said beside it wins."""
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ FULL, SHIFTED = tiny_spec(), tiny_spec(shift=True)
 CAUSAL = tiny_spec(attention="block_causal", block_length=4)
 KINDS = {"full": FULL, "shifted": SHIFTED, "block_causal": CAUSAL}
 DELIMITERS = (5, 9, 20)
+RESULTS = Path(__file__).parents[1] / "evals" / "results"
 
 
 def engine_of(spec):
@@ -51,6 +54,21 @@ def test_names_the_registered_parts(kind):
             by_name = bind(dlm.GenerationConfig.from_options(config | {"preset": name}), info)
             by_hand = bind(dlm.GenerationConfig.from_options(config | dict(options)), info)
             assert by_name.parts == by_hand.parts
+
+
+MEASURED = {"fast": "threshold(0.9)", "leap": "leap(0.9, 0.75)", "adaptive": "adaptive, 0.9"}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_evidence_is_that_of_the_committed_table(name):
+    found = json.loads((RESULTS / "strategies-dev" / "results.json").read_text())
+    tasks = ("math", "code", "sudoku")
+    nfe = {(f["setting"], f["task"]): f["nfe"] for f in found["figures"]}
+    change = {(c["setting"], c["task"]): c["paired"][0] for c in found["comparisons"]}
+    setting, base = MEASURED[name], found["baseline"]
+    points = ", ".join(f"{task} {100 * change[setting, task]:+.1f}" for task in tasks)
+    shares = ", ".join(f"{100 * nfe[setting, t] / nfe[base, t]:.0f}" for t in tasks)
+    assert PRESETS[name].evidence == f"{points} points at {shares}% of the forwards"
 
 
 def test_what_is_said_beside_it_wins():

@@ -91,10 +91,15 @@ def presets_table():
         return "-" if options is None else f"`{', '.join(options.values())}`"
 
     rows = [
-        [f"`{name}`", p.use, *map(spelled, (p.full, p.shifted, p.block_causal)), p.source]
+        [
+            *(f"`{name}`", p.use, *map(spelled, (p.full, p.shifted, p.block_causal))),
+            *(p.source, p.evidence),
+        ]
         for name, p in dlm.PRESETS.items()
     ]
-    return table(["name", "for", "LLaDA", "Dream", "SDAR, LLaDA2", "from"], rows)
+    return table(
+        ["name", "for", "LLaDA", "Dream", "SDAR, LLaDA2", "from", "bundled dev split"], rows
+    )
 
 
 TABLES = {

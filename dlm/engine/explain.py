@@ -87,7 +87,10 @@ def _prompt_note(cache: Any) -> str:
 
 def _preset(bound: BoundConfig) -> str:
     name = bound.config.preset
-    return "" if name is None else f"{name}: {PRESETS[name].use} ({PRESETS[name].source})"
+    if name is None:
+        return ""
+    preset = PRESETS[name]
+    return f"{name}: {preset.use} ({preset.source}; bundled dev split: {preset.evidence})"
 
 
 def _cost(bound: BoundConfig, info: ModelInfo) -> str:

@@ -78,7 +78,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *settings(rules()),
         ],
         "first-1000": [
-            *("bundled", "--tasks", "math,code,sudoku", "--causal", "tiny-ar"),
+            *("bundled", "--tasks", "math,code,sudoku", "--causal", "tiny-ar", "--rows", "16"),
             *settings({name: rules()[name] for name in CHEAP}),
         ],
         "caches": ["caches", "--tasks", "math,code,sudoku,long", "--limit", "200"],

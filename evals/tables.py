@@ -54,9 +54,7 @@ def orders() -> list[str]:
 
 def warm() -> list[str]:
     """One token a step, drawn at several temperatures."""
-    return settings(
-        {f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.7)}
-    )
+    return settings({f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.7)})
 
 
 FIXED: Final = "fixed 4,fixed 8,fixed 16,fixed 32,fixed 64"
@@ -91,6 +89,18 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "strategies": ["strategies", "--split", "test", "--limit", "100"],
         "leap-dev": ["strategies", "--limit", "300", "--sweeps", "leap"],
         "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],
+        "leap-blocks": [
+            *("bundled", "--tasks", "math,code", "--rows", "16"),
+            *settings(
+                {
+                    "one a step": "unmask=topk, blocks=fixed(32), cache=dual",
+                    "leap": "unmask='leap(0.99, 0.95)', blocks=fixed(32), cache=dual",
+                    "careful leap": "unmask='leap(0.999, 0.99)', blocks=fixed(32), cache=dual",
+                    "leap, adaptive blocks": "unmask='leap(0.99, 0.95)', blocks=adaptive, cache=dual",
+                    "leap, blocks of 16": "unmask='leap(0.99, 0.95)', blocks=fixed(16), cache=dual",
+                }
+            ),
+        ],
         "adaptive": [
             *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "200"),
             *("--sweeps", f"adaptive,{FIXED}"),

@@ -22,6 +22,8 @@ RESULTS: Final = Path(__file__).parent / "results"
 BLOCKS: Final = "blocks=fixed(8)"
 ONE: Final = f"unmask=topk, {BLOCKS}"
 TWO: Final = f"unmask='dynamic(1.0, block_steps=4)', {BLOCKS}"
+WIDE: Final = "blocks=fixed(32), cache=dual"
+LEAP: Final = "unmask='leap(0.99, 0.95)'"
 EVERYTHING: Final = "math,code,drill,countdown,format,sudoku,judge,long"
 CHEAP: Final = ("one a step, dual", "threshold 0.9, dual", "threshold 0.8, dual")
 
@@ -93,11 +95,11 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *("bundled", "--tasks", "math,code", "--rows", "16"),
             *settings(
                 {
-                    "one a step": "unmask=topk, blocks=fixed(32), cache=dual",
-                    "leap": "unmask='leap(0.99, 0.95)', blocks=fixed(32), cache=dual",
-                    "careful leap": "unmask='leap(0.999, 0.99)', blocks=fixed(32), cache=dual",
-                    "leap, adaptive blocks": "unmask='leap(0.99, 0.95)', blocks=adaptive, cache=dual",
-                    "leap, blocks of 16": "unmask='leap(0.99, 0.95)', blocks=fixed(16), cache=dual",
+                    "one a step": f"unmask=topk, {WIDE}",
+                    "leap": f"{LEAP}, {WIDE}",
+                    "careful leap": f"unmask='leap(0.999, 0.99)', {WIDE}",
+                    "leap, adaptive blocks": f"{LEAP}, blocks=adaptive, cache=dual",
+                    "leap, blocks of 16": f"{LEAP}, blocks=fixed(16), cache=dual",
                 }
             ),
         ],

@@ -382,7 +382,7 @@ WRONG = {
     "--guide ban": "`guide`: must be one of",
     "--stop=": "`stop`: a stop string must not be empty",
     "--cache block_causal": "use 'none', 'prefix' or 'dual'",
-    "--cache lru": "must be one of 'block_causal', 'dual'",
+    "--cache lru": "must be one of 'block_causal', 'delayed'",
     "--remasking worst": "must be 'low_confidence' or 'random', got 'worst'",
     "--model nope": "bundled models: 'tiny'",
     "--device tpu": "must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'tpu'",

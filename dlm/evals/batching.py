@@ -16,7 +16,6 @@ import torch
 from dlm import Engine
 from dlm.evals.speed import recorded_calls
 from dlm.evals.statistics import percentile
-from dlm.model.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def batch_speed(
     tokens, wanted = sum(s.tokens for s in stats), sum(s.token_forwards for s in stats)
     computed, predicted, groups, attended = (sum(column) for column in zip(*sizes, strict=True))
     mean = computed / len(sizes)
-    floor = gemm_seconds(engine.model.spec, round(mean), round(predicted / len(sizes)))
+    floor = gemm_seconds(engine, round(mean), round(predicted / len(sizes)))
     return BatchSpeed(
         rows,
         tokens / seconds,
@@ -73,8 +72,9 @@ def _shape(packed: Any) -> tuple[int, int, int, int]:
     return len(packed.ids), len(packed.logit_rows), len(packed.groups), attended
 
 
-def gemm_seconds(spec: ModelSpec, tokens: int, predicted: int, repeats: int = 15) -> float:
+def gemm_seconds(engine: Engine, tokens: int, predicted: int, repeats: int = 15) -> float:
     """Seconds of all matrix products of a forward over `tokens` positions and so many logits."""
+    spec = engine.model.spec
     width, inner = spec.hidden_size, spec.heads * spec.head_dim
     fused = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
     feed = spec.intermediate_size

@@ -73,6 +73,8 @@ def block_mask(length: int, block: int) -> Tensor:
 def logits(decoder: Decoder, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """Raw logits `[B, L, V]` of a plain batch, computed where the decoder is."""
     device = decoder.embedding.weight.device
+    if device.type == "meta":  # its weights are fetched as its layers run
+        device = torch.device("cpu")
     with torch.no_grad():
         hidden = decoder.dense(ids.to(device), None if mask is None else mask.to(device))
         out: Tensor = decoder.head(hidden).cpu()

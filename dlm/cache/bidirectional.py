@@ -125,8 +125,11 @@ def require_period(name: str, steps: int | None) -> None:
 
 
 def require_prompt(frozen: Prompt) -> None:
-    """Raise `InvalidRequest` unless `frozen_prompt` is a truth value or the length of a chunk."""
-    if not isinstance(frozen, bool) and frozen < 1:
+    """Raise `InvalidRequest` unless `frozen_prompt` is a truth value or the length of a chunk.
+
+    A chunk of one would equal True, and rows of both would be taken for one policy.
+    """
+    if not isinstance(frozen, bool) and frozen < 2:
         raise InvalidRequest(
-            "cache", f"`frozen_prompt` must be True, False or at least 1, got {frozen}"
+            "cache", f"`frozen_prompt` must be True, False or at least 2, got {frozen}"
         )

@@ -180,7 +180,8 @@ def test_policies_that_renew_keys_at_openings_do_not(cache):
         ("freecache('all')", "`keeps` must be one of 'prompt', 'block', 'token', 'window', got"),
         ("freecache(window=0)", "`block` and `window` must be at least 1, got 32 and 0"),
         ("delayed(warmup=-2)", "`warmup` must be at least 0, got -2"),
-        ("dual(frozen_prompt=0)", "`frozen_prompt` must be True, False or at least 1, got 0"),
+        ("dual(frozen_prompt=0)", "`frozen_prompt` must be True, False or at least 2, got 0"),
+        ("dual(frozen_prompt=1)", "`frozen_prompt` must be True, False or at least 2, got 1"),
         ("delayed_blocks(delay=0)", "`block` and `delay` must be at least 1, got 32, 0"),
     ],
 )

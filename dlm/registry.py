@@ -36,6 +36,12 @@ class Registry:
         plugins = {name for name, _ in self._plugins()}
         return (*self.entries, *sorted(plugins - self.entries.keys()))
 
+    def __contains__(self, name: str) -> bool:
+        """Whether `load` accepts the name; installed packages are asked only where it is no
+        built-in one.
+        """
+        return name in self.entries or any(known == name for known, _ in self._plugins())
+
     def load(self, name: str) -> type:
         """The class called `name`.
 

@@ -56,7 +56,9 @@ def orders() -> list[str]:
 
 def warm() -> list[str]:
     """One token a step, drawn at several temperatures."""
-    return settings({f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.7)})
+    return settings(
+        {f"temperature {t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.3, 0.7, 1.0, 1.5)}
+    )
 
 
 FIXED: Final = "fixed 4,fixed 8,fixed 16,fixed 32,fixed 64"
@@ -88,7 +90,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         ],
         "caches-block": ["caches", "--model", "tiny-block", "--limit", "200"],
         "strategies-dev": ["strategies", "--limit", "200"],
-        "strategies": ["strategies", "--split", "test", "--limit", "100"],
+        "strategies": ["strategies", "--split", "test", "--limit", "200"],
         "leap-dev": ["strategies", "--limit", "300", "--sweeps", "leap"],
         "leap": ["strategies", "--split", "test", "--tasks", "math,code", "--sweeps", "leap"],
         "leap-blocks": [
@@ -104,7 +106,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             ),
         ],
         "adaptive": [
-            *("strategies", "--split", "test", "--tasks", "math,code", "--limit", "200"),
+            *("strategies", "--split", "test", "--tasks", "math,code"),
             *("--sweeps", f"adaptive,{FIXED}"),
         ],
     }

@@ -86,6 +86,9 @@ def test_plugins_are_found_by_kind_or_plainly(registry, install):
         part_a="class Mine: ...\nclass Plain: ...\nclass Other: ...\n",
     )
     assert registry.names() == ("ordered", "lazy", "needy", "mine", "plain")
+    assert "mine" in registry
+    assert "lazy" in registry
+    assert "other" not in registry
     assert registry.load("mine").__name__ == "Mine"
     assert registry.load("plain").__name__ == "Plain"
     assert registry.load("ordered") is OrderedDict, "a built-in name is never shadowed"

@@ -124,8 +124,7 @@ def _stops(
     another one ends the row; `none` switches it off, beside what only fills or only costs.
     """
     given = [item for item in config.several("stop") if item != "none"]
-    names = registry_of("stop").names()
-    texts = [i for i in given if isinstance(i, str) and not _names_a_part(i, names)]
+    texts = [i for i in given if isinstance(i, str) and not _names_a_stop(i)]
     parts = [_part("stop", i, StopRule | Budget, info) for i in given if i not in texts]
     rules = tuple(part for part in parts if isinstance(part, StopRule))
     budgets = tuple(part for part in parts if isinstance(part, Budget))
@@ -140,10 +139,10 @@ def _stops(
     return fillers + others, budgets, tuple(texts)
 
 
-def _names_a_part(item: str, names: tuple[str, ...]) -> bool:
+def _names_a_stop(item: str) -> bool:
     """Whether a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`."""
     spec = re.fullmatch(r"(\w+)\(.*\)|[\w.]+:[A-Za-z_]\w*(\(.*\))?", item.strip(), re.DOTALL)
-    return spec is not None or item.strip() in names
+    return spec is not None or item.strip() in registry_of("stop")
 
 
 def _with_steps(part: Any, config: GenerationConfig) -> Any:

@@ -41,6 +41,9 @@ Model = Annotated[
     str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")]
+Dtype = Annotated[
+    str, typer.Option(metavar="NAME", help="auto (float32 on a CPU, else the files'), float32, ...")
+]
 Threads = Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CPU")]
 Workers = Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress, no table")]
@@ -67,6 +70,7 @@ def bundled(
         str | None, typer.Option(metavar="MODEL", help="a causal model, for a row of its own")
     ] = None,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     threads: Threads = 1,
     workers: Workers = 2,
     quiet: Quiet = False,
@@ -80,7 +84,7 @@ def bundled(
         settings.append(Setting("autoregressive", causal=True))
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
     run = bundled_run(out, settings, tasks=_names(tasks), samples=samples, rows=rows, **chosen)
-    _carry_out(run, model, causal, device, threads, workers, quiet=quiet)
+    _carry_out(run, model, causal, (device, dtype), threads, workers, quiet=quiet)
 
 
 @app.command()
@@ -96,6 +100,7 @@ def strategies(
     out: Out = Path("runs/strategies"),
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
     threads: Threads = 1,
     workers: Workers = 2,
     quiet: Quiet = False,
@@ -107,7 +112,7 @@ def strategies(
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
     settings = sweep_settings(_names(sweeps))
     run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
-    _carry_out(run, model, None, device, threads, workers, quiet=quiet)
+    _carry_out(run, model, None, (device, dtype), threads, workers, quiet=quiet)
 
 
 @app.command()
@@ -121,6 +126,7 @@ def caches(
     out: Out = Path("runs/caches"),
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
     threads: Threads = 1,
     workers: Workers = 2,
     quiet: Quiet = False,
@@ -132,20 +138,23 @@ def caches(
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
     settings = cache_settings(dlm.inspect(model).info.attention, unmask)
     run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
-    _carry_out(run, model, None, device, threads, workers, quiet=quiet)
+    _carry_out(run, model, None, (device, dtype), threads, workers, quiet=quiet)
 
 
 def _carry_out(
     run: Any,
     model: str,
     causal: str | None,
-    device: str,
+    where: tuple[str, str],
     threads: int,
     workers: int,
     *,
     quiet: bool,
 ) -> None:
-    """All stages of a run. What cannot work is said before anything is loaded."""
+    """All stages of a run. What cannot work is said before anything is loaded.
+
+    `where`: device and dtype.
+    """
     import torch
 
     from dlm.evals.run import estimate
@@ -154,8 +163,9 @@ def _carry_out(
     for setting in run.settings:
         looked_at.explain(**setting.options)
     torch.set_num_threads(threads)
-    engine = dlm.load(model, device=device, max_rows=max(run.rows, 1))
-    twin = None if causal is None else dlm.load_causal(causal, device=device)
+    device, dtype = where
+    engine = dlm.load(model, device=device, dtype=dtype, max_rows=max(run.rows, 1))
+    twin = None if causal is None else dlm.load_causal(causal, device=device, dtype=dtype)
     run.open(engine, twin)
     if not quiet:
         seconds = timedelta(seconds=round(estimate(engine, run, twin)))

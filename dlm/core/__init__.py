@@ -4,7 +4,7 @@ from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
 from dlm.core.bundle import Parts, is_number
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
-from dlm.core.packing import AttentionGroup, Packed, pack
+from dlm.core.packing import AttentionGroup, Packed, RaggedGroup, pack
 from dlm.core.parts import (
     ArmedGuide,
     BlockScheduler,
@@ -73,6 +73,7 @@ __all__ = [
     "Process",
     "Progress",
     "Proposal",
+    "RaggedGroup",
     "Rows",
     "ScratchSpec",
     "Scratched",

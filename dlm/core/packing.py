@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import torch
@@ -34,6 +35,23 @@ class AttentionGroup(NamedTuple):
     own: bool
 
 
+class RaggedGroup(NamedTuple):
+    """G unmasked runs of queries of any shapes, adjacent in the packed queries `start:end`.
+
+    `key_slots [K]`: the stored keys that the runs read, one run after the other; `query_cuts`,
+    `key_cuts` `[G + 1]` int32: where the runs begin and end among the group's queries and keys;
+    `most_queries`, `most_keys`: the longest run.
+    """
+
+    start: int
+    end: int
+    key_slots: Tensor
+    query_cuts: Tensor
+    key_cuts: Tensor
+    most_queries: int
+    most_keys: int
+
+
 class Packed(NamedTuple):
     """Flat inputs of one model call over T queries, N logit rows.
 
@@ -47,7 +65,7 @@ class Packed(NamedTuple):
     ids: Tensor
     positions: Tensor
     write_slots: Tensor
-    groups: tuple[AttentionGroup, ...]
+    groups: tuple[AttentionGroup | RaggedGroup, ...]
     logit_rows: Tensor
     source: Tensor
     fixed: Tensor | None
@@ -61,12 +79,19 @@ class Packed(NamedTuple):
         )
 
 
-def pack(plans: Sequence[ForwardPlan], kv: Slots, *, shift: bool, device: torch.device) -> Packed:
+def pack(
+    plans: Sequence[ForwardPlan],
+    kv: Slots,
+    *,
+    shift: bool,
+    device: torch.device,
+    ragged: bool = False,
+) -> Packed:
     """Flatten the plans of several groups of rows into one model call on `device`.
 
     Runs of equal shape come to lie side by side, so that one attention call serves them all;
-    those that write come first. Raises `AssertionError` when a predicted position lacks its query
-    (an error of a cache policy).
+    with `ragged`, one call serves unmasked runs of any shapes. Those that write come first. Raises
+    `AssertionError` when a predicted position lacks its query (an error of a cache policy).
     """
     runs = sorted(_runs(plans), key=lambda run: run.shape)
     positions = torch.cat([run.positions for run in runs])
@@ -78,7 +103,7 @@ def pack(plans: Sequence[ForwardPlan], kv: Slots, *, shift: bool, device: torch.
         ids=NOTHING,
         positions=positions.to(device),
         write_slots=(torch.cat(write) if write else NOTHING).to(device),
-        groups=tuple(_groups(runs, kv, device)),
+        groups=tuple(_groups(runs, kv, device, ragged)),
         logit_rows=torch.cat(rows).to(device),
         source=source.to(device),
         fixed=fixed.to(device) if bool((fixed >= 0).any()) else None,
@@ -147,20 +172,52 @@ def _runs(plans: Sequence[ForwardPlan]) -> Iterator[_Run]:
         base += plan.pages.shape[0] * plan.capacity
 
 
-def _groups(runs: Sequence[_Run], kv: Slots, device: torch.device) -> Iterable[AttentionGroup]:
-    """Neighbours of equal shape form a group; a masked run stands alone."""
+def _groups(
+    runs: Sequence[_Run], kv: Slots, device: torch.device, ragged: bool
+) -> Iterable[AttentionGroup | RaggedGroup]:
+    """Neighbours of equal shape form a group, or, with `ragged`, all neighbours without a mask; a
+    masked run stands alone.
+    """
     at = first = 0
     while first < len(runs):
         run, last = runs[first], first + 1
-        while last < len(runs) and not run.masked and runs[last].shape == run.shape:
+        while last < len(runs) and _joins(run, runs[last], ragged):
             last += 1
-        keys = span(0, run.segment.keys)
-        slots = torch.stack([kv.slots(r.pages, keys) for r in runs[first:last]])
-        mask = run.mask(keys)
-        end = at + (last - first) * len(run.positions)
-        seen = None if mask is None else mask.to(device)
-        yield AttentionGroup(at, end, slots.to(device), seen, own=run.shadow)
+        members = runs[first:last]
+        end = at + sum(len(r.positions) for r in members)
+        if ragged and not run.masked:
+            yield _ragged_group(at, end, members, kv, device)
+        else:
+            yield _equal_group(at, end, members, kv, device)
         at, first = end, last
+
+
+def _joins(run: _Run, other: _Run, ragged: bool) -> bool:
+    """Whether one attention call can serve both."""
+    if run.masked or other.masked:
+        return False
+    return ragged or run.shape == other.shape
+
+
+def _equal_group(
+    start: int, end: int, runs: Sequence[_Run], kv: Slots, device: torch.device
+) -> AttentionGroup:
+    run = runs[0]
+    keys = span(0, run.segment.keys)
+    slots = torch.stack([kv.slots(r.pages, keys) for r in runs])
+    mask = run.mask(keys)
+    seen = None if mask is None else mask.to(device)
+    return AttentionGroup(start, end, slots.to(device), seen, own=run.shadow)
+
+
+def _ragged_group(
+    start: int, end: int, runs: Sequence[_Run], kv: Slots, device: torch.device
+) -> RaggedGroup:
+    slots = torch.cat([kv.slots(r.pages, span(0, r.segment.keys)) for r in runs])
+    queries, keys = [len(r.positions) for r in runs], [r.segment.keys for r in runs]
+    cuts = torch.tensor([[0, *accumulate(sizes)] for sizes in (queries, keys)], dtype=torch.int32)
+    query_cuts, key_cuts = cuts.to(device).unbind()
+    return RaggedGroup(start, end, slots.to(device), query_cuts, key_cuts, max(queries), max(keys))
 
 
 def _logit_rows(plans: Sequence[ForwardPlan], runs: Sequence[_Run], shift: int) -> list[Tensor]:

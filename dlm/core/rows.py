@@ -51,7 +51,8 @@ class HostRows:
     `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
     leading positions have final keys (exact caches). `given [R, L]`: positions that were filled
     from the start, the prompt and what is pinned behind it. `step [R]`: steps that the row has
-    taken. `blocks` mirrors the device's table.
+    taken. `made [R, L]`: in which of them each key was made (kept where keys can be out of date).
+    `blocks` mirrors the device's table.
     `pages [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in
     whose pool it counts. `whole_row`: some rule may reopen anything generated, so steps show it
     all.
@@ -62,6 +63,7 @@ class HostRows:
     stored: Tensor
     given: Tensor
     step: Tensor
+    made: Tensor
     blocks: BlockTable
     pages: Tensor
     whole_row: bool = False
@@ -84,6 +86,7 @@ class HostRows:
             self.stored.index_select(0, index),
             self.given.index_select(0, index),
             self.step.index_select(0, index),
+            self.made.index_select(0, index),
             self.blocks.select(index),
             self.pages.index_select(0, index),
             self.whole_row,
@@ -156,10 +159,8 @@ class Rows:
             specs=self.specs,
         )
 
-    def prepared(
-        self, scratch: Sequence[ScratchSpec], *, whole_row: bool, device: torch.device
-    ) -> Rows:
-        """Fresh rows on `device`, with the scratch that their parts declare."""
+    def prepared(self, scratch: Sequence[ScratchSpec], *, whole_row: bool) -> Rows:
+        """Fresh rows with the scratch that their parts declare."""
         shapes = {
             "row": (self.count,),
             "block": (self.count, BLOCK_COLUMNS),
@@ -170,16 +171,25 @@ class Rows:
                 shapes[s.per] + (() if s.width is None else (s.width,)),
                 s.fill,
                 dtype=s.dtype,
-                device=device,
+                device=self.device,
             )
             for s in scratch
         }
+        host = replace(self.host, whole_row=whole_row)
+        return replace(self, host=host, scratch=kept, specs=tuple(scratch))
+
+    def to(self, device: torch.device) -> Rows:
+        """The same rows on `device`; what the host knows of them stays where it is."""
         moved = {
             f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in _NESTED
         }
-        host = replace(self.host, whole_row=whole_row)
-        blocks = self.blocks.to(device)
-        return Rows(**moved, blocks=blocks, host=host, scratch=kept, specs=tuple(scratch))
+        return Rows(
+            **moved,
+            blocks=self.blocks.to(device),
+            host=self.host,
+            scratch={name: value.to(device) for name, value in self.scratch.items()},
+            specs=self.specs,
+        )
 
     def with_blocks(self, blocks: BlockTable) -> Rows:
         """The same rows with the host's table `blocks` and its mirror on the device."""
@@ -203,6 +213,7 @@ class Rows:
             torch.cat([h.stored for h in hosts]),
             torch.cat([h.given for h in hosts]),
             torch.cat([h.step for h in hosts]),
+            torch.cat([h.made for h in hosts]),
             BlockTable.cat([h.blocks for h in hosts]),
             torch.cat([h.pages for h in hosts]),
             hosts[0].whole_row,
@@ -230,6 +241,7 @@ class Rows:
             self.host,
             pages=F.pad(self.host.pages, (0, more_pages)),
             given=F.pad(self.host.given, (0, more)),
+            made=F.pad(self.host.made, (0, more)),
         )
         return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
 

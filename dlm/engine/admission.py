@@ -99,16 +99,16 @@ class Ticket:
 
 
 def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationManager) -> Cohort:
-    """A cohort of one row: the ticket's canvas of `length` positions on `pages [C, P]`."""
-    parts, config, device = ticket.bound.parts, ticket.bound.config, manager.device
-    rows = new_row(ticket, length, pages, manager.info)
+    """A cohort of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
+    parts, config = ticket.bound.parts, ticket.bound.config
     scratch = (*parts.scratch, *(manager.aux[name].made_of for name in parts.aux))
+    rows = new_row(ticket, length, pages, manager.info)
     return Cohort(
         parts,
-        rows.prepared(scratch, whole_row=parts.whole_row, device=device),
-        tuple(knobs_of(part, device) for part in parts.all()),
-        tuple(tables_of(part, device) for part in parts.all()),
-        _sampler(config, device),
+        rows.prepared(scratch, whole_row=parts.whole_row),
+        tuple(knobs_of(part) for part in parts.all()),
+        tuple(tables_of(part) for part in parts.all()),
+        _sampler(config),
     )
 
 
@@ -145,19 +145,26 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
         path=one * path,
         blocks=BlockTable.empty(1),
         host=HostRows(
-            one * count, one * length, stored, given, one * 0, BlockTable.empty(1), pages[None]
+            prompt=one * count,
+            length=one * length,
+            stored=stored,
+            given=given,
+            step=one * 0,
+            made=torch.zeros_like(ids),
+            blocks=BlockTable.empty(1),
+            pages=pages[None],
         ),
         scratch={},
     )
 
 
-def _sampler(config: GenerationConfig, device: torch.device) -> Sampler | None:
+def _sampler(config: GenerationConfig) -> Sampler | None:
     """How the row draws; None when it is greedy."""
     if config.temperature == 0:
         return None
     return Sampler(
-        torch.tensor([config.temperature], device=device),
-        torch.tensor([config.top_p], device=device),
-        torch.tensor([config.top_k], device=device),
+        torch.tensor([config.temperature]),
+        torch.tensor([config.top_p]),
+        torch.tensor([config.top_k]),
         filters=config.top_p < 1 or config.top_k > 0,
     )

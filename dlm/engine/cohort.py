@@ -6,7 +6,7 @@ numbers of the rows' parts are stacked into knobs `[R, 1]` when a row is admitte
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,30 +15,28 @@ import torch
 from torch import Tensor
 
 from dlm.core import ForwardPlan, Narrowing, Parts, Rows, Window, is_number
+from dlm.engine.reuse import Reuse
 from dlm.engine.stats import Sampler
 
 
-def knobs_of(part: Any, device: torch.device) -> SimpleNamespace:
-    """The plain numbers of one part as tensors `[1, 1]`: int64 or float64."""
+def knobs_of(part: Any) -> SimpleNamespace:
+    """The plain numbers of one part as tensors `[1, 1]` on the CPU: int64 or float64."""
     numbers = {
         f.name: getattr(part, f.name) for f in fields(part) if is_number(getattr(part, f.name))
     }
     dtypes = {
         name: torch.float64 if isinstance(v, float) else torch.long for name, v in numbers.items()
     }
-    return SimpleNamespace(
-        **{n: torch.tensor([[v]], dtype=dtypes[n], device=device) for n, v in numbers.items()}
-    )
+    return SimpleNamespace(**{n: torch.tensor([[v]], dtype=dtypes[n]) for n, v in numbers.items()})
 
 
-def tables_of(part: Any, device: torch.device) -> dict[str, Tensor]:
-    """The tuples of numbers of one part, which all rows of a cohort share: tensors `[n, ...]`.
-
-    A step would have to copy them to the device each time.
+def tables_of(part: Any) -> dict[str, Tensor]:
+    """The tuples of numbers of one part, which all rows of a cohort share: tensors `[n, ...]` on
+    the CPU. A step would have to copy them to the device each time.
     """
     values = {f.name: getattr(part, f.name) for f in fields(part)}
     return {
-        name: torch.tensor(value, device=device, dtype=torch.float64 if nested(value) else None)
+        name: torch.tensor(value, dtype=torch.float64 if nested(value) else None)
         for name, value in values.items()
         if isinstance(value, tuple) and value and (nested(value) or all(map(is_number, value)))
     }
@@ -72,7 +70,8 @@ def select_knobs(knob: SimpleNamespace, index: Tensor) -> SimpleNamespace:
 class Planned:
     """A plan and all that holds as long as it does.
 
-    `live` `[R, 8]` on the CPU: the blocks being denoised · `opening`: a block opens in some row, so
+    `live` `[R, 8]` on the CPU: the blocks being denoised · `reuse`: which keys it makes and which
+    it reuses (None where keys are never out of date) · `opening`: a block opens in some row, so
     that its end is read from the logits · `moving`: one opens or is stored, so that the next plan
     is another one.
     """
@@ -80,6 +79,7 @@ class Planned:
     plan: ForwardPlan
     window: Window
     live: Tensor
+    reuse: Reuse | None
     opening: bool
     moving: bool
 
@@ -138,7 +138,7 @@ class Cohort:
         return lasts if lasts is None else lasts - self.age
 
     @property
-    def signature(self) -> Hashable:
+    def signature(self) -> tuple[Any, ...]:
         """Cohorts of equal signature can be one."""
         return self.parts.signature, self.sampler is None, id(self) if self.apart else None
 
@@ -188,9 +188,25 @@ class Cohort:
             self.apart,
         )
 
+    def to(self, device: torch.device) -> Cohort:
+        """The same rows on `device`, without a plan."""
+        if self.rows.device == device:
+            return self
+        knobs = [{n: v.to(device) for n, v in vars(knob).items()} for knob in self.knobs]
+        return Cohort(
+            self.parts,
+            self.rows.to(device),
+            tuple(SimpleNamespace(**knob) for knob in knobs),
+            tuple({n: v.to(device) for n, v in table.items()} for table in self.tables),
+            None if self.sampler is None else self.sampler.to(device),
+            self.apart,
+        )
+
     @staticmethod
     def cat(cohorts: Sequence[Cohort]) -> Cohort:
-        """Stack cohorts of equal signature, without a plan."""
+        """Stack cohorts of equal signature, without a plan; one alone is given back as it is."""
+        if len(cohorts) == 1:
+            return cohorts[0]
         samplers = [c.sampler for c in cohorts if c.sampler is not None]
         return Cohort(
             cohorts[0].parts,

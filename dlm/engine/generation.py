@@ -21,7 +21,9 @@ class Stats:
     the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
     models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
     shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request
-    has computed · `kv_bytes`: size of the keys and values that the row held, in whole pages.
+    has computed · `kv_bytes`: size of the keys and values that the row held, in whole pages ·
+    `staleness`: how many steps old the oldest key was that a step reused (0: every key was fresh,
+    or could not be out of date).
     """
 
     nfe: int
@@ -35,6 +37,7 @@ class Stats:
     seconds: float
     reused: int = 0
     kv_bytes: int = 0
+    staleness: int = 0
 
     @property
     def tokens_per_forward(self) -> float:
@@ -100,6 +103,7 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
         seconds,
         ledger.reused,
         ledger.kv_bytes,
+        ledger.staleness,
     )
 
 

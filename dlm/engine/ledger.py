@@ -20,7 +20,8 @@ class Ledger:
     unrolled sync interval still ran. `aux_forwards`, `aux_tokens`: forwards of each auxiliary model
     and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay. `reused`:
     positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
-    and values that the row holds.
+    and values that the row holds. `staleness`: how many steps old the oldest key was that a step
+    reused, 0 where keys are never out of date.
     """
 
     nfe: int = 0
@@ -33,6 +34,7 @@ class Ledger:
     inherited: int = 0
     reused: int = 0
     kv_bytes: int = 0
+    staleness: int = 0
 
     def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
         """One forward of the row over `arms` model inputs; `idle`: it had ended before."""

@@ -10,6 +10,8 @@ import torch
 from dlm.core import ForwardPlan, ModelInfo, Packed, Phase, Window, pack
 from dlm.engine.cohort import Cohort, Planned
 from dlm.engine.memory import copy_on_write
+from dlm.engine.reuse import Reuse
+from dlm.model.attention import takes_ragged
 from dlm.model.kv import KVPool
 
 
@@ -21,18 +23,20 @@ class Planner:
 
     def __init__(self, kv: KVPool, info: ModelInfo, device: torch.device) -> None:
         self.kv, self.info, self.device = kv, info, device
+        self.ragged = takes_ragged(kv.storage)
         self._packed: tuple[tuple[ForwardPlan, ...], Packed] | None = None
 
     def plan(self, cohort: Cohort) -> ForwardPlan:
         """The cohort's plan, made anew where a block has changed."""
         if cohort.planned is None:
             plan = self._with_own_pages(cohort, self._complete(cohort))
-            blocks = cohort.rows.host.blocks
+            host, blocks = cohort.rows.host, cohort.rows.host.blocks
             opening = bool((blocks.phase == Phase.OPENING).any())
             cohort.planned = Planned(
                 plan,
-                Window.of(plan, cohort.rows.host, self.device),
+                Window.of(plan, host, self.device),
                 live=blocks.live,
+                reuse=None if cohort.parts.cache.exact else Reuse.of(plan, host),
                 opening=opening,
                 moving=opening or bool((blocks.phase == Phase.CLEAN).any()),
             )
@@ -42,7 +46,9 @@ class Planner:
         """The plans as one model call on the ids that the canvases hold now."""
         key = tuple(plans)
         if self._packed is None or self._packed[0] != key:
-            self._packed = key, pack(plans, self.kv, shift=self.info.shift, device=self.device)
+            shift, where = self.info.shift, self.device
+            packed = pack(plans, self.kv, shift=shift, device=where, ragged=self.ragged)
+            self._packed = key, packed
         return self._packed[1].read([cohort.rows.ids for cohort in cohorts])
 
     def _complete(self, cohort: Cohort) -> ForwardPlan:

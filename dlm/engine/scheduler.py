@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import product
 from queue import SimpleQueue
 from traceback import clear_frames
+from typing import Any
 
 import torch
 
@@ -220,45 +221,72 @@ class Scheduler:
             self._waiting.append(self._inbox.get())
 
     def _admit(self) -> None:
-        while self._waiting and self.live < self.max_rows:
-            ticket = self._waiting[0]
-            parts, length = ticket.bound.parts, self._length(ticket)
-            try:
-                found = None if ticket.done else self.memory.reserve(parts, length, ticket.prompt)
-            except Unavailable as error:
-                if self.live:
-                    return  # it waits for the pages of the rows before it
-                end(ticket, "error", error)
-                found = None
-            self._waiting.popleft()
-            if found is None:
-                continue
-            pages, ticket.ledger.reused = found
-            ticket.ledger.kv_bytes = self.memory.bytes_of(parts, pages)
-            try:
-                cohort = new_cohort(ticket, length, pages, self.manager)
-                self.manager.admit(cohort)
-            except BaseException as error:
-                self.memory.release(parts, pages)
-                if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
-                    self._waiting.appendleft(ticket)
-                    raise
-                end(ticket, "error", error)  # of a user's part that cannot run
-            else:
-                self._place(ticket, cohort)
+        """Let waiting rows in as long as there is room. Rows of one signature join at once."""
+        fresh: list[tuple[Ticket, Cohort]] = []
+        try:
+            while self._waiting and self.live + len(fresh) < self.max_rows:
+                if not self._admit_first(fresh):
+                    break
+        finally:  # Ctrl-C among them ends those that were let in, too
+            self._place(fresh)
 
-    def _place(self, ticket: Ticket, cohort: Cohort) -> None:
-        """Join a cohort of the same signature, or found one; announce the canvas."""
-        length = int(cohort.rows.host.length[0])
-        ids, kinds = (t[0, :length].tolist() for t in (cohort.rows.ids, cohort.rows.kind))
-        for index, (other, tickets) in enumerate(self._cohorts):
-            if other.signature == cohort.signature:
-                self._cohorts[index] = Cohort.cat([other, cohort]), [*tickets, ticket]
-                break
+    def _admit_first(self, fresh: list[tuple[Ticket, Cohort]]) -> bool:
+        """Let the first waiting row in, or end it; False where it waits for others' pages."""
+        ticket = self._waiting[0]
+        parts, length = ticket.bound.parts, self._length(ticket)
+        try:
+            found = None if ticket.done else self.memory.reserve(parts, length, ticket.prompt)
+        except Unavailable as error:
+            if self.live or fresh:
+                return False
+            end(ticket, "error", error)
+            found = None
+        self._waiting.popleft()
+        if found is None:
+            return True
+        pages, ticket.ledger.reused = found
+        ticket.ledger.kv_bytes = self.memory.bytes_of(parts, pages)
+        try:
+            cohort = new_cohort(ticket, length, pages, self.manager)
+            self.manager.admit(cohort)
+        except BaseException as error:
+            self.memory.release(parts, pages)
+            if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
+                self._waiting.appendleft(ticket)
+                raise
+            end(ticket, "error", error)  # of a user's part that cannot run
         else:
-            self._cohorts.append((cohort, [ticket]))
-        ticket.begin(ids, [Kind(kind) for kind in kinds])
-        emit(ticket, ticket.canvas.opened(ticket.choice, 0))
+            fresh.append((ticket, cohort))
+        return True
+
+    def _place(self, fresh: Sequence[tuple[Ticket, Cohort]]) -> None:
+        """New rows join cohorts of their signature, or found them; their canvases are announced."""
+        alike: list[tuple[Any, list[tuple[Ticket, Cohort]]]] = []
+        for ticket, cohort in fresh:
+            signature = cohort.signature  # compared, for a user's part need not be hashable
+            members = next((known for other, known in alike if other == signature), None)
+            if members is None:
+                alike.append((signature, members := []))
+            members.append((ticket, cohort))
+        for signature, members in alike:
+            self._join(
+                signature,
+                Cohort.cat([cohort for _, cohort in members]).to(self.manager.device),
+                [ticket for ticket, _ in members],
+            )
+        for ticket, cohort in fresh:
+            length = int(cohort.rows.host.length[0])
+            ids, kinds = (t[0, :length].tolist() for t in (cohort.rows.ids, cohort.rows.kind))
+            ticket.begin(ids, [Kind(kind) for kind in kinds])
+            emit(ticket, ticket.canvas.opened(ticket.choice, 0))
+
+    def _join(self, signature: Any, cohort: Cohort, tickets: list[Ticket]) -> None:
+        """Rows of one signature join its cohort, or are one."""
+        for index, (other, known) in enumerate(self._cohorts):
+            if other.signature == signature:
+                self._cohorts[index] = Cohort.cat([other, cohort]), [*known, *tickets]
+                return
+        self._cohorts.append((cohort, tickets))
 
     def _drop_done(self) -> None:
         """Free the pages of ended rows and let them leave their cohorts at once."""

@@ -38,6 +38,11 @@ class Sampler:
             top_k=self.top_k.index_select(0, index),
         )
 
+    def to(self, device: torch.device) -> Sampler:
+        """The same on `device`."""
+        where = {n: getattr(self, n).to(device) for n in ("temperature", "top_p", "top_k")}
+        return replace(self, **where)
+
     @staticmethod
     def cat(parts: Sequence[Sampler]) -> Sampler:
         """Stack the rows of several samplers."""

@@ -69,9 +69,9 @@ class StepReport(NamedTuple):
     `active`: the row took part, else it idled · `changes` ascend by position · `stopped`: the
     number of the stop rule that ended it (0: none) · `opened`: bounds of the block that the step
     opened · `filled`: no block is left to denoise · `errors`: what closing and opening the row's
-    blocks raised · `purposes`, `positions`: what the row's part of
-    the forward was for, and how many positions it computed · `arms`: model inputs of each row ·
-    `aux`: what each auxiliary model has computed.
+    blocks raised · `purposes`, `positions`: what the row's part of the forward was for, and how
+    many positions it computed · `arms`: model inputs of each row · `aux`: what each auxiliary model
+    has computed · `key_ages`: how many steps old the oldest key was that the row reused.
     """
 
     active: list[bool]
@@ -84,6 +84,7 @@ class StepReport(NamedTuple):
     positions: list[int]
     arms: int
     aux: Mapping[str, list[int]]
+    key_ages: list[int]
 
 
 def catch_up(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
@@ -96,6 +97,7 @@ def catch_up(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) ->
     steps = decided.sum(dim=0)
     table.step.add_(planned.live * steps[:, None])
     cohort.rows.host.step.add_(steps)
+    ages = [0] * rows if planned.reuse is None else planned.reuse.after(cohort.rows.host, steps)
     opened = _opened(table, planned.opening and not last.failed)
     filled, errors = [False] * rows, _no_errors(rows)
     changes = read_changes(rounds)
@@ -118,6 +120,7 @@ def catch_up(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) ->
             planned.plan.token_forwards,
             planned.plan.arms,
             rounds[step].aux,
+            ages if step == end else [0] * rows,
         )
         for step, (took_part, rule) in enumerate(
             zip(active.tolist(), stopped.tolist(), strict=True)

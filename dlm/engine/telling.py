@@ -43,6 +43,7 @@ def tell(ticket: Ticket, report: StepReport, row: int) -> None:
     ledger = ticket.ledger
     took_part = report.active[row] and not ticket.done
     ledger.record(report.purposes[row], report.positions[row], report.arms, idle=not took_part)
+    ledger.staleness = max(ledger.staleness, report.key_ages[row])
     for name, tokens in report.aux.items():
         ledger.record_aux(name, tokens[row])
     try:

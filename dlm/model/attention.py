@@ -5,15 +5,56 @@ One callable per case; the decoder's layer loop is the same for both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.varlen import varlen_attn
+
+from dlm.core import RaggedGroup
 
 if TYPE_CHECKING:
     from dlm.core import Packed
     from dlm.model.kv import KVPool
+
+FLASH_HEADS: Final = 256
+FLASH_STEP: Final = 8
+"""Flash attention takes heads up to this size, and whose size is a multiple of this."""
+FLASH_CHIPS: Final = (8, 0)
+"""The oldest chips that it runs on."""
+HALF: Final = (torch.float16, torch.bfloat16)
+"""The types that it takes."""
+WITHOUT_PLANS: Final = (
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+)
+"""Kernels that serve any shape at once; cuDNN builds a plan for each new one, which takes tens of
+milliseconds, and the shapes of a step seldom come again.
+"""
+SAY_GROUPED: Final = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether torch wants to be told that heads may be grouped, as it does from 2.13 on."""
+
+
+def takes_ragged(keys: Tensor) -> bool:
+    """Whether one attention call can serve runs of any shapes over such `keys [..., Dh]`: flash
+    attention does, on CUDA in half precision.
+    """
+    dim = keys.shape[-1]
+    if not keys.is_cuda or keys.dtype not in HALF or dim > FLASH_HEADS or dim % FLASH_STEP:
+        return False
+    new = torch.cuda.get_device_capability(keys.device) >= FLASH_CHIPS
+    return new and torch.backends.cuda.is_flash_attention_available()
+
+
+def kernels(device: torch.device) -> AbstractContextManager[None]:
+    """The attention kernels that suit shapes which change with every step."""
+    return sdpa_kernel(list(WITHOUT_PLANS)) if device.type == "cuda" else nullcontext()
 
 
 class Attend(Protocol):
@@ -57,16 +98,36 @@ class PackedAttend:
         self.kv.write(layer, self.packed.write_slots, k[:written], v[:written])
         parts = []
         for group in self.packed.groups:
-            keys, values = self.kv.read(layer, group.key_slots)  # [G, K, Hkv, Dh]
+            span = slice(group.start, group.end)
+            keys, values = self.kv.read(layer, group.key_slots)  # [(G,) K, Hkv, Dh]
+            if isinstance(group, RaggedGroup):
+                parts.append(ragged_attention(q[span], keys, values, group))
+                continue
             if group.own:
-                keys = torch.cat((keys, k[None, group.start : group.end]), dim=1)
-                values = torch.cat((values, v[None, group.start : group.end]), dim=1)
-            queries = q[group.start : group.end].unflatten(0, (keys.shape[0], -1))  # [G, q, H, Dh]
+                keys = torch.cat((keys, k[None, span]), dim=1)
+                values = torch.cat((values, v[None, span]), dim=1)
+            queries = q[span].unflatten(0, (keys.shape[0], -1))  # [G, q, H, Dh]
             mixed = scaled_attention(
                 queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), group.mask
             )
             parts.append(_heads_last(mixed))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def ragged_attention(q: Tensor, k: Tensor, v: Tensor, group: RaggedGroup) -> Tensor:
+    """`q [T, H, Dh]`, `k, v [K, Hkv, Dh]`, runs of them cut as the group says -> `[T, H * Dh]`.
+
+    One call where flash attention serves the device, else one for each run.
+    """
+    if takes_ragged(k):
+        cuts, most = (group.query_cuts, group.key_cuts), (group.most_queries, group.most_keys)
+        flash = cast("Callable[..., Tensor]", varlen_attn)
+        say = {"enable_gqa": True} if SAY_GROUPED else {}
+        return flash(q, k, v, *cuts, *most, **say).flatten(1)
+    queries, keys = (cuts.diff().tolist() for cuts in (group.query_cuts, group.key_cuts))
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # [1, h, T or K, Dh]
+    runs = zip(q.split(queries, 2), k.split(keys, 2), v.split(keys, 2), strict=True)
+    return _heads_last(torch.cat([scaled_attention(*run, None) for run in runs], dim=2))
 
 
 def scaled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlm.model.attention import Attend, DenseAttend, PackedAttend
+from dlm.model.attention import Attend, DenseAttend, PackedAttend, kernels
 from dlm.model.moe import MoE
 from dlm.model.spec import ModelSpec
 
@@ -134,7 +134,8 @@ class Decoder(nn.Module):
 
     def forward(self, packed: Packed, kv: KVPool) -> Tensor:
         """Packed queries -> `logits [N, V]` in float32, one row for each of `packed.logit_rows`."""
-        hidden = self._run(packed.ids, packed.positions, PackedAttend(packed, kv))
+        with kernels(packed.ids.device):
+            hidden = self._run(packed.ids, packed.positions, PackedAttend(packed, kv))
         logits: Tensor = self.head(self.norm(hidden.index_select(0, packed.logit_rows)))
         return logits.float()
 

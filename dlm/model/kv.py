@@ -69,6 +69,11 @@ class KVPool:
         return self._owed > 0
 
     @property
+    def storage(self) -> Tensor:
+        """The keys and values that there are; another tensor once the pool has grown."""
+        return self._storage
+
+    @property
     def bytes(self) -> int:
         """Size of the storage."""
         return self._storage.numel() * self._storage.element_size()
@@ -221,7 +226,7 @@ class KVPool:
         plane[:, 1].index_copy_(0, slots, values)
 
     def read(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values `[G, K, Hkv, Dh]` of one layer at `slots [G, K]`."""
+        """Keys and values `[..., Hkv, Dh]` of one layer at `slots [...]`."""
         found = self._storage[layer].index_select(0, slots.reshape(-1)).unflatten(0, slots.shape)
-        keys, values = found.unbind(2)
+        keys, values = found.unbind(-3)
         return keys, values

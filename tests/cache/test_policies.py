@@ -114,6 +114,25 @@ def delayed_blocks(block, delay, every=10**9):
     return queries
 
 
+def oldest(trace):
+    """How many forwards old the oldest key was that one has read."""
+    return max(age for forward in trace.forwards for age in forward.ages.values())
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+def test_the_stats_say_how_old_the_keys_were(unroll):
+    """Blocks of 8 take 8 steps each; a row joins late. Idle forwards are nobody's steps."""
+    expected = {"none": 0, "dual": 7, "dual(every=3)": 2, "freecache('token')": 15}
+    bench = Bench(decoder_of(0), unroll=unroll)
+    options = {"max_new_tokens": 16, "blocks": "fixed(8)", "unmask": "topk", "stop": "none"}
+    tickets = [bench.ticket(prompt_of(7, i), **options, cache=c) for i, c in enumerate(expected)]
+    tickets += [bench.ticket(prompt_of(5, 9), **options, cache="dual")]
+    traces = bench.run(*tickets, after={len(expected): 5})
+    assert [ticket.ledger.staleness for ticket in tickets] == [*expected.values(), 7]
+    if unroll == 1:
+        assert [oldest(trace) for trace in traces] == [*expected.values(), 7]
+
+
 POLICIES = {
     "dual": periodic(99, block_alone),
     "dual(every=3)": periodic(3, block_alone),
@@ -147,6 +166,7 @@ def test_a_policy_equals_its_twin(cache, block, shift):
         (trace,) = bench.run(ticket)
         run = reusing(decoder, prompt, NEW, block, 0.8, POLICIES[cache])
         assert_same(trace, run, logits=CLOSE)
+        assert ticket.ledger.staleness == oldest(trace)
         if trace.canvases == run.canvases:
             assert Counter(ticket.ledger.forwards) == run.nfe
 
@@ -216,9 +236,12 @@ def test_a_frozen_prompt_equals_its_twin(cache, shift):
         decoder = decoder_of(seed, shift=shift)
         prompt = prompt_of(7 + seed, seed)
         options = {"max_new_tokens": NEW, "blocks": "fixed(8)", "unmask": "threshold(0.8)"}
-        trace = Bench(decoder).decode(prompt, **options, cache=cache, stop="none")
+        bench = Bench(decoder)
+        ticket = bench.ticket(prompt, **options, cache=cache, stop="none")
+        (trace,) = bench.run(ticket)
         run = reusing(decoder, prompt, NEW, 8, 0.8, queries, chunk)
         assert_same(trace, run, logits=CLOSE)
+        assert ticket.ledger.staleness == oldest(trace)
         asked = [p for f in trace.forwards for p in f.written if p < len(prompt)]
         assert sorted(asked) == list(range(len(prompt))), "every key of the prompt is made once"
 

@@ -8,6 +8,7 @@ import torch
 
 from dlm import Engine
 from dlm.core import Kind, Proposal, ScratchSpec, Stop
+from dlm.engine.admission import new_cohort
 from dlm.errors import EngineError, InvalidRequest, Unavailable
 from dlm.unmasking.blocks import Fixed
 from tests.engine.harness import info_of
@@ -336,25 +337,32 @@ def test_what_a_failed_forward_held_is_free_before_the_next_one():
     assert idle(engine)
 
 
-@pytest.mark.parametrize("place", ["new_cohort", "admit"])
-def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, monkeypatch):
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("place", ["dlm.engine.scheduler.new_cohort", "admit"])
+def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, before, monkeypatch):
+    """`before`: rows that the same step has admitted already."""
     engine = new_engine()
     first = engine.submit(PROMPT, **PLAIN)
     engine.step()
+    works, done = engine.manager.admit if place == "admit" else new_cohort, []
 
-    def interrupt(*args):
-        raise KeyboardInterrupt
+    def interrupted(*args):
+        if len(done) == before:
+            raise KeyboardInterrupt
+        done.append(args)
+        return works(*args)
 
-    if place == "new_cohort":
-        monkeypatch.setattr("dlm.engine.scheduler.new_cohort", interrupt)
+    if place == "admit":
+        monkeypatch.setattr(engine.manager, "admit", interrupted)
     else:
-        monkeypatch.setattr(engine.manager, "admit", interrupt)
-    second = engine.submit(PROMPT[:2], **PLAIN)
+        monkeypatch.setattr(place, interrupted)
+    others = [engine.submit(PROMPT[:2], **PLAIN) for _ in range(4)]
     with pytest.raises(KeyboardInterrupt):
         engine.step()
     monkeypatch.undo()
+    assert len(done) == before
     assert first.done
-    assert second.done
+    assert all(other.done for other in others)
     assert idle(engine)
     assert len(engine.generate(PROMPT, **PLAIN).ids) == 16
 

@@ -434,7 +434,8 @@ def host_of(prompt, length, blocks=None, pinned=()):
     given = torch.arange(length + 1)[None] < prompt
     given[:, list(pinned)] = True
     pages = torch.zeros(1, 1, 1).long()
-    return HostRows(one * prompt, one * length, one * 0, given, one * 0, blocks, pages)
+    made = torch.zeros_like(given, dtype=torch.long)
+    return HostRows(one * prompt, one * length, one * 0, given, one * 0, made, blocks, pages)
 
 
 def blocks_of(rule, prompt, length, *, stores, pinned=()):

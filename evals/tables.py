@@ -75,6 +75,11 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *("--limit", "100", "--samples", "16", "--rows", "16"),
             *warm(),
         ],
+        "pass16-8op": [
+            *("bundled", "--tasks", "code", "--rungs", "8-op", "--limit", "100"),
+            *("--samples", "16", "--rows", "16"),
+            *settings({f"t{t}": f"{ONE}, cache=dual, temperature={t}" for t in (0.7, 1.5)}),
+        ],
         "first": [
             *("bundled", "--tasks", EVERYTHING, "--limit", "200", "--causal", "tiny-ar"),
             *settings(rules()),

@@ -1,7 +1,7 @@
 """Storms: random submits, aborts and forks on a small key/value budget.
 
 `python -m tests.engine.storms --storms 100 --requests 200` runs the long version and prints what it
-found; the suite runs a short one.
+found; `--plot FILE.png` draws the memory along the way. The suite runs a short one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import argparse
 import random
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from dlm import Engine
@@ -43,6 +45,9 @@ class Tally:
     forked: int = 0
     refused: int = 0
     differ: list[str] = field(default_factory=list)
+    memory: list[tuple[float, float, float]] = field(default_factory=list)
+    """MiB after each round: of the process, of the pool, of the pages that rows and kept prefixes
+    hold."""
 
 
 def order(shape: int, number: int) -> tuple[list[int], dict[str, Any]]:
@@ -99,6 +104,7 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
         if live and rng.random() < 0.3:
             fork(engine, rng.choice(live), tally)
         engine.scheduler.check_integrity()
+        tally.memory.append(memory_of(engine))
         for number, request in [pair for pair in live if pair[1].done]:
             tally.survived += 1
             for ticket in request.tickets:
@@ -108,6 +114,29 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
     engine.scheduler.check_integrity()
     engine.manager.memory.prefixes.clear()
     assert engine.kv.pages_in_use == 0
+
+
+def memory_of(engine: Engine) -> tuple[float, float, float]:
+    """As `Tally.memory` has it."""
+    resident = psutil.Process().memory_info().rss
+    pool, held = engine.kv.bytes, engine.kv.pages_in_use * engine.kv.page_bytes
+    return resident / 2**20, pool / 2**20, held / 2**20
+
+
+def draw(tally: Tally, path: Path) -> None:
+    """The memory over the rounds of all storms."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    process, pool, held = zip(*tally.memory, strict=True)
+    upper.plot(process, lw=0.8)
+    upper.set(ylabel="process, MiB", ylim=(0, 1.1 * max(process)))
+    lower.plot(held, lw=0.4, label="held by rows and kept prefixes")
+    lower.plot(pool, lw=1, label="the pool")
+    lower.set(ylabel="keys and values, MiB", xlabel="rounds of 1 to 4 steps", ylim=(0, None))
+    lower.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
 
 
 def fork(engine: Engine, chosen: tuple[int, Request], tally: Tally) -> None:
@@ -126,11 +155,20 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--storms", type=int, default=100)
     options.add_argument("--requests", type=int, default=200)
+    options.add_argument("--plot", type=Path)
     chosen = options.parse_args()
     torch.set_num_threads(1)
     tally = Tally()
     for seed in range(chosen.storms):
         storm(seed, chosen.requests, tally)
+    if chosen.plot is not None:
+        draw(tally, chosen.plot)
+    process = [memory[0] for memory in tally.memory]
+    tenth = len(process) // 10
+    print(
+        f"memory of the process: {max(process[:tenth]):.0f} MiB at most in the first tenth of "
+        f"{len(process)} rounds, {max(process[-tenth:]):.0f} in the last"
+    )
     print(
         f"{chosen.storms} storms of {chosen.requests} requests: {tally.survived} ended by "
         f"themselves, {tally.aborted} aborted, {tally.forked} forks, {tally.refused} refused; "

@@ -120,6 +120,29 @@ def test_trajectory(case, device):
     assert ticket.ledger.nfe == len(trace.forwards) == manifest["nfe"] - fused
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("sdar", "llada2"))])
+def test_final_keys_equal_computing_everything(case):
+    """Block by block the same canvases, though `none` computes all positions in each step."""
+    manifest, recorded = parity(case)
+    args = manifest["args"]
+    options = {"stop": "none"} | TRANSLATIONS[case.partition("/")[0]](args)
+    options["max_new_tokens"] = args.get("gen_length") or args["max_new_tokens"]
+    traces, tickets = [], []
+    for cache in ("block_causal", "none"):
+        bench = Bench(model(manifest["model"], args.get("block_length")))
+        ticket = bench.ticket(recorded["prompt"][0].tolist(), **options, cache=cache)
+        traces += bench.run(ticket)
+        tickets.append(ticket)
+    assert traces[0].canvases == traces[1].canvases
+    for ours, everything in zip(*(trace.forwards for trace in traces), strict=True):
+        assert ours.logits.keys() == everything.logits.keys()
+        for position, logits in ours.logits.items():
+            assert close(logits, everything.logits[position])
+    costs = [ticket.ledger.token_forwards for ticket in tickets]
+    assert costs[0] < costs[1]
+    assert all(ticket.ledger.staleness == 0 for ticket in tickets)
+
+
 def close(ours, theirs):
     ours = ours.cpu()
     spread = float(theirs.max() - theirs.min())

@@ -37,14 +37,16 @@ from dlm.model.spec import ModelSpec
 
 SPACE = "\u2581"  # sentencepiece's visible space
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'system' %}<|system|>{{ message['content'] }}"
-    "{% elif message['role'] == 'user' %}<|user|>{{ message['content'] }}"
+    "{% set last = namespace(at=0) %}{% for message in messages %}"
+    "{% if message['role'] not in ('system', 'user', 'assistant') %}"
+    "{{ raise_exception('role must be system, user or assistant, got ' ~ message['role']) }}"
+    "{% elif message['role'] == 'user' %}{% set last.at = loop.index0 %}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for message in messages[last.at:] %}"
+    "{% if message['role'] == 'user' %}<|user|>{{ message['content'] }}"
     "{% elif message['role'] == 'assistant' %}<|assistant|>{{ message['content'] }}<|eot|>"
-    "{% else %}{{ raise_exception('role must be system, user or assistant, got '"
-    " ~ message['role']) }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+"""The last question alone: the models have learned from single questions."""
 
 
 HOW = {
@@ -79,8 +81,8 @@ Arithmetic drills, word problems with worked steps and `\\boxed{{}}`, short Pyth
 signature and a docstring, Countdown with three or four numbers, 4x4 Sudoku, small formats
 (greetings, bullets, JSON, sorting, sequences), whether a worked answer is correct, and questions on
 a ledger of up to 61 lines. One user turn:
-`<|startoftext|><|user|>{{text}}<|assistant|>`. Answers end in `<|endoftext|>`, and so does every
-position of the canvas behind them.
+`<|startoftext|><|user|>{{text}}<|assistant|>`; the chat template leaves out what stands before the
+last question. Answers end in `<|endoftext|>`, and so does every position of the canvas behind them.
 
 ## How it was trained
 `examples/train_bundled.py`: {training}.

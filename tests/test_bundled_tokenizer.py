@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sentencepiece as spm
+from jinja2 import TemplateError
 
 import dlm.model
 from dlm.evals.tasks import TASKS, sample
@@ -79,6 +80,7 @@ def test_control_ids_do_not_come_from_text(pieces: spm.SentencePieceProcessor, f
 
 
 def test_chat_template(pieces: spm.SentencePieceProcessor, fast: Any):
+    """The last question alone."""
     turns = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "Hi"},
@@ -86,10 +88,12 @@ def test_chat_template(pieces: spm.SentencePieceProcessor, fast: Any):
         {"role": "user", "content": "3+4?\nNow"},
     ]
     ids = fast.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-    bos, mask, user, assistant, system, eot = 2, 4, 5, 6, 7, 8
+    bos, mask, user, assistant, eot = 2, 4, 5, 6, 8
     assert mask == fast.mask_token_id
-    assert ids == [
-        *(bos, system, *pieces.encode("Be kind."), user, *pieces.encode("Hi")),
-        *(assistant, *pieces.encode("Hello!"), eot),
-        *(user, *pieces.encode("3+4?\nNow"), assistant),
-    ]
+    assert ids == [bos, user, *pieces.encode("3+4?\nNow"), assistant]
+    whole = fast.apply_chat_template(turns[1:3], return_dict=False)
+    answered = [*pieces.encode("Hi"), assistant, *pieces.encode("Hello!"), eot]
+    assert whole == [bos, user, *answered]
+    stranger = [{"role": "tool", "content": "1"}, *turns]
+    with pytest.raises(TemplateError, match="role must be system, user or assistant, got tool"):
+        fast.apply_chat_template(stranger)

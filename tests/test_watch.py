@@ -243,6 +243,7 @@ def test_a_conversation(monkeypatch, capsys):
     assert asked == [["user"], ["user"], ["user"]], "`/new` forgets, and so does a refused turn"
     assert len(out.splitlines()) >= 2
     assert err.count("/quit or Ctrl-D ends") == 2
+    assert err.count("shown the last question alone") == 1
     assert "the limit of the model is 1024" in err
 
 

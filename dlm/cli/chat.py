@@ -9,10 +9,11 @@ from rich.console import Console
 
 import dlm
 from dlm.cli.film import Spell
-from dlm.cli.screen import Screen
+from dlm.cli.screen import Screen, counted
 from dlm.errors import InvalidRequest
 
 HELP: Final = "/new starts over, /quit or Ctrl-D ends, Ctrl-C stops an answer"
+ALONE: Final = "this model is shown the last question alone, as its chat template says"
 PROMPT: Final = "you> "
 
 
@@ -51,6 +52,8 @@ def talk(
     console = Console(stderr=True, highlight=False)
     plain = plain or not console.is_terminal
     console.print(f"{engine.name}: {HELP}", style="dim")
+    if forgets(engine):
+        console.print(ALONE, style="dim")
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages = list(opening)
     while True:
@@ -69,6 +72,16 @@ def talk(
             console.print(HELP, style="dim")
         elif said:
             messages = _turn(engine, messages, said, options, console, plain=plain)
+
+
+def forgets(engine: dlm.Engine) -> bool:
+    """Whether the chat template leaves out what stands before the last question."""
+    if engine.text is None or engine.text.vocabulary.template is None:
+        return False
+    question = {"role": "user", "content": "a"}
+    earlier = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
+    alone, talk = ([*before, question] for before in ([], earlier))
+    return engine.text.encode_prompt(alone) == engine.text.encode_prompt(talk)
 
 
 def _turn(
@@ -95,8 +108,7 @@ def _turn(
     text = answer.text or ""
     print(text, flush=True)
     stats = answer.stats
-    told = (
-        f"{stats.nfe} forwards, {stats.tokens_per_forward:.2f} tokens each, {stats.seconds:.2f} s"
-    )
+    spent = counted(stats.nfe, "forward")
+    told = f"{spent}, {stats.tokens_per_forward:.2f} tokens each, {stats.seconds:.2f} s"
     console.print("(stopped)" if interrupted else f"({told})", style="dim")
     return [*asked, {"role": "assistant", "content": text}]

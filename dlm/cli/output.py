@@ -14,6 +14,7 @@ import typer
 
 import dlm
 from dlm.cli.chat import speller
+from dlm.cli.screen import counted
 from dlm.cli.trace import write_trace
 from dlm.errors import InvalidRequest
 
@@ -61,8 +62,8 @@ def status(stats: Sequence[dlm.Stats], generation: dlm.Generation) -> str:
     arms = sum(s.arm_forwards for s in stats)
     extra = f" (and {arms} for guidance)" if arms else ""
     return (
-        f"{nfe} forwards{extra} · {rate:.2f} tokens per forward · {tokens} tokens · "
-        f"{seconds:.2f} s · {generation.finish_reason}"
+        f"{counted(nfe, 'forward')}{extra} · {rate:.2f} tokens per forward · "
+        f"{counted(tokens, 'token')} · {seconds:.2f} s · {generation.finish_reason}"
     )
 
 

@@ -53,13 +53,18 @@ def _drawn(cell: Cell) -> tuple[str, str]:
     return shown, f"bold {style}" if cell.state == "fresh" else style
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 forward`, `2 forwards`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def figures(shot: Shot, seconds: float) -> str:
     """Forwards, tokens per forward, tokens a second; the reason at the end."""
     rate = f"{shot.tokens / seconds:.0f} tokens/s" if seconds > 0 else ""
     parts = [
-        f"{shot.step} forwards",
+        counted(shot.step, "forward"),
         f"{shot.tokens / max(1, shot.step):.2f} tokens per forward",
-        f"{shot.tokens} tokens",
+        counted(shot.tokens, "token"),
         rate,
         shot.reason or "",
     ]

@@ -91,7 +91,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "caches": ["caches", "--tasks", "math,code,sudoku,long", "--limit", "200"],
         "caches-one": [
             *("caches", "--tasks", "math,code,sudoku,long", "--limit", "200"),
-            *("--unmask", "topk"),
+            *("--unmask", "topk", "--rows", "16"),
         ],
         "caches-block": ["caches", "--model", "tiny-block", "--limit", "200"],
         "strategies-dev": ["strategies", "--limit", "200"],

@@ -35,7 +35,7 @@ ALLOWED = MappingProxyType(
         "cli": USER | {"serve"},
         "__main__": frozenset({"cli"}),
         "examples": USER,
-        "scripts": USER,  # evals/*.py, what a user runs
+        "scripts": USER | {"cli"},  # evals/*.py, what a user runs
     }
 )
 # What measures or makes a model may see it too.

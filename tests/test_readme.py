@@ -14,6 +14,7 @@ import dlm
 from dlm.cli import run
 from dlm.cli.info import parts
 from dlm.model.families import FAMILIES
+from dlm.sandbox import best_sandbox
 from tests.helpers import PARITY
 
 README = Path(__file__).parents[1] / "README.md"
@@ -143,6 +144,8 @@ def test_commands_run(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     for command in commands():
         words = shlex.split(command)
+        if words[2:3] == ["humaneval"] and not best_sandbox().isolates:
+            words.append("--allow-unsafe-code")
         assert not {"|", ">", "<"} & set(words)
         assert run(words[1:]) == 0, capsys.readouterr().err
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 import dlm
+from dlm.cli import benchmark, output, screen
 from dlm.cli import chat as talking
-from dlm.cli import evaluate, output, screen
 from dlm.cli import info as tell
 from dlm.cli import trace as tracing
 from dlm.cli.options import given, named, overrides, takes_fields
@@ -52,7 +52,7 @@ Aux = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
-app.add_typer(evaluate.app, name="eval")
+app.add_typer(benchmark.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)

@@ -84,7 +84,7 @@ def bundled(
         settings.append(Setting("autoregressive", causal=True))
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
     run = bundled_run(out, settings, tasks=_names(tasks), samples=samples, rows=rows, **chosen)
-    _carry_out(run, model, causal, (device, dtype), threads, workers, quiet=quiet)
+    carry_out(run, model, (device, dtype), threads, workers, causal=causal, quiet=quiet)
 
 
 @app.command()
@@ -112,7 +112,7 @@ def strategies(
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
     settings = sweep_settings(_names(sweeps))
     run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
-    _carry_out(run, model, None, (device, dtype), threads, workers, quiet=quiet)
+    carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
 @app.command()
@@ -138,25 +138,27 @@ def caches(
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
     settings = cache_settings(dlm.inspect(model).info.attention, unmask)
     run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
-    _carry_out(run, model, None, (device, dtype), threads, workers, quiet=quiet)
+    carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
-def _carry_out(
+def carry_out(
     run: Any,
     model: str,
-    causal: str | None,
     where: tuple[str, str],
     threads: int,
     workers: int,
     *,
-    quiet: bool,
-) -> None:
-    """All stages of a run. What cannot work is said before anything is loaded.
+    causal: str | None = None,
+    sandbox: Any = None,
+    quiet: bool = False,
+) -> Any:
+    """All stages of a run, and its results. What cannot work is said before anything is loaded.
 
-    `where`: device and dtype.
+    `where`: device and dtype · `sandbox`: where code is run (None: the best there is).
     """
     import torch
 
+    from dlm.evals.judging import Judge
     from dlm.evals.run import estimate
 
     looked_at = dlm.inspect(model)
@@ -171,8 +173,8 @@ def _carry_out(
         seconds = timedelta(seconds=round(estimate(engine, run, twin)))
         typer.secho(f"{run.missing()} answers to draw, about {seconds}", err=True, dim=True)
     _generate(engine, twin, run, quiet=quiet)
-    run.grade(workers=workers)
-    _report(run, quiet=quiet)
+    run.grade(Judge(workers, sandbox))
+    return _report(run, quiet=quiet)
 
 
 @app.command()
@@ -184,10 +186,11 @@ def report(
     workers: Workers = 2,
 ) -> None:
     """Grade what has no verdict yet and write the report again; needs no model."""
+    from dlm.evals.judging import Judge
     from dlm.evals.run import read_run
 
     run = read_run(folder)
-    run.grade(workers=workers)
+    run.grade(Judge(workers))
     _report(run, baseline)
 
 
@@ -230,7 +233,8 @@ def _generate(
         run.generate(engine, tell, causal)
 
 
-def _report(run: Any, baseline: str | None = None, *, quiet: bool = False) -> None:
+def _report(run: Any, baseline: str | None = None, *, quiet: bool = False) -> Any:
+    """Write the report and print its table; the results."""
     from dlm.evals.report import table, write_report
     from dlm.evals.run import results_of
 
@@ -243,3 +247,4 @@ def _report(run: Any, baseline: str | None = None, *, quiet: bool = False) -> No
         print(table(results))
         files = "results.json, table.md and plot.png"
         typer.secho(f"{files} are in {run.folder}", err=True, dim=True)
+    return results

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from dlm.errors import InvalidRequest
 from dlm.evals.items import Item
+from dlm.evals.judging import Judge, Marks
 from dlm.evals.sampling import Sample, read_samples
 
 Verdicts = dict[tuple[str, int], bool]
 """(item id, sample index) -> whether the answer is right."""
-Judged = dict[tuple[str, str], bool]
-"""(item id, text) -> whether it is right: the same answer is judged once."""
+Judged = dict[tuple[str, str], Marks]
+"""(item id, text) -> what was made of it: the same answer is judged once."""
 
 
 def grade_samples(
@@ -22,46 +24,70 @@ def grade_samples(
     samples_path: Path,
     path: Path,
     *,
-    workers: int = 1,
+    judge: Judge | None = None,
     judged: Judged | None = None,
     tell: Callable[[], None] = lambda: None,
 ) -> Verdicts:
     """Grade what `path` has no verdict on and append it, a line a verdict.
 
-    An answer with positions that were never filled is wrong. `workers`: how many answers are
-    graded at once (code runs in processes of its own). `judged`: verdicts on texts, from which
-    those of the same text are taken and to which new ones are added. Raises `InvalidRequest` when a
-    sample answers none of `items`.
+    An answer with positions that were never filled is wrong. `judge`: what grades, as many answers
+    at once as it has workers. `judged`: marks of texts, from which those of the same text are taken
+    and to which new ones are added. Raises `InvalidRequest` when a sample answers none of `items`.
     """
-    known = {item.id: item for item in items}
-    verdicts, judged = read_verdicts(path), {} if judged is None else judged
+    known, judge = {item.id: item for item in items}, judge or Judge()
+    marks, judged = read_marks(path), {} if judged is None else judged
     samples = read_samples(samples_path)
-    for s in (s for s in samples if (s.item, s.index) in verdicts and not s.masked_left):
-        judged.setdefault((s.item, s.text), verdicts[s.item, s.index])
-    todo = [s for s in samples if (s.item, s.index) not in verdicts]
+    for s in (s for s in samples if (s.item, s.index) in marks and not s.masked_left):
+        judged.setdefault((s.item, s.text), marks[s.item, s.index])
+    todo = [s for s in samples if (s.item, s.index) not in marks]
     if lost := [s.item for s in todo if s.item not in known]:
         raise InvalidRequest("items", f"{samples_path} answers {lost[0]!r}, not one of the set")
 
-    def verdict(sample: Sample) -> bool:
+    def of(sample: Sample) -> Marks:
         if sample.masked_left:
-            return False
+            return Marks(False, note=f"{sample.masked_left} positions were never filled")
         before = judged.get((sample.item, sample.text))
-        return known[sample.item].grade(sample.text) if before is None else before
+        return judge.marks(known[sample.item], sample.text) if before is None else before
 
-    with ThreadPoolExecutor(workers) as pool, path.open("a", encoding="utf-8") as file:
-        for sample, right in zip(todo, pool.map(verdict, todo), strict=True):
-            verdicts[sample.item, sample.index] = right
+    with ThreadPoolExecutor(judge.workers) as pool, path.open("a", encoding="utf-8") as file:
+        for sample, found in zip(todo, pool.map(of, todo), strict=True):
+            marks[sample.item, sample.index] = found
             if not sample.masked_left:
-                judged[sample.item, sample.text] = right
-            line = {"item": sample.item, "index": sample.index, "right": right}
-            file.write(json.dumps(line) + "\n")
+                judged[sample.item, sample.text] = found
+            file.write(json.dumps(_line(sample, found)) + "\n")
             tell()
-    return verdicts
+    return {key: found.right for key, found in marks.items()}
+
+
+def _line(sample: Sample, marks: Marks) -> dict[str, Any]:
+    """One line of the verdicts; scores and notes stand there where there are some."""
+    line = {"item": sample.item, "index": sample.index, "right": marks.right}
+    more = {"scores": dict(marks.scores), "note": marks.note}
+    return line | {name: value for name, value in more.items() if value}
+
+
+def read_marks(path: Path) -> dict[tuple[str, int], Marks]:
+    """The verdicts of a file with all that was noted, none if there is no file."""
+    if not path.is_file():
+        return {}
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {
+        (line["item"], line["index"]): Marks(
+            bool(line["right"]), line.get("scores", {}), line.get("note", "")
+        )
+        for line in lines
+    }
 
 
 def read_verdicts(path: Path) -> Verdicts:
     """The verdicts of a file, none if there is no file."""
-    if not path.is_file():
-        return {}
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {(line["item"], line["index"]): bool(line["right"]) for line in lines}
+    return {key: marks.right for key, marks in read_marks(path).items()}
+
+
+def mean_scores(marks: Mapping[tuple[str, int], Marks]) -> dict[str, float]:
+    """The means of the further scores, over the answers that have them."""
+    found: dict[str, list[float]] = {}
+    for mark in marks.values():
+        for name, score in mark.scores.items():
+            found.setdefault(name, []).append(score)
+    return {name: sum(scores) / len(scores) for name, scores in found.items()}

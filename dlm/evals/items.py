@@ -27,14 +27,18 @@ PATIENCE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One problem. `meta` is what its grader needs; `rung` the step of the task's ladder."""
+    """One problem. `prompt`: a text, which is one turn of a user, or the messages of a talk; with
+    `raw` a text that no chat template goes around. `meta` is what its grader needs; `rung` the step
+    of the task's ladder.
+    """
 
     id: str
     task: str
     rung: str
-    prompt: str
+    prompt: Any
     answer: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    raw: bool = False
 
     def grade(self, text: str) -> bool:
         """Whether `text` answers it."""
@@ -72,8 +76,10 @@ def read_items(path: Path) -> list[Item]:
 
 
 def dumped(items: Iterable[Item]) -> bytes:
-    """One line of JSON for each problem."""
-    return b"".join(json.dumps(asdict(item)).encode() + b"\n" for item in items)
+    """One line of JSON for each problem; `raw` stands there only where it is true."""
+    found = (asdict(item) for item in items)
+    plain = ({k: v for k, v in item.items() if k != "raw" or v} for item in found)
+    return b"".join(json.dumps(item).encode() + b"\n" for item in plain)
 
 
 def digest(items: Iterable[Item]) -> str:

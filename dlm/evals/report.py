@@ -75,12 +75,15 @@ def _task_table(results: Results, task: str) -> str:
     rungs, drawn = _rung_names(rows), max(row.samples for row in rows)
     alone = results.header["rows"] == 1
     best = [f"pass@{drawn}"] if drawn > 1 else []
-    columns = [*COLUMNS, *(SPEEDS if alone else ()), *best, *rungs]
-    lines = [title, "", table_line(columns), table_line(["---"] * len(columns))]
+    scores = list(dict.fromkeys(name for row in rows for name in row.scores))
+    columns = [*COLUMNS, *(SPEEDS if alone else ()), *best, *scores, *rungs]
+    told = _told(results)
+    lines = [title, "", *told, table_line(columns), table_line(["---"] * len(columns))]
     for row in rows:
         cells = _cells(row, found.get(row.setting)) + (_speeds(row) if alone else [])
         if drawn > 1:
             cells.append("-" if row.pass_at_k is None else f"{100 * row.pass_at_k:.1f}%")
+        cells += [f"{100 * row.scores[n]:.1f}%" if n in row.scores else "-" for n in scores]
         lines.append(table_line([*cells, *(_share(row, rung) for rung in rungs)]))
     sweeps = [sweep for sweep in results.sweeps if sweep.task == task]
     return "\n".join([*lines, *_warnings(results, task), *sweep_lines(sweeps), ""])
@@ -98,10 +101,21 @@ def _share(row: Figures, rung: str) -> str:
     return f"{100 * right / n:.1f}%" if n else "-"
 
 
+def _told(results: Results) -> list[str]:
+    """By which protocol a benchmark was asked and judged."""
+    told = results.header.get("protocol")
+    if told is None:
+        return []
+    note = f" ({told['note']})" if told["note"] else ""
+    judged = f"judged by {told['grader']}"
+    judged += f" under {told['sandbox']}" if told["sandbox"] else ""
+    return [f"Protocol {told['name']}: {told['source']}{note}; {judged}.", ""]
+
+
 def _warnings(results: Results, task: str) -> list[str]:
     """What a reader must know of a bundled model: bands that it misses."""
     name = results.header["model"]["name"]
-    bundled = name in dlm.bundled_names()
+    bundled = name in dlm.bundled_names() and "protocol" not in results.header
     figures = read_figures(dlm.inspect(name).folder) if bundled else None
     notes = [] if figures is None else missed(figures, task)
     return ["", f"Outside its band: {'; '.join(notes)}."] if notes else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,16 +17,20 @@ from typing import Any, Final
 
 import dlm
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.evals.grading import Judged, grade_samples, read_verdicts
+from dlm.evals.benchmarks import Protocol, benchmark_items
+from dlm.evals.grading import Judged, grade_samples, mean_scores, read_marks
 from dlm.evals.header import run_header
-from dlm.evals.items import Item, bundled_items, digest
-from dlm.evals.sampling import Plan, Sample, draw_samples, read_samples
+from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
+from dlm.evals.judging import Judge
+from dlm.evals.sampling import Plan, Sample, asked, draw_samples, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.summary import Answers, Comparison, Figures, compare, figures_of
 from dlm.evals.sweeps import Marks, SweepFigures, marks_of, sweeps_of
 from dlm.evals.tasks import Split, get_task
 
 HEADER: Final = "run.json"
+ITEMS: Final = "items.jsonl"
+"""What a run over a benchmark has asked, so that its answers can be graded again."""
 FIXED: Final = ("model", "causal", "items", "settings", "samples")
 """What a run must not change when it goes on."""
 
@@ -36,7 +40,8 @@ class Run:
     """Settings on test sets (task -> items), and the folder of what they gave.
 
     `samples`: answers an item · `rows`: requests in flight at once; seconds are those of single
-    requests only when it is 1 · `split`, `rungs`: what the sets were taken from.
+    requests only when it is 1 · `split`, `rungs`: what the sets were taken from · `protocol`: of a
+    benchmark (None: bundled sets) · `sandbox`: where its code is run.
     """
 
     folder: Path
@@ -46,6 +51,8 @@ class Run:
     rows: int = 1
     split: Split = "test"
     rungs: Sequence[str] = ()
+    protocol: Protocol | None = None
+    sandbox: str = ""
 
     def __post_init__(self) -> None:
         names = [slug(setting.name) for setting in self.settings]
@@ -68,17 +75,21 @@ class Run:
 
     def plan(self, setting: Setting, task: str) -> Plan:
         """What a cell asks."""
-        canvas = get_task(task).canvas
-        return Plan(self.sets[task], setting, self.samples, self.rows, canvas)
+        items = self.sets[task]
+        if self.protocol is None:
+            return Plan(items, setting, self.samples, self.rows, get_task(task).canvas)
+        return Plan(items, setting, self.samples, self.rows)
 
     def open(self, engine: dlm.Engine, causal: dlm.CausalEngine | None = None) -> dict[str, Any]:
         """Write the header, or check that what is there is of the same run."""
-        told = {
+        told: dict[str, Any] = {
             "split": self.split,
             "rungs": list(self.rungs),
             "samples": self.samples,
             "rows": self.rows,
         }
+        if self.protocol is not None:
+            told["protocol"] = self.protocol.as_data() | {"sandbox": self.sandbox}
         header = run_header(engine, self.sets, self.settings, causal, **told)
         path = self.folder / HEADER
         if path.is_file():
@@ -91,6 +102,8 @@ class Run:
             found: dict[str, Any] = before
             return found
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.protocol is not None:
+            (self.folder / ITEMS).write_bytes(b"".join(map(dumped, self.sets.values())))
         path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         return header
 
@@ -107,12 +120,14 @@ class Run:
             told = partial(tell, setting, task)
             draw_samples(runner, self.plan(setting, task), path, told)
 
-    def grade(self, *, workers: int = 1) -> None:
+    def grade(self, judge: Judge | None = None) -> None:
         """The second stage: judge what has no verdict; what several settings answer, once."""
         judged: dict[str, Judged] = {task: {} for task in self.sets}
-        for setting, task in self.cells:
-            files = (self.path(setting, task, kind) for kind in ("samples", "verdicts"))
-            grade_samples(self.sets[task], *files, workers=workers, judged=judged[task])
+        with judge or Judge() as chosen_judge:
+            for setting, task in self.cells:
+                files = (self.path(setting, task, kind) for kind in ("samples", "verdicts"))
+                own = judged[task]
+                grade_samples(self.sets[task], *files, judge=chosen_judge, judged=own)
 
     def missing(self) -> int:
         """How many answers are still to be drawn."""
@@ -145,7 +160,7 @@ def estimate(
         left = len(plan.wanted) - len(read_samples(run.path(setting, task, "samples")))
         if left <= 0:
             continue
-        prompts = [item.prompt for item in plan.items[:probe]]
+        prompts = [asked(runner, item) for item in plan.items[:probe]]
         answers = [runner.generate(p, **plan.options(0)) for p in prompts]
         seconds += left * sum(a.stats.seconds for a in answers) / len(answers)
     return seconds
@@ -172,10 +187,12 @@ def results_of(run: Run, baseline: str | None = None) -> Results:
     figures: list[Figures] = []
     marks: dict[tuple[str, str], Marks] = {}
     for setting, task in run.cells:
-        found = read_verdicts(run.path(setting, task, "verdicts"))
+        judged = read_marks(run.path(setting, task, "verdicts"))
+        found = {key: mark.right for key, mark in judged.items()}
         samples = read_samples(run.path(setting, task, "samples"))
         answers[setting.name][task] = Answers(found, {(s.item, s.index): s.text for s in samples})
-        figures.append(figures_of(setting.name, run.sets[task], samples, found))
+        own = figures_of(setting.name, run.sets[task], samples, found)
+        figures.append(replace(own, scores=mean_scores(judged)))
         marks[setting.name, task] = marks_of(samples, found)
     base = answers.pop(chosen)
     header = json.loads((run.folder / HEADER).read_text(encoding="utf-8"))
@@ -210,8 +227,40 @@ def bundled_run(
     return Run(folder, sets, settings, samples, rows, split, rungs)
 
 
+def benchmark_run(
+    folder: Path,
+    protocol: Protocol,
+    settings: Sequence[Setting] = (),
+    *,
+    limit: int | None = None,
+    file: Path | None = None,
+    samples: int = 1,
+    rows: int = 1,
+    sandbox: str = "",
+) -> Run:
+    """A run of a benchmark by a protocol: as it decodes, and as `settings` do instead.
+
+    A setting takes what it does not say from the protocol, and is called custom.
+    """
+    items = benchmark_items(protocol, limit=limit, file=file)
+    own = Setting(protocol.name, protocol.options)
+    others = [
+        replace(s, name=f"custom: {s.name}", options={**protocol.options, **s.options})
+        for s in settings
+    ]
+    return Run(
+        folder,
+        {protocol.benchmark: items},
+        [own, *others],
+        samples,
+        rows,
+        protocol=protocol,
+        sandbox=sandbox,
+    )
+
+
 def read_run(folder: Path) -> Run:
-    """The run whose header stands in `folder`, over the bundled sets it was made of.
+    """The run whose header stands in `folder`, over the sets it was made of.
 
     Raises `InvalidRequest` when there is none, or when the sets have changed since.
     """
@@ -223,10 +272,14 @@ def read_run(folder: Path) -> Run:
         Setting(name, told["options"], told["causal"], told.get("sweep", ""))
         for name, told in header["settings"].items()
     ]
-    split, asked, rungs = header["split"], header["items"], header["rungs"]
-    sets = {task: bundled_items(task, split, told["n"], rungs) for task, told in asked.items()}
-    for task, items in sets.items():
-        if digest(items) != asked[task]["sha256"]:
+    split, items, rungs = header["split"], header["items"], header["rungs"]
+    if (folder / ITEMS).is_file():
+        known = read_items(folder / ITEMS)
+        sets = {task: [item for item in known if item.task == task] for task in items}
+    else:
+        sets = {task: bundled_items(task, split, told["n"], rungs) for task, told in items.items()}
+    for task, found in sets.items():
+        if digest(found) != items[task]["sha256"]:
             raise InvalidRequest(
                 "run", f"the items of {task!r} are not those that {folder} answers"
             )

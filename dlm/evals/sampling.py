@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import dlm
+from dlm.errors import InvalidRequest
 from dlm.evals.items import Item
 from dlm.evals.settings import Setting
 
@@ -111,7 +112,7 @@ def _answers(engine: Runner, plan: Plan, todo: Sequence[tuple[Item, int]]) -> It
             while waiting and len(live) < plan.rows:
                 item, index = waiting.popleft()
                 options = plan.options(index)
-                request = engine.submit(item.prompt, **options)
+                request = engine.submit(asked(engine, item), **options)
                 request.ignore_events()
                 live.append((item, index, request, options["max_new_tokens"]))
             engine.step()
@@ -121,6 +122,15 @@ def _answers(engine: Runner, plan: Plan, todo: Sequence[tuple[Item, int]]) -> It
     finally:
         for _, _, request, _ in live:
             request.abort()
+
+
+def asked(engine: Runner, item: Item) -> Any:
+    """What the model is given: the item's prompt, as ids where no template goes around it."""
+    if not item.raw:
+        return item.prompt
+    if engine.text is None:
+        raise InvalidRequest("model", "came without a tokenizer, which texts to continue need")
+    return engine.text.encode_prompt(item.prompt, chat=False)
 
 
 def read_samples(path: Path) -> list[Sample]:

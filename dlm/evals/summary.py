@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dlm.evals.grading import Verdicts
@@ -29,7 +29,8 @@ class Figures:
     items) · `rungs`: (right, n) of each step of the ladder · `pass_at_k` at k = samples (None for
     one) · `nfe`, `tokens`, `token_forwards`: means an item · `tpf`: tokens over forwards, sums over
     sums · `tokens_per_second`: tokens over the summed seconds of all requests, one at a time ·
-    `p50`, `p95`: seconds of a request · `masked_left`: answers with positions never filled.
+    `p50`, `p95`: seconds of a request · `masked_left`: answers with positions never filled ·
+    `scores`: means of what the grader says beyond right and wrong.
     """
 
     setting: str
@@ -48,6 +49,7 @@ class Figures:
     p50: float
     p95: float
     masked_left: int
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def figures_of(

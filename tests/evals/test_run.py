@@ -11,6 +11,7 @@ from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
 from dlm.evals.grading import grade_samples, read_verdicts
 from dlm.evals.items import SIZES, Item, bundled_items, digest, draw_items, read_items
+from dlm.evals.judging import Judge
 from dlm.evals.report import table, write_report
 from dlm.evals.run import Run, bundled_run, estimate, read_run, results_of
 from dlm.evals.sampling import Plan, draw_samples, read_samples
@@ -175,7 +176,7 @@ def test_an_oracle_is_always_right_and_junk_never(task, tmp_path):
         paths = [tmp_path / f"{name}.{kind}.jsonl" for kind in ("samples", "verdicts")]
         fake = Scripted({item.prompt: answer(item) for item in items})
         draw_samples(fake, Plan(items, Setting(name), rows=4), paths[0])
-        verdicts = grade_samples(items, *paths, workers=2)
+        verdicts = grade_samples(items, *paths, judge=Judge(2))
         assert verdicts == read_verdicts(paths[1])
         figures = figures_of(name, items, read_samples(paths[0]), verdicts)
         assert figures.accuracy == (name == "oracle")

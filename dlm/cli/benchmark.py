@@ -1,0 +1,119 @@
+"""`dlm eval humaneval` and its like: published benchmarks by named protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+import typer
+
+from dlm.cli.evaluate import (
+    Device,
+    Dtype,
+    Limit,
+    Model,
+    Quiet,
+    Rows,
+    Threads,
+    Workers,
+    app,
+    carry_out,
+)
+
+__all__ = ["app"]
+
+RUNS_CODE: Final = frozenset({"humaneval", "mbpp"})
+HELP: Final = MappingProxyType(
+    {
+        "humaneval": "HumanEval: complete a function; graded by running its tests.",
+        "mbpp": "MBPP: write a function; graded by running its tests.",
+        "math500": "MATH-500: problems whose answer stands in a box.",
+        "gsm8k": "GSM8K: word problems that end in one number.",
+        "countdown": "Countdown: reach a number with three others.",
+        "sudoku": "4x4 Sudoku: fill the empty cells.",
+    }
+)
+"""Name of a benchmark -> what it asks."""
+
+
+def command(name: str) -> Callable[..., None]:
+    """The command of one benchmark."""
+
+    def run(
+        protocol: Annotated[
+            str | None, typer.Option(metavar="NAME", help="whose way of asking and judging")
+        ] = None,
+        model: Model = "tiny",
+        config: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="'NAME: OPTION=VALUE, ...'",
+                help="decode otherwise, too; what is not said stays the protocol's",
+            ),
+        ] = None,
+        limit: Limit = None,
+        samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers an item")] = 1,
+        rows: Rows = 1,
+        data_file: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="the benchmark's file of problems")
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(metavar="FOLDER", help="where the run is kept")
+        ] = None,
+        sandbox: Annotated[
+            str, typer.Option(metavar="KIND", help="best, bwrap, unshare or rlimit")
+        ] = "best",
+        allow_unsafe_code: Annotated[
+            bool,
+            typer.Option("--allow-unsafe-code", help="run code with nothing but limits around it"),
+        ] = False,
+        fail_under: Annotated[
+            float | None,
+            typer.Option(metavar="PERCENT", help="exit with 1 when fewer are right"),
+        ] = None,
+        device: Device = "auto",
+        dtype: Dtype = "auto",
+        threads: Threads = 1,
+        workers: Workers = 2,
+        quiet: Quiet = False,
+    ) -> None:
+        from dlm.evals.benchmarks import get_protocol
+        from dlm.evals.judging import place_for_code
+        from dlm.evals.run import benchmark_run
+        from dlm.evals.settings import parse_setting
+
+        chosen = get_protocol(name, protocol)
+        box = None
+        if name in RUNS_CODE:
+            box = place_for_code(sandbox, allow_unsafe=allow_unsafe_code)
+            typer.secho(f"code runs under {box.kind} ({box.python})", err=True, dim=True)
+        settings = [parse_setting(text) for text in config or ()]
+        folder = out or Path("runs") / f"{name}-{chosen.name}"
+        asked: dict[str, Any] = {"limit": limit, "file": data_file}
+        asked["sandbox"] = "" if box is None else box.kind
+        found = benchmark_run(folder, chosen, settings, samples=samples, rows=rows, **asked)
+        where = device, dtype
+        results = carry_out(found, model, where, threads, workers, sandbox=box, quiet=quiet)
+        if fail_under is not None and 100 * results.figures[0].accuracy < fail_under:
+            raise typer.Exit(1)
+
+    run.__doc__ = HELP[name]
+    return run
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="files of problems; `all` for every one")],
+) -> None:
+    """Bring files of problems into the cache folder, once; their hashes are checked."""
+    from dlm.evals.benchmarks.files import FILES
+    from dlm.evals.benchmarks.files import fetch as bring
+
+    for name in FILES if names == ["all"] else names:
+        print(bring(name))
+
+
+for benchmark in HELP:
+    app.command(benchmark)(command(benchmark))

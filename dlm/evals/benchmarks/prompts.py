@@ -1,0 +1,202 @@
+"""How protocols ask: from a problem, and solved ones before it, to what the model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from dlm.evals.items import Item
+
+
+class Asked(NamedTuple):
+    """A prompt: messages of a talk, or a text that no chat template goes around (`raw`).
+
+    A last message of the assistant is one that the answer goes on with.
+    """
+
+    prompt: str | list[dict[str, str]]
+    raw: bool = False
+
+
+D1_FORMAT: Final = """Respond in the following format:
+<reasoning>
+Your reasoning here
+</reasoning>
+<answer>
+\\boxed{...}
+</answer>"""
+D1_MATH: Final = (
+    "You are a math expert. You will be given a question to solve. Solve it step by step. "
+    "Wrap the final answer in a \\boxed{}."
+)
+D1_COUNTDOWN: Final = (
+    "Using only the provided numbers, create an arithmetic expression that evaluates to exactly "
+    "the provided target number. You may use the operations +, -, *, and / as needed, but each "
+    "number must be used exactly once. Think step-by-step. After reasoning, provide only your "
+    "final expression inside \\boxed{} tags without including an equals sign or the target "
+    "number. For example: \\boxed{a + b * c}"
+)
+D1_SUDOKU: Final = """
+Please solve the following 4x4 Sudoku puzzle. The puzzle is provided as a 16-character string \
+reading left-to-right, top-to-bottom, where '0' represents empty cells.
+
+Rules:
+- Fill empty cells with digits 1-4
+- Each row must contain digits 1-4 exactly once
+- Each column must contain digits 1-4 exactly once
+- Each 2x2 box must contain digits 1-4 exactly once
+
+Important: Your solution must be a COMPLETE 16-character string with only the digits 1-4, \
+representing your final solved grid.
+
+Respond in this exact format:
+<reasoning>
+Your step-by-step solving process
+</reasoning>
+<answer>
+[16-character solution string with no spaces or separators]
+</answer>
+"""
+STEP_BY_STEP: Final = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+EXPERT: Final = "You are an expert Python programmer, and here is your task: "
+
+
+def said(content: str, prefill: str = "") -> Asked:
+    """One turn of the user, and the beginning of the answer where it is given."""
+    turns = [{"role": "user", "content": content}]
+    return Asked([*turns, {"role": "assistant", "content": prefill}] if prefill else turns)
+
+
+# code
+
+
+def bare_code(item: Item, shots: Sequence[Item]) -> Asked:
+    """lm-evaluation-harness `humaneval`: the code itself, to be continued."""
+    return Asked(item.meta["code"], raw=True)
+
+
+def code_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
+    """The same as a turn of the user (Fast-dLLM, AdaBlock for instruct models)."""
+    return said(item.meta["code"])
+
+
+def complete_code(item: Item, shots: Sequence[Item]) -> Asked:
+    """OpenCompass `humaneval_gen_8e312c` (LLaDA, SDAR)."""
+    return said(f"Complete the following python code:\n{item.meta['code']}")
+
+
+def solve_code(item: Item, shots: Sequence[Item]) -> Asked:
+    """lm-evaluation-harness `humaneval_instruct`, whose answer begins with the function."""
+    task = "Write a solution to the following problem and make sure that it passes the tests:"
+    code = item.meta["code"]
+    return said(
+        f"{task}\n```python\n{code}\n```\n", f"Here is the completed function:\n```python\n{code}\n"
+    )
+
+
+def expert_task(item: Item) -> str:
+    """MBPP's own wording, up to the code."""
+    tests = "\n".join(item.meta["asserts"][:3])
+    text = item.meta["text"]
+    return f"{EXPERT}{text} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+
+
+def expert_shots(item: Item, shots: Sequence[Item]) -> str:
+    """lm-evaluation-harness `mbpp`: solved tasks first."""
+    solved = [f"{expert_task(shot)}{shot.answer}\n[DONE]" for shot in shots]
+    return "\n\n".join([*solved, expert_task(item)])
+
+
+def bare_expert(item: Item, shots: Sequence[Item]) -> Asked:
+    """As a text to be continued."""
+    return Asked(expert_shots(item, shots), raw=True)
+
+
+def expert_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
+    """As one turn of the user."""
+    return said(expert_shots(item, shots))
+
+
+def enclosed_code(item: Item, shots: Sequence[Item]) -> Asked:
+    """dInfer `mbpp_sanitized_llada_moe`."""
+    tests, text = "\n".join(item.meta["asserts"]), item.meta["text"]
+    return said(
+        f"{EXPERT}{text} Your code should pass these tests:\n\n{tests}\n\nPlease enclose your "
+        "code within delimiters as follows:\n```python\n# YOUR CODE HERE\n```\n\n"
+    )
+
+
+# mathematics
+
+
+def step_by_step(item: Item, shots: Sequence[Item]) -> Asked:
+    """OpenCompass, zero-shot: GSM8K and MATH of LLaDA and SDAR."""
+    return said(_question(item) + STEP_BY_STEP)
+
+
+def d1_math(item: Item, shots: Sequence[Item]) -> Asked:
+    """d1 (arXiv 2504.12216)."""
+    return said(f"{D1_MATH} \n{D1_FORMAT}\n\n{_question(item)}", "<reasoning>")
+
+
+def d1_math500(item: Item, shots: Sequence[Item]) -> Asked:
+    """The same for MATH-500, whose text ends in a stray quotation mark there."""
+    return said(f'{D1_MATH}\n{D1_FORMAT}" \n\n\n{_question(item)}', "<reasoning>")
+
+
+def solved_questions(item: Item, shots: Sequence[Item]) -> str:
+    """lm-evaluation-harness `gsm8k`: solved questions first."""
+    solved = [f"Question: {shot.meta['question']}\nAnswer: {shot.answer}" for shot in shots]
+    return "\n\n".join([*solved, f"Question: {item.meta['question']}\nAnswer:"])
+
+
+def bare_questions(item: Item, shots: Sequence[Item]) -> Asked:
+    """As a text to be continued."""
+    return Asked(solved_questions(item, shots), raw=True)
+
+
+def questions_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
+    """As one turn of the user."""
+    return said(solved_questions(item, shots))
+
+
+def _question(item: Item) -> str:
+    found: Any = item.meta.get("question", item.meta.get("problem"))
+    return str(found)
+
+
+# puzzles
+
+
+def d1_countdown(item: Item, shots: Sequence[Item]) -> Asked:
+    """d1 (arXiv 2504.12216)."""
+    numbers, target = item.meta["numbers"], item.meta["target"]
+    puzzle = f"Numbers: {numbers}\nTarget: {target}"
+    return said(f"{D1_COUNTDOWN}{D1_FORMAT}\n\n{puzzle}", "<reasoning>")
+
+
+def d1_sudoku(item: Item, shots: Sequence[Item]) -> Asked:
+    """d1 (arXiv 2504.12216)."""
+    puzzle = f"Solve the following Sudoku puzzle: {item.meta['puzzle']}\n"
+    return said(f"{D1_SUDOKU}\n\n{puzzle}", "<reasoning>")
+
+
+def dream_countdown(item: Item, shots: Sequence[Item]) -> Asked:
+    """Dream (arXiv 2508.15487), base models."""
+    task = "Given 4 numbers, use +-*/ to operate over the first three numbers to achieve the last "
+    solved = [f"Input: {shot.meta['input']}\nOutput: {shot.answer}" for shot in shots]
+    lines = [f"{task}number.", *solved, f"Input: {item.meta['input']}\nOutput: "]
+    return Asked("\n\n".join(lines), raw=True)
+
+
+def dream_sudoku(item: Item, shots: Sequence[Item]) -> Asked:
+    """Dream (arXiv 2508.15487), base models."""
+    task = (
+        "Fill the positions where the values are 0 in a 4x4 grid with digits 1-4 so that each "
+        "column, each row, and each of the four 2x2 subgrids that compose the grid contains all of "
+        "the digits from 1 to 4."
+    )
+    solved = [f"Input:\n{shot.meta['input']}\nOutput:\n{shot.answer}" for shot in shots]
+    return Asked(
+        "\n\n".join([task, *solved, f"Input:\n{item.meta['input']}\nOutput:\n "]), raw=True
+    )

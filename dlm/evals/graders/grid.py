@@ -1,0 +1,62 @@
+"""Sudoku of 4x4: how many of the empty cells are right, and whether the whole puzzle is."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+CELLS: Final = 16
+SIDE: Final = 4
+PLACES: Final = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"<answer>.*?```\s*([\d\s]+)```",
+        r"<answer>(.*?)(?:<\|eot_id\|>|<\|endoftext\|>|</answer>)",
+        r"</answer>\s*(.*?)(?:<\|eot_id\|>|<\|endoftext\|>|$)",
+        r".*?(\d{16})\s*</answer>",
+        r"\b(\d{16})\b",
+    )
+)
+"""Where d1 (arXiv 2504.12216) looks for a grid, in this order."""
+
+
+def grid_of(text: str) -> str:
+    """`d1-sudoku-v1`: the first place that holds anything, without white space, cut or filled up
+    with zeros to 16 characters; nothing where there is none.
+    """
+    for place in PLACES:
+        found = place.search(text)
+        if found is not None and found[1].strip():
+            digits = re.sub(r"\s", "", found[1])
+            return digits[:CELLS].ljust(CELLS, "0")
+    return ""
+
+
+def right_cells(grid: str, puzzle: str, solution: str) -> tuple[int, int]:
+    """How many of the puzzle's empty cells a grid fills rightly, and how many there are."""
+    empty = [at for at in range(CELLS) if puzzle[at] == "0"]
+    return sum(grid[at] == solution[at] for at in empty) if grid else 0, len(empty)
+
+
+def is_valid(lines: str, puzzle: str) -> bool:
+    """Whether four lines of digits keep the given cells and hold 1 to 4 in every row, column and
+    2x2 box (Dream, arXiv 2508.15487).
+    """
+    rows = lines.split("\n")
+    if [len(row) for row in rows] != [SIDE] * SIDE:
+        return False
+    grid = "".join(rows)
+    if any(given not in ("0", shown) for given, shown in zip(puzzle, grid, strict=True)):
+        return False
+    columns = [grid[at::SIDE] for at in range(SIDE)]
+    boxes = [
+        grid[at : at + 2] + grid[at + SIDE : at + SIDE + 2] for at in (0, 2, 2 * SIDE, 2 * SIDE + 2)
+    ]
+    return all(sorted(group) == list("1234") for group in (*rows, *columns, *boxes))
+
+
+def is_solved(grid: str, puzzle: str, solution: str) -> bool:
+    """Whether every empty cell is right and no given one was changed."""
+    right, empty = right_cells(grid, puzzle, solution)
+    kept = all(given in ("0", shown) for given, shown in zip(puzzle, grid, strict=False))
+    return right == empty and kept and bool(grid)

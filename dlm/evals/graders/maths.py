@@ -1,0 +1,155 @@
+"""Answers of the MATH kind: what stands in the last box, and when two answers are the same.
+
+The normal form is that of the MATH dataset's own evaluation (Hendrycks et al., arXiv 2103.03874),
+which most published scores use; it compares strings, so `1,000` and `1000` differ under it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+BOXES: Final = ("\\boxed", "\\fbox")
+TAGGED: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+SAID: Final = re.compile(r"final answer is:?\s*\$(.+?)\$", re.IGNORECASE | re.DOTALL)
+
+REWRITTEN: Final = (
+    ("\n", ""),
+    ("\\!", ""),
+    ("\\\\", "\\"),
+    ("tfrac", "frac"),
+    ("dfrac", "frac"),
+    ("\\left", ""),
+    ("\\right", ""),
+    ("^{\\circ}", ""),
+    ("^\\circ", ""),
+    ("\\$", ""),
+)
+"""What is written alike first, in this order."""
+UNIT: Final = "\\text{ "
+"""Begins a unit at the end of an answer."""
+LONGEST_NAME: Final = 2
+"""`x=` and `k =` before an answer are left out, longer left sides are part of it."""
+FRACTION: Final = re.compile(r"-?\d+")
+
+
+def last_box(text: str) -> str | None:
+    """What stands in the last `\\boxed{...}` or `\\boxed ...` of a text, else in the last
+    `\\fbox{...}`; None where there is no box, or where the last one is never closed.
+    """
+    if "\\boxed " in text:
+        return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]
+    for box in BOXES:
+        start = text.rfind(box)
+        if start >= 0:
+            return _braced(text, start + len(box))
+    return None
+
+
+def _braced(text: str, start: int) -> str | None:
+    """What stands between the first brace from `start` on and its partner."""
+    depth, begun = 0, 0
+    for at in range(start, len(text)):
+        if text[at] == "{":
+            depth += 1
+            begun = at + 1 if depth == 1 else begun
+        elif text[at] == "}":
+            depth -= 1
+            if depth == 0:
+                return text[begun:at]
+    return None
+
+
+def boxed_answer(text: str) -> str | None:
+    """`boxed-v1`: the last box, else `the final answer is $...$`; None where there is neither."""
+    found = last_box(text)
+    if found is None and (said := SAID.findall(text)):
+        return str(said[-1]).strip()
+    return found
+
+
+def boxed_or_tagged(text: str) -> str | None:
+    """`d1-v1` (arXiv 2504.12216): the last box; what stands between answer tags only where a box
+    was left open or is empty.
+    """
+    if not any(box in text for box in BOXES):
+        return None
+    found = last_box(text)
+    if not found:
+        tagged = TAGGED.search(text)
+        return None if tagged is None else tagged[1].strip()
+    return found
+
+
+def equivalent(answer: str | None, reference: str) -> bool:
+    """Whether two answers have the same normal form; where one has none, whether they are equal."""
+    if answer is None:
+        return False
+    try:
+        return normal_form(answer) == normal_form(reference)
+    except ValueError:
+        return answer == reference
+
+
+def normal_form(answer: str) -> str:
+    """An answer written in one way. Raises `ValueError` for what the form does not cover: two
+    units, `\\frac` or `\\sqrt` without anything behind, a quotient of anything but integers.
+    """
+    for old, new in REWRITTEN:
+        answer = answer.replace(old, new)
+    answer = _without_unit(answer).replace("\\%", "")
+    answer = answer.replace(" .", " 0.").replace("{.", "{0.")
+    if not answer:
+        return answer
+    answer = "0" + answer if answer[0] == "." else answer
+    answer = _braced_roots(_without_name(answer)).replace(" ", "")
+    answer = _braced_fractions(answer)
+    return _quotient("\\frac{1}{2}" if answer == "0.5" else answer)
+
+
+def _without_unit(answer: str) -> str:
+    if answer.count(UNIT) > 1:
+        raise ValueError("an answer has one unit at the most")
+    return answer.split(UNIT)[0]
+
+
+def _without_name(answer: str) -> str:
+    sides = answer.split("=")
+    return sides[1] if len(sides) == 2 and len(sides[0]) <= LONGEST_NAME else answer
+
+
+def _braced_roots(answer: str) -> str:
+    """`\\sqrt3` as `\\sqrt{3}`."""
+    first, *rest = answer.split("\\sqrt")
+    if any(not part for part in rest):
+        raise ValueError("a root of nothing")
+    roots = (part if part[0] == "{" else f"{{{part[0]}}}{part[1:]}" for part in rest)
+    return first + "".join(f"\\sqrt{root}" for root in roots)
+
+
+def _braced_fractions(answer: str) -> str:
+    """`\\frac12`, `\\frac1{72}` as `\\frac{1}{2}`, `\\frac{1}{72}`; as it is where one is cut
+    short.
+    """
+    first, *rest = answer.split("\\frac")
+    fractions = []
+    for part in rest:
+        if not part:
+            raise ValueError("a fraction of nothing")
+        if part[0] == "{":
+            fractions.append(part)
+        elif len(part) < 2:
+            return answer
+        else:
+            below = part[1:] if part[1] == "{" else f"{{{part[1]}}}{part[2:]}"
+            fractions.append(f"{{{part[0]}}}{below}")
+    return first + "".join(f"\\frac{fraction}" for fraction in fractions)
+
+
+def _quotient(answer: str) -> str:
+    """`1/2` as `\\frac{1}{2}`."""
+    parts = answer.split("/")
+    if len(parts) != 2:
+        return answer
+    above, below = (int(part) for part in parts)
+    return f"\\frac{{{above}}}{{{below}}}" if answer == f"{above}/{below}" else answer

@@ -1,0 +1,321 @@
+"""Benchmarks: files that are known by their hash, protocols, graders, and runs to the end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import dlm
+from dlm.cli.app import run as call
+from dlm.errors import InvalidRequest
+from dlm.evals.benchmarks import BENCHMARKS, benchmark_items, get_protocol
+from dlm.evals.benchmarks import files as data
+from dlm.evals.benchmarks.files import FILES, fetch, locate
+from dlm.evals.benchmarks.problems import LOADERS, solution
+from dlm.evals.grading import read_marks
+from dlm.evals.judging import GRADERS, Judge
+from dlm.evals.report import table
+from dlm.evals.run import Run, benchmark_run, read_run, results_of
+from dlm.evals.sampling import asked, read_samples
+from dlm.evals.settings import Setting
+from dlm.sandbox import best_sandbox
+
+PROTOCOLS = [protocol for known in BENCHMARKS.values() for protocol in known.values()]
+IDS = [f"{protocol.benchmark}-{protocol.name}" for protocol in PROTOCOLS]
+
+# One problem in the form of each file; `ANSWERS` says what is right and what is wrong for them.
+ROWS = {
+    "humaneval": {
+        "task_id": "HumanEval/900",
+        "prompt": 'def double(x):\n    """Twice."""\n',
+        "entry_point": "double",
+        "canonical_solution": "    return 2 * x\n",
+        "test": "def check(f):\n    assert f(3) == 6\n",
+    },
+    "mbpp": {
+        "task_id": 11,
+        "text": "Write a function to double a number.",
+        "code": "def double(x):\r\n  return 2 * x",
+        "test_setup_code": "",
+        "test_list": ["assert double(3) == 6", "assert set([double(1)]) == {2}"],
+    },
+    "math500": {
+        "problem": "What is half of one?",
+        "solution": r"It is $\boxed{\frac{1}{2}}$.",
+        "answer": r"\frac{1}{2}",
+        "level": 2,
+        "unique_id": "test/algebra/1.json",
+    },
+    "gsm8k": {
+        "question": "What is 1,000 + 500?",
+        "answer": "1000+500=<<1000+500=1500>>1500\n#### 1,500",
+    },
+    "countdown": {"input": "3,5,2", "output": "16"},
+    "countdown-chains": {"input": "15,44,79,50", "output": "44-15=29,79-29=50"},
+    "sudoku": {"Puzzle": "0234341221434300", "Solution": "1234341221434321"},
+    "sudoku-grids": {"input": "0234\n3412\n2143\n4300", "output": "1234\n3412\n2143\n4321"},
+}
+ROWS |= {
+    "mbpp-sanitized": {k: v for k, v in ROWS["mbpp"].items() if k != "text"} | {"prompt": "Double."}
+}
+ANSWERS = {
+    "humaneval": ("    return x + x\n", "    return x\n"),
+    "mbpp": ("```python\ndef double(x):\n    return x + x\n```", "def double(x):\n    return x"),
+    "math500": (r"so \boxed{1/2}", r"so \boxed{2}"),
+    "gsm8k": (r"It is \boxed{1500}. #### 1,500", r"\boxed{1501}"),
+    "countdown": (r"\boxed{(3+5)*2}", r"\boxed{3+5+8}"),
+    "countdown-chains": ("79-44=35,35+15=50", "79-44=35,35+14=49"),
+    "sudoku": ("<answer>1234341221434321</answer>", "<answer>1234341221434322</answer>"),
+    "sudoku-grids": ("1234\n3412\n2143\n4321", "1234\n3412\n2143\n4312"),
+}
+ANSWERS |= {"mbpp-sanitized": ANSWERS["mbpp"]}
+
+
+def written(folder: Path, name: str) -> Path:
+    """A file of one problem."""
+    path, row = folder / Path(FILES[name].path).name.removesuffix(".gz"), ROWS[name]
+    if path.suffix == ".csv":
+        path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    else:
+        path.write_text(json.dumps([row] if path.suffix == ".json" else row) + "\n")
+    return path
+
+
+class Oracle:
+    """An engine that says what it is told for each prompt."""
+
+    def __init__(self, said, text=None):
+        self.said, self.text = said, text
+
+    def submit(self, prompt, **options):
+        return Oracle.Request(self.said[json.dumps(prompt)])
+
+    def step(self):
+        pass
+
+    class Request:
+        done = True
+
+        def __init__(self, text):
+            self.text = text
+
+        def ignore_events(self):
+            pass
+
+        def abort(self):
+            pass
+
+        def result(self):
+            stats = dlm.Stats(1, 2, 3, 0, 0, {}, {}, {}, 0.5)
+            return dlm.Generation(self.text, (5,), "stop", stats, (1,), (1,), ())
+
+
+# files
+
+
+def test_humaneval_ships_and_is_the_published_file():
+    path = locate("humaneval")
+    assert len(list(LOADERS["humaneval"](path))) == FILES["humaneval"].count == 164
+
+
+def test_a_file_that_is_missing_or_another_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLM_DATA", str(tmp_path))
+    with pytest.raises(InvalidRequest, match=r"`dlm eval fetch gsm8k` brings it .MIT"):
+        locate("gsm8k")
+    other = written(tmp_path, "gsm8k")
+    with pytest.raises(InvalidRequest, match="is not the published gsm8k: sha256"):
+        locate("gsm8k", other)
+    with pytest.raises(InvalidRequest, match=r"must be one of .*'gsm8k'.*, got 'gsm8'"):
+        locate("gsm8")
+
+
+def test_files_are_fetched_once_and_checked(tmp_path, monkeypatch):
+    source = locate("humaneval")
+    monkeypatch.setenv("DLM_DATA", str(tmp_path))
+    real = FILES["humaneval"]
+    table = {
+        "good": replace(real, path="a/b.gz", url=source.as_uri()),
+        "changed": replace(real, url=source.as_uri(), sha256="0" * 64),
+        "gone": replace(real, url=(tmp_path / "nothing").as_uri()),
+    }
+    monkeypatch.setattr(data, "FILES", table)
+    assert fetch("good") == tmp_path / "a" / "b.gz" == locate("good")
+    with pytest.raises(InvalidRequest, match="is another file now"):
+        fetch("changed")
+    with pytest.raises(InvalidRequest, match="cannot be fetched"):
+        fetch("gone")
+
+
+# protocols
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=IDS)
+def test_protocols_hang_together(protocol, tmp_path):
+    """Prompts hold the problem; right answers are right, and wrong ones wrong."""
+    assert protocol.grader in GRADERS
+    assert set(protocol.options) <= set(dlm.FIELDS)
+    items = list(LOADERS[protocol.data](written(tmp_path, protocol.data)))
+    (item,) = items
+    ask = protocol.ask(item, items)
+    shown = ask.prompt if ask.raw else "\n".join(turn["content"] for turn in ask.prompt)
+    parts = ("code", "text", "problem", "question", "input", "puzzle")
+    assert any(str(item.meta[part]) in shown for part in parts if part in item.meta) or (
+        str(item.meta["numbers"]) in shown
+    )
+    right, wrong = ANSWERS[protocol.data]
+    chosen = replace(item, meta={**item.meta, "grader": protocol.grader})
+    with Judge() as judge:
+        assert judge.marks(chosen, right).right
+        for text in (wrong, "", "junk", "```", r"\boxed{", "def f(:"):
+            assert not judge.marks(chosen, text).right, text
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=IDS)
+def test_protocols_decode(protocol):
+    """Their options are accepted by a model that suits them."""
+    model = "tiny-block" if protocol.name == "sdar" else "tiny"
+    looked_at = dlm.inspect(model)
+    assert looked_at.explain(**protocol.options)
+
+
+def test_references_in_the_files_are_right(tmp_path):
+    with Judge() as judge:
+        for name in (
+            "humaneval",
+            "mbpp",
+            "math500",
+            "countdown",
+            "countdown-chains",
+            "sudoku-grids",
+        ):
+            protocol = next(p for p in PROTOCOLS if p.data == name)
+            (item,) = LOADERS[name](written(tmp_path, name))
+            item = replace(item, meta={**item.meta, "grader": protocol.grader})
+            assert judge.marks(item, item.answer).right, name
+
+
+def test_solutions_of_countdown():
+    assert solution([3, 5, 2], 16) in ("((3+5)*2)", "((5+3)*2)", "(2*(3+5))", "(2*(5+3))")
+    assert solution([1, 1, 1], 100) == ""
+
+
+def test_unknown_protocols():
+    with pytest.raises(InvalidRequest, match=r"of gsm8k must be one of 'd1'.*got 'dream'"):
+        get_protocol("gsm8k", "dream")
+    with pytest.raises(InvalidRequest, match=r"'countdown'.*got 'mmlu'"):
+        get_protocol("mmlu")
+    assert get_protocol("humaneval").name == "llada"
+
+
+def test_d1_draws_the_puzzles_that_it_drew():
+    """The seven shards of its published answers begin with these rows of the file."""
+    chosen = get_protocol("sudoku", "d1").choose(list(range(500)))[1]
+    assert len(set(chosen)) == 256
+    assert chosen[:7] == [361, 73, 374, 155, 104, 394, 377]
+
+
+# runs
+
+
+def test_reference_solutions_pass_and_junk_does_not(tmp_path):
+    """All of HumanEval by an oracle and by an engine that says nothing of use."""
+    protocol = get_protocol("humaneval")
+    items = benchmark_items(protocol)
+    assert len(items) == 164
+    for name, said, right in (
+        ("oracle", lambda item: f"```python\n{item.meta['code']}{item.answer}```", 164),
+        ("body", lambda item: item.answer, 164),
+        ("junk", lambda item: "I do not know.", 0),
+    ):
+        run = benchmark_run(tmp_path / name, protocol)
+        engine = Oracle({json.dumps(item.prompt): said(item) for item in items})
+        run.generate(engine, lambda *told: None)
+        run.grade(Judge(2))
+        marks = read_marks(run.path(run.settings[0], "humaneval", "verdicts"))
+        wrong = {key[0]: mark.note for key, mark in marks.items() if not mark.right}
+        assert len(marks) - len(wrong) == right, (name, wrong)
+
+
+def test_a_run_that_is_interrupted_ends_alike(tmp_path):
+    engine = dlm.load("tiny", device="cpu", max_rows=4)
+    protocol = replace(
+        get_protocol("humaneval", "base"),
+        options={"max_new_tokens": 32, "unmask": "threshold(0.9)", "cache": "dual"},
+    )
+    whole = benchmark_run(tmp_path / "whole", protocol, limit=4)
+    whole.open(engine)
+    whole.generate(engine, lambda *told: None)
+
+    class Enough(Exception):
+        pass
+
+    def tell(setting, task, sample):
+        if sample.item.endswith("/1"):
+            raise Enough
+
+    halves = benchmark_run(tmp_path / "halves", protocol, limit=4)
+    halves.open(engine)
+    with pytest.raises(Enough):
+        halves.generate(engine, tell)
+    assert halves.missing() == 2
+    halves.generate(engine, lambda *told: None)
+    for run in (whole, halves):
+        run.grade(Judge(2))
+    texts = [
+        [(s.item, s.text) for s in read_samples(run.path(run.settings[0], "humaneval", "samples"))]
+        for run in (whole, halves)
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 4
+    again = read_run(tmp_path / "halves")
+    assert isinstance(again, Run)
+    assert again.sets == halves.sets
+    figures = [results_of(run).figures[0].accuracy for run in (whole, halves, again)]
+    assert len(set(figures)) == 1
+
+
+def test_raw_prompts_go_around_the_template():
+    engine = dlm.load("tiny", device="cpu")
+    (item,) = benchmark_items(get_protocol("humaneval", "base"), limit=1)
+    assert engine.text.decode(asked(engine, item)).startswith("from typing import List")
+    (item,) = benchmark_items(get_protocol("humaneval"), limit=1)
+    assert asked(engine, item) == item.prompt
+    with pytest.raises(InvalidRequest, match="without a tokenizer"):
+        asked(Oracle({}), replace(item, raw=True))
+
+
+def test_what_departs_from_a_protocol_is_custom(tmp_path):
+    run = benchmark_run(
+        tmp_path,
+        get_protocol("humaneval"),
+        [Setting("fast", {"unmask": "threshold(0.9)"})],
+        limit=2,
+    )
+    assert [setting.name for setting in run.settings] == ["llada", "custom: fast"]
+    assert run.settings[1].options["guide"] == "forbid('eos')", "the rest stays"
+
+
+def test_the_command(tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--limit", "2", "--out", str(out), "--protocol", "fastdllm", "--quiet"]
+    options += ["--allow-unsafe-code"]
+    assert call(["eval", "humaneval", *options]) == 0
+    header = json.loads((out / "run.json").read_text())
+    assert header["protocol"]["name"] == "fastdllm"
+    assert header["protocol"]["sandbox"] == best_sandbox().kind
+    told = (out / "table.md").read_text()
+    assert "Protocol fastdllm: Fast-dLLM" in told
+    assert "humaneval-code-v1" in told
+    assert table(results_of(read_run(out))) == told
+    assert call(["eval", "humaneval", *options, "--fail-under", "50"]) == 1
+    capsys.readouterr()
+    assert call(["eval", "gsm8k", "--protocol", "fastdlm"]) == 2
+    assert "got 'fastdlm'" in capsys.readouterr().err
+    assert call(["eval", "report", str(out)]) == 0
+
+
+def test_unsafe_places_are_refused(tmp_path, capsys):
+    options = ["--limit", "1", "--out", str(tmp_path), "--sandbox", "rlimit"]
+    assert call(["eval", "humaneval", *options]) == 2
+    assert "--allow-unsafe-code" in capsys.readouterr().err

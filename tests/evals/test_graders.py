@@ -1,0 +1,347 @@
+"""Graders on recorded answers of a real model, on hand-made ones, and on hostile ones."""
+
+import json
+import random
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlm.evals.graders.arithmetic import countdown_expression, evaluate, reaches
+from dlm.evals.graders.code import Program, cut_at, extract
+from dlm.evals.graders.grid import grid_of, is_solved, right_cells
+from dlm.evals.graders.maths import (
+    boxed_answer,
+    boxed_or_tagged,
+    equivalent,
+    last_box,
+    normal_form,
+)
+from dlm.evals.graders.numbers import (
+    boxed_number,
+    flexible_number,
+    said_number,
+    same_number,
+    strict_number,
+)
+
+RECORDED = Path(__file__).parents[1] / "data" / "llada_generations" / "answers.jsonl"
+ANSWERS = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
+
+
+def recorded(task):
+    found = [answer for answer in ANSWERS if answer["task"] == task]
+    assert len({answer["score"] for answer in found}) > 1
+    return found
+
+
+# recorded answers of LLaDA-8B-Instruct, with the verdicts of their authors' rules
+
+
+def test_recorded_answers_to_math():
+    for answer in recorded("math500"):
+        found = equivalent(boxed_or_tagged(answer["text"]), answer["reference"])
+        assert found == answer["score"], answer["text"]
+
+
+def test_recorded_answers_to_gsm8k():
+    for answer in recorded("gsm8k"):
+        assert (boxed_number(answer["text"]) == answer["reference"]) == answer["score"]
+
+
+def test_recorded_answers_to_countdown():
+    for answer in recorded("countdown"):
+        found = reaches(countdown_expression(answer["text"]), *answer["reference"])
+        assert found == answer["score"], answer["text"]
+
+
+def test_recorded_answers_to_sudoku():
+    for answer in recorded("sudoku"):
+        puzzle = answer["question"].removeprefix("Solve the following Sudoku puzzle: ")[:16]
+        grid = grid_of(answer["text"])
+        right, empty = right_cells(grid, puzzle, answer["reference"])
+        assert (right, empty) == (answer["score"], 8)
+        assert not is_solved(grid, puzzle, answer["reference"])
+
+
+# boxes and normal forms
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"so \boxed{3}", "3"),
+        (r"\boxed{1} then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{\text{a {b} c}}", r"\text{a {b} c}"),
+        (r"$\boxed 42$ is it", "42"),
+        (r"\fbox{7}", "7"),
+        (r"\fbox{7} \boxed{8}", "8"),
+        (r"\boxed{never closed", None),
+        ("no box", None),
+        ("", None),
+    ],
+)
+def test_the_last_box(text, found):
+    assert last_box(text) == found
+
+
+def test_what_stands_in_for_a_box():
+    assert boxed_answer("The final answer is $12$. I hope it is correct.") == "12"
+    assert boxed_answer(r"\boxed{1} The final answer is: $12$.") == "1"
+    assert boxed_or_tagged("<answer>5</answer>") is None, "tags count where a box was left open"
+    assert boxed_or_tagged(r"<answer>5</answer> \boxed{4") == "5"
+    assert boxed_or_tagged(r"<answer> 5 </answer> \boxed{}") == "5"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"\frac12", r"\frac{1}{2}"),
+        (r"\frac1{72}", r"\frac{1}{72}"),
+        (r"\dfrac{3}{4}", "3/4"),
+        ("0.5", "1/2"),
+        (r"10,\!080", "10,080"),
+        (r"\left( 3, 4 \right)", "(3,4)"),
+        (r"30^\circ", "30"),
+        (r"15\text{ cm}", "15"),
+        ("x = 5", "5"),
+        (r"\sqrt3", r"\sqrt{3}"),
+        (r"50\%", "50"),
+        (r"\$18", "18"),
+        (".25", "0.25"),
+        ("a\nb", "ab"),
+    ],
+)
+def test_the_same_answer_written_differently(one, other):
+    assert equivalent(one, other)
+    assert equivalent(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1,000", "1000"), ("0.50", "0.5"), ("area = 5", "5"), ("-3", "3"), (None, "3"), ("", "0")],
+)
+def test_answers_that_this_form_keeps_apart(one, other):
+    assert not equivalent(one, other)
+
+
+def test_what_has_no_normal_form_is_compared_as_it_is():
+    for answer in ("x/y", r"2\frac", r"3\sqrt", r"1\text{ m}\text{ s}"):
+        with pytest.raises(ValueError):  # noqa: PT011
+            normal_form(answer)
+        assert equivalent(answer, answer)
+        assert not equivalent(answer, f"{answer} ")
+
+
+@given(st.text(alphabet="\\{}fracsqrtboxed0123456789/=.$ ", max_size=40))
+def test_no_text_breaks_the_maths_grader(text):
+    for rule in (last_box, boxed_answer, boxed_or_tagged):
+        found = rule(text)
+        assert isinstance(equivalent(found, "1"), bool)
+    assert equivalent(text, text)
+
+
+# numbers
+
+
+def test_numbers_of_gsm8k():
+    text = "He pays $1,200. She pays 300.\n#### 1,500\n#### 7"
+    assert strict_number(text) == "1,500"
+    assert flexible_number(text) == "7"
+    assert flexible_number("It costs $1,234.50 a day.") == "$1,234.50"
+    assert said_number("... The answer is 12. The answer is 13.") == "12"
+    assert strict_number("12") is flexible_number("none") is said_number("12") is None
+    assert same_number("$1,500.", "1500")
+    assert not same_number(None, "1500")
+    assert not same_number("1500.0", "1500")
+
+
+def test_numbers_in_boxes():
+    assert boxed_number(r"\boxed{...} \boxed{about 12 km} \boxed{13}") == 12
+    assert boxed_number(r"\boxed{} <answer>from 3 to -4.5</answer>") == -4.5
+    assert boxed_number("<answer>none</answer>") is None
+
+
+# arithmetic
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("1+2*3", 7),
+        ("(1+2)*3", 9),
+        ("8/3*3", 8),
+        ("-3+5", 2),
+        ("2--2", 4),
+        ("7 / 2", Fraction(7, 2)),
+        ("((((5))))", 5),
+        ("1-2-3", -4),
+        ("8/4/2", 1),
+    ],
+)
+def test_expressions(expression, value):
+    assert evaluate(expression).value == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *(
+            "",
+            "1+",
+            "(1",
+            "1)",
+            "2**3",
+            "9**9**9",
+            "1//2",
+            "1/0",
+            "3/(2-2)",
+            "1.5",
+            "a",
+            "1 2",
+            "()",
+        ),
+        *("__import__('os')", "1+" * 500 + "1", "(" * 60 + "1" + ")" * 60, "1" * 13, "1e9", "²"),
+    ],
+)
+def test_what_is_no_expression(expression):
+    with pytest.raises(ValueError):  # noqa: PT011
+        evaluate(expression)
+    assert not reaches(expression, [1], 1)
+
+
+@given(st.integers(0, 2**32))
+def test_expressions_equal_python(seed):
+    """Random expressions of small numbers, computed by Python with fractions."""
+    rng = random.Random(seed)
+
+    def grow(depth):
+        if depth == 0 or rng.random() < 0.2:
+            return str(rng.randint(0, 20))
+        left, right = grow(depth - 1), grow(depth - 1)
+        return f"({left}{rng.choice('+-*/')}{right})"
+
+    expression = grow(4)
+    exact = "".join(f"Fraction({part})" if part.isdigit() else part for part in _split(expression))
+    try:
+        expected = eval(exact, {"Fraction": Fraction})
+    except ZeroDivisionError:
+        with pytest.raises(ValueError, match="divides by zero"):
+            evaluate(expression)
+        return
+    found = evaluate(expression)
+    assert found.value == expected
+    assert found.numbers == [int(part) for part in _split(expression) if part.isdigit()]
+
+
+def _split(expression):
+    return re.findall(r"\d+|\D", expression)
+
+
+def test_each_number_is_used_once():
+    assert reaches("(3+5)*2", [2, 3, 5], 16)
+    assert not reaches("3+5+8", [3, 5], 16)
+    assert not reaches("8*2", [2, 3, 5], 16)
+    assert not reaches("3*5", [3, 5, 5], 15)
+    assert reaches("1/3*6", [1, 3, 6], 2), "fractions are exact"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"\boxed{3 \times (4 + 5)}", "3 * (4 + 5)"),
+        (r"\boxed{3*9 = 27}", "3*9"),
+        (r"\boxed{12 \div 4}", "12 / 4"),
+        ("<answer>1+2</answer>", "<answer>1+2</answer>"),
+        (r"\boxed{open <answer>1+2</answer>", "1+2"),
+        ("6*7=42", "6*7"),
+    ],
+)
+def test_expressions_in_answers(text, found):
+    assert countdown_expression(text) == found
+
+
+# grids
+
+PUZZLE, SOLUTION = "0234341221434300", "1234341221434321"
+
+
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [
+        (f"<answer>\n{SOLUTION}\n</answer>", SOLUTION),
+        ("<answer>```\n1234\n3412\n2143\n4321\n```</answer>", SOLUTION),
+        (f"<answer></answer> {SOLUTION}<|eot_id|>", SOLUTION),
+        (f"so it is {SOLUTION} I think", SOLUTION),
+        ("<answer>12</answer>", "12" + "0" * 14),
+        ("no grid", ""),
+    ],
+)
+def test_grids_in_answers(text, grid):
+    assert grid_of(text) == grid
+
+
+def test_cells_and_puzzles():
+    assert right_cells(SOLUTION, PUZZLE, SOLUTION) == (3, 3)
+    assert is_solved(SOLUTION, PUZZLE, SOLUTION)
+    assert right_cells("", PUZZLE, SOLUTION) == (0, 3)
+    changed = SOLUTION[:1] + "9" + SOLUTION[2:]
+    assert right_cells(changed, PUZZLE, SOLUTION) == (3, 3), "given cells do not count"
+    assert not is_solved(changed, PUZZLE, SOLUTION)
+    assert not is_solved("", PUZZLE, SOLUTION)
+
+
+# code
+
+PROMPT = 'from typing import List\n\n\ndef add(a, b):\n    """Add."""\n'
+BODY = "    return a + b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (BODY, "continued"),
+        (BODY + "\ndef other():\n    pass\n", "continued"),
+        (BODY + "\nprint(add(1, 2))\n", "continued"),
+        (f"```python\n{BODY}```", "continued"),
+        ("Here:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.", "fence"),
+        ("```python\nimport os\n```\n```py\ndef add(a, b):\n    return a + b\n```", "fence"),
+        ("```python\ndef add(a, b):\n    return a + b", "fence"),
+        ("Sure.\nimport math\ndef add(a, b):\n    return a + b\nThat is it, I think.", "bare, cut"),
+        (BODY + "\n    oops(\n", "continued, cut"),
+    ],
+)
+def test_programs_in_answers(text, rule):
+    program = extract(text, "add", PROMPT)
+    assert program.rule == rule
+    space = {}
+    exec(program.source, space)
+    assert space["add"](2, 3) == 5
+    assert program.source.startswith("from typing import List"), "helpers of the prompt stay"
+
+
+def test_programs_without_a_prompt():
+    text = "Use this:\n```\ndef area(r):\n    return r * r\n```\nassert area(2) == 4"
+    assert extract(text) == Program("def area(r):\n    return r * r\n", "first fence")
+    assert extract("nothing here at all", "f").source == "nothing here at all"
+
+
+def test_an_empty_answer_is_no_program():
+    for text in ("", "   \n", "```python\n```"):
+        space = {}
+        exec(extract(text, "add", PROMPT).source, space)
+        assert space["add"](2, 3) is None, "the prompt alone does nothing"
+
+
+def test_stop_strings():
+    assert cut_at("a\nif b\ndef c", ("\ndef", "\nif")) == "a"
+    assert cut_at("a", ("\ndef",)) == "a"
+
+
+@given(st.text(alphabet="`\n defadd():pass#'\"x", max_size=60))
+def test_no_text_breaks_the_extraction(text):
+    program = extract(text, "add", PROMPT)
+    assert isinstance(program.source, str)

@@ -89,10 +89,6 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *settings({name: rules()[name] for name in CHEAP}),
         ],
         "caches": ["caches", "--tasks", "math,code,sudoku,long", "--limit", "200"],
-        "caches-one": [
-            *("caches", "--tasks", "math,code,sudoku,long", "--limit", "200"),
-            *("--unmask", "topk", "--rows", "16"),
-        ],
         "caches-block": ["caches", "--model", "tiny-block", "--limit", "200"],
         "strategies-dev": ["strategies", "--limit", "200"],
         "strategies": ["strategies", "--split", "test", "--limit", "200"],

@@ -179,19 +179,29 @@ def carry_out(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="the folder of a run")],
+    folder: Annotated[Path, typer.Argument(help="the folder of a run, or of several runs")],
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="the setting that others are compared to")
     ] = None,
     workers: Workers = 2,
 ) -> None:
-    """Grade what has no verdict yet and write the report again; needs no model."""
-    from dlm.evals.judging import Judge
-    from dlm.evals.run import read_run
+    """Grade what has no verdict yet and write the report again; needs no model.
 
-    run = read_run(folder)
-    run.grade(Judge(workers))
-    _report(run, baseline)
+    Over a folder of runs: all their tables and plots on one page.
+    """
+    from dlm.evals.judging import Judge
+    from dlm.evals.report import write_page
+    from dlm.evals.run import read_run, runs_in
+
+    found = runs_in(folder)
+    several = found != [folder]
+    results = []
+    for path in found:
+        run = read_run(path)
+        run.grade(Judge(workers))
+        results.append(_report(run, baseline, quiet=several))
+    if several:
+        print(write_page(results, folder).read_text(encoding="utf-8"))
 
 
 def _names(text: str) -> list[str]:

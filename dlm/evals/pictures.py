@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,23 +11,35 @@ if TYPE_CHECKING:
     from dlm.evals.run import Results
 
 MARKERS: Final = "os^vD<>Phx*d"
+ACROSS: Final = 8
+"""Panels beside each other."""
 
 
-def plot(results: Results, path: Path) -> None:
+def plot(runs: Sequence[Results], path: Path) -> None:
     """One panel a task, to a PNG file. Needs `matplotlib`."""
     from matplotlib.figure import Figure
 
-    tasks = list(dict.fromkeys(figures.task for figures in results.figures))
-    figure = Figure(figsize=(4.6 * len(tasks), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    draw = _draw_sweeps if results.sweeps else _draw_settings
-    for panel, task in zip(panels, tasks, strict=True):
-        draw(results, task, panel)
+    tasks = [(run, task) for run in runs for task in dict.fromkeys(f.task for f in run.figures)]
+    across = min(ACROSS, len(tasks))
+    down = -(-len(tasks) // across)
+    figure = Figure(figsize=(4.6 * across, 4.2 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flatten()
+    for panel, (run, task) in zip(panels, tasks, strict=False):
+        draw = _draw_sweeps if run.sweeps else _draw_settings
+        draw(run, task, panel)
         panel.set_title(task)
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("right, %")
-    handles, labels = panels[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize="x-small", loc="outside lower center", ncols=5)
+    for panel in panels[len(tasks) :]:
+        panel.set_axis_off()
+    for panel in panels[::across]:
+        panel.set_ylabel("right, %")
+    known: dict[str, Any] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(known.values()), list(known), fontsize="x-small", loc="outside lower center", ncols=5
+    )
     figure.savefig(path, dpi=110)
 
 

@@ -36,7 +36,29 @@ def write_report(results: Results, folder: Path) -> None:
     text = json.dumps(as_data(results), indent=1, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
     (folder / "table.md").write_text(table(results), encoding="utf-8")
-    plot(results, folder / "plot.png")
+    plot([results], folder / "plot.png")
+
+
+def write_page(runs: Sequence[Results], folder: Path) -> Path:
+    """All runs on one page, `report.md`, with one picture of all, `report.png`."""
+    lines = ["# Runs", "", "![accuracy over forwards](report.png)", ""]
+    for results in runs:
+        header = results.header
+        model, machine = header["model"], header["machine"]
+        where = machine["accelerator"] or machine["system"]
+        lines += [
+            f"## {model['name']}: {', '.join(header['items'])}",
+            "",
+            f"{model['parameters']:,} parameters, {model['dtype'].removeprefix('torch.')} on "
+            f"{where}; dlm {header['dlm']} ({header['commit']}), torch "
+            f"{header['packages']['torch']}; {header['started']}.",
+            "",
+            table(results),
+        ]
+    page = folder / "report.md"
+    page.write_text("\n".join(lines), encoding="utf-8")
+    plot(runs, folder / "report.png")
+    return page
 
 
 def as_data(results: Results) -> dict[str, Any]:
@@ -86,7 +108,8 @@ def _task_table(results: Results, task: str) -> str:
         cells += [f"{100 * row.scores[n]:.1f}%" if n in row.scores else "-" for n in scores]
         lines.append(table_line([*cells, *(_share(row, rung) for rung in rungs)]))
     sweeps = [sweep for sweep in results.sweeps if sweep.task == task]
-    return "\n".join([*lines, *_warnings(results, task), *sweep_lines(sweeps), ""])
+    notes = [*_unanswered(rows), *_warnings(results, task)]
+    return "\n".join([*lines, *notes, *sweep_lines(sweeps), ""])
 
 
 def _rung_names(rows: Sequence[Figures]) -> list[str]:
@@ -110,6 +133,14 @@ def _told(results: Results) -> list[str]:
     judged = f"judged by {told['grader']}"
     judged += f" under {told['sandbox']}" if told["sandbox"] else ""
     return [f"Protocol {told['name']}: {told['source']}{note}; {judged}.", ""]
+
+
+def _unanswered(rows: Sequence[Figures]) -> list[str]:
+    """Answers that count as wrong because they are none."""
+    notes = [f"{row.setting}: {row.refused} did not fit the model" for row in rows if row.refused]
+    open_ = ((row.setting, row.masked_left - row.refused) for row in rows)
+    notes += [f"{name}: {count} have positions never filled" for name, count in open_ if count]
+    return ["", f"Wrong for lack of an answer: {'; '.join(notes)}."] if notes else []
 
 
 def _warnings(results: Results, task: str) -> list[str]:

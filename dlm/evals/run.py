@@ -22,7 +22,7 @@ from dlm.evals.grading import Judged, grade_samples, mean_scores, read_marks
 from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
 from dlm.evals.judging import Judge
-from dlm.evals.sampling import Plan, Sample, asked, draw_samples, read_samples
+from dlm.evals.sampling import Plan, Sample, answers, draw_samples, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.summary import Answers, Comparison, Figures, compare, figures_of
 from dlm.evals.sweeps import Marks, SweepFigures, marks_of, sweeps_of
@@ -160,9 +160,9 @@ def estimate(
         left = len(plan.wanted) - len(read_samples(run.path(setting, task, "samples")))
         if left <= 0:
             continue
-        prompts = [asked(runner, item) for item in plan.items[:probe]]
-        answers = [runner.generate(p, **plan.options(0)) for p in prompts]
-        seconds += left * sum(a.stats.seconds for a in answers) / len(answers)
+        probed = replace(plan, items=plan.items[:probe], samples=1)
+        drawn = list(answers(runner, probed, probed.wanted))
+        seconds += left * sum(sample.seconds for sample in drawn) / len(drawn)
     return seconds
 
 
@@ -284,6 +284,19 @@ def read_run(folder: Path) -> Run:
                 "run", f"the items of {task!r} are not those that {folder} answers"
             )
     return Run(folder, sets, settings, header["samples"], header["rows"], split, rungs)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The folder, when it is that of a run, else the runs in its folders.
+
+    Raises `InvalidRequest` when there is none.
+    """
+    if (folder / HEADER).is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob(f"*/{HEADER}"))
+    if not found:
+        raise InvalidRequest("run", f"{folder} holds no run: there is no {HEADER} in it")
+    return found
 
 
 def slug(name: str) -> str:

@@ -7,13 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import dlm
 from dlm.errors import InvalidRequest
 from dlm.evals.items import Item
 from dlm.evals.settings import Setting
 
+LENGTH: Final = "max_new_tokens"
+REFUSED: Final = "refused"
+"""Why an answer is missing whose canvas would be longer than the model allows."""
 Runner = dlm.Engine | dlm.CausalEngine
 
 
@@ -23,7 +26,8 @@ class Sample:
 
     `index` numbers the samples of an item, each with its own seed path · `nfe`, `arm_forwards`,
     `aux_forwards`, `token_forwards`, `tokens` as in `dlm.Stats` (tokens before the first end id) ·
-    `seconds` from admission to the end · `masked_left`: positions before the answer's end that
+    `finish_reason`: as in `dlm.Generation`, or `refused` · `seconds` from admission to the end ·
+    `masked_left`: positions before the answer's end that
     were never filled.
     """
 
@@ -57,6 +61,11 @@ class Sample:
             seconds=stats.seconds,
             masked_left=0 if ended else limit - len(answer.ids),
         )
+
+    @classmethod
+    def refused(cls, item: Item, index: int, limit: int) -> Self:
+        """No answer: prompt and `limit` new tokens do not fit the model."""
+        return cls(item.id, index, "", REFUSED, 0, 0, 0, 0, 0, 0.0, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +106,13 @@ def draw_samples(
     todo = [(item, index) for item, index in plan.wanted if (item.id, index) not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        for sample in _answers(engine, plan, todo):
+        for sample in answers(engine, plan, todo):
             file.write(json.dumps(asdict(sample)) + "\n")
             file.flush()
             tell(sample)
 
 
-def _answers(engine: Runner, plan: Plan, todo: Sequence[tuple[Item, int]]) -> Iterator[Sample]:
+def answers(engine: Runner, plan: Plan, todo: Sequence[tuple[Item, int]]) -> Iterator[Sample]:
     """Answers in the order in which they are finished, `plan.rows` of them in flight."""
     waiting = deque(todo)
     live: list[tuple[Item, int, Any, int]] = []
@@ -112,9 +121,15 @@ def _answers(engine: Runner, plan: Plan, todo: Sequence[tuple[Item, int]]) -> It
             while waiting and len(live) < plan.rows:
                 item, index = waiting.popleft()
                 options = plan.options(index)
-                request = engine.submit(asked(engine, item), **options)
+                try:
+                    request = engine.submit(asked(engine, item), **options)
+                except InvalidRequest as error:
+                    if error.param != LENGTH:
+                        raise
+                    yield Sample.refused(item, index, options[LENGTH])
+                    continue
                 request.ignore_events()
-                live.append((item, index, request, options["max_new_tokens"]))
+                live.append((item, index, request, options[LENGTH]))
             engine.step()
             for item, index, request, limit in [entry for entry in live if entry[2].done]:
                 yield Sample.of(item, index, request.result(), limit)

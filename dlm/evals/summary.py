@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dlm.evals.grading import Verdicts
 from dlm.evals.items import Item
-from dlm.evals.sampling import Sample
+from dlm.evals.sampling import REFUSED, Sample
 from dlm.evals.statistics import (
     Interval,
     Paired,
@@ -29,7 +29,8 @@ class Figures:
     items) · `rungs`: (right, n) of each step of the ladder · `pass_at_k` at k = samples (None for
     one) · `nfe`, `tokens`, `token_forwards`: means an item · `tpf`: tokens over forwards, sums over
     sums · `tokens_per_second`: tokens over the summed seconds of all requests, one at a time ·
-    `p50`, `p95`: seconds of a request · `masked_left`: answers with positions never filled ·
+    `p50`, `p95`: seconds of a request · `masked_left`: answers with positions never filled, of
+    which `refused` did not fit the model ·
     `scores`: means of what the grader says beyond right and wrong.
     """
 
@@ -49,6 +50,7 @@ class Figures:
     p50: float
     p95: float
     masked_left: int
+    refused: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -81,6 +83,7 @@ def figures_of(
         p50=percentile(seconds, 0.5),
         p95=percentile(seconds, 0.95),
         masked_left=sum(s.masked_left > 0 for s in counted),
+        refused=sum(s.finish_reason == REFUSED for s in counted),
     )
 
 

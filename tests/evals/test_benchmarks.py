@@ -16,7 +16,7 @@ from dlm.evals.benchmarks.problems import LOADERS, solution
 from dlm.evals.grading import read_marks
 from dlm.evals.judging import GRADERS, Judge
 from dlm.evals.report import table
-from dlm.evals.run import Run, benchmark_run, read_run, results_of
+from dlm.evals.run import Run, benchmark_run, estimate, read_run, results_of
 from dlm.evals.sampling import asked, read_samples
 from dlm.evals.settings import Setting
 from dlm.sandbox import best_sandbox
@@ -313,6 +313,41 @@ def test_the_command(tmp_path, capsys):
     assert call(["eval", "gsm8k", "--protocol", "fastdlm"]) == 2
     assert "got 'fastdlm'" in capsys.readouterr().err
     assert call(["eval", "report", str(out)]) == 0
+
+
+def test_what_does_not_fit_the_model_is_wrong_and_said(tmp_path):
+    engine = dlm.load("tiny", device="cpu", max_rows=2)
+    options = {"max_new_tokens": 600, "unmask": "threshold(0.5)", "blocks": "fixed(32)"}
+    protocol = replace(get_protocol("humaneval", "base"), options=options)
+    run = benchmark_run(tmp_path, protocol, limit=3)
+    long = replace(run.sets["humaneval"][1], prompt="x = 1\n" * 400)
+    run = replace(run, sets={"humaneval": [run.sets["humaneval"][0], long]}, rows=2)
+    run.open(engine)
+    assert estimate(engine, run) > 0
+    run.generate(engine, lambda *told: None)
+    reasons = {s.item: s.finish_reason for s in read_samples(run.path(*run.cells[0], "samples"))}
+    assert reasons[long.id] == "refused"
+    assert list(reasons.values()).count("refused") == 1
+    run.grade(Judge(2))
+    results = results_of(run)
+    assert results.figures[0].n == 2
+    assert "base: 1 did not fit the model" in table(results)
+
+
+def test_a_page_of_several_runs(tmp_path, capsys):
+    for name, protocol in (("one", "fastdllm"), ("two", "adablock")):
+        options = ["--limit", "1", "--out", str(tmp_path / name), "--protocol", protocol]
+        options += ["--quiet", "--allow-unsafe-code"]
+        assert call(["eval", "humaneval", *options]) == 0
+    capsys.readouterr()
+    assert call(["eval", "report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.md").read_text()
+    assert capsys.readouterr().out.strip() == page.strip()
+    assert page.count("## tiny: humaneval") == 2
+    assert "Protocol adablock" in page
+    assert (tmp_path / "report.png").stat().st_size > 5000
+    assert call(["eval", "report", str(tmp_path / "one" / "fastdllm")]) == 2
+    assert "holds no run" in capsys.readouterr().err
 
 
 def test_unsafe_places_are_refused(tmp_path, capsys):

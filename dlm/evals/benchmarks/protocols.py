@@ -32,9 +32,10 @@ class Protocol:
     """One evaluation on one benchmark.
 
     `data`: the file of its problems · `ask`: problem and solved examples -> what the model is given
-    · `choose`: all problems of the file -> (solved examples, those that are asked) · `options` of
-    the decoding · `grader`: a rule with a version · `source`: where all this stands · `note`: in
-    what it still differs.
+    · `choose`: all problems of the file -> (solved examples, those that are asked) · `solved`:
+    another file, whose first so many problems are the examples · `options` of the decoding ·
+    `grader`: a rule with a version · `source`: where all this stands · `note`: in what it still
+    differs.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Protocol:
         (),
         items,
     )
+    solved: tuple[str, int] | None = None
     note: str = ""
 
     def as_data(self) -> dict[str, Any]:
@@ -73,6 +75,9 @@ def benchmark_items(
     """
     problems = list(LOADERS[protocol.data](locate(protocol.data, file)))
     shots, chosen = protocol.choose(problems)
+    if protocol.solved is not None:
+        name, count = protocol.solved
+        shots = list(LOADERS[name](locate(name)))[:count]
     return [_asked(protocol, item, shots) for item in chosen[:limit]]
 
 
@@ -197,6 +202,7 @@ def _protocols() -> Iterable[Protocol]:
     yield Protocol(
         *("fastdllm", "gsm8k", "gsm8k", prompts.questions_as_turn, "gsm8k-flexible-v1"),
         *(_fixed(256, 32, **SURE, **fewshot), FAST),
+        solved=("gsm8k-train", 5),
         note=SHOTS_NOTE,
     )
     yield Protocol(

@@ -98,6 +98,10 @@ class Ticket:
         return len(self.prompt) + self.bound.length
 
 
+Members = tuple[Cohort, list[Ticket]]
+"""A cohort and the tickets of its rows."""
+
+
 def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationManager) -> Cohort:
     """A cohort of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
     parts, config = ticket.bound.parts, ticket.bound.config
@@ -110,6 +114,32 @@ def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationMan
         tuple(tables_of(part) for part in parts.all()),
         _sampler(config),
     )
+
+
+def joined(
+    cohorts: Sequence[Members], fresh: Sequence[tuple[Ticket, Cohort]], device: torch.device
+) -> list[Members]:
+    """The cohorts with new rows, which join those of their signature, or found some.
+
+    All new rows of a signature are stacked first and moved to `device` together.
+    """
+    alike: list[tuple[list[Cohort], list[Ticket]]] = []
+    for ticket, cohort in fresh:  # signatures are compared: a user's part need not be hashable
+        group = next((g for g in alike if g[0][0].signature == cohort.signature), None)
+        if group is None:
+            alike.append(group := ([], []))
+        group[0].append(cohort)
+        group[1].append(ticket)
+    found = list(cohorts)
+    for members, tickets in alike:
+        new = Cohort.cat(members).to(device)
+        place = next((i for i, (c, _) in enumerate(found) if c.signature == new.signature), None)
+        if place is None:
+            found.append((new, tickets))
+        else:
+            other, known = found[place]
+            found[place] = Cohort.cat([other, new]), [*known, *tickets]
+    return found
 
 
 def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows:

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from itertools import product
 from queue import SimpleQueue
 from traceback import clear_frames
-from typing import Any
 
 import torch
 
 from dlm.core import Kind
-from dlm.engine.admission import Ticket, new_cohort
+from dlm.engine.admission import Members, Ticket, joined, new_cohort
 from dlm.engine.cohort import Cohort
 from dlm.engine.iteration import IterationManager
 from dlm.engine.sync import StepReport
 from dlm.engine.telling import deliver, emit, end, tell
 from dlm.errors import InvalidRequest, Unavailable
-
-Members = tuple[Cohort, list[Ticket]]
 
 
 class Scheduler:
@@ -261,32 +258,12 @@ class Scheduler:
 
     def _place(self, fresh: Sequence[tuple[Ticket, Cohort]]) -> None:
         """New rows join cohorts of their signature, or found them; their canvases are announced."""
-        alike: list[tuple[Any, list[tuple[Ticket, Cohort]]]] = []
-        for ticket, cohort in fresh:
-            signature = cohort.signature  # compared, for a user's part need not be hashable
-            members = next((known for other, known in alike if other == signature), None)
-            if members is None:
-                alike.append((signature, members := []))
-            members.append((ticket, cohort))
-        for signature, members in alike:
-            self._join(
-                signature,
-                Cohort.cat([cohort for _, cohort in members]).to(self.manager.device),
-                [ticket for ticket, _ in members],
-            )
+        self._cohorts = joined(self._cohorts, fresh, self.manager.device)
         for ticket, cohort in fresh:
             length = int(cohort.rows.host.length[0])
             ids, kinds = (t[0, :length].tolist() for t in (cohort.rows.ids, cohort.rows.kind))
             ticket.begin(ids, [Kind(kind) for kind in kinds])
             emit(ticket, ticket.canvas.opened(ticket.choice, 0))
-
-    def _join(self, signature: Any, cohort: Cohort, tickets: list[Ticket]) -> None:
-        """Rows of one signature join its cohort, or are one."""
-        for index, (other, known) in enumerate(self._cohorts):
-            if other.signature == signature:
-                self._cohorts[index] = Cohort.cat([other, cohort]), [*known, *tickets]
-                return
-        self._cohorts.append((cohort, tickets))
 
     def _drop_done(self) -> None:
         """Free the pages of ended rows and let them leave their cohorts at once."""

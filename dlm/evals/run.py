@@ -7,7 +7,6 @@ says of what; an interrupted run goes on where it was, and a report needs no mod
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
 from dlm.evals.judging import Judge
 from dlm.evals.sampling import Plan, Sample, answers, draw_samples, read_samples
-from dlm.evals.settings import Setting
+from dlm.evals.settings import Setting, slug
 from dlm.evals.summary import Answers, Comparison, Figures, compare, figures_of
 from dlm.evals.sweeps import Marks, SweepFigures, marks_of, sweeps_of
 from dlm.evals.tasks import Split, get_task
@@ -297,8 +296,3 @@ def runs_in(folder: Path) -> list[Path]:
     if not found:
         raise InvalidRequest("run", f"{folder} holds no run: there is no {HEADER} in it")
     return found
-
-
-def slug(name: str) -> str:
-    """A setting's name as a folder's."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower() or "default"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,11 @@ class Setting:
     options: Mapping[str, Any] = field(default_factory=dict)
     causal: bool = False
     sweep: str = ""
+
+
+def slug(name: str) -> str:
+    """A setting's name as a folder's."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower() or "default"
 
 
 def parse_setting(text: str) -> Setting:

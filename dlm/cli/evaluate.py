@@ -204,6 +204,25 @@ def report(
         print(write_page(results, folder).read_text(encoding="utf-8"))
 
 
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="the folder of a run")],
+    second: Annotated[Path, typer.Argument(help="the folder of a run, which may be the same")],
+    setting: Annotated[
+        str | None, typer.Option(metavar="NAME", help="of the first run (default: its first)")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="NAME", help="of the second run (default: its first)")
+    ] = None,
+) -> None:
+    """Compare two runs item by item: the paired difference, and who alone is right."""
+    from dlm.evals.comparing import compare_runs, comparison_table
+    from dlm.evals.run import read_run
+
+    runs = read_run(first), read_run(second)
+    print(comparison_table(compare_runs(runs, (setting, against))), end="")
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 

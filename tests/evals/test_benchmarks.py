@@ -350,6 +350,25 @@ def test_a_page_of_several_runs(tmp_path, capsys):
     assert "holds no run" in capsys.readouterr().err
 
 
+def test_two_runs_beside_each_other(tmp_path, capsys):
+    """Three of four right against two, on the items that both were asked."""
+    protocol = get_protocol("humaneval")
+    items = benchmark_items(protocol, limit=5)
+    for name, right, limit in (("one", {0, 1, 2}, 4), ("two", {1, 3, 4}, 5)):
+        run = benchmark_run(tmp_path / name, protocol, limit=limit)
+        run.open(dlm.load("tiny", device="cpu"))
+        told = {json.dumps(i.prompt): i.answer if n in right else "no" for n, i in enumerate(items)}
+        run.generate(Oracle(told), lambda *told: None)
+        run.grade(Judge(2))
+    folders = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert call(["eval", "compare", *folders]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("| humaneval | 4 | 75.0% | 50.0% | -25.0 (")
+    assert "| 2 | 1 | 1 | 25% |" in told
+    assert call(["eval", "compare", *folders, "--against", "fast"]) == 2
+    assert "must be one of 'llada', got 'fast'" in capsys.readouterr().err
+
+
 def test_unsafe_places_are_refused(tmp_path, capsys):
     options = ["--limit", "1", "--out", str(tmp_path), "--sandbox", "rlimit"]
     assert call(["eval", "humaneval", *options]) == 2

@@ -53,6 +53,10 @@ def command(name: str) -> Callable[..., None]:
                 help="decode otherwise, too; what is not said stays the protocol's",
             ),
         ] = None,
+        sweep: Annotated[
+            str,
+            typer.Option(metavar="NUMBER,...", help="thresholds to commit at, one after the other"),
+        ] = "",
         limit: Limit = None,
         samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers an item")] = 1,
         rows: Rows = 1,
@@ -82,7 +86,8 @@ def command(name: str) -> Callable[..., None]:
         from dlm.evals.benchmarks import get_protocol
         from dlm.evals.judging import place_for_code
         from dlm.evals.run import benchmark_run
-        from dlm.evals.settings import parse_setting
+        from dlm.evals.settings import numbers, parse_setting
+        from dlm.evals.strategies import threshold_sweep
 
         chosen = get_protocol(name, protocol)
         box = None
@@ -90,6 +95,7 @@ def command(name: str) -> Callable[..., None]:
             box = place_for_code(sandbox, allow_unsafe=allow_unsafe_code)
             typer.secho(f"code runs under {box.kind} ({box.python})", err=True, dim=True)
         settings = [parse_setting(text) for text in config or ()]
+        settings += threshold_sweep(chosen, numbers("sweep", sweep))
         folder = out or Path("runs") / f"{name}-{chosen.name}"
         asked: dict[str, Any] = {"limit": limit, "file": data_file}
         asked["sandbox"] = "" if box is None else box.kind

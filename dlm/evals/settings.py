@@ -30,6 +30,14 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower() or "default"
 
 
+def numbers(name: str, text: str) -> list[float]:
+    """`"0.9, 0.8"` as numbers, none of an empty text. Raises `InvalidRequest` naming the option."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise InvalidRequest(name, f"must be numbers with commas, got {text!r}") from error
+
+
 def parse_setting(text: str) -> Setting:
     """`"fast: unmask=threshold(0.9), cache=dual"` as a setting; without a name the options are it.
 

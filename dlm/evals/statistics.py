@@ -144,9 +144,10 @@ def aup(points: Sequence[tuple[float, float]], best: float, alpha: float = 3.0) 
     `points`: (tokens per forward, accuracy in percent); `best`: highest accuracy of any method
     compared on the task. Settings more than 5 points below the least parallel one are dropped;
     each accuracy y is weighted by `min(exp(-alpha * (1 - y / best)), 1)`, but for the first term.
+    Where nothing is right it is 0.
     """
     ordered = sorted(points)
-    if not ordered:
+    if not ordered or best <= 0:
         return AUP(0.0, 0)
     kept = [(rho, y) for rho, y in ordered if y >= ordered[0][1] - 5]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from dlm.errors import unknown_name
+from dlm.errors import InvalidRequest, unknown_name
+from dlm.evals.benchmarks import Protocol
 from dlm.evals.settings import Setting, parse_setting
 
 BASELINE: Final = "one a step"
@@ -64,6 +65,22 @@ SWEEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     }
 )
 """Sweep -> name of a setting -> its options, as `--config` takes them."""
+
+
+def threshold_sweep(protocol: Protocol, thresholds: Iterable[float]) -> list[Setting]:
+    """What a protocol gives when all that is sure is committed at once, for each threshold.
+
+    Models of trained blocks take `dynamic`, as their protocols do. Raises `InvalidRequest` for
+    thresholds that are none.
+    """
+    rule = "dynamic" if str(protocol.options.get("unmask")).startswith("dynamic") else "threshold"
+    found = []
+    for threshold in thresholds:
+        if not 0 < threshold <= 1:
+            raise InvalidRequest("sweep", f"must be numbers in (0, 1], got {threshold}")
+        options = {"unmask": f"{rule}({threshold})", "steps": None}
+        found.append(Setting(f"{rule} {threshold}", options, sweep=rule))
+    return found
 
 
 def sweep_settings(names: Iterable[str] = ()) -> list[Setting]:

@@ -19,6 +19,7 @@ from dlm.evals.report import table
 from dlm.evals.run import Run, benchmark_run, estimate, read_run, results_of
 from dlm.evals.sampling import asked, read_samples
 from dlm.evals.settings import Setting
+from dlm.evals.strategies import threshold_sweep
 from dlm.sandbox import best_sandbox
 
 PROTOCOLS = [protocol for known in BENCHMARKS.values() for protocol in known.values()]
@@ -367,6 +368,24 @@ def test_two_runs_beside_each_other(tmp_path, capsys):
     assert "| 2 | 1 | 1 | 25% |" in told
     assert call(["eval", "compare", *folders, "--against", "fast"]) == 2
     assert "must be one of 'llada', got 'fast'" in capsys.readouterr().err
+
+
+def test_a_sweep_of_thresholds(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "run"), "--limit", "2", "--quiet", "--allow-unsafe-code"]
+    command = ["eval", "humaneval", "--protocol", "fastdllm", *out]
+    assert call([*command, "--sweep", "0.9,0.5"]) == 0
+    told = (tmp_path / "run" / "table.md").read_text()
+    assert "custom: threshold 0.9" in told
+    assert "| threshold |" in told, "accuracy under parallelism"
+    assert call([*command, "--sweep", "0.9,many"]) == 2
+    assert call([*command, "--sweep", "0"]) == 2
+    told = capsys.readouterr().err
+    assert "must be numbers with commas, got '0.9,many'" in told
+    assert "must be numbers in (0, 1], got 0.0" in told
+    looked_at = dlm.inspect("tiny-block")
+    for setting in threshold_sweep(get_protocol("gsm8k", "sdar"), [0.9]):
+        assert setting.options["unmask"] == "dynamic(0.9)"
+        assert looked_at.explain(**{**get_protocol("gsm8k", "sdar").options, **setting.options})
 
 
 def test_unsafe_places_are_refused(tmp_path, capsys):

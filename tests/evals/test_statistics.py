@@ -130,6 +130,7 @@ def test_aup_of_published_sweeps():
     assert worse.value == pytest.approx(637.65, abs=0.006)
     assert worse.dropped == 1
     assert aup([], 80.0) == (0.0, 0)
+    assert aup([(1, 0.0), (2, 0.0)], 0.0) == (0.0, 0), "nothing is right"
 
 
 def test_a_curve_is_read_between_its_points_only():

@@ -106,6 +106,15 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
                 }
             ),
         ],
+        "leap-check": [
+            *("bundled", "--split", "dev", "--tasks", "math,code", "--rows", "16"),
+            *settings(
+                {
+                    "one a step": f"unmask=topk, {WIDE}",
+                    "careful leap": f"unmask='leap(0.999, 0.99)', {WIDE}",
+                }
+            ),
+        ],
         "adaptive": [
             *("strategies", "--split", "test", "--tasks", "math,code"),
             *("--sweeps", f"adaptive,{FIXED}"),

@@ -189,7 +189,7 @@ def report(
 
     Over a folder of runs: all their tables and plots on one page.
     """
-    from dlm.evals.judging import Judge
+    from dlm.evals.judging import Judge, place_of
     from dlm.evals.report import write_page
     from dlm.evals.run import read_run, runs_in
 
@@ -198,7 +198,7 @@ def report(
     results = []
     for path in found:
         run = read_run(path)
-        run.grade(Judge(workers))
+        run.grade(Judge(workers, place_of(run.sandbox)))
         results.append(_report(run, baseline, quiet=several))
     if several:
         print(write_page(results, folder).read_text(encoding="utf-8"))

@@ -84,6 +84,12 @@ class ForwardPlan:
             counts[segment.row] += len(segment.q_pos) + shadows
         return counts
 
+    @property
+    def written(self) -> Tensor:
+        """`[T]`: flat places in `[R, L]` of the canvas whose keys the forward makes."""
+        own = (s for s in self.segments if s.write and s.arm == 0)
+        return torch.cat([NOTHING, *(s.row * self.capacity + s.q_pos for s in own)])
+
     def shadowed(self, arm: int) -> list[Segment]:
         """The segments of an arm that have shadow tokens, row by row."""
         own = [s for s in self.segments if s.arm == arm and s.extra is not None]

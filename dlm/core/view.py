@@ -70,9 +70,7 @@ class Window(NamedTuple):
             slot=slot,
             shadow=shadow,
             row=torch.div(torch.cat((slot, shadow)), width, rounding_mode="floor"),
-            written=torch.cat(
-                [s.row * capacity + s.q_pos for s in plan.segments if s.write and s.arm == 0]
-            ),
+            written=plan.written,
             live=host.blocks.live,
         )
         return cls(*(t.to(device) for t in window))

@@ -25,11 +25,11 @@ class Reuse(NamedTuple):
     def of(cls, plan: ForwardPlan, host: HostRows) -> Reuse:
         """The keys of the canvas itself; other arms are computed at the same positions."""
         writes = torch.zeros_like(host.made, dtype=torch.bool)
-        reads = torch.zeros_like(host.length)
-        for segment in (s for s in plan.segments if s.arm == 0):
-            if segment.write:
-                writes[segment.row, segment.q_pos] = True
-            reads[segment.row] = max(int(reads[segment.row]), segment.keys)
+        writes.view(-1)[plan.written] = True
+        ends = [0] * len(writes)
+        for segment in plan.segments:
+            ends[segment.row] = max(ends[segment.row], segment.keys)
+        reads = torch.tensor(ends)
         reused = ~writes & (torch.arange(writes.shape[1]) < reads[:, None])
         return cls(writes, torch.where(reused, host.made, FAR).amin(dim=1))
 

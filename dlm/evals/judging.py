@@ -93,6 +93,11 @@ class Judge:
 Grade = Callable[[Item, str, Judge], Marks]
 
 
+def place_of(kind: str) -> Sandbox | None:
+    """Where a run's code was run before, and may be again; None where it ran none."""
+    return find_sandbox(kind) if kind else None
+
+
 def place_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
     """Where code of a model is to run.
 

@@ -282,7 +282,9 @@ def read_run(folder: Path) -> Run:
             raise InvalidRequest(
                 "run", f"the items of {task!r} are not those that {folder} answers"
             )
-    return Run(folder, sets, settings, header["samples"], header["rows"], split, rungs)
+    where = header.get("protocol", {}).get("sandbox", "")
+    told = header["samples"], header["rows"], split, rungs
+    return Run(folder, sets, settings, *told, sandbox=where)
 
 
 def runs_in(folder: Path) -> list[Path]:

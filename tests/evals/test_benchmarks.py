@@ -21,6 +21,7 @@ from dlm.evals.sampling import asked, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.strategies import threshold_sweep
 from dlm.sandbox import best_sandbox
+from tests.evals.scripted import Scripted
 
 PROTOCOLS = [protocol for known in BENCHMARKS.values() for protocol in known.values()]
 IDS = [f"{protocol.benchmark}-{protocol.name}" for protocol in PROTOCOLS]
@@ -81,35 +82,6 @@ def written(folder: Path, name: str) -> Path:
     else:
         path.write_text(json.dumps([row] if path.suffix == ".json" else row) + "\n")
     return path
-
-
-class Oracle:
-    """An engine that says what it is told for each prompt."""
-
-    def __init__(self, said, text=None):
-        self.said, self.text = said, text
-
-    def submit(self, prompt, **options):
-        return Oracle.Request(self.said[json.dumps(prompt)])
-
-    def step(self):
-        pass
-
-    class Request:
-        done = True
-
-        def __init__(self, text):
-            self.text = text
-
-        def ignore_events(self):
-            pass
-
-        def abort(self):
-            pass
-
-        def result(self):
-            stats = dlm.Stats(1, 2, 3, 0, 0, {}, {}, {}, 0.5)
-            return dlm.Generation(self.text, (5,), "stop", stats, (1,), (1,), ())
 
 
 # files
@@ -230,7 +202,7 @@ def test_reference_solutions_pass_and_junk_does_not(tmp_path):
         ("junk", lambda item: "I do not know.", 0),
     ):
         run = benchmark_run(tmp_path / name, protocol)
-        engine = Oracle({json.dumps(item.prompt): said(item) for item in items})
+        engine = Scripted({json.dumps(item.prompt): said(item) for item in items})
         run.generate(engine, lambda *told: None)
         run.grade(Judge(2))
         marks = read_marks(run.path(run.settings[0], "humaneval", "verdicts"))
@@ -255,7 +227,7 @@ def test_a_run_that_is_interrupted_ends_alike(tmp_path):
         if sample.item.endswith("/1"):
             raise Enough
 
-    halves = benchmark_run(tmp_path / "halves", protocol, limit=4)
+    halves = benchmark_run(tmp_path / "halves", protocol, limit=4, sandbox="bwrap")
     halves.open(engine)
     with pytest.raises(Enough):
         halves.generate(engine, tell)
@@ -270,6 +242,7 @@ def test_a_run_that_is_interrupted_ends_alike(tmp_path):
     assert texts[0] == texts[1]
     assert len(texts[0]) == 4
     again = read_run(tmp_path / "halves")
+    assert again.sandbox == halves.sandbox == "bwrap", "it is graded again where it was"
     assert isinstance(again, Run)
     assert again.sets == halves.sets
     figures = [results_of(run).figures[0].accuracy for run in (whole, halves, again)]
@@ -283,7 +256,7 @@ def test_raw_prompts_go_around_the_template():
     (item,) = benchmark_items(get_protocol("humaneval"), limit=1)
     assert asked(engine, item) == item.prompt
     with pytest.raises(InvalidRequest, match="without a tokenizer"):
-        asked(Oracle({}), replace(item, raw=True))
+        asked(Scripted({}), replace(item, raw=True))
 
 
 def test_what_departs_from_a_protocol_is_custom(tmp_path):
@@ -359,7 +332,7 @@ def test_two_runs_beside_each_other(tmp_path, capsys):
         run = benchmark_run(tmp_path / name, protocol, limit=limit)
         run.open(dlm.load("tiny", device="cpu"))
         told = {json.dumps(i.prompt): i.answer if n in right else "no" for n, i in enumerate(items)}
-        run.generate(Oracle(told), lambda *told: None)
+        run.generate(Scripted(told), lambda *told: None)
         run.grade(Judge(2))
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
     assert call(["eval", "compare", *folders]) == 0

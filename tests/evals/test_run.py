@@ -19,6 +19,7 @@ from dlm.evals.settings import Setting, parse_setting
 from dlm.evals.summary import figures_of
 from dlm.evals.tasks import TASKS, split_of
 from dlm.evals.tasks.mix import sample
+from tests.evals.scripted import Scripted
 from tests.helpers import random_decoder, tiny_spec
 
 GREEDY = Setting("greedy", {"unmask": "topk", "blocks": "fixed(8)"})
@@ -29,37 +30,6 @@ WARM = Setting("warm", {"unmask": "threshold(0.7)", "temperature": 0.9})
 @pytest.fixture(scope="module")
 def engine():
     return dlm.load("tiny", device="cpu")
-
-
-class Scripted:
-    """An engine whose answers are known; each costs as many forwards as it has words."""
-
-    def __init__(self, answers):
-        self.answers, self.asked = answers, []
-
-    def submit(self, prompt, **options):
-        self.asked.append((prompt, options))
-        return Scripted.Request(self.answers[prompt])
-
-    def step(self):
-        pass
-
-    class Request:
-        done = True
-
-        def __init__(self, text):
-            self.text = text
-
-        def ignore_events(self):
-            pass
-
-        def abort(self):
-            pass
-
-        def result(self):
-            words = len(self.text.split())
-            stats = dlm.Stats(words, 2 * words, 9 * words, 0, 0, {}, {}, {}, 0.5)
-            return dlm.Generation(self.text, (5,), "stop", stats, (1,), (1,), ())
 
 
 # test sets

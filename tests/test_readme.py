@@ -128,14 +128,18 @@ def test_tables_are_those_of_the_code(name):
 
 
 @pytest.mark.parametrize("number", range(len(code_blocks("python"))))
-def test_python_runs(number, capsys):
+def test_python_runs(number, capsys, monkeypatch):
+    """From the root of the project, whose examples they name."""
+    monkeypatch.chdir(README.parent)
+    if "harness" in code_blocks("python")[number]:
+        pytest.importorskip("lm_eval")
     exec(compile(code_blocks("python")[number], f"README block {number}", "exec"), {})
 
 
-def commands():
-    """The `dlm` commands of the README that stand alone on a line."""
+def commands(program="dlm"):
+    """The commands of the README that stand alone on a line."""
     lines = "".join(code_blocks("sh")).replace("\\\n", "").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.startswith("dlm ")]
+    return [line.split("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
 
 
 def test_commands_run(capsys, monkeypatch, tmp_path):
@@ -148,6 +152,20 @@ def test_commands_run(capsys, monkeypatch, tmp_path):
             words.append("--allow-unsafe-code")
         assert not {"|", ">", "<"} & set(words)
         assert run(words[1:]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_harness_command_runs(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("lm_eval")
+    from dlm.evals.harness import main
+
+    (command,) = commands("dlm-lm-eval")
+    words = [tmp_path if word == "runs/harness" else word for word in shlex.split(command)]
+    monkeypatch.chdir(README.parent)
+    monkeypatch.setattr("sys.argv", list(map(str, words)))
+    main()
+    assert "dlm_choice" in capsys.readouterr().out
+    assert list(tmp_path.rglob("results_*.json"))
 
 
 def test_there_is_something_to_run():

@@ -12,10 +12,11 @@ import typer
 from dlm.cli.evaluate import (
     Device,
     Dtype,
+    Endpoint,
     Limit,
-    Model,
     Quiet,
     Rows,
+    ServedModel,
     Threads,
     Workers,
     app,
@@ -36,6 +37,17 @@ HELP: Final = MappingProxyType(
     }
 )
 """Name of a benchmark -> what it asks."""
+PROTOCOLS: Final = MappingProxyType(
+    {
+        "humaneval": "llada, base, fastdllm, adablock, dream, dream-base, sdar",
+        "mbpp": "dinfer, fastdllm, adablock, base, dream, dream-base",
+        "math500": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base",
+        "gsm8k": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base, dinfer",
+        "countdown": "d1, dream",
+        "sudoku": "d1, dream",
+    }
+)
+"""Name of a benchmark -> those of its protocols, written out so that `--help` imports nothing."""
 
 
 def command(name: str) -> Callable[..., None]:
@@ -45,7 +57,8 @@ def command(name: str) -> Callable[..., None]:
         protocol: Annotated[
             str | None, typer.Option(metavar="NAME", help="whose way of asking and judging")
         ] = None,
-        model: Model = "tiny",
+        model: ServedModel = None,
+        endpoint: Endpoint = None,
         config: Annotated[
             list[str] | None,
             typer.Option(
@@ -101,11 +114,14 @@ def command(name: str) -> Callable[..., None]:
         asked["sandbox"] = "" if box is None else box.kind
         found = benchmark_run(folder, chosen, settings, samples=samples, rows=rows, **asked)
         where = device, dtype
-        results = carry_out(found, model, where, threads, workers, sandbox=box, quiet=quiet)
-        if fail_under is not None and 100 * results.figures[0].accuracy < fail_under:
+        more: dict[str, Any] = {"endpoint": endpoint, "sandbox": box, "quiet": quiet}
+        results = carry_out(found, model, where, threads, workers, **more)
+        figures = results.figures
+        below = fail_under is not None and 100 * figures[0].accuracy < fail_under
+        if below or any(row.unjudged for row in figures):
             raise typer.Exit(1)
 
-    run.__doc__ = HELP[name]
+    run.__doc__ = f"{HELP[name]}\n\nProtocols: {PROTOCOLS[name]}."
     return run
 
 

@@ -40,6 +40,21 @@ Out = Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept
 Model = Annotated[
     str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
 ]
+ServedModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="bundled name, checkpoint folder, or hub id (default: tiny); of an endpoint, what it "
+        "serves (default: its first)",
+    ),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="ask a server that speaks OpenAI's protocol (http://host:port/v1) instead of a model",
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")]
 Dtype = Annotated[
     str, typer.Option(metavar="NAME", help="auto (float32 on a CPU, else the files'), float32, ...")
@@ -65,7 +80,8 @@ def bundled(
     samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers an item")] = 1,
     rows: Rows = 1,
     out: Out = Path("runs/bundled"),
-    model: Model = "tiny",
+    model: ServedModel = None,
+    endpoint: Endpoint = None,
     causal: Annotated[
         str | None, typer.Option(metavar="MODEL", help="a causal model, for a row of its own")
     ] = None,
@@ -84,7 +100,8 @@ def bundled(
         settings.append(Setting("autoregressive", causal=True))
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
     run = bundled_run(out, settings, tasks=_names(tasks), samples=samples, rows=rows, **chosen)
-    carry_out(run, model, (device, dtype), threads, workers, causal=causal, quiet=quiet)
+    more: dict[str, Any] = {"causal": causal, "quiet": quiet, "endpoint": endpoint}
+    carry_out(run, model, (device, dtype), threads, workers, **more)
 
 
 @app.command()
@@ -143,38 +160,53 @@ def caches(
 
 def carry_out(
     run: Any,
-    model: str,
+    model: str | None,
     where: tuple[str, str],
     threads: int,
     workers: int,
     *,
     causal: str | None = None,
+    endpoint: str | None = None,
     sandbox: Any = None,
     quiet: bool = False,
 ) -> Any:
     """All stages of a run, and its results. What cannot work is said before anything is loaded.
 
-    `where`: device and dtype · `sandbox`: where code is run (None: the best there is).
+    `where`: device and dtype · `endpoint`: the server that answers instead of a model · `sandbox`:
+    where code is run (None: the best there is).
     """
     import torch
 
     from dlm.evals.judging import Judge
     from dlm.evals.run import estimate
 
-    looked_at = dlm.inspect(model)
-    for setting in run.settings:
-        looked_at.explain(**setting.options)
     torch.set_num_threads(threads)
     device, dtype = where
-    engine = dlm.load(model, device=device, dtype=dtype, max_rows=max(run.rows, 1))
+    engine = _engine(run, model, where) if endpoint is None else _served(run, model, endpoint)
     twin = None if causal is None else dlm.load_causal(causal, device=device, dtype=dtype)
     run.open(engine, twin)
-    if not quiet:
+    if not quiet and endpoint is None:
         seconds = timedelta(seconds=round(estimate(engine, run, twin)))
         typer.secho(f"{run.missing()} answers to draw, about {seconds}", err=True, dim=True)
     _generate(engine, twin, run, quiet=quiet)
     run.grade(Judge(workers, sandbox))
     return _report(run, quiet=quiet)
+
+
+def _engine(run: Any, model: str | None, where: tuple[str, str]) -> dlm.Engine:
+    """The model that answers, once it is sure that it can be asked like that."""
+    source, (device, dtype) = model or "tiny", where
+    looked_at = dlm.inspect(source)
+    for setting in run.settings:
+        looked_at.explain(**setting.options)
+    return dlm.load(source, device=device, dtype=dtype, max_rows=max(run.rows, 1))
+
+
+def _served(run: Any, model: str | None, url: str) -> Any:
+    """The server that answers."""
+    from dlm.evals.endpoint import Endpoint as Served
+
+    return Served(url, model, rows=run.rows)
 
 
 @app.command()
@@ -227,9 +259,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _generate(
-    engine: dlm.Engine, causal: dlm.CausalEngine | None, run: Any, *, quiet: bool
-) -> None:
+def _generate(engine: Any, causal: dlm.CausalEngine | None, run: Any, *, quiet: bool) -> None:
     """The first stage with a progress bar: answers, forwards, tokens a second, time left."""
     from rich.console import Console
     from rich.progress import (
@@ -272,6 +302,10 @@ def _report(run: Any, baseline: str | None = None, *, quiet: bool = False) -> An
         write_report(results, run.folder)
     except ImportError as error:
         raise InvalidRequest("eval", f"needs `pip install dlm[evals]`: {error}") from error
+    lost = sum(figures.unjudged for figures in results.figures)
+    if lost:
+        again = f"`dlm eval report {run.folder}` tries again"
+        typer.secho(f"{lost} answers could not be judged and are in no figure: {again}", err=True)
     if not quiet:
         print(table(results))
         files = "results.json, table.md and plot.png"

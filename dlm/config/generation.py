@@ -73,11 +73,16 @@ class GenerationConfig:
 
         Raises `InvalidRequest` for an unknown option, listing the known ones.
         """
+        return cls(**cls.named(options))
+
+    @staticmethod
+    def named(options: Mapping[str, Any]) -> dict[str, Any]:
+        """The same options by the names of the fields. Raises as `from_options` does."""
         resolved = resolve_aliases(options)
         for name in resolved:
             if name not in FIELDS:
                 raise unknown_name("option", name, FIELDS)
-        return cls(**resolved)
+        return resolved
 
     def several(self, name: str) -> tuple[Any, ...]:
         """The parts of `edit`, `guide` or `stop` as a tuple.

@@ -189,21 +189,30 @@ class Engine:
         with self.lock, torch.inference_mode():
             self.scheduler.step()
 
-    def logits(self, ids: Tensor | Sequence[Sequence[int]], attention_mask: Any = None) -> Tensor:
+    def logits(
+        self, ids: Tensor | Sequence[Sequence[int]], attention_mask: Any = None, where: Any = None
+    ) -> Tensor:
         """`ids [B, L]` -> `logits [B, L, V]`: row i predicts position i.
 
-        Families with a shift repeat row 0. `attention_mask [B, L]` is 0 at padding. Attention has
-        the pattern of the model's training.
+        Families with a shift repeat row 0. `attention_mask [B, L]` is 0 at padding. `where [B, L]`
+        names the positions that are wanted: `logits [N, V]` of these, row by row, and the head runs
+        nowhere else. Attention has the pattern of the model's training.
         """
         canvas = self._matrix("ids", ids)
+        shape = tuple(canvas.shape)
         self.info.check_ids("ids", canvas.flatten().tolist())
         with torch.inference_mode():
             mask = visibility(self.info, canvas.shape[1], canvas.device)
             if attention_mask is not None:
-                given = self._matrix("attention_mask", attention_mask, tuple(canvas.shape))
+                given = self._matrix("attention_mask", attention_mask, shape)
                 mask = mask & given.bool()[:, None, None, :]
-            out: Tensor = self.model.head(self.model.dense(canvas, mask)).float()
-        return torch.cat((out[:, :1], out[:, :-1]), dim=1) if self.info.shift else out
+            hidden = self.model.dense(canvas, mask)
+            if self.info.shift:
+                hidden = torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
+            if where is not None:
+                hidden = hidden[self._matrix("where", where, shape).bool()]
+            out: Tensor = self.model.head(hidden).float()
+        return out
 
     def _matrix(self, name: str, values: Any, shape: tuple[int, ...] | None = None) -> Tensor:
         """`values` as an integer tensor `[B, L]` on the device; `shape`: what it must be."""

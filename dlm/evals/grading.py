@@ -30,9 +30,11 @@ def grade_samples(
 ) -> Verdicts:
     """Grade what `path` has no verdict on and append it, a line a verdict.
 
-    An answer with positions that were never filled is wrong. `judge`: what grades, as many answers
-    at once as it has workers. `judged`: marks of texts, from which those of the same text are taken
-    and to which new ones are added. Raises `InvalidRequest` when a sample answers none of `items`.
+    An answer with positions that were never filled is wrong; one that cannot be judged gets no
+    verdict, so that it is in no figure and the next grading tries again. `judge`: what grades, as
+    many answers at once as it has workers. `judged`: marks of texts, from which those of the same
+    text are taken and to which new ones are added. Raises `InvalidRequest` when a sample answers
+    none of `items`.
     """
     known, judge = {item.id: item for item in items}, judge or Judge()
     marks, judged = read_marks(path), {} if judged is None else judged
@@ -43,7 +45,7 @@ def grade_samples(
     if lost := [s.item for s in todo if s.item not in known]:
         raise InvalidRequest("items", f"{samples_path} answers {lost[0]!r}, not one of the set")
 
-    def of(sample: Sample) -> Marks:
+    def of(sample: Sample) -> Marks | None:
         if sample.masked_left:
             return Marks(False, note=f"{sample.masked_left} positions were never filled")
         before = judged.get((sample.item, sample.text))
@@ -51,6 +53,8 @@ def grade_samples(
 
     with ThreadPoolExecutor(judge.workers) as pool, path.open("a", encoding="utf-8") as file:
         for sample, found in zip(todo, pool.map(of, todo), strict=True):
+            if found is None:
+                continue
             marks[sample.item, sample.index] = found
             if not sample.masked_left:
                 judged[sample.item, sample.text] = found

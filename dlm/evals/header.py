@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import dlm
+from dlm.evals.endpoint import Endpoint
 from dlm.evals.items import Item, digest
 from dlm.evals.settings import Setting
 
@@ -22,7 +23,7 @@ PACKAGES = ("torch", "transformers", "sentencepiece", "numpy", "scipy")
 
 
 def run_header(
-    engine: dlm.Engine,
+    engine: dlm.Engine | Endpoint,
     sets: Mapping[str, Sequence[Item]],
     settings: Iterable[Setting],
     causal: dlm.CausalEngine | None = None,
@@ -51,8 +52,10 @@ def run_header(
     }
 
 
-def _model(engine: dlm.Engine | dlm.CausalEngine) -> dict[str, Any]:
+def _model(engine: dlm.Engine | dlm.CausalEngine | Endpoint) -> dict[str, Any]:
     """Name, shape and weights."""
+    if isinstance(engine, Endpoint):
+        return engine.about()
     weight, spec = engine.model.embedding.weight, engine.model.spec
     return {
         "name": engine.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,10 @@ def write_page(runs: Sequence[Results], folder: Path) -> Path:
     for results in runs:
         header = results.header
         model, machine = header["model"], header["machine"]
-        where = machine["accelerator"] or machine["system"]
         lines += [
             f"## {model['name']}: {', '.join(header['items'])}",
             "",
-            f"{model['parameters']:,} parameters, {model['dtype'].removeprefix('torch.')} on "
-            f"{where}; dlm {header['dlm']} ({header['commit']}), torch "
+            f"{_origin(model, machine)}; dlm {header['dlm']} ({header['commit']}), torch "
             f"{header['packages']['torch']}; {header['started']}.",
             "",
             table(results),
@@ -59,6 +57,14 @@ def write_page(runs: Sequence[Results], folder: Path) -> Path:
     page.write_text("\n".join(lines), encoding="utf-8")
     plot(runs, folder / "report.png")
     return page
+
+
+def _origin(model: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """What has answered, and where."""
+    if "endpoint" in model:
+        return f"served by {model['endpoint']}"
+    where = machine["accelerator"] or machine["system"]
+    return f"{model['parameters']:,} parameters, {model['dtype'].removeprefix('torch.')} on {where}"
 
 
 def as_data(results: Results) -> dict[str, Any]:
@@ -126,27 +132,33 @@ def _share(row: Figures, rung: str) -> str:
 
 def _told(results: Results) -> list[str]:
     """By which protocol a benchmark was asked and judged."""
-    told = results.header.get("protocol")
+    told, unsent = results.header.get("protocol"), results.header.get("unsent")
+    served = (
+        [f"The server decodes as it is set up; not told: {', '.join(unsent)}."] if unsent else []
+    )
     if told is None:
-        return []
+        return [*served, ""] if served else []
     note = f" ({told['note']})" if told["note"] else ""
     judged = f"judged by {told['grader']}"
     judged += f" under {told['sandbox']}" if told["sandbox"] else ""
-    return [f"Protocol {told['name']}: {told['source']}{note}; {judged}.", ""]
+    return [f"Protocol {told['name']}: {told['source']}{note}; {judged}.", *served, ""]
 
 
 def _unanswered(rows: Sequence[Figures]) -> list[str]:
-    """Answers that count as wrong because they are none."""
+    """Answers that count as wrong because they are none, and those that could not be judged."""
     notes = [f"{row.setting}: {row.refused} did not fit the model" for row in rows if row.refused]
     open_ = ((row.setting, row.masked_left - row.refused) for row in rows)
     notes += [f"{name}: {count} have positions never filled" for name, count in open_ if count]
-    return ["", f"Wrong for lack of an answer: {'; '.join(notes)}."] if notes else []
+    wrong = ["", f"Wrong for lack of an answer: {'; '.join(notes)}."] if notes else []
+    lost = [f"{row.setting}: {row.unjudged}" for row in rows if row.unjudged]
+    return [*wrong, "", f"NOT JUDGED, and in no figure: {'; '.join(lost)}."] if lost else wrong
 
 
 def _warnings(results: Results, task: str) -> list[str]:
     """What a reader must know of a bundled model: bands that it misses."""
     name = results.header["model"]["name"]
-    bundled = name in dlm.bundled_names() and "protocol" not in results.header
+    served = "protocol" in results.header or "endpoint" in results.header["model"]
+    bundled = name in dlm.bundled_names() and not served
     figures = read_figures(dlm.inspect(name).folder) if bundled else None
     notes = [] if figures is None else missed(figures, task)
     return ["", f"Outside its band: {'; '.join(notes)}."] if notes else []

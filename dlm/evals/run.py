@@ -17,11 +17,12 @@ from typing import Any, Final
 import dlm
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.evals.benchmarks import Protocol, benchmark_items
+from dlm.evals.endpoint import Endpoint
 from dlm.evals.grading import Judged, grade_samples, mean_scores, read_marks
 from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
 from dlm.evals.judging import Judge
-from dlm.evals.sampling import Plan, Sample, answers, draw_samples, read_samples
+from dlm.evals.sampling import Plan, Runner, Sample, answers, draw_samples, read_samples
 from dlm.evals.settings import Setting, slug
 from dlm.evals.summary import Answers, Comparison, Figures, compare, figures_of
 from dlm.evals.sweeps import Marks, SweepFigures, marks_of, sweeps_of
@@ -79,7 +80,9 @@ class Run:
             return Plan(items, setting, self.samples, self.rows, get_task(task).canvas)
         return Plan(items, setting, self.samples, self.rows)
 
-    def open(self, engine: dlm.Engine, causal: dlm.CausalEngine | None = None) -> dict[str, Any]:
+    def open(
+        self, engine: dlm.Engine | Endpoint, causal: dlm.CausalEngine | None = None
+    ) -> dict[str, Any]:
         """Write the header, or check that what is there is of the same run."""
         told: dict[str, Any] = {
             "split": self.split,
@@ -89,6 +92,8 @@ class Run:
         }
         if self.protocol is not None:
             told["protocol"] = self.protocol.as_data() | {"sandbox": self.sandbox}
+        if isinstance(engine, Endpoint):
+            told["unsent"] = engine.unsent({s.name: s.options for s in self.settings})
         header = run_header(engine, self.sets, self.settings, causal, **told)
         path = self.folder / HEADER
         if path.is_file():
@@ -108,7 +113,7 @@ class Run:
 
     def generate(
         self,
-        engine: dlm.Engine,
+        engine: dlm.Engine | Endpoint,
         tell: Callable[[Setting, str, Sample], None],
         causal: dlm.CausalEngine | None = None,
     ) -> None:
@@ -136,8 +141,8 @@ class Run:
 
 
 def chosen(
-    setting: Setting, engine: dlm.Engine, causal: dlm.CausalEngine | None
-) -> dlm.Engine | dlm.CausalEngine:
+    setting: Setting, engine: dlm.Engine | Endpoint, causal: dlm.CausalEngine | None
+) -> Runner:
     """The engine that answers under a setting."""
     if not setting.causal:
         return engine
@@ -147,7 +152,7 @@ def chosen(
 
 
 def estimate(
-    engine: dlm.Engine, run: Run, causal: dlm.CausalEngine | None = None, probe: int = 2
+    engine: dlm.Engine | Endpoint, run: Run, causal: dlm.CausalEngine | None = None, probe: int = 2
 ) -> float:
     """Seconds that the missing answers will take, from `probe` answers of each cell.
 

@@ -11,13 +11,16 @@ from typing import Any, Final, Self
 
 import dlm
 from dlm.errors import InvalidRequest
+from dlm.evals.endpoint import Endpoint
 from dlm.evals.items import Item
 from dlm.evals.settings import Setting
 
 LENGTH: Final = "max_new_tokens"
 REFUSED: Final = "refused"
 """Why an answer is missing whose canvas would be longer than the model allows."""
-Runner = dlm.Engine | dlm.CausalEngine
+FILLED: Final = ("stop", "length")
+"""Reasons for an end at which nothing is open any more."""
+Runner = dlm.Engine | dlm.CausalEngine | Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Sample:
     def of(cls, item: Item, index: int, answer: dlm.Generation, limit: int) -> Self:
         """What a generation over `limit` new tokens has given."""
         stats = answer.stats
-        ended = answer.finish_reason == "stop"
+        filled = answer.finish_reason in FILLED
         return cls(
             item=item.id,
             index=index,
@@ -59,7 +62,7 @@ class Sample:
             aux_forwards=sum(stats.aux_forwards.values()),
             token_forwards=stats.token_forwards,
             seconds=stats.seconds,
-            masked_left=0 if ended else limit - len(answer.ids),
+            masked_left=0 if filled else limit - len(answer.ids),
         )
 
     @classmethod
@@ -132,15 +135,30 @@ def answers(engine: Runner, plan: Plan, todo: Sequence[tuple[Item, int]]) -> Ite
                 live.append((item, index, request, options[LENGTH]))
             engine.step()
             for item, index, request, limit in [entry for entry in live if entry[2].done]:
-                yield Sample.of(item, index, request.result(), limit)
+                yield _finished(item, index, request, limit)
             live = [entry for entry in live if not entry[2].done]
     finally:
         for _, _, request, _ in live:
             request.abort()
 
 
+def _finished(item: Item, index: int, request: Any, limit: int) -> Sample:
+    """The sample of a request that has ended."""
+    try:
+        return Sample.of(item, index, request.result(), limit)
+    except InvalidRequest as error:
+        if error.param != LENGTH:
+            raise
+        return Sample.refused(item, index, limit)
+
+
 def asked(engine: Runner, item: Item) -> Any:
-    """What the model is given: the item's prompt, as ids where no template goes around it."""
+    """What the model is given: the item's prompt, as ids where no template goes around it; a server
+    gets texts to continue as they are, and everything else as a talk.
+    """
+    if isinstance(engine, Endpoint):
+        talk = item.raw or not isinstance(item.prompt, str)
+        return item.prompt if talk else [{"role": "user", "content": item.prompt}]
     if not item.raw:
         return item.prompt
     if engine.text is None:

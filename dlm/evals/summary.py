@@ -30,8 +30,8 @@ class Figures:
     one) · `nfe`, `tokens`, `token_forwards`: means an item · `tpf`: tokens over forwards, sums over
     sums · `tokens_per_second`: tokens over the summed seconds of all requests, one at a time ·
     `p50`, `p95`: seconds of a request · `masked_left`: answers with positions never filled, of
-    which `refused` did not fit the model ·
-    `scores`: means of what the grader says beyond right and wrong.
+    which `refused` did not fit the model · `unjudged`: answers without a verdict, which no figure
+    counts · `scores`: means of what the grader says beyond right and wrong.
     """
 
     setting: str
@@ -51,6 +51,7 @@ class Figures:
     p95: float
     masked_left: int
     refused: int = 0
+    unjudged: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -84,6 +85,7 @@ def figures_of(
         p95=percentile(seconds, 0.95),
         masked_left=sum(s.masked_left > 0 for s in counted),
         refused=sum(s.finish_reason == REFUSED for s in counted),
+        unjudged=sum((s.item, s.index) not in verdicts for s in samples),
     )
 
 

@@ -76,6 +76,16 @@ class Text:
             ids += self.vocabulary.encode(text, control=not index % 2, begin=False) if text else []
         return ids
 
+    def render(self, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> str:
+        """The chat template's text for `messages`, for callers that encode it themselves, control
+        tokens included (`vocabulary.encode(text, control=True, begin=False)`).
+
+        Raises `InvalidRequest` as `encode_prompt` does.
+        """
+        if self.vocabulary.template is None:
+            raise InvalidRequest("messages", "need a chat template, and this model has none")
+        return self._render(_checked(messages), dict(options or {}))
+
     def _render(self, messages: list[dict[str, str]], options: dict[str, Any]) -> str:
         """The template's text for `messages`, ready for the answer."""
         from jinja2 import TemplateError

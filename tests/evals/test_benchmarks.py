@@ -8,6 +8,7 @@ import pytest
 
 import dlm
 from dlm.cli.app import run as call
+from dlm.cli.benchmark import PROTOCOLS as NAMED
 from dlm.errors import InvalidRequest
 from dlm.evals.benchmarks import BENCHMARKS, benchmark_items, get_protocol
 from dlm.evals.benchmarks import files as data
@@ -64,7 +65,10 @@ ROWS |= {
 ANSWERS = {
     "humaneval": ("    return x + x\n", "    return x\n"),
     "mbpp": ("```python\ndef double(x):\n    return x + x\n```", "def double(x):\n    return x"),
-    "math500": (r"so \boxed{1/2}", r"so \boxed{2}"),
+    "math500": (
+        "so \\boxed{1/2}\nFinal Answer: The final answer is $\\frac12$. I hope it is correct.",
+        r"so \boxed{2}",
+    ),
     "gsm8k": (r"It is \boxed{1500}. #### 1,500", r"\boxed{1501}"),
     "countdown": (r"\boxed{(3+5)*2}", r"\boxed{3+5+8}"),
     "countdown-chains": ("79-44=35,35+15=50", "79-44=35,35+14=49"),
@@ -72,6 +76,12 @@ ANSWERS = {
     "sudoku-grids": ("1234\n3412\n2143\n4321", "1234\n3412\n2143\n4312"),
 }
 ANSWERS |= {"mbpp-sanitized": ANSWERS["mbpp"]}
+ANSWERS |= {
+    "mbpp-prefilled-v1": (
+        "def double(x):\n    return x + x\n```",
+        "def double(x):\n    return x\n```",
+    )
+}
 
 
 def written(folder: Path, name: str) -> Path:
@@ -136,7 +146,7 @@ def test_protocols_hang_together(protocol, tmp_path):
     assert any(str(item.meta[part]) in shown for part in parts if part in item.meta) or (
         str(item.meta["numbers"]) in shown
     )
-    right, wrong = ANSWERS[protocol.data]
+    right, wrong = ANSWERS.get(protocol.grader) or ANSWERS[protocol.data]
     chosen = replace(item, meta={**item.meta, "grader": protocol.grader})
     with Judge() as judge:
         assert judge.marks(chosen, right).right
@@ -173,9 +183,13 @@ def test_solutions_of_countdown():
     assert solution([1, 1, 1], 100) == ""
 
 
+def test_the_help_names_the_protocols():
+    assert {name: ", ".join(known) for name, known in BENCHMARKS.items()} == dict(NAMED)
+
+
 def test_unknown_protocols():
-    with pytest.raises(InvalidRequest, match=r"of gsm8k must be one of 'd1'.*got 'dream'"):
-        get_protocol("gsm8k", "dream")
+    with pytest.raises(InvalidRequest, match=r"of gsm8k must be one of 'ada.*got 'wedlm'"):
+        get_protocol("gsm8k", "wedlm")
     with pytest.raises(InvalidRequest, match=r"'countdown'.*got 'mmlu'"):
         get_protocol("mmlu")
     assert get_protocol("humaneval").name == "llada"
@@ -280,7 +294,7 @@ def test_the_command(tmp_path, capsys):
     assert header["protocol"]["sandbox"] == best_sandbox().kind
     told = (out / "table.md").read_text()
     assert "Protocol fastdllm: Fast-dLLM" in told
-    assert "humaneval-code-v1" in told
+    assert "humaneval-dream-v1" in told
     assert table(results_of(read_run(out))) == told
     assert call(["eval", "humaneval", *options, "--fail-under", "50"]) == 1
     capsys.readouterr()

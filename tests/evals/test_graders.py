@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlm.evals.graders.arithmetic import countdown_expression, evaluate, reaches
-from dlm.evals.graders.code import Program, cut_at, extract
+from dlm.evals.graders.code import Program, cut_at, extract, sanitized
 from dlm.evals.graders.grid import grid_of, is_solved, right_cells
 from dlm.evals.graders.maths import (
     boxed_answer,
@@ -20,6 +20,7 @@ from dlm.evals.graders.maths import (
     last_box,
     normal_form,
 )
+from dlm.evals.graders.minerva import minerva_form, minerva_said
 from dlm.evals.graders.numbers import (
     boxed_number,
     flexible_number,
@@ -27,6 +28,7 @@ from dlm.evals.graders.numbers import (
     same_number,
     strict_number,
 )
+from dlm.evals.judging import Judge
 
 RECORDED = Path(__file__).parents[1] / "data" / "llada_generations" / "answers.jsonl"
 ANSWERS = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
@@ -45,6 +47,17 @@ def test_recorded_answers_to_math():
     for answer in recorded("math500"):
         found = equivalent(boxed_or_tagged(answer["text"]), answer["reference"])
         assert found == answer["score"], answer["text"]
+
+
+def test_recorded_answers_that_math_verify_takes_and_the_normal_form_does_not():
+    """Unboxed, with a unit, as a decimal, with a base: of 1,000 recorded answers 39 are like these,
+    and none the other way round.
+    """
+    pytest.importorskip("math_verify")
+    with Judge() as judge:
+        for answer in recorded("math500"):
+            found = judge.same_mathematics(answer["text"], answer["reference"])
+            assert found == answer.get("math_verify", answer["score"]), answer["text"]
 
 
 def test_recorded_answers_to_gsm8k():
@@ -345,3 +358,94 @@ def test_stop_strings():
 def test_no_text_breaks_the_extraction(text):
     program = extract(text, "add", PROMPT)
     assert isinstance(program.source, str)
+
+
+# Dream's cleaning of code
+
+CIRCLE = 'import math\n\ndef area(r):\n    """Of a circle."""\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("    return math.pi * r", "import math\ndef area(r):\n    return math.pi * r\n"),
+        (
+            "Sure:\n```python\ndef half(x):\n    return x / 2\n\n"
+            "def area(r):\n    return half(r)\n```\n",
+            "import math\ndef half(x):\n    return x / 2\ndef area(r):\n    return half(r)\n",
+        ),
+        (
+            "```python\ndef area(r):\n    return K * r\n\nK = 3\nL = 4\nprint(area(2))\n```",
+            "import math\ndef area(r):\n    return K * r\nK = 3\n",
+        ),
+        ("    return 1\nand so on and on", "import math\ndef area(r):\n    return 1\n"),
+        ("```python\n    pass\n```", "import math\n"),
+    ],
+)
+def test_dreams_cleaning(text, source):
+    """The prompt's own stub returns nothing and goes; what the function does not need goes too."""
+    found = re.sub(r'    """.*?"""\n', "", sanitized(text, "area", CIRCLE).source)
+    assert found == source
+
+
+def test_the_longest_run_that_parses_wins():
+    text = "x = 1\ny = (\nz = 2\ndef f():\n    return z\n"
+    assert sanitized(text, "f", "").source == "z = 2\ndef f():\n    return z\n"
+    assert sanitized("((((", "f", "").source == "\n"
+
+
+def test_an_attribute_mentions_its_last_name_alone():
+    text = "def make():\n    return 1\ndef f(a):\n    return make().x + a.step\n"
+    text += "def step():\n    return 2\n"
+    assert "def make" not in sanitized(text, "f", "").source
+    assert "def step" in sanitized(text, "f", "").source
+
+
+@given(st.text(max_size=200))
+def test_cleaning_takes_any_text(text):
+    sanitized(text, "f", "import os\n")
+
+
+# Minerva's normal form
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("$5$", "5"),
+        ("x = 5", "5"),
+        (r"\frac12", r"\frac{1}{2}"),
+        (r"\sqrt3", r"\sqrt{3}"),
+        (r"\sqrt[3]x", r"\sqrt[3]{x}"),
+        ("100,000", "100000"),
+        ("0,1", "0,1"),
+        ("12 dollars", "12"),
+        (r"2\pi cm", r"2\pi"),
+        (r"\left(1, 2\right)", r"\left(1,2\right)"),
+        (r"\text{Tuesday}", "Tuesday"),
+        (r"30^\circ", "30"),
+        (r"\boxed{7}", "7"),
+        (r"\$12", "12"),
+    ],
+)
+def test_minervas_normal_form(one, other):
+    assert minerva_form(one) == minerva_form(other) == other.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Final Answer: The final answer is $5$. I hope it is correct.", "$5$"),
+        ("Final Answer: The final answer is $5$. ", "$5$"),
+        ("so \\boxed{5}", None),
+        ("The final answer is 5.", None),
+    ],
+)
+def test_what_minerva_reads(text, said):
+    assert minerva_said(text) == said
+
+
+@given(st.text(max_size=80))
+def test_minervas_form_takes_any_text(text):
+    minerva_form(text)
+    minerva_said(text)

@@ -94,6 +94,14 @@ def sudoku_grids(path: Path) -> Iterator[Item]:
         yield Item(f"grid/{number:03}", "sudoku", "all", "", row["output"], meta)
 
 
+def shown_examples(path: Path) -> list[Item]:
+    """Solved problems that a protocol shows, as its paper has them."""
+    return [
+        Item(f"shot/{number}", "shots", "all", "", row.get("answer") or row["solution"], row)
+        for number, row in enumerate(rows_of(path))
+    ]
+
+
 def solution(numbers: list[int], target: int) -> str:
     """An expression that uses each number once and comes to the target; empty where none does."""
 

@@ -117,6 +117,12 @@ def expert_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
     return said(expert_shots(item, shots))
 
 
+def expert_prefilled(item: Item, shots: Sequence[Item]) -> Asked:
+    """Dream's `mbpp_instruct`, whose answer begins with a fence."""
+    task = expert_task(item).removesuffix("\n[BEGIN]\n")
+    return said(task, "Here is the completed function:\n```python\n")
+
+
 def enclosed_code(item: Item, shots: Sequence[Item]) -> Asked:
     """dInfer `mbpp_sanitized_llada_moe`."""
     tests, text = "\n".join(item.meta["asserts"]), item.meta["text"]
@@ -158,6 +164,45 @@ def bare_questions(item: Item, shots: Sequence[Item]) -> Asked:
 def questions_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
     """As one turn of the user."""
     return said(solved_questions(item, shots))
+
+
+def minerva(item: Item, shots: Sequence[Item]) -> str:
+    """lm-evaluation-harness `minerva_math`: solved problems first."""
+    solved = [f"Problem:\n{s.meta['problem']}\n\nSolution: {s.answer}" for s in shots]
+    return "\n\n".join([*solved, f"Problem:\n{item.meta['problem']}\n\nSolution:"])
+
+
+def bare_minerva(item: Item, shots: Sequence[Item]) -> Asked:
+    """As a text to be continued."""
+    return Asked(minerva(item, shots), raw=True)
+
+
+def minerva_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
+    """As one turn of the user."""
+    return said(minerva(item, shots))
+
+
+def chain(item: Item, shots: Sequence[Item]) -> str:
+    """lm-evaluation-harness `gsm8k_cot`: chains of thought first."""
+    solved = [f"Q: {shot.meta['question']}\nA: {shot.answer}" for shot in shots]
+    return "\n\n".join([*solved, f"Q: {item.meta['question']}\nA:"])
+
+
+def bare_chain(item: Item, shots: Sequence[Item]) -> Asked:
+    """As a text to be continued."""
+    return Asked(chain(item, shots), raw=True)
+
+
+def chain_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
+    """As one turn of the user."""
+    return said(chain(item, shots))
+
+
+def dinfer_questions(item: Item, shots: Sequence[Item]) -> Asked:
+    """dInfer `gsm8k_llada_moe`."""
+    line = "Please reason step by step\nAnswer:"
+    solved = [f"Question: {shot.meta['question']}\n{line} {shot.answer}" for shot in shots]
+    return said("\n\n".join([*solved, f"Question: {item.meta['question']}\n{line}"]))
 
 
 def _question(item: Item) -> str:

@@ -1,0 +1,181 @@
+"""A server that speaks OpenAI's protocol in the place of an engine: what it serves is evaluated.
+
+The server decodes as it is set up: of the options only the protocol's own are sent (length,
+temperature, top-p, seed, stop strings). A server of `dlm` is told the others too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Final
+
+import dlm
+from dlm.errors import InvalidRequest
+from dlm.evals.graders.code import cut_at
+
+KEYS: Final = ("DLM_API_KEY", "OPENAI_API_KEY")
+"""Variables of the environment that may hold the server's key, the first one there is."""
+SECONDS: Final = 600.0
+STOPS: Final = 4
+"""So many stop strings the protocol allows; at the others an answer is cut here."""
+STANDARD: Final = frozenset({"max_new_tokens", "temperature", "top_p", "seed", "stop"})
+OWNER: Final = "dlm"
+TOO_LONG: Final = ("context_length_exceeded", "context length", "max_model_len")
+
+
+class Endpoint:
+    """Answers by HTTP, with the face of an engine that evaluations drive.
+
+    `url`: up to `/v1` · `model`: None for the first one it serves · `rows`: requests in flight.
+    Raises `InvalidRequest` where no such server answers.
+    """
+
+    text = None
+
+    def __init__(self, url: str, model: str | None = None, *, rows: int = 1) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise InvalidRequest("endpoint", f"needs `pip install dlm[evals]`: {error}") from error
+        key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "none")
+        self._errors = openai.APIError
+        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=SECONDS, max_retries=4)
+        self._pool = ThreadPoolExecutor(rows)
+        self._live: set[Future[dlm.Generation]] = set()
+        self.url = url
+        served = self._models()
+        if model is not None and model not in served:
+            known = ", ".join(served)
+            raise InvalidRequest("model", f"must be one that {url} serves ({known}), got {model!r}")
+        self.name = next(iter(served)) if model is None else model
+        self.ours = served[self.name] == OWNER
+
+    def _models(self) -> dict[str, str]:
+        """What is served, and who says that he owns it."""
+        try:
+            once = self._client.with_options(max_retries=0)
+            found = {card.id: card.owned_by or "" for card in once.models.list()}
+        except self._errors as error:
+            raise InvalidRequest("endpoint", f"{self.url} does not answer: {error}") from error
+        if not found:
+            raise InvalidRequest("endpoint", f"{self.url} serves no model")
+        return found
+
+    def about(self) -> dict[str, Any]:
+        """What a run's header can say of the model; the rest is not known from here."""
+        unknown = dict.fromkeys(("family", "attention", "dtype", "device", "parameters", "sha256"))
+        return {"name": self.name, "endpoint": self.url} | unknown
+
+    def unsent(self, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """The options of some settings (by name) that the server is not told.
+
+        Raises `InvalidRequest` where two settings differ in nothing else.
+        """
+        told: dict[str, str] = {}
+        for name, options in settings.items():
+            sent = {k: v for k, v in options.items() if self.ours or k in STANDARD}
+            other = told.setdefault(repr(sorted(sent.items())), name)
+            if other != name:
+                raise InvalidRequest(
+                    "config", f"{other!r} and {name!r} differ in nothing that {self.url} is told"
+                )
+        every = set[str]().union(*settings.values())
+        return [] if self.ours else sorted(every - STANDARD)
+
+    def submit(self, prompt: str | Sequence[Mapping[str, str]], **options: Any) -> ServedRequest:
+        """Ask for a text to be continued, or for the next message of a talk."""
+        future = self._pool.submit(self._ask, prompt, options)
+        self._live.add(future)
+        return ServedRequest(future)
+
+    def step(self) -> None:
+        """Wait until a request has been answered."""
+        _, self._live = wait(self._live, return_when=FIRST_COMPLETED)
+
+    def close(self) -> None:
+        """Give up what has not been answered."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def _ask(
+        self, prompt: str | Sequence[Mapping[str, str]], options: Mapping[str, Any]
+    ) -> dlm.Generation:
+        begun = time.perf_counter()
+        body, stops = self._body(options)
+        try:
+            answer, text = self._said(prompt, body)
+        except self._errors as error:
+            told = f"{getattr(error, 'code', '')} {error}"
+            param = "max_new_tokens" if any(sign in told for sign in TOO_LONG) else "endpoint"
+            raise InvalidRequest(param, f"{self.url} refuses: {error}") from error
+        cost = (answer.model_extra or {}).get("dlm") or {}
+        tokens = answer.usage.completion_tokens if answer.usage else 0
+        return dlm.Generation(
+            text=cut_at(text, stops),
+            ids=(),
+            finish_reason=answer.choices[0].finish_reason or "",
+            stats=dlm.Stats(
+                nfe=int(cost.get("nfe", 0)),
+                tokens=tokens,
+                token_forwards=int(cost.get("token_forwards", 0)),
+                arm_forwards=0,
+                idle_forwards=0,
+                forwards={},
+                aux_forwards={},
+                aux_tokens={},
+                seconds=time.perf_counter() - begun,
+            ),
+            prompt_ids=(),
+            canvas=(),
+            logprobs=(),
+        )
+
+    def _body(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """What a request says beside its prompt, and the stop strings of its answer."""
+        stops = [stop for stop in options.get("stop") or () if isinstance(stop, str)]
+        body: dict[str, Any] = {"model": self.name, "max_tokens": options["max_new_tokens"]}
+        body["temperature"] = options.get("temperature", 0.0)
+        body |= {name: options[name] for name in ("top_p", "seed") if name in options}
+        if stops:
+            body["stop"] = stops[:STOPS]
+        extra = {name: options[name] for name in options if name not in STANDARD}
+        if self.ours and extra:
+            body["extra_body"] = {OWNER: extra}
+        return body, stops
+
+    def _said(self, prompt: Any, body: dict[str, Any]) -> tuple[Any, str]:
+        """The server's answer and its text."""
+        if isinstance(prompt, str):
+            answer = self._client.completions.create(prompt=prompt, **body)
+            return answer, answer.choices[0].text
+        if prompt[-1]["role"] == "assistant":  # begun by the prompt: to be gone on with
+            more = {"continue_final_message": True, "add_generation_prompt": False}
+            body["extra_body"] = body.get("extra_body", {}) | more
+        talk = self._client.chat.completions.create(messages=list(prompt), **body)
+        return talk, talk.choices[0].message.content or ""
+
+
+class ServedRequest:
+    """A request on its way, with the face of `dlm.Request`."""
+
+    def __init__(self, future: Future[dlm.Generation]) -> None:
+        self._future = future
+
+    @property
+    def done(self) -> bool:
+        """Whether it has been answered."""
+        return self._future.done()
+
+    def ignore_events(self) -> None:
+        """There are none."""
+
+    def abort(self) -> None:
+        """Not sent any more, if it was not yet."""
+        self._future.cancel()
+
+    def result(self) -> dlm.Generation:
+        """The answer. Raises `InvalidRequest` where the server refused."""
+        return self._future.result()

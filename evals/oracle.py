@@ -18,7 +18,7 @@ from dlm.evals.grading import read_marks
 from dlm.evals.judging import Judge, place_for_code
 from dlm.evals.run import benchmark_run
 
-JUNK = "I think that it is 7, or \\boxed{x}. ```python\nreturn None\n```"
+JUNK = "I think that it is -987654321, or \\boxed{x}. ```python\nreturn None\n```"
 NOTHING = dlm.Stats(1, 1, 1, 0, 0, {}, {}, {}, 0.0)
 
 

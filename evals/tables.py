@@ -61,6 +61,18 @@ def warm() -> list[str]:
     )
 
 
+SHORT: Final = ("--config", "short: max_new_tokens=96, steps=96")
+BENCHMARKS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
+    {
+        "humaneval-fastdllm": ["humaneval", "--protocol", "fastdllm", "--rows", "16"],
+        "mbpp-dream": ["mbpp", "--protocol", "dream", "--limit", "100", "--rows", "16", *SHORT],
+        "math500-d1": ["math500", "--protocol", "d1", "--limit", "30", "--rows", "16"],
+        "gsm8k-d1": ["gsm8k", "--protocol", "d1", "--limit", "50", "--rows", "16"],
+        "countdown-d1": ["countdown", "--protocol", "d1", "--limit", "30", "--rows", "16"],
+        "sudoku-d1": ["sudoku", "--protocol", "d1", "--limit", "30", "--rows", "16"],
+    }
+)
+"""Of the bundled model, which knows none of them; all but HumanEval are fetched first."""
 FIXED: Final = "fixed 4,fixed 8,fixed 16,fixed 32,fixed 64"
 TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
@@ -120,6 +132,7 @@ TABLES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
             *("--sweeps", f"adaptive,{FIXED}"),
         ],
     }
+    | {f"benchmarks/{name}": options for name, options in BENCHMARKS.items()}
 )
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import dlm
 from dlm.cli.app import run as call
 from dlm.cli.benchmark import PROTOCOLS as NAMED
 from dlm.errors import InvalidRequest
+from dlm.evals import judging
 from dlm.evals.benchmarks import BENCHMARKS, benchmark_items, get_protocol
 from dlm.evals.benchmarks import files as data
-from dlm.evals.benchmarks.files import FILES, fetch, locate
-from dlm.evals.benchmarks.problems import LOADERS, solution
+from dlm.evals.benchmarks.files import FILES, SHIPPED, fetch, locate
+from dlm.evals.benchmarks.problems import LOADERS, shown_examples, solution
 from dlm.evals.grading import read_marks
 from dlm.evals.judging import GRADERS, Judge
 from dlm.evals.report import table
@@ -21,7 +22,7 @@ from dlm.evals.run import Run, benchmark_run, estimate, read_run, results_of
 from dlm.evals.sampling import asked, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.strategies import threshold_sweep
-from dlm.sandbox import best_sandbox
+from dlm.sandbox import Outcome, Verdict, best_sandbox
 from tests.evals.scripted import Scripted
 
 PROTOCOLS = [protocol for known in BENCHMARKS.values() for protocol in known.values()]
@@ -379,3 +380,52 @@ def test_unsafe_places_are_refused(tmp_path, capsys):
     options = ["--limit", "1", "--out", str(tmp_path), "--sandbox", "rlimit"]
     assert call(["eval", "humaneval", *options]) == 2
     assert "--allow-unsafe-code" in capsys.readouterr().err
+
+
+def test_what_the_sandbox_fails_on_is_in_no_figure(tmp_path, monkeypatch, capsys):
+    """It is said loudly, and the next grading tries again."""
+    protocol, bodies = get_protocol("humaneval"), {}
+    run = benchmark_run(tmp_path, protocol, limit=3)
+    for item in run.sets["humaneval"]:
+        bodies[json.dumps(item.prompt)] = item.answer
+    run.open(dlm.load("tiny", device="cpu"))
+    run.generate(Scripted(bodies), lambda *told: None)
+    real = judging.check_program
+
+    def failing(source, tests, **options):
+        if "has_close_elements" in source:
+            return Outcome(Verdict.SANDBOX, "", "", "no namespace")
+        return real(source, tests, **options)
+
+    monkeypatch.setattr(judging, "check_program", failing)
+    run.grade(Judge(2))
+    figures = results_of(run).figures[0]
+    assert (figures.n, figures.accuracy, figures.unjudged) == (2, 1.0, 1)
+    assert "NOT JUDGED, and in no figure: llada: 1." in table(results_of(run))
+    monkeypatch.setattr(judging, "check_program", real)
+    assert call(["eval", "report", str(tmp_path)]) == 0
+    figures = results_of(read_run(tmp_path)).figures[0]
+    assert (figures.n, figures.accuracy, figures.unjudged) == (3, 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "shots", "protocol"), [("gsm8k_cot", 8, "dream-base"), ("gsm8k_cot", 0, "dream")]
+)
+def test_prompts_are_those_of_the_harness(task, shots, protocol, tmp_path):
+    lm_eval = pytest.importorskip("lm_eval")
+    import yaml
+
+    folder = Path(lm_eval.__file__).parent / "tasks" / "gsm8k"
+    config = yaml.safe_load((folder / "gsm8k-cot.yaml").read_text())
+    file = written(tmp_path, "gsm8k")
+    config |= {"dataset_path": "json", "dataset_name": None, "num_fewshot": shots}
+    config["dataset_kwargs"] = {"data_files": {"test": str(file)}}
+    from lm_eval.api.task import ConfigurableTask
+
+    theirs = ConfigurableTask(config=config)
+    (doc,) = theirs.test_docs()
+    chosen = get_protocol("gsm8k", protocol)
+    examples = shown_examples(SHIPPED / "shots" / f"{chosen.shown}.jsonl") if shots else ()
+    (item,) = LOADERS["gsm8k"](file)
+    ours = chosen.ask(item, examples).prompt
+    assert theirs.fewshot_context(doc, shots) == (ours if shots else ours[0]["content"])

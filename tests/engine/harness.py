@@ -117,7 +117,7 @@ class Bench:
         self.decoder = decoder
         self.info = replace(info_of(decoder.spec, delimiters), aux=tuple(aux))
         device = decoder.embedding.weight.device
-        self.pool = KVPool(decoder.spec, device=device, dtype=torch.float32)
+        self.pool = KVPool(decoder.spec, device=device, dtype=decoder.embedding.weight.dtype)
         manager = IterationManager(self, self.pool, self.info, device, unroll, aux)
         self.scheduler = Probe(self, manager, max_rows)
         self.traces: dict[Ticket, Trace] = {}

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from dlm.config import FIELDS, KINDS, GenerationConfig
+    from dlm.config import FIELDS, KINDS, GenerationConfig, StopString
     from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
     from dlm.engine.aio import AsyncEngine
     from dlm.engine.causal import CausalEngine
@@ -47,6 +47,7 @@ __all__ = [
     "Request",
     "Stats",
     "StepView",
+    "StopString",
     "Unavailable",
     "__version__",
     "bundled_names",
@@ -79,6 +80,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Request": "dlm.engine.request",
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",
+        "StopString": "dlm.config",
         "Unavailable": "dlm.errors",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",

@@ -65,15 +65,18 @@ def fenced(code):
 
 
 RIGHT = {
-    "humaneval-code-v1": lambda item: fenced(item.meta["code"] + item.answer),
+    "humaneval-opencompass-v1": lambda item: fenced(item.meta["code"] + item.answer),
     "humaneval-dream-v1": lambda item: fenced(item.meta["code"] + item.answer),
-    "humaneval-prefilled-v1": lambda item: f"{item.answer}\n```",
     "mbpp-code-v1": lambda item: fenced(item.answer),
+    "mbpp-dream-v1": lambda item: fenced(item.answer),
+    "mbpp-opencompass-v1": lambda item: fenced(item.answer),
     "mbpp-prefilled-v1": lambda item: f"{item.answer}\n```",
+    "maths-verified-v1": lambda item: f"\\boxed{{{item.meta['reference']}}}",
     "maths-minerva-v1": lambda item: (
         f"Final Answer: The final answer is ${item.meta['reference']}$. I hope it is correct."
     ),
-    "gsm8k-boxed-v1": lambda item: f"\\boxed{{{item.meta['reference']}}}",
+    "gsm8k-boxed-v2": lambda item: f"\\boxed{{{item.meta['reference']}}}",
+    "gsm8k-opencompass-v1": lambda item: item.meta["reference"].replace(",", ""),
     "gsm8k-d1-v1": lambda item: f"\\boxed{{{item.meta['reference'].replace(',', '')}}}",
     "gsm8k-chain-v1": lambda item: f"The answer is {item.meta['reference']}.",
     "countdown-d1-v1": lambda item: f"\\boxed{{{item.answer}}}",

@@ -18,6 +18,7 @@ from dlm.cli.evaluate import (
     Rows,
     ServedModel,
     Threads,
+    Unsafe,
     Workers,
     app,
     carry_out,
@@ -40,7 +41,7 @@ HELP: Final = MappingProxyType(
 PROTOCOLS: Final = MappingProxyType(
     {
         "humaneval": "llada, base, fastdllm, adablock, dream, dream-base, sdar",
-        "mbpp": "dinfer, fastdllm, adablock, base, dream, dream-base",
+        "mbpp": "llada, dinfer, fastdllm, adablock, base, dream, dream-base, sdar",
         "math500": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base",
         "gsm8k": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base, dinfer",
         "countdown": "d1, dream",
@@ -82,10 +83,7 @@ def command(name: str) -> Callable[..., None]:
         sandbox: Annotated[
             str, typer.Option(metavar="KIND", help="best, bwrap, unshare or rlimit")
         ] = "best",
-        allow_unsafe_code: Annotated[
-            bool,
-            typer.Option("--allow-unsafe-code", help="run code with nothing but limits around it"),
-        ] = False,
+        allow_unsafe_code: Unsafe = False,
         fail_under: Annotated[
             float | None,
             typer.Option(metavar="PERCENT", help="exit with 1 when fewer are right"),
@@ -117,8 +115,8 @@ def command(name: str) -> Callable[..., None]:
         more: dict[str, Any] = {"endpoint": endpoint, "sandbox": box, "quiet": quiet}
         results = carry_out(found, model, where, threads, workers, **more)
         figures = results.figures
-        below = fail_under is not None and 100 * figures[0].accuracy < fail_under
-        if below or any(row.unjudged for row in figures):
+        reached = round(100 * figures[0].accuracy, 9) >= (fail_under or 0)  # False of NaN
+        if not reached or any(row.unjudged for row in figures):
             raise typer.Exit(1)
 
     run.__doc__ = f"{HELP[name]}\n\nProtocols: {PROTOCOLS[name]}."

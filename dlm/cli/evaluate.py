@@ -23,6 +23,8 @@ DEFAULT = (
     "threshold 0.9: unmask=threshold(0.9), blocks=fixed(8)",
 )
 """What is compared when nothing is said."""
+SERVED = ("served: temperature=0.0",)
+"""The same of an endpoint, which decodes as it is set up."""
 
 
 Tasks = Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")]
@@ -61,6 +63,10 @@ Dtype = Annotated[
 ]
 Threads = Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CPU")]
 Workers = Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")]
+Unsafe = Annotated[
+    bool,
+    typer.Option("--allow-unsafe-code", help="run code with nothing but limits around it"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress, no table")]
 
 
@@ -95,7 +101,8 @@ def bundled(
     from dlm.evals.run import bundled_run
     from dlm.evals.settings import Setting, parse_setting
 
-    settings = [parse_setting(text) for text in config or DEFAULT]
+    default = DEFAULT if endpoint is None else SERVED
+    settings = [parse_setting(text) for text in config or default]
     if causal is not None:
         settings.append(Setting("autoregressive", causal=True))
     chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
@@ -182,13 +189,17 @@ def carry_out(
 
     torch.set_num_threads(threads)
     device, dtype = where
-    engine = _engine(run, model, where) if endpoint is None else _served(run, model, endpoint)
+    engine: Any = _engine(run, model, where) if endpoint is None else _served(run, model, endpoint)
     twin = None if causal is None else dlm.load_causal(causal, device=device, dtype=dtype)
-    run.open(engine, twin)
-    if not quiet and endpoint is None:
-        seconds = timedelta(seconds=round(estimate(engine, run, twin)))
-        typer.secho(f"{run.missing()} answers to draw, about {seconds}", err=True, dim=True)
-    _generate(engine, twin, run, quiet=quiet)
+    try:
+        run.open(engine, twin)
+        if not quiet and endpoint is None:
+            seconds = timedelta(seconds=round(estimate(engine, run, twin)))
+            typer.secho(f"{run.missing()} answers to draw, about {seconds}", err=True, dim=True)
+        _generate(engine, twin, run, quiet=quiet)
+    finally:
+        if endpoint is not None:
+            engine.close()
     run.grade(Judge(workers, sandbox))
     return _report(run, quiet=quiet)
 
@@ -206,7 +217,7 @@ def _served(run: Any, model: str | None, url: str) -> Any:
     """The server that answers."""
     from dlm.evals.endpoint import Endpoint as Served
 
-    return Served(url, model, rows=run.rows)
+    return Served(url, model)
 
 
 @app.command()
@@ -216,12 +227,13 @@ def report(
         str | None, typer.Option(metavar="NAME", help="the setting that others are compared to")
     ] = None,
     workers: Workers = 2,
+    allow_unsafe_code: Unsafe = False,
 ) -> None:
     """Grade what has no verdict yet and write the report again; needs no model.
 
     Over a folder of runs: all their tables and plots on one page.
     """
-    from dlm.evals.judging import Judge, place_of
+    from dlm.evals.judging import Judge, place_for_code
     from dlm.evals.report import write_page
     from dlm.evals.run import read_run, runs_in
 
@@ -230,7 +242,11 @@ def report(
     results = []
     for path in found:
         run = read_run(path)
-        run.grade(Judge(workers, place_of(run.sandbox)))
+        if run.ungraded():
+            box = None
+            if run.sandbox:
+                box = place_for_code(run.sandbox, allow_unsafe=allow_unsafe_code)
+            run.grade(Judge(workers, box))
         results.append(_report(run, baseline, quiet=several))
     if several:
         print(write_page(results, folder).read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dlm.config.fields import FIELDS, Field
-from dlm.config.generation import GenerationConfig
+from dlm.config.generation import GenerationConfig, StopString
 from dlm.config.presets import PRESETS, Preset
 from dlm.config.spec import KINDS, parse_part, registry_of
 
@@ -24,6 +24,7 @@ __all__ = [
     "Field",
     "GenerationConfig",
     "Preset",
+    "StopString",
     "bind",
     "parse_part",
     "registry_of",

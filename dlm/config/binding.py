@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -123,26 +122,22 @@ def _stops(
     A string is a rule or a budget when its name is registered. The `default` rule is there unless
     another one ends the row; `none` switches it off, beside what only fills or only costs.
     """
-    given = [item for item in config.several("stop") if item != "none"]
-    texts = [i for i in given if isinstance(i, str) and not _names_a_stop(i)]
-    parts = [_part("stop", i, StopRule | Budget, info) for i in given if i not in texts]
+    texts = config.stop_strings()
+    rest = [i for i in config.several("stop") if not any(i is text for text in texts)]
+    parts = [_part("stop", i, StopRule | Budget, info) for i in rest if i != "none"]
     rules = tuple(part for part in parts if isinstance(part, StopRule))
     budgets = tuple(part for part in parts if isinstance(part, Budget))
     if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
     fillers = tuple(rule for rule in rules if isinstance(rule, Filler))
     others = tuple(rule for rule in rules if rule not in fillers)
-    if "none" not in config.several("stop"):
+    if "none" not in rest:
         others = others or (_part("stop", default, StopRule, info),)
-    elif others or texts:
-        raise InvalidRequest("stop", "'none' must stand alone or beside budgets and early commits")
-    return fillers + others, budgets, tuple(texts)
-
-
-def _names_a_stop(item: str) -> bool:
-    """Whether a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`."""
-    spec = re.fullmatch(r"(\w+)\(.*\)|[\w.]+:[A-Za-z_]\w*(\(.*\))?", item.strip(), re.DOTALL)
-    return spec is not None or item.strip() in registry_of("stop")
+    elif others:
+        raise InvalidRequest(
+            "stop", "'none' must stand alone or beside texts, budgets and early commits"
+        )
+    return fillers + others, budgets, texts
 
 
 def _with_steps(part: Any, config: GenerationConfig) -> Any:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeGuard
 
 from dlm.config.fields import FIELDS, resolve_aliases
 from dlm.config.infill import checked_infill
+from dlm.config.spec import registry_of
 from dlm.errors import InvalidRequest, unknown_name
 
 DEFAULT_LENGTH: Final = 128
 """`max_new_tokens` where nothing else sets it."""
 MOST_BIAS: Final = 1e4
 """Bound of `logit_bias`: far beyond any logit, and far from overflow."""
+
+
+class StopString(str):
+    """A string that ends the text, also where it spells the name of a stop rule."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,10 @@ class GenerationConfig:
                 raise unknown_name("option", name, FIELDS)
         return resolved
 
+    def stop_strings(self) -> tuple[str, ...]:
+        """What of `stop` is text: strings that name no rule, and every `StopString`."""
+        return tuple(i for i in self.several("stop") if isinstance(i, str) and not _is_rule(i))
+
     def several(self, name: str) -> tuple[Any, ...]:
         """The parts of `edit`, `guide` or `stop` as a tuple.
 
@@ -95,6 +107,14 @@ class GenerationConfig:
         return (
             tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
         )
+
+
+def _is_rule(item: str) -> bool:
+    """Whether a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`."""
+    if isinstance(item, StopString):
+        return False
+    spec = re.fullmatch(r"(\w+)\(.*\)|[\w.]+:[A-Za-z_]\w*(\(.*\))?", item.strip(), re.DOTALL)
+    return spec is not None or item == "none" or item.strip() in registry_of("stop")
 
 
 def _at_least(name: str, value: object, low: int, most: int | None = None) -> None:

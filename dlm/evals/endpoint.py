@@ -7,9 +7,10 @@ temperature, top-p, seed, stop strings). A server of `dlm` is told the others to
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Final
 
 import dlm
@@ -19,50 +20,59 @@ from dlm.evals.graders.code import cut_at
 KEYS: Final = ("DLM_API_KEY", "OPENAI_API_KEY")
 """Variables of the environment that may hold the server's key, the first one there is."""
 SECONDS: Final = 600.0
+RETRIES: Final = 2
 STOPS: Final = 4
 """So many stop strings the protocol allows; at the others an answer is cut here."""
 STANDARD: Final = frozenset({"max_new_tokens", "temperature", "top_p", "seed", "stop"})
 OWNER: Final = "dlm"
+LENGTH: Final = "length"
+"""The one reason for an end that the protocol shares with `dlm.Generation` besides `stop`."""
 TOO_LONG: Final = ("context_length_exceeded", "context length", "max_model_len")
+REFUSALS: Final = (400, 413, 422)
 
 
 class Endpoint:
     """Answers by HTTP, with the face of an engine that evaluations drive.
 
-    `url`: up to `/v1` · `model`: None for the first one it serves · `rows`: requests in flight.
-    Raises `InvalidRequest` where no such server answers.
+    `url`: up to `/v1` · `model`: None for the first one it serves. Raises `InvalidRequest` where no
+    such server answers.
     """
 
     text = None
 
-    def __init__(self, url: str, model: str | None = None, *, rows: int = 1) -> None:
+    def __init__(self, url: str, model: str | None = None) -> None:
         try:
             import openai
         except ImportError as error:
             raise InvalidRequest("endpoint", f"needs `pip install dlm[evals]`: {error}") from error
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "none")
-        self._errors = openai.APIError
-        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=SECONDS, max_retries=4)
-        self._pool = ThreadPoolExecutor(rows)
+        self.url, self._openai = url.rstrip("/"), openai
         self._live: set[Future[dlm.Generation]] = set()
-        self.url = url
-        served = self._models()
+        try:
+            self._client = openai.OpenAI(
+                base_url=self.url, api_key=key, timeout=SECONDS, max_retries=RETRIES
+            )
+            served = self._models()
+        except openai.NotFoundError as error:
+            if model is None:
+                told = f"{self.url} does not say what it serves: name it with --model"
+                raise InvalidRequest("endpoint", told) from error
+            served = {model: ""}
+        except Exception as error:  # of addresses, of the network, of what is no such server
+            told = f"{self.url} does not answer as OpenAI's protocol has it: {error}"
+            raise InvalidRequest("endpoint", told) from error
         if model is not None and model not in served:
             known = ", ".join(served)
             raise InvalidRequest("model", f"must be one that {url} serves ({known}), got {model!r}")
+        if not served:
+            raise InvalidRequest("endpoint", f"{self.url} serves no model")
         self.name = next(iter(served)) if model is None else model
         self.ours = served[self.name] == OWNER
 
     def _models(self) -> dict[str, str]:
         """What is served, and who says that he owns it."""
-        try:
-            once = self._client.with_options(max_retries=0)
-            found = {card.id: card.owned_by or "" for card in once.models.list()}
-        except self._errors as error:
-            raise InvalidRequest("endpoint", f"{self.url} does not answer: {error}") from error
-        if not found:
-            raise InvalidRequest("endpoint", f"{self.url} serves no model")
-        return found
+        once = self._client.with_options(max_retries=0, timeout=30.0)
+        return {card.id: card.owned_by or "" for card in once.models.list().data}
 
     def about(self) -> dict[str, Any]:
         """What a run's header can say of the model; the rest is not known from here."""
@@ -75,20 +85,33 @@ class Endpoint:
         Raises `InvalidRequest` where two settings differ in nothing else.
         """
         told: dict[str, str] = {}
+        every = set[str]()
         for name, options in settings.items():
-            sent = {k: v for k, v in options.items() if self.ours or k in STANDARD}
-            other = told.setdefault(repr(sorted(sent.items())), name)
+            body, _ = self._body(options)
+            other = told.setdefault(repr(body), name)
             if other != name:
                 raise InvalidRequest(
                     "config", f"{other!r} and {name!r} differ in nothing that {self.url} is told"
                 )
-        every = set[str]().union(*settings.values())
-        return [] if self.ours else sorted(every - STANDARD)
+            every |= options.keys() - STANDARD
+            config = dlm.GenerationConfig.from_options(options)
+            if len(config.stop_strings()) < len(config.several("stop")):
+                every.add("stop rules")
+        return [] if self.ours else sorted(every)
 
     def submit(self, prompt: str | Sequence[Mapping[str, str]], **options: Any) -> ServedRequest:
         """Ask for a text to be continued, or for the next message of a talk."""
-        future = self._pool.submit(self._ask, prompt, options)
+        future = Future[dlm.Generation]()
         self._live.add(future)
+
+        def ask() -> None:
+            try:
+                future.set_result(self._ask(prompt, options))
+            except Exception as error:  # raised where the answer is asked for
+                future.set_exception(error)
+
+        # A thread of its own, which no interpreter waits for at its end.
+        threading.Thread(target=ask, daemon=True).start()
         return ServedRequest(future)
 
     def step(self) -> None:
@@ -97,7 +120,6 @@ class Endpoint:
 
     def close(self) -> None:
         """Give up what has not been answered."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def _ask(
@@ -107,27 +129,25 @@ class Endpoint:
         body, stops = self._body(options)
         try:
             answer, text = self._said(prompt, body)
-        except self._errors as error:
-            told = f"{getattr(error, 'code', '')} {error}"
-            param = "max_new_tokens" if any(sign in told for sign in TOO_LONG) else "endpoint"
+            reason = answer.choices[0].finish_reason
+            cost = (answer.model_extra or {}).get(OWNER) or {}
+            nfe, computed = (int(cost.get(name, 0)) for name in ("nfe", "token_forwards"))
+        except self._openai.APIError as error:
+            code = f"{getattr(error, 'code', '')} {error}"
+            late = getattr(error, "status_code", None) in REFUSALS
+            too_long = late and any(sign in code for sign in TOO_LONG)
+            param = "max_new_tokens" if too_long else "endpoint"
             raise InvalidRequest(param, f"{self.url} refuses: {error}") from error
-        cost = (answer.model_extra or {}).get("dlm") or {}
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            told = f"{self.url} answers in another form than OpenAI's protocol: {error!r}"
+            raise InvalidRequest("endpoint", told) from error
         tokens = answer.usage.completion_tokens if answer.usage else 0
+        seconds = time.perf_counter() - begun
         return dlm.Generation(
             text=cut_at(text, stops),
             ids=(),
-            finish_reason=answer.choices[0].finish_reason or "",
-            stats=dlm.Stats(
-                nfe=int(cost.get("nfe", 0)),
-                tokens=tokens,
-                token_forwards=int(cost.get("token_forwards", 0)),
-                arm_forwards=0,
-                idle_forwards=0,
-                forwards={},
-                aux_forwards={},
-                aux_tokens={},
-                seconds=time.perf_counter() - begun,
-            ),
+            finish_reason=LENGTH if reason == LENGTH else "stop",
+            stats=dlm.Stats(nfe, tokens, computed, 0, 0, {}, {}, {}, seconds),
             prompt_ids=(),
             canvas=(),
             logprobs=(),
@@ -135,9 +155,10 @@ class Endpoint:
 
     def _body(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """What a request says beside its prompt, and the stop strings of its answer."""
-        stops = [stop for stop in options.get("stop") or () if isinstance(stop, str)]
-        body: dict[str, Any] = {"model": self.name, "max_tokens": options["max_new_tokens"]}
-        body["temperature"] = options.get("temperature", 0.0)
+        config = dlm.GenerationConfig.from_options(options)
+        stops = [str(stop) for stop in config.stop_strings()]
+        body: dict[str, Any] = {"model": self.name, "max_tokens": config.max_new_tokens}
+        body["temperature"] = config.temperature
         body |= {name: options[name] for name in ("top_p", "seed") if name in options}
         if stops:
             body["stop"] = stops[:STOPS]
@@ -173,8 +194,7 @@ class ServedRequest:
         """There are none."""
 
     def abort(self) -> None:
-        """Not sent any more, if it was not yet."""
-        self._future.cancel()
+        """Nobody waits for it any more."""
 
     def result(self) -> dlm.Generation:
         """The answer. Raises `InvalidRequest` where the server refused."""

@@ -11,7 +11,8 @@ from typing import Any
 from dlm.errors import InvalidRequest
 from dlm.evals.items import Item
 from dlm.evals.judging import Judge, Marks
-from dlm.evals.sampling import Sample, read_samples
+from dlm.evals.marking import mark
+from dlm.evals.sampling import Sample, read_lines, read_samples
 
 Verdicts = dict[tuple[str, int], bool]
 """(item id, sample index) -> whether the answer is right."""
@@ -49,7 +50,7 @@ def grade_samples(
         if sample.masked_left:
             return Marks(False, note=f"{sample.masked_left} positions were never filled")
         before = judged.get((sample.item, sample.text))
-        return judge.marks(known[sample.item], sample.text) if before is None else before
+        return mark(known[sample.item], sample.text, judge) if before is None else before
 
     with ThreadPoolExecutor(judge.workers) as pool, path.open("a", encoding="utf-8") as file:
         for sample, found in zip(todo, pool.map(of, todo), strict=True):
@@ -59,6 +60,7 @@ def grade_samples(
             if not sample.masked_left:
                 judged[sample.item, sample.text] = found
             file.write(json.dumps(_line(sample, found)) + "\n")
+            file.flush()
             tell()
     return {key: found.right for key, found in marks.items()}
 
@@ -72,14 +74,11 @@ def _line(sample: Sample, marks: Marks) -> dict[str, Any]:
 
 def read_marks(path: Path) -> dict[tuple[str, int], Marks]:
     """The verdicts of a file with all that was noted, none if there is no file."""
-    if not path.is_file():
-        return {}
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {
         (line["item"], line["index"]): Marks(
             bool(line["right"]), line.get("scores", {}), line.get("note", "")
         )
-        for line in lines
+        for line in read_lines(path)
     }
 
 
@@ -91,7 +90,7 @@ def read_verdicts(path: Path) -> Verdicts:
 def mean_scores(marks: Mapping[tuple[str, int], Marks]) -> dict[str, float]:
     """The means of the further scores, over the answers that have them."""
     found: dict[str, list[float]] = {}
-    for mark in marks.values():
-        for name, score in mark.scores.items():
+    for judged in marks.values():
+        for name, score in judged.scores.items():
             found.setdefault(name, []).append(score)
     return {name: sum(scores) / len(scores) for name, scores in found.items()}

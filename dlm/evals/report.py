@@ -173,14 +173,13 @@ def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
         bounds = f"{100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f}"
         change = f"{100 * found.difference:+.1f} ({bounds})"
         against = [change, f"{comparison.p:.2g}", f"{100 * comparison.same:.0f}%"]
+    judged = [f"{100 * row.accuracy:.1f}%", f"{100 * low:.1f}-{100 * high:.1f}"]
+    cost = [f"{row.nfe:.1f}", f"{row.tpf:.2f}", f"{row.token_forwards:.0f}"]
     return [
         row.setting,
-        f"{100 * row.accuracy:.1f}%",
-        f"{100 * low:.1f}-{100 * high:.1f}",
+        *(judged if row.n else ["-", "-"]),
         *against,
-        f"{row.nfe:.1f}",
-        f"{row.tpf:.2f}",
-        f"{row.token_forwards:.0f}",
+        *(["-", "-", "-"] if math.isnan(row.tpf) else cost),
     ]
 
 

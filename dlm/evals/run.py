@@ -31,7 +31,7 @@ from dlm.evals.tasks import Split, get_task
 HEADER: Final = "run.json"
 ITEMS: Final = "items.jsonl"
 """What a run over a benchmark has asked, so that its answers can be graded again."""
-FIXED: Final = ("model", "causal", "items", "settings", "samples")
+FIXED: Final = ("model", "causal", "items", "settings", "samples", "rows")
 """What a run must not change when it goes on."""
 
 
@@ -93,7 +93,8 @@ class Run:
         if self.protocol is not None:
             told["protocol"] = self.protocol.as_data() | {"sandbox": self.sandbox}
         if isinstance(engine, Endpoint):
-            told["unsent"] = engine.unsent({s.name: s.options for s in self.settings})
+            asked = {s.name: s.options for s in self.settings if not s.causal}
+            told["unsent"] = engine.unsent(asked)
         header = run_header(engine, self.sets, self.settings, causal, **told)
         path = self.folder / HEADER
         if path.is_file():
@@ -132,6 +133,15 @@ class Run:
                 files = (self.path(setting, task, kind) for kind in ("samples", "verdicts"))
                 own = judged[task]
                 grade_samples(self.sets[task], *files, judge=chosen_judge, judged=own)
+
+    def ungraded(self) -> bool:
+        """Whether there are answers without a verdict."""
+        for setting, task in self.cells:
+            marks = read_marks(self.path(setting, task, "verdicts"))
+            samples = read_samples(self.path(setting, task, "samples"))
+            if any((sample.item, sample.index) not in marks for sample in samples):
+                return True
+        return False
 
     def missing(self) -> int:
         """How many answers are still to be drawn."""

@@ -163,11 +163,18 @@ def asked(engine: Runner, item: Item) -> Any:
         return item.prompt
     if engine.text is None:
         raise InvalidRequest("model", "came without a tokenizer, which texts to continue need")
-    return engine.text.encode_prompt(item.prompt, chat=False)
+    ids = engine.text.encode_prompt(item.prompt, chat=False)
+    begin = engine.text.begin_ids() if item.meta.get("begin") else ()
+    return ids if tuple(ids[: len(begin)]) == begin else [*begin, *ids]
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples of a file, none if there is no file; a line cut short by a crash is dropped.
+    """The samples of a file, none if there is no file."""
+    return [Sample(**line) for line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, none if there is no file; one cut short by a crash is dropped.
 
     The cut line is removed, so that what is appended starts on a line of its own.
     """
@@ -177,4 +184,4 @@ def read_samples(path: Path) -> list[Sample]:
     whole = content[: content.rfind("\n") + 1]
     if whole != content:
         path.write_text(whole, encoding="utf-8")
-    return [Sample(**json.loads(line)) for line in whole.splitlines()]
+    return [json.loads(line) for line in whole.split("\n")[:-1]]

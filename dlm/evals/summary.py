@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,11 +28,12 @@ class Figures:
 
     `accuracy` over `n` items (with several samples an item: the mean share, and its bootstrap over
     items) · `rungs`: (right, n) of each step of the ladder · `pass_at_k` at k = samples (None for
-    one) · `nfe`, `tokens`, `token_forwards`: means an item · `tpf`: tokens over forwards, sums over
-    sums · `tokens_per_second`: tokens over the summed seconds of all requests, one at a time ·
-    `p50`, `p95`: seconds of a request · `masked_left`: answers with positions never filled, of
-    which `refused` did not fit the model · `unjudged`: answers without a verdict, which no figure
-    counts · `scores`: means of what the grader says beyond right and wrong.
+    one) · `nfe`, `tokens`, `token_forwards`: means an answer · `tpf`: tokens over forwards, sums
+    over sums (NaN where none are known, as of a server) · `tokens_per_second`: tokens over the
+    summed seconds of all requests, one at a time · `p50`, `p95`: seconds of a request ·
+    `masked_left`: answers with positions never filled, of which `refused` did not fit the model ·
+    `unjudged`: answers without a verdict, which no figure counts · `scores`: means of what the
+    grader says beyond right and wrong.
     """
 
     setting: str
@@ -62,7 +64,7 @@ def figures_of(
     shares = item_shares(items, verdicts)
     done = [item for item in items if item.id in shares]
     drawn = max((sample.index for sample in samples), default=0) + 1
-    counted = [s for s in samples if s.item in shares]
+    counted = [s for s in samples if (s.item, s.index) in verdicts]
     right = [shares[item.id] for item in done]
     seconds = [s.seconds for s in counted]
     tokens, nfe = sum(s.tokens for s in counted), sum(s.nfe for s in counted)
@@ -72,12 +74,12 @@ def figures_of(
         task=items[0].task if items else "",
         n=len(done),
         samples=drawn,
-        accuracy=sum(right) / max(1, len(done)),
+        accuracy=sum(right) / len(done) if done else math.nan,
         interval=wilson(round(sum(right)), len(done)) if drawn == 1 else bootstrap(right),
         rungs=_rungs(done, shares),
         pass_at_k=_pass_at_k(done, verdicts, drawn) if drawn > 1 else None,
         nfe=nfe / many,
-        tpf=tokens / max(1, nfe),
+        tpf=tokens / nfe if nfe else math.nan,
         tokens=tokens / many,
         token_forwards=sum(s.token_forwards for s in counted) / many,
         tokens_per_second=tokens / sum(seconds) if sum(seconds) else 0.0,
@@ -107,12 +109,13 @@ def _rungs(items: Sequence[Item], shares: Mapping[str, float]) -> dict[str, tupl
 
 
 def _pass_at_k(items: Sequence[Item], verdicts: Verdicts, k: int) -> float:
-    """Mean over items of pass@k, from the k samples of each."""
-    right = {item.id: 0 for item in items}
+    """Mean of pass@k over the items whose k samples all have verdicts."""
+    marks: dict[str, list[bool]] = {item.id: [] for item in items}
     for (item, _), verdict in verdicts.items():
-        if item in right:
-            right[item] += verdict
-    return sum(pass_at_k(k, count, k) for count in right.values()) / max(1, len(right))
+        if item in marks:
+            marks[item].append(verdict)
+    found = [pass_at_k(k, sum(own), k) for own in marks.values() if len(own) == k]
+    return sum(found) / len(found) if found else math.nan
 
 
 @dataclass(frozen=True, slots=True)

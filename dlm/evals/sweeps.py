@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -94,6 +95,8 @@ def sweeps_of(
     for task in dict.fromkeys(f.task for f in figures):
         best = max(f.accuracy for f in figures if f.task == task)
         for sweep, names in members.items():
+            if any(math.isnan(points[n, task].tpf) for n in names):
+                continue  # its cost is not known
             own, other = ([marks[n, task] for n in group] for group in (names, reference))
             against = [] if names == reference else at_equal_cost(own, other)
             on_task = [points[n, task] for n in names]

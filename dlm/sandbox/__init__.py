@@ -10,13 +10,14 @@ with its process group; what it prints proves nothing, only what the harness say
 
 from dlm.sandbox.backends import KINDS, Sandbox, best_sandbox, find_sandbox
 from dlm.sandbox.checks import check_function, check_program
-from dlm.sandbox.running import OUTPUT_BYTES, Outcome, Verdict, run_python
+from dlm.sandbox.running import OUTPUT_BYTES, Outcome, SandboxError, Verdict, run_python
 
 __all__ = [
     "KINDS",
     "OUTPUT_BYTES",
     "Outcome",
     "Sandbox",
+    "SandboxError",
     "Verdict",
     "best_sandbox",
     "check_function",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dlm.errors import EngineError, unknown_name
+from dlm.errors import InvalidRequest, unknown_name
 
 KINDS: Final = ("bwrap", "unshare", "rlimit")
 NOBODY: Final = "65534"
@@ -67,7 +67,7 @@ class Sandbox:
 def find_sandbox(*kinds: str) -> Sandbox:
     """The first of `kinds` (none: of all) that works here.
 
-    Raises `InvalidRequest` for an unknown kind, `EngineError` where none works.
+    Raises `InvalidRequest` for an unknown kind, and where none works.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -77,7 +77,8 @@ def find_sandbox(*kinds: str) -> Sandbox:
             candidate = Sandbox(kind, python)
             if candidate.works():
                 return candidate
-    raise EngineError(f"no sandbox works here, of {', '.join(kinds or KINDS)}")
+    wanted = ", ".join(kinds or KINDS)
+    raise InvalidRequest("sandbox", f"must be one that works on this machine; {wanted}: none does")
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlm.sandbox.backends import Sandbox
-from dlm.sandbox.running import Outcome, run_python
+from dlm.sandbox.running import Outcome, SandboxError, Verdict, run_python
 
 
 def check_function(
@@ -24,7 +24,7 @@ def check_function(
 
     `tests` are (input, expected) pairs of JSON values. The results come back after a random nonce
     and are compared here: the expected values never enter the sandbox, so that a program can pass
-    neither by printing a verdict nor by reading one.
+    neither by printing a verdict nor by reading one. Raises `SandboxError` where the sandbox fails.
     """
     assert entry.isidentifier(), f"`entry` must be an identifier, got {entry!r}"
     nonce = secrets.token_hex(16)
@@ -35,6 +35,7 @@ def check_function(
         f"print('\\n{nonce}' + repr(results_{nonce}))\n"
     )
     result = run_python(source + harness, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
+    _must_have_begun(result)
     expected = nonce + repr([value for _, value in tests])
     return result.ok and result.stdout.rstrip("\n").rsplit("\n", 1)[-1] == expected
 
@@ -50,7 +51,16 @@ def check_program(
     """How a program ends together with the code that tests it, as HumanEval and MBPP do.
 
     It has passed when all of that has run to its end: a program that leaves before its tests is
-    `unfinished`, whatever it prints and whichever exit code it chooses.
+    `unfinished`, whatever it prints and whichever exit code it chooses. Raises `SandboxError` where
+    the sandbox fails.
     """
     whole = f"{source}\n{tests}\n"
-    return run_python(whole, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
+    result = run_python(whole, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
+    _must_have_begun(result)
+    return result
+
+
+def _must_have_begun(result: Outcome) -> None:
+    """Raise `SandboxError` for a program that was never run."""
+    if result.verdict == Verdict.SANDBOX:
+        raise SandboxError(f"the sandbox has failed: {result.detail}")

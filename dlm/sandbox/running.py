@@ -12,6 +12,7 @@ import tempfile
 from enum import StrEnum
 from typing import IO, Any, Final, NamedTuple
 
+from dlm.errors import EngineError
 from dlm.sandbox.backends import Sandbox, best_sandbox
 from dlm.sandbox.seccomp import seccomp_filter
 
@@ -50,6 +51,10 @@ NAMED: Final = (
     ("syntax:", "syntax"),
 )
 """How the last line of an error begins, and what that means."""
+
+
+class SandboxError(EngineError):
+    """A program could not be run, which says nothing of it."""
 
 
 class Verdict(StrEnum):
@@ -102,16 +107,19 @@ def run_python(
     ):
         os.chmod(folder, 0o777)  # another user may have to write here
         number = None if seccomp is None else seccomp.fileno()
-        process = subprocess.Popen(
-            box.command(["-c", BOOTSTRAP, *map(str, limits)], number),
-            stdin=subprocess.PIPE,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=folder,
-            env={"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
-            start_new_session=True,
-            pass_fds=() if number is None else (number,),
-        )
+        try:
+            process = subprocess.Popen(
+                box.command(["-c", BOOTSTRAP, *map(str, limits)], number),
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=folder,
+                env={"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+                start_new_session=True,
+                pass_fds=() if number is None else (number,),
+            )
+        except OSError as error:
+            return Outcome(Verdict.SANDBOX, "", "", str(error))
         timed_out = False
         try:
             process.communicate(given, timeout=timeout_s)
@@ -144,10 +152,10 @@ def _outcome(code: int, timed_out: bool, written: bytes, errors: bytes, nonce: s
     proof = f"\n{nonce}\n"
     if stdout.endswith(proof) and code == 0:
         return Outcome(Verdict.PASSED, stdout.removesuffix(proof), stderr, "")
+    if not begun:
+        return Outcome(Verdict.SANDBOX, stdout, stderr, detail or "it never began")
     if timed_out or killer == signal.SIGXCPU:
         return Outcome(Verdict.TIMEOUT, stdout, stderr, detail)
-    if not begun:
-        return Outcome(Verdict.SANDBOX, stdout, stderr, detail)
     if code == 0:
         return Outcome(Verdict.UNFINISHED, stdout, stderr, detail)
     named = (verdict for start, verdict in NAMED if detail.startswith(start))

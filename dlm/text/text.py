@@ -119,6 +119,11 @@ class Text:
         """The ids of the control tokens, which `decode` leaves out."""
         return frozenset(self.vocabulary.control.values())
 
+    def begin_ids(self) -> tuple[int, ...]:
+        """The id that the tokenizer has for the beginning of a text, where it has one."""
+        index = self.vocabulary.control.get(self.vocabulary.variables.get("bos_token", ""))
+        return () if index is None else (index,)
+
     def end_ids(self) -> tuple[int, ...]:
         """The ids that end an answer: the tokenizer's end of text, and ends of a turn."""
         names = (self.vocabulary.variables.get("eos_token", ""), *TURN_END_TOKENS)

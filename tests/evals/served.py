@@ -16,11 +16,13 @@ class Served:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                if outer.models is None:
+                    return self.reply(404, {"error": {"message": "no such page"}})
                 cards = [
                     {"id": name, "object": "model", "created": 0, "owned_by": owner}
                     for name, owner in outer.models
                 ]
-                self.reply(200, {"object": "list", "data": cards})
+                return self.reply(200, {"object": "list", "data": cards})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

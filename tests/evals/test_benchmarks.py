@@ -10,19 +10,19 @@ import dlm
 from dlm.cli.app import run as call
 from dlm.cli.benchmark import PROTOCOLS as NAMED
 from dlm.errors import InvalidRequest
-from dlm.evals import judging
 from dlm.evals.benchmarks import BENCHMARKS, benchmark_items, get_protocol
 from dlm.evals.benchmarks import files as data
 from dlm.evals.benchmarks.files import FILES, SHIPPED, fetch, locate
 from dlm.evals.benchmarks.problems import LOADERS, shown_examples, solution
 from dlm.evals.grading import read_marks
-from dlm.evals.judging import GRADERS, Judge
+from dlm.evals.judging import Judge
+from dlm.evals.marking import GRADERS, mark
 from dlm.evals.report import table
 from dlm.evals.run import Run, benchmark_run, estimate, read_run, results_of
 from dlm.evals.sampling import asked, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.strategies import threshold_sweep
-from dlm.sandbox import Outcome, Verdict, best_sandbox
+from dlm.sandbox import Sandbox, best_sandbox, checks
 from tests.evals.scripted import Scripted
 
 PROTOCOLS = [protocol for known in BENCHMARKS.values() for protocol in known.values()]
@@ -77,11 +77,13 @@ ANSWERS = {
     "sudoku-grids": ("1234\n3412\n2143\n4321", "1234\n3412\n2143\n4312"),
 }
 ANSWERS |= {"mbpp-sanitized": ANSWERS["mbpp"]}
+PLAIN = ("def double(x):\n    return x + x\n", "def double(x):\n    return x\n")
 ANSWERS |= {
-    "mbpp-prefilled-v1": (
-        "def double(x):\n    return x + x\n```",
-        "def double(x):\n    return x\n```",
-    )
+    "humaneval-opencompass-v1": tuple(f"```python\n{code}```" for code in PLAIN),
+    "gsm8k-opencompass-v1": ("The answer is 1500", "The answer is 1501"),
+    "mbpp-prefilled-v1": tuple(f"{code}```" for code in PLAIN),
+    "mbpp-raw-v1": PLAIN,
+    "mbpp-opencompass-v1": tuple(f"[BEGIN]\n '{code}' \n[DONE]" for code in PLAIN),
 }
 
 
@@ -141,7 +143,10 @@ def test_protocols_hang_together(protocol, tmp_path):
     assert set(protocol.options) <= set(dlm.FIELDS)
     items = list(LOADERS[protocol.data](written(tmp_path, protocol.data)))
     (item,) = items
-    ask = protocol.ask(item, items)
+    shots = items
+    if protocol.shown:
+        shots = shown_examples(SHIPPED / "shots" / f"{protocol.shown}.jsonl")
+    ask = protocol.ask(item, shots)
     shown = ask.prompt if ask.raw else "\n".join(turn["content"] for turn in ask.prompt)
     parts = ("code", "text", "problem", "question", "input", "puzzle")
     assert any(str(item.meta[part]) in shown for part in parts if part in item.meta) or (
@@ -150,9 +155,9 @@ def test_protocols_hang_together(protocol, tmp_path):
     right, wrong = ANSWERS.get(protocol.grader) or ANSWERS[protocol.data]
     chosen = replace(item, meta={**item.meta, "grader": protocol.grader})
     with Judge() as judge:
-        assert judge.marks(chosen, right).right
+        assert mark(chosen, right, judge).right
         for text in (wrong, "", "junk", "```", r"\boxed{", "def f(:"):
-            assert not judge.marks(chosen, text).right, text
+            assert not mark(chosen, text, judge).right, text
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=IDS)
@@ -173,10 +178,11 @@ def test_references_in_the_files_are_right(tmp_path):
             "countdown-chains",
             "sudoku-grids",
         ):
-            protocol = next(p for p in PROTOCOLS if p.data == name)
+            chosen = "base" if name == "humaneval" else None
+            protocol = next(p for p in PROTOCOLS if p.data == name and chosen in (None, p.name))
             (item,) = LOADERS[name](written(tmp_path, name))
             item = replace(item, meta={**item.meta, "grader": protocol.grader})
-            assert judge.marks(item, item.answer).right, name
+            assert mark(item, item.answer, judge).right, name
 
 
 def test_solutions_of_countdown():
@@ -206,14 +212,18 @@ def test_d1_draws_the_puzzles_that_it_drew():
 # runs
 
 
+def solved(item):
+    """The reference of a function of HumanEval in a fence."""
+    return f"```python\n{item.meta['code']}{item.answer}```"
+
+
 def test_reference_solutions_pass_and_junk_does_not(tmp_path):
     """All of HumanEval by an oracle and by an engine that says nothing of use."""
     protocol = get_protocol("humaneval")
     items = benchmark_items(protocol)
     assert len(items) == 164
     for name, said, right in (
-        ("oracle", lambda item: f"```python\n{item.meta['code']}{item.answer}```", 164),
-        ("body", lambda item: item.answer, 164),
+        ("oracle", solved, 164),
         ("junk", lambda item: "I do not know.", 0),
     ):
         run = benchmark_run(tmp_path / name, protocol)
@@ -346,7 +356,9 @@ def test_two_runs_beside_each_other(tmp_path, capsys):
     for name, right, limit in (("one", {0, 1, 2}, 4), ("two", {1, 3, 4}, 5)):
         run = benchmark_run(tmp_path / name, protocol, limit=limit)
         run.open(dlm.load("tiny", device="cpu"))
-        told = {json.dumps(i.prompt): i.answer if n in right else "no" for n, i in enumerate(items)}
+        told = {
+            json.dumps(i.prompt): solved(i) if n in right else "no" for n, i in enumerate(items)
+        }
         run.generate(Scripted(told), lambda *told: None)
         run.grade(Judge(2))
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
@@ -387,22 +399,22 @@ def test_what_the_sandbox_fails_on_is_in_no_figure(tmp_path, monkeypatch, capsys
     protocol, bodies = get_protocol("humaneval"), {}
     run = benchmark_run(tmp_path, protocol, limit=3)
     for item in run.sets["humaneval"]:
-        bodies[json.dumps(item.prompt)] = item.answer
+        bodies[json.dumps(item.prompt)] = solved(item)
     run.open(dlm.load("tiny", device="cpu"))
     run.generate(Scripted(bodies), lambda *told: None)
-    real = judging.check_program
+    real = checks.run_python
 
-    def failing(source, tests, **options):
+    def failing(source, **options):
         if "has_close_elements" in source:
-            return Outcome(Verdict.SANDBOX, "", "", "no namespace")
-        return real(source, tests, **options)
+            options["sandbox"] = Sandbox("rlimit", "/no/such/python")
+        return real(source, **options)
 
-    monkeypatch.setattr(judging, "check_program", failing)
+    monkeypatch.setattr(checks, "run_python", failing)
     run.grade(Judge(2))
     figures = results_of(run).figures[0]
     assert (figures.n, figures.accuracy, figures.unjudged) == (2, 1.0, 1)
     assert "NOT JUDGED, and in no figure: llada: 1." in table(results_of(run))
-    monkeypatch.setattr(judging, "check_program", real)
+    monkeypatch.setattr(checks, "run_python", real)
     assert call(["eval", "report", str(tmp_path)]) == 0
     figures = results_of(read_run(tmp_path)).figures[0]
     assert (figures.n, figures.accuracy, figures.unjudged) == (3, 1.0, 0)

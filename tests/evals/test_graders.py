@@ -165,7 +165,9 @@ def test_numbers_of_gsm8k():
     assert strict_number(text) == "1,500"
     assert flexible_number(text) == "7"
     assert flexible_number("It costs $1,234.50 a day.") == "$1,234.50"
-    assert said_number("... The answer is 12. The answer is 13.") == "12"
+    assert said_number("... The answer is 12. The answer is 13.") == "12."
+    assert same_number("12.", "12")
+    assert same_number("$18.$", "18")
     assert strict_number("12") is flexible_number("none") is said_number("12") is None
     assert same_number("$1,500.", "1500")
     assert not same_number(None, "1500")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import dlm
 from dlm.errors import InvalidRequest
 from dlm.evals.harness import Likelihood, evaluate, main
-from dlm.evals.harness.arguments import read_arguments
+from dlm.evals.harness.arguments import read_arguments, read_task
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -92,14 +93,12 @@ def test_answers_are_those_of_the_engine(engine):
     )
     assert (first, second) == (own[0].split("=")[0], own[0].split("+5")[0])
     free = DLM(engine, FAST, escape_until=True)
-    free.templated = True
     (whole,) = free.generate_until(asked((contexts[0], task | {"until": "="})), disable_tqdm=True)
     assert whole == own[0]
 
 
 def test_options_of_the_model_win_over_those_of_a_task(engine):
     model = DLM(engine, {"gen_length": 8, "unmask": "topk"})
-    model.templated = True
     context = model.apply_chat_template([{"role": "user", "content": "Compute 3+5."}])
     model.generate_until(asked((context, {"max_gen_toks": 64, "until": []})), disable_tqdm=True)
     assert model.nfe <= 8
@@ -109,13 +108,108 @@ def test_options_of_the_model_win_over_those_of_a_task(engine):
         DLM(engine, {"unmask": "treshold"})
 
 
+@pytest.mark.parametrize("until", ["eos", "none", "max_nfe(1)", "Foo:Bar", "print(x)", "=", ""])
+def test_stop_strings_of_a_task_are_texts_whatever_they_spell(engine, until):
+    model = DLM(engine, FAST | {"stop": "eos"})
+    context = model.apply_chat_template([{"role": "user", "content": "Compute 3+5."}])
+    own = engine.generate("Compute 3+5.", max_new_tokens=48, **FAST).text
+    task = {"until": [until], "max_gen_toks": 48}
+    (text,) = model.generate_until(asked((context, task)), disable_tqdm=True)
+    assert text == (own.split(until)[0] if until else own)
+
+
+def test_a_task_without_a_length_has_that_of_the_harness(engine):
+    model = DLM(engine, FAST)
+    assert model._asked("a", {"until": []}, 0).options["max_new_tokens"] == 256
+    assert model._asked("a", {"max_tokens": "32"}, 0).options["max_new_tokens"] == 32
+    assert DLM(engine, {"gen_length": 8})._asked("a", {}, 0).options["max_new_tokens"] == 8
+
+
+@pytest.mark.parametrize(
+    ("task", "found"),
+    [
+        ({"num_beams": 1, "temperature": None, "top_p": "0.5"}, {"top_p": 0.5}),
+        ({"do_sample": "false", "temperature": "0.7"}, {"temperature": 0.0}),
+        ({"do_sample": True, "temperature": "0.7"}, {"temperature": 0.7}),
+        ({"temperature": 0.7}, {"temperature": 0.7}),
+    ],
+)
+def test_what_tasks_say(task, found):
+    options, until = read_task(task | {"until": ["", "a"]})
+    assert options == {"max_new_tokens": 256} | found
+    assert until == ["a"]
+
+
+@pytest.mark.parametrize(
+    "task", [{"num_beams": 4}, {"no_such": 1}, {"temperature": "hot"}, {"max_gen_toks": 0}]
+)
+def test_what_tasks_may_not_say(task):
+    with pytest.raises(InvalidRequest, match="`generation_kwargs`: of the task"):
+        read_task(task)
+
+
+def test_a_tokenizer_that_begins_texts(engine):
+    """What it puts before a text is no part of a continuation, and stays when a text is cut."""
+    text, begin = engine.text, engine.text.begin_ids()
+    assert begin
+
+    class Beginning(type(text.vocabulary)):
+        def __init__(self):
+            self.__dict__.update(text.vocabulary.__dict__)
+
+        def encode(self, text, *, control, begin):
+            ids = super().encode(text, control=control, begin=False)
+            return [*first, *ids] if begin else ids
+
+    first = list(begin)
+    model = DLM(dlm.Engine(engine.model, engine.info, replace(text, vocabulary=Beginning())), FAST)
+    pair = model._pair("", "5+5")
+    assert pair.context == begin
+    assert engine.text.decode(pair.continuation) == "5+5"
+    assert model._pair("2+3=", "5").context[:1] == begin
+    kept = model._fitting(model._ids("1+1=2\n" * 600), 40)
+    assert len(kept) == 40
+    assert tuple(kept[:1]) == begin
+    templated = model.apply_chat_template([{"role": "user", "content": "a"}])
+    assert model._ids(templated) == engine.text.encode_prompt("a")
+
+
+@pytest.mark.slow
+def test_prompts_from_the_harness_store_are_understood(engine, monkeypatch, tmp_path, capsys):
+    """The second run never asks for the template."""
+    monkeypatch.setattr("lm_eval.caching.cache.PATH", str(tmp_path))
+    monkeypatch.setattr("lm_eval.caching.cache.FILE_SUFFIX", ".pickle")
+    import lm_eval
+
+    scores = []
+    for _ in range(2):
+        found = lm_eval.simple_evaluate(
+            model=DLM(engine, FAST),
+            tasks=["dlm_math"],
+            task_manager=lm_eval.tasks.TaskManager(include_path=str(TASKS)),
+            apply_chat_template=True,
+            cache_requests=True,
+            limit=5,
+        )
+        scores.append(found["results"]["dlm_math"]["exact_match,boxed"])
+    assert list(tmp_path.iterdir()), "the prompts were kept"
+    assert scores[0] == scores[1] >= 0.8
+
+
+def test_drawn_answers_are_not_kept_for_later(engine):
+    model = DLM(engine, {"temperature": 3.0})
+    model.cache_hook.dbdict = {}
+    task = {"until": [], "max_gen_toks": 8}
+    with pytest.raises(InvalidRequest, match="`use_cache`: keeps one answer of each context"):
+        model.generate_until(asked(("a", task)), disable_tqdm=True)
+
+
 def test_samples_of_one_context_differ_and_repeat(engine):
     context = DLM(engine).apply_chat_template([{"role": "user", "content": "Say a word."}])
     task = {"until": [], "max_gen_toks": 32, "do_sample": True, "temperature": 3.0}
 
     def drawn():
         model = DLM(engine, {"unmask": "topk"})
-        model.templated = True
         return model.generate_until(asked(*[(context, task)] * 4), disable_tqdm=True)
 
     texts = drawn()
@@ -176,8 +270,14 @@ def test_arguments():
     assert told.escape_until
     with pytest.raises(InvalidRequest, match=r"`model_args`: .*got 'threshhold'.*mc_num"):
         read_arguments({"threshhold": 0.9})
-    with pytest.raises(InvalidRequest, match=r"`batch_size`: .*got 'many'"):
-        read_arguments({"batch_size": "many"})
+    for name, value in [
+        *(("batch_size", "many"), ("batch_size", 4.7), ("batch_size", [4])),
+        *(("mc_num", 0), ("mc_num", 100.0), ("mc_seed", -1), ("mc_cfg_scale", "0.5")),
+        ("escape_until", "perhaps"),
+    ]:
+        with pytest.raises(InvalidRequest, match=rf"`{name}`: must be"):
+            read_arguments({name: value})
+    assert not read_arguments({"escape_until": "false", "trust_remote_code": True}).escape_until
 
 
 def test_a_model_without_a_tokenizer_and_wrong_arguments(monkeypatch, capsys):

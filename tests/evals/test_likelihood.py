@@ -9,7 +9,8 @@ import torch
 
 import dlm
 from dlm.errors import InvalidRequest
-from dlm.evals.harness.likelihood import Likelihood, Pair, log_bounds, maskings
+from dlm.evals.harness import likelihood
+from dlm.evals.harness.likelihood import Likelihood, Pair, maskings
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -24,6 +25,12 @@ FAMILIES = {
 def engine_of(family="full"):
     decoder = random_decoder(tiny_spec(**FAMILIES[family]))
     return dlm.Engine(decoder, info_of(decoder.spec))
+
+
+def log_bounds(engine, pairs, how):
+    """The bounds in the order of the pairs."""
+    found = {number: bound for number, bound, _ in likelihood.log_bounds(engine, pairs, how)}
+    return [found[number] for number in range(len(pairs))]
 
 
 def bound_by_hand(engine, context, rest, cfg_scale=0.0):
@@ -84,11 +91,10 @@ def test_continuations_of_one_context_share_their_maskings():
 def test_short_continuations_are_summed_up(family, cfg_scale):
     engine = engine_of(family)
     how = Likelihood(draws=31, batch=3, cfg_scale=cfg_scale)
-    computed = []
-    (found,) = log_bounds(engine, [Pair(CONTEXT, REST)], how, computed.append)
+    ((number, found, canvases),) = likelihood.log_bounds(engine, [Pair(CONTEXT, REST)], how)
     by_hand = bound_by_hand(engine, CONTEXT, REST, cfg_scale)
     assert found == pytest.approx(by_hand, abs=1e-4)
-    assert sum(computed) == 31
+    assert (number, canvases) == (0, 31)
 
 
 def test_the_estimate_is_unbiased():
@@ -107,9 +113,11 @@ def test_one_token_is_its_log_probability():
     assert found == pytest.approx(torch.log_softmax(logits, -1)[20].item(), abs=1e-5)
 
 
-def test_pairs_of_other_lengths_do_not_matter():
+def test_pairs_of_other_lengths_do_not_matter(monkeypatch):
+    monkeypatch.setattr(likelihood, "MOST_LOGITS", 9)  # few canvases a forward
     engine = engine_of()
     pairs = [Pair(CONTEXT, REST), Pair((1,), (2, 3)), Pair((), REST), Pair(CONTEXT * 4, (8,))]
+    pairs += [Pair(CONTEXT, ()), Pair((3,), tuple(range(20, 40)))]
     together = log_bounds(engine, pairs, Likelihood(draws=40, batch=7))
     alone = [log_bounds(engine, [pair], Likelihood(draws=40, batch=1))[0] for pair in pairs]
     assert together == pytest.approx(alone, abs=1e-4)
@@ -135,9 +143,12 @@ def test_what_is_refused():
         log_bounds(engine, [Pair(long, REST)], Likelihood())
     with pytest.raises(InvalidRequest, match="nothing predicts"):
         log_bounds(engine_of("shifted"), [Pair((), REST)], Likelihood())
-    for wrong in ({"draws": 0}, {"batch": 0}, {"cfg_scale": -1.0}):
-        with pytest.raises(InvalidRequest, match="must be at least"):
-            Likelihood(**wrong)
+    for name, value in [("draws", 0), ("batch", 0), ("draws", "64"), ("seed", -1), ("batch", 2.0)]:
+        with pytest.raises(InvalidRequest, match=f"`{name}`: must be an integer of at least"):
+            Likelihood(**{name: value})
+    for value in (-1.0, "0.5", math.inf):
+        with pytest.raises(InvalidRequest, match="`cfg_scale`: must be a number of at least 0"):
+            Likelihood(cfg_scale=value)
 
 
 def test_the_bundled_model_prefers_right_answers():

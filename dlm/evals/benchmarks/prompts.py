@@ -61,6 +61,15 @@ STEP_BY_STEP: Final = "\nPlease reason step by step, and put your final answer w
 EXPERT: Final = "You are an expert Python programmer, and here is your task: "
 
 
+def after(shots: Sequence[Item], content: str) -> Asked:
+    """A turn of the user after solved ones, each with its answer."""
+    turns = []
+    for shot in shots:
+        turns.append({"role": "user", "content": shot.meta["question"]})
+        turns.append({"role": "assistant", "content": shot.answer})
+    return Asked([*turns, {"role": "user", "content": content}])
+
+
 def said(content: str, prefill: str = "") -> Asked:
     """One turn of the user, and the beginning of the answer where it is given."""
     turns = [{"role": "user", "content": content}]
@@ -81,16 +90,28 @@ def code_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
 
 
 def complete_code(item: Item, shots: Sequence[Item]) -> Asked:
-    """OpenCompass `humaneval_gen_8e312c` (LLaDA, SDAR)."""
+    """OpenCompass `humaneval_gen_8e312c` (LLaDA)."""
     return said(f"Complete the following python code:\n{item.meta['code']}")
 
 
 def solve_code(item: Item, shots: Sequence[Item]) -> Asked:
-    """lm-evaluation-harness `humaneval_instruct`, whose answer begins with the function."""
+    """Dream's `humaneval_instruct`, whose answer begins with the function.
+
+    The template that it was run with leaves out what is blank at the end of that beginning.
+    """
     task = "Write a solution to the following problem and make sure that it passes the tests:"
     code = item.meta["code"]
     return said(
-        f"{task}\n```python\n{code}\n```\n", f"Here is the completed function:\n```python\n{code}\n"
+        f"{task}\n```{code}", f"Here is the completed function:\n```python\n{code}".rstrip()
+    )
+
+
+def implement_code(item: Item, shots: Sequence[Item]) -> Asked:
+    """OpenCompass `humaneval_openai_sample_evals_gen_dcae0e` (SDAR)."""
+    return said(
+        "Read the following function signature and docstring, and fully implement the function "
+        "described. Your response should only contain the code for this function.\n"
+        f"{item.meta['code']}"
     )
 
 
@@ -120,7 +141,22 @@ def expert_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
 def expert_prefilled(item: Item, shots: Sequence[Item]) -> Asked:
     """Dream's `mbpp_instruct`, whose answer begins with a fence."""
     task = expert_task(item).removesuffix("\n[BEGIN]\n")
-    return said(task, "Here is the completed function:\n```python\n")
+    return said(task, "Here is the completed function:\n```python")
+
+
+def expert_turns(item: Item, shots: Sequence[Item]) -> Asked:
+    """OpenCompass `mbpp_gen_830460` (LLaDA)."""
+    tests, text = "\n".join(item.meta["asserts"]), item.meta["text"]
+    return after(shots, f"{EXPERT}{text} Your code should pass these tests:\n\n {tests}  \n")
+
+
+def submitted_code(item: Item, shots: Sequence[Item]) -> Asked:
+    """OpenCompass `sanitized_mbpp_mdblock_0shot_nocot_gen_a2e416` (SDAR)."""
+    tests, text = "\n".join(item.meta["asserts"]), item.meta["text"]
+    return said(
+        f"{EXPERT.rstrip()}\n{text}\nYour code should pass these tests:\n\n{tests}\n You should "
+        "submit your final solution in the following format: ```python\n\n```"
+    )
 
 
 def enclosed_code(item: Item, shots: Sequence[Item]) -> Asked:
@@ -136,8 +172,13 @@ def enclosed_code(item: Item, shots: Sequence[Item]) -> Asked:
 
 
 def step_by_step(item: Item, shots: Sequence[Item]) -> Asked:
-    """OpenCompass, zero-shot: GSM8K and MATH of LLaDA and SDAR."""
+    """OpenCompass, zero-shot: MATH of LLaDA, GSM8K and MATH of SDAR."""
     return said(_question(item) + STEP_BY_STEP)
+
+
+def question_turns(item: Item, shots: Sequence[Item]) -> Asked:
+    """OpenCompass `gsm8k_gen_1d7fe4` (LLaDA)."""
+    return after(shots, f"Question: {_question(item)}\nLet's think step by step\nAnswer:")
 
 
 def d1_math(item: Item, shots: Sequence[Item]) -> Asked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,9 @@ MBPP_TEST: Final = range(11, 511)
 MBPP_SHOTS: Final = (2, 3, 4)
 D1_PUZZLES: Final = 256
 D1_SEED: Final = 42
+HARNESS_SEED: Final = 1234
+"""By which lm-evaluation-harness draws its examples."""
+SDAR_MBPP: Final = slice(7, 264)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,9 @@ class Protocol:
     `data`: the file of its problems · `ask`: problem and solved examples -> what the model is given
     · `grader`: a rule with a version · `options` of the decoding · `source`: where all this stands
     · `choose`: all problems of the file -> (solved examples, those that are asked) · `solved`:
-    another file, whose first so many problems are the examples · `shown`: examples that ship ·
-    `note`: in what it still differs.
+    another file, of which so many problems are drawn anew for each question, as
+    lm-evaluation-harness does · `shown`: examples that ship · `begin`: a text to continue has the
+    tokenizer's first token before it in any case · `note`: in what it still differs.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Protocol:
     )
     solved: tuple[str, int] | None = None
     shown: str = ""
+    begin: bool = False
     note: str = ""
 
     def as_data(self) -> dict[str, Any]:
@@ -74,17 +80,20 @@ def benchmark_items(
     """
     problems = list(LOADERS[protocol.data](locate(protocol.data, file)))
     shots, chosen = protocol.choose(problems)
-    if protocol.solved is not None:
-        name, count = protocol.solved
-        shots = list(LOADERS[name](locate(name)))[:count]
     if protocol.shown:
         shots = shown_examples(SHIPPED / "shots" / f"{protocol.shown}.jsonl")
-    return [_asked(protocol, item, shots) for item in chosen[:limit]]
+    if protocol.solved is None:
+        return [_asked(protocol, item, shots) for item in chosen[:limit]]
+    name, count = protocol.solved
+    pool, rng = list(LOADERS[name](locate(name))), Random(HARNESS_SEED)
+    return [_asked(protocol, item, rng.sample(pool, count)) for item in chosen[:limit]]
 
 
 def _asked(protocol: Protocol, item: Item, shots: Sequence[Item]) -> Item:
     asked = protocol.ask(item, shots)
     meta = {**item.meta, "grader": protocol.grader}
+    if protocol.begin:
+        meta["begin"] = True
     return replace(item, prompt=asked.prompt, raw=asked.raw, meta=meta)
 
 
@@ -97,6 +106,11 @@ def mbpp_test(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
     """Tasks 2, 3 and 4 are solved examples, the test split is asked."""
     shots = [item for item in items if item.meta["number"] in MBPP_SHOTS]
     return shots, [item for item in items if item.meta["number"] in MBPP_TEST]
+
+
+def sdar_mbpp(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
+    """The 257 tasks of the sanitized file that OpenCompass asks."""
+    return (), items[SDAR_MBPP]
 
 
 def d1_sample(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.evals.benchmarks import prompts
-from dlm.evals.benchmarks.protocols import Protocol, d1_sample, first, mbpp_test
+from dlm.evals.benchmarks.protocols import Protocol, d1_sample, first, mbpp_test, sdar_mbpp
 from dlm.evals.graders.code import STOPS
 
 Options = dict[str, Any]
@@ -48,8 +48,9 @@ WARM: Final[Mapping[str, Any]] = MappingProxyType({"temperature": 0.1, "top_p": 
 BASE: Final[Mapping[str, Any]] = MappingProxyType({"temperature": 0.2, "top_p": 0.95})
 """Dream-Base on code."""
 SDAR: Final[Mapping[str, Any]] = MappingProxyType(
-    {"max_new_tokens": 4096, "unmask": "dynamic(0.95)"}
+    {"max_new_tokens": 4096, "unmask": "dynamic(1.0)"}
 )
+"""One token a step within each trained block, as in SDAR's table."""
 HIERARCHICAL: Final[Mapping[str, Any]] = MappingProxyType(
     {"unmask": "hierarchical(0.92, 0.62)", "cache": "dual"}
 )
@@ -68,91 +69,112 @@ PLANNING: Final = "Dream, eval/eval_planning.py (DreamLM/Dream)"
 GENERATED: Final = "Dream, eval/eval_dream_gen.sh (DreamLM/Dream)"
 INSTRUCT: Final = "Dream, eval_instruct/eval.sh (DreamLM/Dream)"
 DINFER: Final = "dInfer, evaluations/tasks (inclusionAI/dInfer)"
-SHOTS_NOTE: Final = "the five examples are the first of the train split, the papers' are drawn"
-BASE_NOTE: Final = "for models that are no chat models"
-AROUND_NOTE: Final = "its cache also warms up and looks around, `vicinity` here"
+AROUND_NOTE: Final = "its cache warms up, looks around and mixes in earlier logits (0.3) besides"
 HELPER_NOTE: Final = "at most 163 are right: its cleaning drops what HumanEval/50's tests call"
+SCORE_NOTE: Final = "Dream's code takes entropies after temperature and top-p, this before them"
+EOT_NOTE: Final = "all end ids are never predicted; there it is the end of text alone"
+NORMAL_NOTE: Final = "OpenCompass' own normal form takes a point more of LLaDA's stored answers"
 SYMPY_NOTE: Final = "answers are compared in Minerva's normal form and by math-verify, not by sympy"
 
 
 def _humaneval() -> Iterable[Protocol]:
-    code, bare = ("humaneval", "humaneval"), prompts.bare_code
-    asked, turn = prompts.complete_code, prompts.code_as_turn
-    rule, clean = "humaneval-code-v1", "humaneval-dream-v1"
-    stops = _whole(512, unmask="topk", stop=list(STOPS))
-    solve = (prompts.solve_code, "humaneval-prefilled-v1")
-    yield Protocol("llada", *code, asked, rule, _whole(512, **NEVER), OPENCOMPASS)
-    yield Protocol("base", *code, bare, rule, stops, f"{HARNESS} humaneval", note=BASE_NOTE)
+    code, bare, turn = ("humaneval", "humaneval"), prompts.bare_code, prompts.code_as_turn
+    fence, clean = "humaneval-opencompass-v1", "humaneval-dream-v1"
+    stops = {"stop": list(STOPS)}
+    whole, warm = _whole(1024, unmask="topk", **stops), _dream(768, **WARM, **stops)
+    never, free = _whole(512, **NEVER), _dream(512, **BASE)
+    both = f"{HELPER_NOTE}; {SCORE_NOTE}"
+    yield Protocol("llada", *code, prompts.complete_code, fence, never, OPENCOMPASS, note=EOT_NOTE)
+    yield Protocol("base", *code, bare, "humaneval-raw-v1", whole, f"{HARNESS} humaneval")
     yield Protocol("fastdllm", *code, turn, clean, _sure(256), FAST, note=HELPER_NOTE)
     yield Protocol("adablock", *code, turn, clean, _adaptive(512), ADA, note=HELPER_NOTE)
-    yield Protocol("dream", *code, *solve, _dream(768, **WARM), INSTRUCT)
-    base = _dream(512, **BASE)
-    yield Protocol("dream-base", *code, bare, clean, base, GENERATED, note=HELPER_NOTE)
-    yield Protocol("sdar", *code, asked, rule, SDAR, CHAT)
+    yield Protocol("dream", *code, prompts.solve_code, clean, warm, INSTRUCT, note=both)
+    yield Protocol("dream-base", *code, bare, clean, free, GENERATED, begin=True, note=both)
+    yield Protocol("sdar", *code, prompts.implement_code, fence, SDAR, CHAT)
 
 
 def _mbpp() -> Iterable[Protocol]:
     full, turn, bare = ("mbpp", "mbpp"), prompts.expert_as_turn, prompts.bare_expert
-    rule, prefilled = "mbpp-code-v1", (prompts.expert_prefilled, "mbpp-prefilled-v1")
+    raw, whole = "mbpp-raw-v1", _whole(1024, unmask="topk", **DONE)
+    warm, free = _dream(1024, **WARM, stop=["```"]), _dream(512, **BASE, **DONE)
     yield Protocol(
-        *("dinfer", "mbpp", "mbpp-sanitized", prompts.enclosed_code, rule),
-        *(_fixed(1024, 64, **HIERARCHICAL, stop=["\n```\n"]), DINFER),
-        note=f"all 427 tasks; {AROUND_NOTE}",
+        *("llada", *full, prompts.expert_turns, "mbpp-opencompass-v1", _whole(256, **LAST)),
+        *(OPENCOMPASS, mbpp_test),
+        shown="opencompass-mbpp",
     )
-    yield Protocol("fastdllm", *full, turn, rule, _sure(256, **DONE), FAST, mbpp_test)
-    yield Protocol("adablock", *full, turn, rule, _adaptive(512, **DONE), ADA, mbpp_test)
     yield Protocol(
-        *("base", *full, bare, rule, _whole(512, unmask="topk", **DONE), f"{HARNESS} mbpp"),
-        *(mbpp_test,),
-        note=BASE_NOTE,
+        *("dinfer", "mbpp", "mbpp-sanitized", prompts.enclosed_code, "mbpp-code-v1"),
+        *(_fixed(1024, 64, **HIERARCHICAL), DINFER),
+        note=f"all 427 tasks; {AROUND_NOTE}; the program is found by another rule",
     )
-    fenced = _dream(1024, **WARM, stop=["```"])
-    yield Protocol("dream", *full, *prefilled, fenced, INSTRUCT, mbpp_test)
+    yield Protocol("fastdllm", *full, turn, raw, _sure(256, **DONE), FAST, mbpp_test)
+    yield Protocol("adablock", *full, turn, "mbpp-dream-v1", _adaptive(512, **DONE), ADA, mbpp_test)
+    yield Protocol("base", *full, bare, raw, whole, f"{HARNESS} mbpp", mbpp_test)
     yield Protocol(
-        "dream-base", *full, bare, rule, _dream(512, **BASE, **DONE), GENERATED, mbpp_test
+        *("dream", *full, prompts.expert_prefilled, "mbpp-prefilled-v1", warm, INSTRUCT, mbpp_test),
+        note=SCORE_NOTE,
+    )
+    yield Protocol(
+        *("dream-base", *full, bare, raw, free, GENERATED, mbpp_test), begin=True, note=SCORE_NOTE
+    )
+    yield Protocol(
+        *("sdar", "mbpp", "mbpp-sanitized", prompts.submitted_code, "mbpp-opencompass-v1"),
+        *(SDAR, CHAT, sdar_mbpp),
     )
 
 
 def _math500() -> Iterable[Protocol]:
     task, asked = ("math500", "math500"), prompts.step_by_step
-    turn, bare = prompts.minerva_as_turn, prompts.bare_minerva
-    rule, boxed = "maths-minerva-v1", "maths-boxed-v1"
+    turn, bare, rule = prompts.minerva_as_turn, prompts.bare_minerva, "maths-minerva-v1"
     shots: dict[str, Any] = {"shown": "minerva", "note": SYMPY_NOTE}
-    whole = _whole(512, unmask="topk", **PROBLEM)
-    yield Protocol("llada", *task, asked, boxed, _whole(512, **LAST), OPENCOMPASS)
-    yield Protocol("sdar", *task, asked, boxed, SDAR, CHAT)
+    scored = f"{SYMPY_NOTE}; {SCORE_NOTE}"
+    whole, free = _whole(1024, unmask="topk", **PROBLEM), _dream(512, top_p=0.95, **PROBLEM)
+    last = _whole(512, **LAST)
+    yield Protocol("llada", *task, asked, "maths-boxed-v1", last, OPENCOMPASS, note=NORMAL_NOTE)
+    yield Protocol("sdar", *task, asked, "maths-verified-v1", SDAR, CHAT)
     yield Protocol("d1", *task, prompts.d1_math500, "maths-d1-v1", _d1(), D1)
     yield Protocol("fastdllm", *task, turn, rule, _sure(256, **PROBLEM), FAST, **shots)
     yield Protocol("adablock", *task, turn, rule, _adaptive(512, **PROBLEM), ADA, **shots)
     yield Protocol("base", *task, bare, rule, whole, f"{HARNESS} minerva_math500", **shots)
     yield Protocol(
-        *("dream", *task, turn, rule, _dream(512, **WARM, **PROBLEM), INSTRUCT), note=SYMPY_NOTE
+        *("dream", *task, turn, rule, _dream(512, **WARM, **PROBLEM), INSTRUCT), note=scored
     )
-    yield Protocol("dream-base", *task, bare, rule, _dream(512, **PROBLEM), GENERATED, **shots)
+    yield Protocol(
+        *("dream-base", *task, bare, rule, free, GENERATED),
+        shown="minerva",
+        begin=True,
+        note=scored,
+    )
 
 
 def _gsm8k() -> Iterable[Protocol]:
-    task, asked = ("gsm8k", "gsm8k"), prompts.step_by_step
-    turn, bare = prompts.questions_as_turn, prompts.bare_questions
-    rule, boxed, chain = "gsm8k-flexible-v1", "gsm8k-boxed-v1", "gsm8k-chain-v1"
-    shots: dict[str, Any] = {"solved": ("gsm8k-train", 5), "note": SHOTS_NOTE}
-    whole = _whole(256, unmask="topk", **TURN)
-    yield Protocol("llada", *task, asked, boxed, _whole(512, **LAST), OPENCOMPASS)
-    yield Protocol("sdar", *task, asked, boxed, SDAR, CHAT)
+    task, chain = ("gsm8k", "gsm8k"), "gsm8k-chain-v1"
+    turn, bare, rule = prompts.questions_as_turn, prompts.bare_questions, "gsm8k-flexible-v1"
+    shots: dict[str, Any] = {"solved": ("gsm8k-train", 5)}
+    whole, free = _whole(1024, unmask="topk", **TURN), _dream(256, top_p=0.95, **CHAIN)
+    yield Protocol(
+        *("llada", *task, prompts.question_turns, "gsm8k-opencompass-v1", _whole(512, **LAST)),
+        *(OPENCOMPASS,),
+        shown="opencompass-gsm8k",
+    )
+    yield Protocol("sdar", *task, prompts.step_by_step, "gsm8k-boxed-v2", SDAR, CHAT)
     yield Protocol("d1", *task, prompts.d1_math, "gsm8k-d1-v1", _d1(), D1)
     yield Protocol("fastdllm", *task, turn, rule, _sure(256, **TURN), FAST, **shots)
     yield Protocol("adablock", *task, turn, rule, _adaptive(512, **TURN), ADA, **shots)
     yield Protocol("base", *task, bare, rule, whole, f"{HARNESS} gsm8k", **shots)
     yield Protocol(
-        *("dream", *task, prompts.chain_as_turn, chain, _dream(256, **WARM, **CHAIN), INSTRUCT)
+        *("dream", *task, prompts.chain_as_turn, chain, _dream(256, **WARM, **CHAIN), INSTRUCT),
+        note=SCORE_NOTE,
     )
     yield Protocol(
-        *("dream-base", *task, prompts.bare_chain, chain, _dream(256, **CHAIN), GENERATED),
+        *("dream-base", *task, prompts.bare_chain, chain, free, GENERATED),
         shown="chain-of-thought",
+        begin=True,
+        note=SCORE_NOTE,
     )
     yield Protocol(
         *("dinfer", *task, prompts.dinfer_questions, rule),
-        *(_fixed(1024, 64, **HIERARCHICAL, **TURN), DINFER),
+        *(_fixed(1024, 64, **HIERARCHICAL), DINFER),
         shown="dinfer",
         note=AROUND_NOTE,
     )

@@ -13,8 +13,11 @@ from dlm.evals.graders.maths import TAGGED
 
 STRICT: Final = re.compile(r"#### (-?[0-9.,]+)")
 FLEXIBLE: Final = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
-SAID: Final = re.compile(r"The answer is (-?[0-9.,]+)\.")
-IGNORED: Final = re.compile(r"[,$]|(?:.*#### )|\.$", re.DOTALL)
+SAID: Final = re.compile(r"The answer is (-?[0-9.,]+).")
+IGNORED: Final = (
+    *(re.compile(","), re.compile(r"\$"), re.compile(r".*#### ", re.DOTALL), re.compile(r"\.$")),
+)
+"""What is taken out of a number before it is compared, one after the other."""
 BOXED: Final = re.compile(r"\\boxed{(.*?)}")
 DECIMAL: Final = re.compile(r"-?\d+\.?\d*")
 
@@ -39,7 +42,13 @@ def flexible_number(text: str) -> str | None:
 
 def same_number(answer: str | None, reference: str) -> bool:
     """Whether two numbers are the same string once what does not matter is taken out."""
-    return answer is not None and IGNORED.sub("", answer) == IGNORED.sub("", reference)
+    return answer is not None and _bare(answer) == _bare(reference)
+
+
+def _bare(number: str) -> str:
+    for pattern in IGNORED:
+        number = pattern.sub("", number)
+    return number
 
 
 def boxed_number(text: str) -> float | None:

@@ -10,9 +10,10 @@ the draws is not sampled: the expectation is summed up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice, pairwise
+from itertools import combinations, pairwise
 from math import comb
 from typing import Final, NamedTuple
 
@@ -25,6 +26,10 @@ from dlm.errors import InvalidRequest
 
 MOST_SUMMED: Final = 12
 """Beyond so many tokens no expectation is summed up: they can be masked in 4,095 ways."""
+
+
+MOST_LOGITS: Final = 2048
+"""Rows of logits of one forward: with 126,464 ids 1 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,13 @@ class Likelihood:
     cfg_scale: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("draws", "batch"):
-            if getattr(self, name) < 1:
-                raise InvalidRequest(name, f"must be at least 1, got {getattr(self, name)}")
-        if self.cfg_scale < 0:
-            raise InvalidRequest("cfg_scale", f"must be at least 0, got {self.cfg_scale}")
+        for name, least in (("draws", 1), ("batch", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InvalidRequest(name, f"must be an integer of at least {least}, got {value!r}")
+        scale = self.cfg_scale
+        if not isinstance(scale, int | float) or not 0 <= scale < math.inf:
+            raise InvalidRequest("cfg_scale", f"must be a number of at least 0, got {scale!r}")
 
 
 class Pair(NamedTuple):
@@ -60,37 +67,60 @@ class Pair(NamedTuple):
 
 class Masked(NamedTuple):
     """A canvas to compute: of the pair `pair`, `open` are masked, and what they come to counts
-    `weight`.
+    `weight`; `last`: no other one of this pair follows.
     """
 
     pair: int
     ids: tuple[int, ...]
     open: tuple[int, ...]
     weight: float
+    last: bool
 
 
 def log_bounds(
     engine: dlm.Engine,
     pairs: Sequence[Pair],
     how: Likelihood,
-    tell: Callable[[int], None] = lambda canvases: None,
-) -> list[float]:
+) -> Iterator[tuple[int, float, int]]:
     """A lower bound of the log-likelihood (nats) of each continuation, given its context.
 
-    Models of trained blocks are scored block by block, what is before a block unmasked, as they
-    decode. `tell` hears of the canvases that are computed. Raises `InvalidRequest` where a pair
-    does not fit the model, and for models without a mask.
+    Gives (number of the pair, bound, canvases computed), the longest pairs first; the bound of an
+    empty continuation is 0. Models of trained blocks are scored block by block, what is before a
+    block unmasked, as they decode. Raises `InvalidRequest` where a pair does not fit the model, and
+    for models without a mask.
     """
     for pair in pairs:
         _check(engine, pair)
-    found, canvases = [0.0] * len(pairs), _canvases(engine, pairs, how)
-    with torch.inference_mode():
-        while few := list(islice(canvases, how.batch)):
+    return _bounds(engine, pairs, how)
+
+
+def _bounds(
+    engine: dlm.Engine, pairs: Sequence[Pair], how: Likelihood
+) -> Iterator[tuple[int, float, int]]:
+    yield from ((n, 0.0, 0) for n, pair in enumerate(pairs) if not pair.continuation)
+    bound, count = 0.0, 0
+    for few in _batches(_canvases(engine, pairs, how), how.batch):
+        with torch.inference_mode():
             sums = _log_probs(engine, pairs, few, how.cfg_scale)
-            for masked, logp in zip(few, sums, strict=True):
-                found[masked.pair] += masked.weight * logp
-            tell(len(few))
-    return found
+        for masked, logp in zip(few, sums, strict=True):
+            bound, count = bound + masked.weight * logp, count + 1
+            if masked.last:
+                yield masked.pair, bound, count
+                bound, count = 0.0, 0
+
+
+def _batches(canvases: Iterator[Masked], size: int) -> Iterator[list[Masked]]:
+    """Up to `size` canvases, fewer where they ask for many logits."""
+    few: list[Masked] = []
+    wanted = 0
+    for masked in canvases:
+        if few and (len(few) == size or wanted + len(masked.open) > MOST_LOGITS):
+            yield few
+            few, wanted = [], 0
+        few.append(masked)
+        wanted += len(masked.open)
+    if few:
+        yield few
 
 
 def _check(engine: dlm.Engine, pair: Pair) -> None:
@@ -116,13 +146,14 @@ def _canvases(engine: dlm.Engine, pairs: Sequence[Pair], how: Likelihood) -> Ite
         ids = pair.context + pair.continuation
         spans = _spans(engine.info, len(pair.context), len(ids))
         for number, (start, end) in enumerate(spans):
-            seed = (how.seed, pair.seed, number)
-            for chosen, weight in maskings(end - start, how.draws, seed):
+            drawn = maskings(end - start, how.draws, (how.seed, pair.seed, number))
+            for at, (chosen, weight) in enumerate(drawn, start=1):
                 opened = tuple(start + i for i in chosen)
                 canvas = list(ids[:end])
                 for position in opened:
                     canvas[position] = mask_id
-                yield Masked(index, tuple(canvas), opened, weight)
+                last = number == len(spans) - 1 and at == len(drawn)
+                yield Masked(index, tuple(canvas), opened, weight, last)
 
 
 def _spans(info: dlm.ModelInfo, start: int, end: int) -> list[tuple[int, int]]:
@@ -136,7 +167,7 @@ def _spans(info: dlm.ModelInfo, start: int, end: int) -> list[tuple[int, int]]:
 
 def maskings(
     length: int, draws: int, seed: Sequence[int]
-) -> Iterable[tuple[tuple[int, ...], float]]:
+) -> Sequence[tuple[tuple[int, ...], float]]:
     """Sets of positions to mask out of `length`, each with the weight of its sum of log p.
 
     Drawn ones: the numbers that are masked are stratified, each by itself uniform in 1..length;

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -15,15 +17,12 @@ from tqdm import tqdm
 
 import dlm
 from dlm.errors import InvalidRequest
-from dlm.evals.harness.arguments import Arguments, read_arguments
+from dlm.evals.harness.arguments import Arguments, read_arguments, read_task
 from dlm.evals.harness.likelihood import Likelihood, Pair, log_bounds
 
 LOG: Final = logging.getLogger(__name__)
-LENGTH: Final = "max_new_tokens"
 DEFAULT_DEVICE: Final = "cuda:0"
 """What the harness says where nobody has: the first CUDA device, or the CPU where there is none."""
-TASK_NAMES: Final[Mapping[str, str]] = MappingProxyType({"max_gen_toks": LENGTH, "until": "stop"})
-"""What the harness calls options of `engine.generate`."""
 
 
 class Asked(NamedTuple):
@@ -55,13 +54,12 @@ class DLM(LM):  # type: ignore[misc]
         if engine.text is None:
             raise InvalidRequest("model", "came without a tokenizer, which the harness needs")
         given = dlm.GenerationConfig.named(options)
-        engine.explain(**{LENGTH: 1, **given})
+        engine.explain(**given)
         self.engine, self.text = engine, engine.text
         self.options, self.rows, self.escape_until = given, rows, escape_until
         self.likelihood = likelihood or Likelihood()
-        self.templated = False
         self.cut = self.canvases = self.answers = self.nfe = self.tokens = 0
-        self.seconds = 0.0
+        self.request_seconds = 0.0
 
     @classmethod
     def create_from_arg_string(
@@ -80,6 +78,8 @@ class DLM(LM):  # type: ignore[misc]
         beside = {k: v for k, v in (additional_config or {}).items() if v is not None}
         if beside.get("device") == DEFAULT_DEVICE:
             beside["device"] = "auto"
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            LOG.warning("every process evaluates everything: start one, with a larger batch_size")
         told: Arguments = read_arguments({**beside, **arg_dict})
         engine = dlm.load(told.source, **told.loading, max_rows=told.rows)
         how = told.likelihood
@@ -109,20 +109,25 @@ class DLM(LM):  # type: ignore[misc]
 
         `sample`: how many of this context were asked before; each draws with its own seed.
         """
-        told = {TASK_NAMES.get(name, name): value for name, value in task.items()}
-        if told.pop("do_sample", None) is False:
-            told["temperature"] = 0.0
-        until = told.pop("stop", None) or []
-        until = [until] if isinstance(until, str) else list(until)
-        options = dlm.GenerationConfig.named(told) | self.options
+        told, until = read_task(task)
+        options = told | self.options
         found = dlm.GenerationConfig(**options)
+        if found.temperature > 0 and not task.get("do_sample"):
+            self._must_not_be_kept()
         if until and not self.escape_until:
-            options["stop"] = [*until, *found.several("stop")]
+            options["stop"] = [*map(dlm.StopString, until), *found.several("stop")]
         options["seed"] = found.seed + sample
         size = self.engine.info.alignment
-        room = self.engine.info.max_length // size * size - (found.max_new_tokens or 128)
+        room = self.engine.info.max_length // size * size - (found.max_new_tokens or 0)
         ids = self._fitting(self._ids(context), room)
         return Asked(ids or list(self.engine.info.eos_ids[:1]), options)
+
+    def _must_not_be_kept(self) -> None:
+        """Refuse the harness' store of answers, which keeps one of each context, for drawn ones."""
+        if getattr(self.cache_hook, "dbdict", None) is not None:
+            raise InvalidRequest(
+                "use_cache", "keeps one answer of each context, and these are drawn at random"
+            )
 
     def _texts(self, asked: Sequence[Asked]) -> Iterator[str]:
         """The answers in order; what waits takes the place of those that end early."""
@@ -139,7 +144,7 @@ class DLM(LM):  # type: ignore[misc]
                 self.answers += 1
                 self.nfe += answer.stats.nfe
                 self.tokens += answer.stats.tokens
-                self.seconds += answer.stats.seconds
+                self.request_seconds += answer.stats.seconds
                 yield answer.text or ""
         finally:
             for request in live:
@@ -152,10 +157,11 @@ class DLM(LM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """A bound for each continuation of a context; the second value is not known: False."""
         pairs = [self._pair(*request.args) for request in requests]
-        found = [(bound, False) for bound in self._bounds(pairs, disable_tqdm)]
-        for request, each in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", request.args, each)
-        return found
+
+        def keep(number: int, bound: float) -> None:
+            self.cache_hook.add_partial("loglikelihood", requests[number].args, (bound, False))
+
+        return [(bound, False) for bound in self._bounds(pairs, disable_tqdm, keep)]
 
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
@@ -163,7 +169,7 @@ class DLM(LM):  # type: ignore[misc]
         """A bound for whole texts, in windows as long as the model allows that see nothing of each
         other: with it a perplexity is an upper bound.
         """
-        first = self._first()
+        first = tuple(self._ids(""))
         room = self.engine.info.max_length - len(first)
         pairs, owner = [], []
         for number, request in enumerate(requests):
@@ -178,62 +184,65 @@ class DLM(LM):  # type: ignore[misc]
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, each)
         return sums
 
-    def _bounds(self, pairs: Sequence[Pair], quiet: bool) -> list[float]:
-        with tqdm(disable=quiet, desc="canvases", unit="") as bar:
-            before = self.canvases
-
-            def tell(canvases: int) -> None:
+    def _bounds(
+        self,
+        pairs: Sequence[Pair],
+        quiet: bool,
+        keep: Callable[[int, float], None] = lambda number, bound: None,
+    ) -> list[float]:
+        """The bound of each pair; `keep` hears of each as soon as it is known."""
+        found = [0.0] * len(pairs)
+        with tqdm(total=len(pairs), disable=quiet, desc="continuations") as bar:
+            for number, bound, canvases in log_bounds(self.engine, pairs, self.likelihood):
+                found[number] = bound
                 self.canvases += canvases
-                bar.update(canvases)
-
-            found = log_bounds(self.engine, pairs, self.likelihood, tell)
-            LOG.info("%d bounds from %d canvases", len(pairs), self.canvases - before)
+                keep(number, bound)
+                bar.update()
         return found
 
     def _pair(self, context: str, continuation: str) -> Pair:
         """Ids of both, as if they were one text; spaces between them belong to the second."""
         bare = context.rstrip() if context.strip() else context
-        whole = self._ids(bare + context[len(bare) :] + continuation)
-        before = self._ids(bare) if bare else []
-        before = before if whole[: len(before)] == before else _shared(before, whole)
+        before, whole = self._ids(bare), self._ids(context + continuation)
+        if not context:
+            whole = [*before, *self.text.encode(continuation)]
+        before = _shared(before, whole)
         rest = tuple(whole[len(before) :])
-        room = self.engine.info.max_length - len(rest)
-        kept = self._fitting(before, room) or list(self._first())
+        kept = self._fitting(before, self.engine.info.max_length - len(rest))
         return Pair(tuple(kept), rest, _seed(context))
 
     # texts and ids
 
     def _ids(self, context: str) -> list[int]:
-        """A context as the harness writes it; with a chat template its control tokens count."""
-        if self.templated:
-            return self.text.vocabulary.encode(context, control=True, begin=False)
-        if not context:
-            return list(self._first())
-        return self.text.encode_prompt(context, chat=False)
+        """A context as the harness writes it.
 
-    def _first(self) -> tuple[int, ...]:
-        """What stands before an empty context: an end id, where something must predict."""
-        return self.engine.info.eos_ids[:1] if self.engine.info.shift else ()
+        One that begins with a control token is what a chat template has made: its control tokens
+        count. Where something must predict the first id, an end id stands before an empty context.
+        """
+        if any(context.startswith(token) for token in self.text.vocabulary.control):
+            return self.text.vocabulary.encode(context, control=True, begin=False)
+        ids = self.text.encode_prompt(context, chat=False)
+        return ids or list(self.engine.info.eos_ids[: int(self.engine.info.shift)])
 
     def _fitting(self, ids: list[int], room: int) -> list[int]:
-        """The last ids that leave room for the rest; what is cut off is counted."""
+        """The last ids that leave room for the rest, after what begins a text; cuts are counted."""
         if len(ids) <= room:
             return ids
         if not self.cut:
             LOG.warning("a context of %d tokens is cut to its last %d", len(ids), max(0, room))
         self.cut += 1
-        return ids[len(ids) - room :] if room > 0 else []
+        begin = self._ids("")
+        begin = begin if ids[: len(begin)] == begin and len(begin) < room else []
+        return [*begin, *ids[len(ids) - room + len(begin) :]] if room > 0 else []
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The template's text; a last message of the assistant is one to go on with."""
-        self.templated = True
         return self.text.render(chat_history)
 
     def chat_template(self, chat_template: bool | str = False) -> str:
         """The template's source."""
-        self.templated = bool(chat_template)
         return self.text.vocabulary.template or ""
 
     @property
@@ -248,13 +257,21 @@ class DLM(LM):  # type: ignore[misc]
             "nfe": self.nfe,
             "tokens": self.tokens,
             "tokens_per_forward": self.tokens / self.nfe if self.nfe else 0.0,
-            "seconds": self.seconds,
+            "request_seconds": self.request_seconds,
             "likelihood_canvases": self.canvases,
             "contexts_cut": self.cut,
         }
-        how = {"draws": self.likelihood.draws, "cfg_scale": self.likelihood.cfg_scale}
-        told = {"version": dlm.__version__, "model": self.engine.name, "likelihood": how}
-        told["options"] = {name: repr(value) for name, value in self.options.items()}
+        weight = self.engine.model.embedding.weight
+        told = {
+            "version": dlm.__version__,
+            "model": self.engine.name,
+            "dtype": str(weight.dtype),
+            "device": str(weight.device),
+            "rows": self.rows,
+            "escape_until": self.escape_until,
+            "likelihood": asdict(self.likelihood),
+            "options": {name: repr(value) for name, value in self.options.items()},
+        }
         return {"dlm": told | cost}
 
 

@@ -61,7 +61,10 @@ class Code:
         return example
 
     def grade(self, example: Example, text: str) -> bool:
-        """Run the function on the hidden inputs in a sandbox; all results must be right."""
+        """Run the function on the hidden inputs in a sandbox; all results must be right.
+
+        Raises `SandboxError` where it cannot be run.
+        """
         # The sandbox is imported by the one grader that needs it: generating stays light.
         from dlm.sandbox import check_function
 

@@ -25,7 +25,7 @@ from dlm.evals.judging import Judge
 from dlm.evals.sampling import Plan, Runner, Sample, answers, draw_samples, read_samples
 from dlm.evals.settings import Setting, slug
 from dlm.evals.summary import Answers, Comparison, Figures, compare, figures_of
-from dlm.evals.sweeps import Marks, SweepFigures, marks_of, sweeps_of
+from dlm.evals.sweeps import Spent, SweepFigures, marks_of, sweeps_of
 from dlm.evals.tasks import Split, get_task
 
 HEADER: Final = "run.json"
@@ -199,7 +199,7 @@ def results_of(run: Run, baseline: str | None = None) -> Results:
         raise InvalidRequest("baseline", f"must be one of {', '.join(names)}, got {chosen!r}")
     answers: dict[str, dict[str, Answers]] = {name: {} for name in names}
     figures: list[Figures] = []
-    marks: dict[tuple[str, str], Marks] = {}
+    marks: dict[tuple[str, str], Spent] = {}
     for setting, task in run.cells:
         judged = read_marks(run.path(setting, task, "verdicts"))
         found = {key: mark.right for key, mark in judged.items()}

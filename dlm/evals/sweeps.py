@@ -15,7 +15,7 @@ from dlm.evals.settings import Setting
 from dlm.evals.statistics import Interval, aup
 from dlm.evals.summary import Comparison, Figures
 
-Marks = Mapping[str, tuple[bool, float]]
+Spent = Mapping[str, tuple[bool, float]]
 """Item -> whether it is right under a setting, and its forwards."""
 
 LOSS: Final = -0.03
@@ -74,7 +74,7 @@ def sweeps_of(
     settings: Sequence[Setting],
     figures: Sequence[Figures],
     comparisons: Sequence[Comparison],
-    marks: Mapping[tuple[str, str], Marks],
+    marks: Mapping[tuple[str, str], Spent],
 ) -> list[SweepFigures]:
     """What each sweep of a run comes to on each task. The first sweep of several settings is the
     reference that the others are compared with at equal cost. `marks`: (setting, task) -> items.
@@ -114,7 +114,7 @@ def sweep_figures(
     return SweepFigures(sweep, task, area.value, area.dropped, fastest, against)
 
 
-def at_equal_cost(ours: Sequence[Marks], theirs: Sequence[Marks], *, seed: int = 0) -> list[AtCost]:
+def at_equal_cost(ours: Sequence[Spent], theirs: Sequence[Spent], *, seed: int = 0) -> list[AtCost]:
     """The accuracy of one sweep less that of another at costs that both reach.
 
     Each sweep is a list of settings; accuracy and NFE are means over the items that all share, and
@@ -151,7 +151,7 @@ def at_equal_cost(ours: Sequence[Marks], theirs: Sequence[Marks], *, seed: int =
     return found
 
 
-def _columns(sweep: Sequence[Marks], items: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _columns(sweep: Sequence[Spent], items: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """NFE and marks `[settings, items]`."""
     nfe = np.array([[marks[item][1] for item in items] for marks in sweep], dtype=float)
     right = np.array([[marks[item][0] for item in items] for marks in sweep], dtype=float)

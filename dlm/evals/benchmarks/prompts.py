@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from dlm.evals.items import Item
@@ -17,6 +17,10 @@ class Asked(NamedTuple):
     prompt: str | list[dict[str, str]]
     raw: bool = False
 
+
+Write = Callable[[Item, Sequence[Item]], str]
+"""From a problem and solved ones to one text."""
+Ask = Callable[[Item, Sequence[Item]], Asked]
 
 D1_FORMAT: Final = """Respond in the following format:
 <reasoning>
@@ -76,17 +80,32 @@ def said(content: str, prefill: str = "") -> Asked:
     return Asked([*turns, {"role": "assistant", "content": prefill}] if prefill else turns)
 
 
+def bare(write: Write) -> Ask:
+    """As a text to be continued, which no chat template goes around."""
+
+    def ask(item: Item, shots: Sequence[Item]) -> Asked:
+        return Asked(write(item, shots), raw=True)
+
+    ask.__name__ = f"{write.__name__}, bare"
+    return ask
+
+
+def as_turn(write: Write) -> Ask:
+    """As one turn of the user."""
+
+    def ask(item: Item, shots: Sequence[Item]) -> Asked:
+        return said(write(item, shots))
+
+    ask.__name__ = f"{write.__name__}, as a turn"
+    return ask
+
+
 # code
 
 
-def bare_code(item: Item, shots: Sequence[Item]) -> Asked:
-    """lm-evaluation-harness `humaneval`: the code itself, to be continued."""
-    return Asked(item.meta["code"], raw=True)
-
-
-def code_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
-    """The same as a turn of the user (Fast-dLLM, AdaBlock for instruct models)."""
-    return said(item.meta["code"])
+def code(item: Item, shots: Sequence[Item]) -> str:
+    """lm-evaluation-harness `humaneval`: the code itself."""
+    return str(item.meta["code"])
 
 
 def complete_code(item: Item, shots: Sequence[Item]) -> Asked:
@@ -122,20 +141,10 @@ def expert_task(item: Item) -> str:
     return f"{EXPERT}{text} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
 
 
-def expert_shots(item: Item, shots: Sequence[Item]) -> str:
+def expert(item: Item, shots: Sequence[Item]) -> str:
     """lm-evaluation-harness `mbpp`: solved tasks first."""
     solved = [f"{expert_task(shot)}{shot.answer}\n[DONE]" for shot in shots]
     return "\n\n".join([*solved, expert_task(item)])
-
-
-def bare_expert(item: Item, shots: Sequence[Item]) -> Asked:
-    """As a text to be continued."""
-    return Asked(expert_shots(item, shots), raw=True)
-
-
-def expert_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
-    """As one turn of the user."""
-    return said(expert_shots(item, shots))
 
 
 def expert_prefilled(item: Item, shots: Sequence[Item]) -> Asked:
@@ -191,20 +200,10 @@ def d1_math500(item: Item, shots: Sequence[Item]) -> Asked:
     return said(f'{D1_MATH}\n{D1_FORMAT}" \n\n\n{_question(item)}', "<reasoning>")
 
 
-def solved_questions(item: Item, shots: Sequence[Item]) -> str:
+def questions(item: Item, shots: Sequence[Item]) -> str:
     """lm-evaluation-harness `gsm8k`: solved questions first."""
     solved = [f"Question: {shot.meta['question']}\nAnswer: {shot.answer}" for shot in shots]
     return "\n\n".join([*solved, f"Question: {item.meta['question']}\nAnswer:"])
-
-
-def bare_questions(item: Item, shots: Sequence[Item]) -> Asked:
-    """As a text to be continued."""
-    return Asked(solved_questions(item, shots), raw=True)
-
-
-def questions_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
-    """As one turn of the user."""
-    return said(solved_questions(item, shots))
 
 
 def minerva(item: Item, shots: Sequence[Item]) -> str:
@@ -213,30 +212,10 @@ def minerva(item: Item, shots: Sequence[Item]) -> str:
     return "\n\n".join([*solved, f"Problem:\n{item.meta['problem']}\n\nSolution:"])
 
 
-def bare_minerva(item: Item, shots: Sequence[Item]) -> Asked:
-    """As a text to be continued."""
-    return Asked(minerva(item, shots), raw=True)
-
-
-def minerva_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
-    """As one turn of the user."""
-    return said(minerva(item, shots))
-
-
 def chain(item: Item, shots: Sequence[Item]) -> str:
     """lm-evaluation-harness `gsm8k_cot`: chains of thought first."""
     solved = [f"Q: {shot.meta['question']}\nA: {shot.answer}" for shot in shots]
     return "\n\n".join([*solved, f"Q: {item.meta['question']}\nA:"])
-
-
-def bare_chain(item: Item, shots: Sequence[Item]) -> Asked:
-    """As a text to be continued."""
-    return Asked(chain(item, shots), raw=True)
-
-
-def chain_as_turn(item: Item, shots: Sequence[Item]) -> Asked:
-    """As one turn of the user."""
-    return said(chain(item, shots))
 
 
 def dinfer_questions(item: Item, shots: Sequence[Item]) -> Asked:

@@ -43,7 +43,7 @@ class Protocol:
     name: str
     benchmark: str
     data: str
-    ask: Callable[[Item, Sequence[Item]], prompts.Asked]
+    ask: prompts.Ask
     grader: str
     options: Mapping[str, Any]
     source: str

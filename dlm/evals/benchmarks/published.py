@@ -77,8 +77,14 @@ NORMAL_NOTE: Final = "OpenCompass' own normal form takes a point more of LLaDA's
 SYMPY_NOTE: Final = "answers are compared in Minerva's normal form and by math-verify, not by sympy"
 
 
+def bare_and_turn(write: prompts.Write) -> tuple[prompts.Ask, prompts.Ask]:
+    """The two ways of giving one text."""
+    return prompts.bare(write), prompts.as_turn(write)
+
+
 def _humaneval() -> Iterable[Protocol]:
-    code, bare, turn = ("humaneval", "humaneval"), prompts.bare_code, prompts.code_as_turn
+    code = ("humaneval", "humaneval")
+    bare, turn = bare_and_turn(prompts.code)
     fence, clean = "humaneval-opencompass-v1", "humaneval-dream-v1"
     stops = {"stop": list(STOPS)}
     whole, warm = _whole(1024, unmask="topk", **stops), _dream(768, **WARM, **stops)
@@ -94,7 +100,7 @@ def _humaneval() -> Iterable[Protocol]:
 
 
 def _mbpp() -> Iterable[Protocol]:
-    full, turn, bare = ("mbpp", "mbpp"), prompts.expert_as_turn, prompts.bare_expert
+    full, (bare, turn) = ("mbpp", "mbpp"), bare_and_turn(prompts.expert)
     raw, whole = "mbpp-raw-v1", _whole(1024, unmask="topk", **DONE)
     warm, free = _dream(1024, **WARM, stop=["```"]), _dream(512, **BASE, **DONE)
     yield Protocol(
@@ -125,7 +131,7 @@ def _mbpp() -> Iterable[Protocol]:
 
 def _math500() -> Iterable[Protocol]:
     task, asked = ("math500", "math500"), prompts.step_by_step
-    turn, bare, rule = prompts.minerva_as_turn, prompts.bare_minerva, "maths-minerva-v1"
+    (bare, turn), rule = bare_and_turn(prompts.minerva), "maths-minerva-v1"
     shots: dict[str, Any] = {"shown": "minerva", "note": SYMPY_NOTE}
     scored = f"{SYMPY_NOTE}; {SCORE_NOTE}"
     whole, free = _whole(1024, unmask="topk", **PROBLEM), _dream(512, top_p=0.95, **PROBLEM)
@@ -149,7 +155,8 @@ def _math500() -> Iterable[Protocol]:
 
 def _gsm8k() -> Iterable[Protocol]:
     task, chain = ("gsm8k", "gsm8k"), "gsm8k-chain-v1"
-    turn, bare, rule = prompts.questions_as_turn, prompts.bare_questions, "gsm8k-flexible-v1"
+    (bare, turn), rule = bare_and_turn(prompts.questions), "gsm8k-flexible-v1"
+    bare_chain, chain_turn = bare_and_turn(prompts.chain)
     shots: dict[str, Any] = {"solved": ("gsm8k-train", 5)}
     whole, free = _whole(1024, unmask="topk", **TURN), _dream(256, top_p=0.95, **CHAIN)
     yield Protocol(
@@ -163,11 +170,11 @@ def _gsm8k() -> Iterable[Protocol]:
     yield Protocol("adablock", *task, turn, rule, _adaptive(512, **TURN), ADA, **shots)
     yield Protocol("base", *task, bare, rule, whole, f"{HARNESS} gsm8k", **shots)
     yield Protocol(
-        *("dream", *task, prompts.chain_as_turn, chain, _dream(256, **WARM, **CHAIN), INSTRUCT),
+        *("dream", *task, chain_turn, chain, _dream(256, **WARM, **CHAIN), INSTRUCT),
         note=SCORE_NOTE,
     )
     yield Protocol(
-        *("dream-base", *task, prompts.bare_chain, chain, free, GENERATED),
+        *("dream-base", *task, bare_chain, chain, free, GENERATED),
         shown="chain-of-thought",
         begin=True,
         note=SCORE_NOTE,

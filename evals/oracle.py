@@ -28,6 +28,9 @@ class Verbatim:
     def encode_prompt(self, prompt, chat):
         return prompt
 
+    def begin_ids(self):
+        return ()
+
 
 class Engine:
     """Answers prompts from a table."""

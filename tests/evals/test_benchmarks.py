@@ -1,7 +1,9 @@
 """Benchmarks: files that are known by their hash, protocols, graders, and runs to the end."""
 
 import json
+import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from dlm.evals.benchmarks import files as data
 from dlm.evals.benchmarks.files import FILES, SHIPPED, fetch, locate
 from dlm.evals.benchmarks.problems import LOADERS, shown_examples, solution
 from dlm.evals.grading import read_marks
+from dlm.evals.items import bundled_items
 from dlm.evals.judging import Judge
 from dlm.evals.marking import GRADERS, mark
 from dlm.evals.report import table
@@ -441,3 +444,65 @@ def test_prompts_are_those_of_the_harness(task, shots, protocol, tmp_path):
     (item,) = LOADERS["gsm8k"](file)
     ours = chosen.ask(item, examples).prompt
     assert theirs.fewshot_context(doc, shots) == (ours if shots else ours[0]["content"])
+
+
+def test_code_of_the_bundled_sets_that_cannot_be_run_is_not_judged(monkeypatch):
+    item = next(item for item in bundled_items("code", "test", 1))
+    assert mark(item, item.answer, Judge()).right
+    real = checks.run_python
+    broken = Sandbox("rlimit", "/no/such/python")
+    monkeypatch.setattr(checks, "run_python", lambda s, **o: real(s, **o | {"sandbox": broken}))
+    assert mark(item, item.answer, Judge()) is None
+
+
+def test_a_report_asks_before_it_runs_code_without_a_sandbox(tmp_path, capsys):
+    """The folder may be somebody else's."""
+    protocol = get_protocol("humaneval")
+    run = benchmark_run(tmp_path, protocol, limit=1, sandbox="rlimit")
+    run.open(dlm.load("tiny", device="cpu"))
+    (item,) = run.sets["humaneval"]
+    run.generate(Scripted({json.dumps(item.prompt): solved(item)}), lambda *told: None)
+    assert call(["eval", "report", str(tmp_path)]) == 2
+    assert "--allow-unsafe-code" in capsys.readouterr().err
+    assert call(["eval", "report", str(tmp_path), "--allow-unsafe-code"]) == 0
+    assert results_of(read_run(tmp_path)).figures[0].accuracy == 1.0
+    assert call(["eval", "report", str(tmp_path)]) == 0, "there is nothing left to run"
+
+
+def test_sandboxes_that_do_not_work_here(monkeypatch, capsys):
+    monkeypatch.setattr(Sandbox, "works", lambda self: self.kind == "rlimit")
+    assert call(["eval", "humaneval", "--sandbox", "bwrap"]) == 2
+    assert "`sandbox`: must be one that works on this machine; bwrap" in capsys.readouterr().err
+
+
+def test_fail_under_counts_exactly(tmp_path, monkeypatch):
+    """29 of 100 is 29%, which floats do not say."""
+    protocol = get_protocol("humaneval")
+    run = benchmark_run(tmp_path, protocol, limit=100)
+    run.open(dlm.load("tiny", device="cpu"))
+    told = {
+        json.dumps(item.prompt): solved(item) if n < 29 else "no"
+        for n, item in enumerate(run.sets["humaneval"])
+    }
+    run.generate(Scripted(told), lambda *told: None)
+    options = ["--limit", "100", "--out", str(tmp_path), "--quiet", "--allow-unsafe-code"]
+    assert call(["eval", "humaneval", *options, "--fail-under", "29"]) == 0
+    assert call(["eval", "humaneval", *options, "--fail-under", "29.1"]) == 1
+
+
+def test_examples_are_drawn_as_the_harness_draws_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLM_DATA", str(tmp_path))
+    written = []
+    for name, count in (("gsm8k", 3), ("gsm8k-train", 7473)):
+        path = tmp_path / FILES[name].path
+        path.parent.mkdir(exist_ok=True)
+        rows = [{"question": f"{name} {n}?", "answer": f"#### {n}"} for n in range(count)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        written.append((name, replace(FILES[name], sha256=sha256(path.read_bytes()).hexdigest())))
+    monkeypatch.setattr(data, "FILES", {**FILES, **dict(written)})
+    items = benchmark_items(get_protocol("gsm8k", "fastdllm"))
+    drawn = [re.findall(r"gsm8k-train (\d+)", item.prompt[0]["content"]) for item in items]
+    assert [list(map(int, each)) for each in drawn[:2]] == [
+        [6374, 3610, 957, 61, 742],
+        [7462, 6610, 4769, 286, 5501],
+    ]

@@ -203,6 +203,21 @@ def test_several_samples_give_pass_at_k(tmp_path):
     assert figures.accuracy == pytest.approx((0 + 1 + 2 + 3) / 12)
     assert figures.pass_at_k == 0.75
     assert figures.samples == 3
+    del verdicts[items[0].id, 2]  # wrong, wrong, not judged
+    figures = figures_of("warm", items, read_samples(tmp_path / "s.jsonl"), verdicts)
+    assert figures.pass_at_k == 1.0, "the other three, each right at least once"
+    assert figures.unjudged == 1
+
+
+def test_verdicts_that_a_crash_cut_short_are_made_again(tmp_path):
+    items = bundled_items("format", "test", 3)
+    fake = Scripted({item.prompt: item.answer for item in items})
+    files = tmp_path / "s.jsonl", tmp_path / "v.jsonl"
+    draw_samples(fake, Plan(items, GREEDY), files[0])
+    whole = grade_samples(items, *files)
+    files[1].write_text(files[1].read_text()[:-9])
+    assert grade_samples(items, *files) == whole
+    assert len(files[1].read_text().splitlines()) == 3
 
 
 # whole runs
@@ -230,6 +245,8 @@ def test_a_run_from_nothing_to_its_report(engine, tmp_path):
     assert [c["setting"] for c in data["comparisons"]] == ["fast", "fast"]
     assert (folder / "table.md").read_text() == table(results)
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InvalidRequest, match="holds a run with other rows"):
+        replace(run, rows=2).open(engine)
     again = read_run(folder)
     assert results_of(again).figures == results.figures
     assert results_of(again, "fast").comparisons[0].setting == "greedy"

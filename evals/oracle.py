@@ -86,8 +86,12 @@ RIGHT = {
     "sudoku-d1-v1": lambda item: f"<answer>\n{item.answer}\n</answer>",
 }
 """By grader; the other ones read the reference as it stands in the file."""
-LOST = {"humaneval-dream-v1": 1}
-"""References that a published rule spoils: its cleaning drops a helper of HumanEval/50."""
+LOST = {
+    ("humaneval", "humaneval-dream-v1"): 1,  # a helper that the tests call is cleaned away
+    ("mbpp", "mbpp-dream-v1"): 20,  # the same, and functions that return nothing
+    ("mbpp", "mbpp-opencompass-v1"): 3,  # an escaped underscore is taken for one of Markdown's
+}
+"""(file, rule) -> how many references a published rule spoils."""
 
 
 def score(protocol, items, say, judge):
@@ -119,7 +123,8 @@ def main(names):
                 Judge(2, box),
             )
             junk, _ = score(protocol, items, lambda item: JUNK, Judge(2, box))
-            bad += right + LOST.get(protocol.grader, 0) != len(items) or junk != 0
+            lost = LOST.get((protocol.data, protocol.grader), 0)
+            bad += right + lost != len(items) or junk != 0
             told = f"{benchmark} {protocol.name}: oracle {right} of {len(items)}, junk {junk}"
             print(told, *wrong[:3], sep="; ", flush=True)
     return 1 if bad else 0

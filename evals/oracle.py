@@ -88,8 +88,8 @@ RIGHT = {
 """By grader; the other ones read the reference as it stands in the file."""
 LOST = {
     ("humaneval", "humaneval-dream-v1"): 1,  # a helper that the tests call is cleaned away
-    ("mbpp", "mbpp-dream-v1"): 20,  # the same, and functions that return nothing
-    ("mbpp", "mbpp-opencompass-v1"): 3,  # an escaped underscore is taken for one of Markdown's
+    ("mbpp", "mbpp-dream-v1"): 20,  # its first function is taken for the one that is asked
+    ("mbpp", "mbpp-opencompass-v1"): 3,  # a quote at their end is taken for a mark
 }
 """(file, rule) -> how many references a published rule spoils."""
 

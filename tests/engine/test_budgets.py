@@ -85,8 +85,8 @@ def test_a_row_ends_when_its_time_is_over(monkeypatch):
         ("max_nfe(0)", "`forwards` must be at least 1, got 0"),
         ("max_seconds(0)", "`seconds` must be greater than 0, got 0"),
         ("max_nfe()", "forwards"),
-        (["none", "eos"], "'none' must stand alone or beside budgets"),
-        (["none", "max_nfe(3)", "END"], "'none' must stand alone or beside budgets"),
+        (["none", "eos"], "'none' must stand alone or beside texts, budgets"),
+        (["none", "max_nfe(3)", "END"], "stop strings need a tokenizer"),
     ],
 )
 def test_budgets_that_make_no_sense_are_refused(stop, message):

@@ -351,3 +351,17 @@ def test_explain(engine):
     aligned = engine_of("block_causal").explain()
     assert aligned.exact
     assert "rounded up to whole blocks of 4" in aligned.canvas
+
+
+def test_texts_end_an_answer_that_no_rule_ends(engine):
+    """Beside `none`, and whatever rule they spell."""
+    free = engine.generate("Compute 3+5.", max_new_tokens=48, stop="none")
+    cut = engine.generate("Compute 3+5.", max_new_tokens=48, stop=["none", "="])
+    assert cut.text == free.text.split("=")[0]
+    assert cut.finish_reason == "stop"
+    asked = engine.generate("Say the word eos two times.", max_new_tokens=48)
+    word = dlm.StopString("eos" if "eos" in asked.text else asked.text[:1])
+    ended = engine.generate("Say the word eos two times.", max_new_tokens=48, stop=word)
+    assert ended.text == asked.text.split(word)[0]
+    config = dlm.GenerationConfig(stop=["eos", dlm.StopString("eos"), "END", "none"])
+    assert config.stop_strings() == ("eos", "END")

@@ -307,6 +307,12 @@ def test_logits_of_padded_rows_and_of_shifted_families():
     assert torch.allclose(padded[0], engine.logits([PROMPT])[0], atol=1e-4)
     shifted = engine_of("shifted").logits([PROMPT])
     assert torch.equal(shifted[0, 0], shifted[0, 1])
+    where = torch.tensor([[True, False, True, True, False, True], [False, True] * 3])
+    for family in FAMILIES:
+        engine = engine_of(family)
+        some = engine.logits(ids, attention_mask=mask, where=where)
+        assert torch.allclose(some, engine.logits(ids, attention_mask=mask)[where], atol=1e-5)
+    assert "`where`: must have shape [2, 6]" in refused(engine.logits, ids, None, where[:1])
     assert "`ids`: must have shape [B, L], got [6]" in refused(engine.logits, PROMPT)
 
 

@@ -1,4 +1,4 @@
-"""Judging: an item, a text, and what the item's grader makes of them."""
+"""Judging: what graders need beyond a text, and what they answer."""
 
 from __future__ import annotations
 

@@ -28,6 +28,12 @@ from dlm.evals.graders.numbers import (
     same_number,
     strict_number,
 )
+from dlm.evals.graders.opencompass import (
+    first_fence,
+    last_number,
+    program_between,
+    same_integer,
+)
 from dlm.evals.judging import Judge
 
 RECORDED = Path(__file__).parents[1] / "data" / "llada_generations" / "answers.jsonl"
@@ -451,3 +457,44 @@ def test_what_minerva_reads(text, said):
 def test_minervas_form_takes_any_text(text):
     minerva_form(text)
     minerva_said(text)
+
+
+def test_cleaning_takes_what_is_nested_too_deep():
+    """Parsed without trouble, and too deep to be written down again."""
+    deep = "def f():\n    return " + "+".join(["1"] * 600)
+    assert sanitized(deep, "f", "").rule == "sanitized"
+
+
+# OpenCompass
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("[BEGIN]\n 'x = 1' \n[DONE] \n", "x = 1"),
+        ("[BEGIN]\nx = 1\n[DONE]", "x = 1"),
+        ("Sure:\n```python\nx = 1\n```\nDone.", "x = 1"),
+        ("```python\nx = 1", "x = 1"),
+        ("x = 1\n```\nmore", "more"),
+        ("x\\_y = 1", "x_y = 1"),
+        ("x = 1", "x = 1"),
+    ],
+)
+def test_programs_between_marks(text, program):
+    assert program_between(text) == program
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("text", ["\n" * 20_000, "a " * 10_000, " " * 20_000 + "DONE"])
+def test_long_texts_without_marks_take_no_time(text):
+    program_between(text)
+
+
+def test_fences_and_last_numbers():
+    assert first_fence("a\n```python\n  x\n```\n```\ny\n```") == "x\n"
+    assert first_fence("  open ```python\nx") == "open ```python\nx"
+    assert last_number("1 then -2.50 Question: 7") == "-2.50"
+    assert last_number("none") is None
+    assert same_integer("7.0", "7")
+    assert same_integer("1500", "1,500")
+    assert not same_integer(None, "7")

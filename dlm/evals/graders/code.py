@@ -70,7 +70,10 @@ def sanitized(text: str, entry: str, prompt: str) -> Program:
             needed.add(name)
             waiting += _mentioned(known[name]) if name in known else ()
     kept = [*imports, *(node for name, node in known.items() if name in needed)]
-    return Program("\n".join(map(ast.unparse, kept)) + "\n", "sanitized")
+    try:
+        return Program("\n".join(map(ast.unparse, kept)) + "\n", "sanitized")
+    except RecursionError:  # an expression that is nested too deep to be written down
+        return Program("", "sanitized")
 
 
 def _longest_parsing(lines: Sequence[str]) -> str:

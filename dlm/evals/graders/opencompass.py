@@ -18,6 +18,8 @@ BETWEEN: Final = (
     *(r"(.*)\s*```.*", r"\[BEGIN\]\s*'(.*)", r"\[BEGIN\](.*)", r"'(.*)'\s*\[DONE\]"),
 )
 """Marks around a program; the first pattern that is found counts."""
+SIGNS: Final = ("BEGIN", "DONE", "```")
+"""What patterns hold as it stands."""
 DONE: Final = re.compile(r"'?\s*\[?DONE\]?")
 
 
@@ -30,6 +32,8 @@ def first_fence(text: str) -> str:
 def program_between(text: str) -> str:
     """`MBPPEvaluator`: the program between its marks, or in a fence."""
     for pattern in BETWEEN:
+        if any(sign in pattern and sign not in text for sign in SIGNS):
+            continue  # cannot be found, and looking takes quadratic time
         if match := re.search(pattern, text, re.DOTALL):
             text = match[1]
             break

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -192,7 +193,9 @@ def test_ctrl_c_does_not_wait_for_answers(tmp_path):
     wanted = ["--limit", "1", "--out", str(tmp_path / "run"), "--quiet"]
     with Served(answer) as server:
         command = [sys.executable, "-m", "dlm", "eval", "humaneval", "--endpoint", server.url]
-        process = subprocess.Popen([*command, "--allow-unsafe-code", *wanted])
+        # A shell's background jobs ignore Ctrl-C, and would hand that on.
+        heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        process = subprocess.Popen([*command, "--allow-unsafe-code", *wanted], preexec_fn=heard)
         while not server.asked:
             time.sleep(0.05)
             assert process.poll() is None

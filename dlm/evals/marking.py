@@ -56,14 +56,6 @@ def _run(source: str, item: Item, judge: Judge, rule: str) -> Marks:
     return Marks(outcome.ok, note=f"{rule}: {outcome.verdict}")
 
 
-def humaneval(item: Item, text: str, judge: Judge) -> Marks:
-    """The function as `code-v1` finds it."""
-    if not text.strip():
-        return Marks(False, note="empty")
-    program = extract(text, item.meta["entry"], item.meta["code"])
-    return _run(program.source, item, judge, program.rule)
-
-
 def humaneval_raw(item: Item, text: str, judge: Judge) -> Marks:
     """The text as it goes on with the prompt."""
     return _run(item.meta["code"] + text + "\n", item, judge, "raw")
@@ -108,7 +100,7 @@ def mbpp(item: Item, text: str, judge: Judge) -> Marks:
     if not body.strip():
         return Marks(False, note="empty")
     called = [name for name in ENTRY.findall(item.meta["tests"]) if name not in WRAPPERS]
-    program = extract(body, called[0] if called else None, stops=())
+    program = extract(body, called[0] if called else None)
     return _run(program.source, item, judge, program.rule)
 
 
@@ -221,7 +213,6 @@ def sudoku_grid(item: Item, text: str, judge: Judge) -> Marks:
 
 GRADERS: Final[Mapping[str, Grade]] = MappingProxyType(
     {
-        "humaneval-code-v1": humaneval,
         "humaneval-dream-v1": humaneval_dream,
         "humaneval-opencompass-v1": humaneval_opencompass,
         "humaneval-raw-v1": humaneval_raw,

@@ -317,44 +317,34 @@ def test_cells_and_puzzles():
 
 # code
 
-PROMPT = 'from typing import List\n\n\ndef add(a, b):\n    """Add."""\n'
-BODY = "    return a + b\n"
+ADD = "def add(a, b):\n    return a + b\n"
 
 
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        (BODY, "continued"),
-        (BODY + "\ndef other():\n    pass\n", "continued"),
-        (BODY + "\nprint(add(1, 2))\n", "continued"),
-        (f"```python\n{BODY}```", "continued"),
-        ("Here:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.", "fence"),
-        ("```python\nimport os\n```\n```py\ndef add(a, b):\n    return a + b\n```", "fence"),
-        ("```python\ndef add(a, b):\n    return a + b", "fence"),
-        ("Sure.\nimport math\ndef add(a, b):\n    return a + b\nThat is it, I think.", "bare, cut"),
-        (BODY + "\n    oops(\n", "continued, cut"),
+        (ADD, "bare"),
+        (ADD + "    oops(\n", "bare, cut"),
+        (f"Here:\n```python\n{ADD}```\nDone.", "fence"),
+        (f"```python\nimport os\n```\n```py\n{ADD}```", "fence"),
+        (f"```python\n{ADD}", "fence"),
+        (f"Sure.\nimport math\n{ADD}That is it, I think.", "bare, cut"),
+        ("add = lambda a, b: a + b", "whole"),
     ],
 )
 def test_programs_in_answers(text, rule):
-    program = extract(text, "add", PROMPT)
+    program = extract(text, "add")
     assert program.rule == rule
     space = {}
     exec(program.source, space)
     assert space["add"](2, 3) == 5
-    assert program.source.startswith("from typing import List"), "helpers of the prompt stay"
 
 
-def test_programs_without_a_prompt():
+def test_programs_of_no_known_name():
     text = "Use this:\n```\ndef area(r):\n    return r * r\n```\nassert area(2) == 4"
     assert extract(text) == Program("def area(r):\n    return r * r\n", "first fence")
-    assert extract("nothing here at all", "f").source == "nothing here at all"
-
-
-def test_an_empty_answer_is_no_program():
-    for text in ("", "   \n", "```python\n```"):
-        space = {}
-        exec(extract(text, "add", PROMPT).source, space)
-        assert space["add"](2, 3) is None, "the prompt alone does nothing"
+    assert extract(text, "add").rule == "first fence"
+    assert extract("nothing here at all", "f") == Program("nothing here at all", "whole")
 
 
 def test_stop_strings():
@@ -364,7 +354,7 @@ def test_stop_strings():
 
 @given(st.text(alphabet="`\n defadd():pass#'\"x", max_size=60))
 def test_no_text_breaks_the_extraction(text):
-    program = extract(text, "add", PROMPT)
+    program = extract(text, "add")
     assert isinstance(program.source, str)
 
 

@@ -21,35 +21,24 @@ TOP_LEVEL: Final = re.compile(r"^(?:import |from |def |class |async def |@)", re
 
 class Program(NamedTuple):
     """A program, and the rule that found it: `fence`, `first fence`, `bare` (top-level code in
-    prose), `continued` (the text goes on where the prompt ends); `cut`: lines at the end that do
-    not parse were left out.
+    prose), `whole` (the text as it stands); `cut`: lines at the end that do not parse were left
+    out.
     """
 
     source: str
     rule: str
 
 
-def extract(
-    text: str, entry: str | None = None, prompt: str = "", stops: Sequence[str] = STOPS
-) -> Program:
-    """`code-v1`: the program of an answer.
-
-    `entry`: the function that is asked for · `prompt`: the code that the answer was to continue;
-    it stands before whatever is found, for its imports and helpers · `stops` cut a completion of
-    the prompt.
-    """
+def extract(text: str, entry: str | None = None) -> Program:
+    """`code-v1`: the program of an answer. `entry`: the function that is asked for."""
     blocks = [match[1] for match in FENCE.finditer(text)]
     wanted = [block for block in blocks if entry and defines(block, entry)]
     if wanted:
-        return _trimmed(prompt, wanted[0], "fence")
-    if entry and defines(text, entry) and not blocks:
-        start = TOP_LEVEL.search(text)
-        return _trimmed(prompt, text[start.start() :] if start else text, "bare")
-    if blocks and not prompt:
-        return _trimmed(prompt, blocks[0], "first fence")
-    if blocks:  # a body alone, in a fence
-        return _continued(prompt, blocks[0], stops)
-    return _continued(prompt, text, stops)
+        return _parsing(wanted[0], "fence")
+    if blocks:
+        return _parsing(blocks[0], "first fence")
+    start = TOP_LEVEL.search(text) if entry and defines(text, entry) else None
+    return _parsing(text[start.start() :], "bare") if start else _parsing(text, "whole")
 
 
 def sanitized(text: str, entry: str, prompt: str) -> Program:
@@ -122,26 +111,14 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
     return text[: min(places)] if places else text
 
 
-def _continued(prompt: str, text: str, stops: Sequence[str]) -> Program:
-    source = prompt + cut_at(text, stops)
-    return _parsing(source, prompt, "continued")
-
-
-def _trimmed(prompt: str, code: str, rule: str) -> Program:
-    before = prompt.rstrip("\n") + "\n" if prompt else ""
-    return _parsing(before + code.strip("\n") + "\n", before, rule)
-
-
-def _parsing(source: str, prompt: str, rule: str) -> Program:
-    """The longest run of whole lines from the start that parses and holds more than the prompt;
-    everything where none does.
-    """
-    lines, least = source.split("\n"), prompt.rstrip("\n").count("\n") + 1 if prompt else 0
-    for end in range(len(lines), least, -1):
+def _parsing(text: str, rule: str) -> Program:
+    """The longest run of whole lines from the start that parses; everything where none does."""
+    lines = text.strip("\n").split("\n")
+    for end in range(len(lines), 0, -1):
         part = "\n".join(lines[:end])
-        if _parses(part) and part.strip() != prompt.strip():
+        if part.strip() and _parses(part):
             return Program(part.rstrip("\n") + "\n", rule if end == len(lines) else f"{rule}, cut")
-    return Program(source, rule)
+    return Program(text, rule)
 
 
 def _parses(source: str) -> bool:

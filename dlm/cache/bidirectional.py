@@ -6,11 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from dlm.cache.geometry import RowBounds, bounds_of, make_plan
-from dlm.core import NOTHING, ForwardPlan, HostRows, ModelInfo, Rows, Segment, SharedPrefix, span
+from dlm.core import (
+    NOTHING,
+    ForwardPlan,
+    HostRows,
+    Ints,
+    ModelInfo,
+    Rows,
+    Segment,
+    SharedPrefix,
+    span,
+)
 from dlm.errors import InvalidRequest
 
 Prompt = bool | int
@@ -100,9 +109,9 @@ def _behind_prompt(
             yield segment._replace(q_pos=last, write=False, predict=NOTHING)
 
 
-def refresh(b: RowBounds, left_over: Tensor = NOTHING) -> Segment:
+def refresh(b: RowBounds, left_over: Ints = NOTHING) -> Segment:
     """The whole canvas as queries; logits for what is left over and for the live blocks."""
-    predict = torch.cat((left_over, b.predicted))
+    predict = np.concatenate((left_over, b.predicted))
     return Segment(b.row, 0, span(0, b.length), b.length, write=True, predict=predict)
 
 

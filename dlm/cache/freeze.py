@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from torch import Tensor
-
 from dlm.cache.bidirectional import (
     Bidirectional,
     Prompt,
@@ -30,7 +28,7 @@ from dlm.cache.geometry import (
     make_plan,
     window,
 )
-from dlm.core import NOTHING, ForwardPlan, Kind, ModelInfo, Rows, Segment, bound, span
+from dlm.core import NOTHING, ForwardPlan, Ints, Kind, ModelInfo, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
 
@@ -64,7 +62,7 @@ class NoCache:
         for b in bounds_of(rows.host):
             if self.alignment > 1:
                 queries = span(0, b.end)
-                key_end: int | Tensor = block_ends(queries, self.alignment)
+                key_end: int | Ints = block_ends(queries, self.alignment)
             else:
                 queries, key_end = span(0, b.length), b.length
             predict = span(_first_predicted(rows, b), b.end)
@@ -161,11 +159,12 @@ class Dual(Bidirectional):
         lasts = 1 if self.on_edit == "requery" else until_due(rows, self.every)
         return self.planned(rows, segments, purposes, lasts=lasts)
 
-    def _left_over(self, rows: Rows, b: RowBounds) -> Tensor:
+    def _left_over(self, rows: Rows, b: RowBounds) -> Ints:
         """What is open before the live blocks, where rules may reopen it."""
         if self.on_edit == "refuse":
             return NOTHING
-        return (rows.kind[b.row, b.prompt : b.start].cpu() >= Kind.MASK).nonzero()[:, 0] + b.prompt
+        kind = rows.kind[b.row, b.prompt : b.start].cpu().numpy()
+        return (kind >= Kind.MASK).nonzero()[0] + b.prompt
 
     def _requeries(self, rows: Rows, b: RowBounds) -> list[Segment]:
         """Scattered queries before the block: open positions and those with outdated keys.
@@ -173,12 +172,11 @@ class Dual(Bidirectional):
         Open positions are predicted; the others are only refreshed.
         """
         behind = slice(b.prompt, b.start)
-        kind = rows.kind[b.row, behind].cpu()
-        is_open = kind >= Kind.MASK
-        dirty = (rows.kv_ids[b.row, behind] != rows.ids[b.row, behind]).cpu()
-        queries = (is_open | dirty).nonzero().flatten() + b.prompt
+        is_open = rows.kind[b.row, behind].cpu().numpy() >= Kind.MASK
+        dirty = (rows.kv_ids[b.row, behind] != rows.ids[b.row, behind]).cpu().numpy()
+        queries = (is_open | dirty).nonzero()[0] + b.prompt
         if len(queries) == 0:
             return []
-        predict = is_open.nonzero().flatten() + b.prompt
+        predict = is_open.nonzero()[0] + b.prompt
         segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
         return segments + (left_of(b, predict, queries, b.length) if self.shift else [])

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from dlm.core import NOTHING, ForwardPlan, HostRows, Phase, Rows, Segment, span
+from dlm.core import NOTHING, ForwardPlan, HostRows, Ints, Phase, Rows, Segment, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class RowBounds:
     step: int
 
     @property
-    def predicted(self) -> Tensor:
+    def predicted(self) -> Ints:
         """The positions of the live blocks that are not the prompt's."""
         return span(max(self.start, self.prompt), self.end)
 
@@ -65,12 +64,12 @@ def bounds_of(host: HostRows) -> Iterator[RowBounds]:
         )
 
 
-def left_of(b: RowBounds, predict: Tensor, queries: Tensor, key_end: int) -> list[Segment]:
+def left_of(b: RowBounds, predict: Ints, queries: Ints, key_end: int) -> list[Segment]:
     """Read-only queries that a shifted family needs: the left neighbours of what is predicted,
     where they are not among `queries`.
     """
     left = predict[predict > 0] - 1
-    missing = left[~torch.isin(left, queries)]
+    missing = left[~np.isin(left, queries)]
     if len(missing) == 0:
         return []
     return [Segment(b.row, 0, missing, key_end, write=False, predict=NOTHING)]
@@ -101,9 +100,9 @@ class ShiftInfo:
     alignment: int = 1
 
 
-def block_ends(positions: Tensor, alignment: int) -> Tensor:
+def block_ends(positions: Ints, alignment: int) -> Ints:
     """End of the trained block each position lies in: what a block-causal query may see."""
-    return (torch.div(positions, alignment, rounding_mode="floor") + 1) * alignment
+    return (positions // alignment + 1) * alignment
 
 
 def make_plan(

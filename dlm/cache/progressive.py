@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from dlm.cache.bidirectional import (
     Bidirectional,
     Prompt,
@@ -20,7 +18,7 @@ from dlm.cache.bidirectional import (
     require_prompt,
 )
 from dlm.cache.geometry import RowBounds, bounds_of, left_of
-from dlm.core import ForwardPlan, Kind, Rows, Segment, bound, span
+from dlm.core import Flags, ForwardPlan, Ints, Kind, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
 Frozen = Literal["prompt", "block", "token", "window"]
@@ -169,7 +167,7 @@ class Delayed(Bidirectional):
         purposes = []
         for b in bounds_of(rows.host):
             is_open, unseen = changing(rows, b)
-            wanted = is_open.nonzero()[:, 0]
+            wanted = is_open.nonzero()[0]
             fresh = due(b, self.every) or b.step < self.warmup
             if fresh:
                 segments.append(refresh(b, wanted[wanted < b.start]))
@@ -178,20 +176,20 @@ class Delayed(Bidirectional):
             purposes.append("refresh step" if fresh else "step")
         return self.planned(rows, segments, purposes, lasts=1)
 
-    def _changed(self, b: RowBounds, among: Tensor, predict: Tensor) -> list[Segment]:
+    def _changed(self, b: RowBounds, among: Flags, predict: Ints) -> list[Segment]:
         """Scattered queries `among [L]`."""
-        queries = among.nonzero()[:, 0]
+        queries = among.nonzero()[0]
         segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
         return segments + (left_of(b, predict, queries, b.length) if self.shift else [])
 
 
-def changing(rows: Rows, b: RowBounds) -> tuple[Tensor, Tensor]:
-    """`[L]` each, on the CPU: where a row is open, and where no key shows yet what stands there."""
+def changing(rows: Rows, b: RowBounds) -> tuple[Flags, Flags]:
+    """`[L]` each: where a row is open, and where no key shows yet what stands there."""
     canvas = slice(0, b.length)
-    is_open = rows.kind[b.row, canvas].cpu() >= Kind.MASK
-    return is_open, (rows.kv_ids[b.row, canvas] != rows.ids[b.row, canvas]).cpu()
+    is_open = rows.kind[b.row, canvas].cpu().numpy() >= Kind.MASK
+    return is_open, (rows.kv_ids[b.row, canvas] != rows.ids[b.row, canvas]).cpu().numpy()
 
 
-def first(among: Tensor, b: RowBounds) -> int:
+def first(among: Flags, b: RowBounds) -> int:
     """The first position of a mask `[L]`, the canvas's end where there is none."""
-    return int(among.int().argmax()) if bool(among.any()) else b.length
+    return int(among.argmax()) if among.any() else b.length

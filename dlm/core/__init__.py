@@ -23,7 +23,7 @@ from dlm.core.parts import (
     Unmasker,
     bound,
 )
-from dlm.core.plan import NOTHING, Extra, ForwardPlan, Segment, span
+from dlm.core.plan import NOTHING, Extra, Flags, ForwardPlan, Ints, Segment, span
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
@@ -34,9 +34,9 @@ from dlm.core.view import (
     Proposal,
     StepView,
     Stop,
-    Window,
     is_one_of,
 )
+from dlm.core.window import Window
 
 __all__ = [
     "BLOCK_COLUMNS",
@@ -57,10 +57,12 @@ __all__ = [
     "Extender",
     "Extra",
     "Filler",
+    "Flags",
     "ForwardPlan",
     "Frame",
     "Guide",
     "HostRows",
+    "Ints",
     "Kind",
     "Level",
     "Model",

@@ -80,7 +80,8 @@ class BlockTable:
 
     def to(self, device: torch.device | str) -> BlockTable:
         """A copy on `device`: the host's table and its mirror never share memory."""
-        return BlockTable(*(getattr(self, f.name).to(device, copy=True) for f in fields(self)))
+        columns = torch.stack([getattr(self, f.name) for f in fields(self)])
+        return BlockTable(*columns.to(device).unbind())
 
     @classmethod
     def cat(cls, tables: Sequence[BlockTable]) -> BlockTable:

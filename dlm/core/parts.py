@@ -15,7 +15,7 @@ from torch import Tensor
 from dlm.core.blocks import BlockTable
 from dlm.core.info import ModelInfo
 from dlm.core.packing import Packed
-from dlm.core.plan import ForwardPlan
+from dlm.core.plan import Flags, ForwardPlan, Ints
 from dlm.core.rows import Rows, ScratchSpec
 from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
 
@@ -66,7 +66,7 @@ class Guide(Part, Protocol):
 class ArmedGuide(Guide, Protocol):
     """A guide that reads several model inputs of each row; arm 0 is the canvas itself."""
 
-    def conceal(self, arm: int, q_pos: Tensor, prompt: int) -> Tensor:
+    def conceal(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
         """`[q]` bool: which of the positions `q_pos` the arm sees as MASK."""
         ...
 

@@ -1,4 +1,8 @@
-"""What one forward computes: segments of query positions, planned row by row."""
+"""What one forward computes: segments of query positions, planned row by row.
+
+Plans are made on the host and hold numpy arrays, whose small operations cost a third of torch's;
+packing moves them to the device.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+Ints = NDArray[np.int64]
+"""Positions, ids and counts on the host."""
+Flags = NDArray[np.bool_]
+"""Which of them, on the host."""
 
 
 class Extra(NamedTuple):
@@ -18,15 +28,15 @@ class Extra(NamedTuple):
     stored. Each predicts its own position.
     """
 
-    ids: Tensor
-    pos: Tensor
-    mask: Tensor
+    ids: Ints
+    pos: Ints
+    mask: Flags
 
 
 class Segment(NamedTuple):
     """A run of query positions of one arm of one row.
 
-    `q_pos [q]` ascending int64 on the CPU. The queries attend to the row's first `key_end` keys:
+    `q_pos [q]` ascending. The queries attend to the row's first `key_end` keys:
     one number, or `[q]` numbers (block-causal prefill, causal models). `write`: their keys are
     stored, before anything attends; a read-only segment only looks. `predict`: positions whose
     logits are wanted; row i of the logits predicts position i, so models with a shift need the
@@ -36,11 +46,11 @@ class Segment(NamedTuple):
 
     row: int
     arm: int
-    q_pos: Tensor
-    key_end: int | Tensor
+    q_pos: Ints
+    key_end: int | Ints
     write: bool
-    predict: Tensor
-    ids: Tensor | None = None
+    predict: Ints
+    ids: Ints | None = None
     extra: Extra | None = None
 
     @property
@@ -49,13 +59,13 @@ class Segment(NamedTuple):
         return self.key_end if isinstance(self.key_end, int) else int(self.key_end.max())
 
 
-NOTHING = torch.empty(0, dtype=torch.long)
+NOTHING = np.empty(0, dtype=np.int64)
 """A segment that predicts nothing."""
 
 
-def span(start: int, end: int) -> Tensor:
+def span(start: int, end: int) -> Ints:
     """Positions `start, ..., end - 1`."""
-    return torch.arange(start, end)
+    return np.arange(start, end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +73,9 @@ class ForwardPlan:
     """The segments of one forward over R rows, with the geometry that packing needs.
 
     `purposes` says per row what the forward is for, first the main one: `step`, `refresh`,
-    `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, of
-    which a segment's arm is the line, and `capacity` (L) place the rows. A plan is reused until a
-    block changes, but for `lasts` steps at the most (None: no bound).
+    `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, a
+    tensor on the CPU, of which a segment's arm is the line, and `capacity` (L) place the rows. A
+    plan is reused until a block changes, but for `lasts` steps at the most (None: no bound).
     """
 
     segments: tuple[Segment, ...]
@@ -85,10 +95,10 @@ class ForwardPlan:
         return counts
 
     @property
-    def written(self) -> Tensor:
+    def written(self) -> Ints:
         """`[T]`: flat places in `[R, L]` of the canvas whose keys the forward makes."""
         own = (s for s in self.segments if s.write and s.arm == 0)
-        return torch.cat([NOTHING, *(s.row * self.capacity + s.q_pos for s in own)])
+        return np.concatenate([NOTHING, *(s.row * self.capacity + s.q_pos for s in own)])
 
     def shadowed(self, arm: int) -> list[Segment]:
         """The segments of an arm that have shadow tokens, row by row."""
@@ -96,14 +106,14 @@ class ForwardPlan:
         return sorted(own, key=lambda s: s.row)
 
     def with_arms(
-        self, arms: int, conceal: Callable[[int, Segment], Tensor], mask_id: int
+        self, arms: int, conceal: Callable[[int, Segment], Flags], mask_id: int
     ) -> ForwardPlan:
         """The same plan for `arms` inputs of every row.
 
         `conceal(arm, segment) [q]` tells which positions an extra arm sees as MASK.
         """
         extra = [
-            segment._replace(arm=arm, ids=torch.where(conceal(arm, segment), mask_id, -1))
+            segment._replace(arm=arm, ids=np.where(conceal(arm, segment), mask_id, -1))
             for arm in range(1, arms)
             for segment in self.segments
         ]

@@ -8,6 +8,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,9 +75,10 @@ class HostRows:
 
         The length where there is none.
         """
-        at = torch.arange(self.given.shape[1])
-        ahead = ~self.given & (at >= self.blocks.front[:, None]) & (at < self.length[:, None])
-        return torch.where(ahead.any(dim=1), ahead.int().argmax(dim=1), self.length)
+        given, front, length = (t.numpy() for t in (self.given, self.blocks.front, self.length))
+        at = np.arange(given.shape[1])
+        ahead = ~given & (at >= front[:, None]) & (at < length[:, None])
+        return torch.from_numpy(np.where(ahead.any(axis=1), ahead.argmax(axis=1), length))
 
     def select(self, index: Tensor) -> HostRows:
         """The rows `index [r]`, in that order."""
@@ -194,6 +196,13 @@ class Rows:
     def with_blocks(self, blocks: BlockTable) -> Rows:
         """The same rows with the host's table `blocks` and its mirror on the device."""
         return replace(self, blocks=blocks.to(self.device), host=replace(self.host, blocks=blocks))
+
+    def with_opened(self, end: Tensor, masks: Tensor) -> Rows:
+        """The same rows after blocks have opened: `end`, `masks [R, 8]` as found on the device."""
+        on_host = torch.stack((end, masks)).cpu()
+        table = replace(self.host.blocks, end=on_host[0], masks=on_host[1])
+        blocks = replace(self.blocks, end=end, masks=masks)
+        return replace(self, blocks=blocks, host=replace(self.host, blocks=table))
 
     @staticmethod
     def cat(parts: Sequence[Rows]) -> Rows:

@@ -9,94 +9,9 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from dlm.core.blocks import BlockTable, Level
-from dlm.core.plan import NOTHING, ForwardPlan
-from dlm.core.rows import HostRows, Kind
-
-
-class Window(NamedTuple):
-    """Which positions a step shows: the geometry of a frame, fixed as long as the plan is.
-
-    pos `[R, W]` ascending, the spare column where `valid` is False · scored `[R, W]`: has logits ·
-    full `[R, W]`: scored and in a block that must progress · logit_row `[R, W]` row of the logits
-    (0 where not scored) · block `[R, W]` column of the block table that holds the position; what
-    earlier blocks left open belongs to the first live block. slot `[N]`: flat place in `[R, W]` of
-    each row of the logits · shadow `[S]`: the same for the logits of shadow tokens, which follow ·
-    row `[N + S]`: the row of each · written `[T]`: flat canvas places whose keys the forward
-    stores · live `[R, 8]`: the blocks that are being denoised.
-    """
-
-    pos: Tensor
-    valid: Tensor
-    scored: Tensor
-    full: Tensor
-    logit_row: Tensor
-    block: Tensor
-    slot: Tensor
-    shadow: Tensor
-    row: Tensor
-    written: Tensor
-    live: Tensor
-
-    @classmethod
-    def of(cls, plan: ForwardPlan, host: HostRows, device: torch.device) -> Window:
-        """The window of a plan: the live blocks, and what else it predicts.
-
-        With `host.whole_row`, all generated positions before the blocks' end. Columns are laid out
-        on the CPU at a sync and then moved.
-        """
-        capacity = plan.capacity
-        scored = torch.zeros(host.prompt.shape[0], capacity, dtype=torch.bool)
-        for segment in plan.segments:
-            scored[segment.row, segment.predict] = True
-        at, table = torch.arange(capacity), host.blocks
-        start = torch.where(table.live, table.start, capacity).amin(dim=1)
-        start = host.prompt if host.whole_row else torch.maximum(start, host.prompt)
-        end = table.front if host.whole_row else torch.where(table.live, table.end, 0).amax(dim=1)
-        shown = scored | ((at >= start[:, None]) & (at < end[:, None]))
-        width = max(1, int(shown.sum(dim=1).max()))
-        pos = torch.where(shown, at, capacity - 1).sort(dim=1).values[:, :width]
-        scored = scored.gather(1, pos)
-        block = _block_column(pos, host.blocks)
-        slot = scored.flatten().nonzero()[:, 0]
-        shadow = _shadow_slots(plan, pos)
-        window = cls(
-            pos=pos,
-            valid=pos < capacity - 1,
-            scored=scored,
-            full=scored & (host.blocks.level.gather(1, block) == Level.FULL),
-            logit_row=(scored.flatten().cumsum(0) - 1).view_as(pos).masked_fill(~scored, 0),
-            block=block,
-            slot=slot,
-            shadow=shadow,
-            row=torch.div(torch.cat((slot, shadow)), width, rounding_mode="floor"),
-            written=plan.written,
-            live=host.blocks.live,
-        )
-        return cls(*(t.to(device) for t in window))
-
-
-def _shadow_slots(plan: ForwardPlan, pos: Tensor) -> Tensor:
-    """`[S]`: the flat places in `[R, W]` of the positions that shadow tokens stand for."""
-    slots = [NOTHING]
-    for segment in plan.shadowed(arm=0):
-        assert segment.extra is not None
-        column = torch.searchsorted(pos[segment.row], segment.extra.pos)
-        column = column.clamp_max(pos.shape[1] - 1)
-        assert torch.equal(pos[segment.row, column], segment.extra.pos), "a shadow is out of view"
-        slots.append(segment.row * pos.shape[1] + column)
-    return torch.cat(slots)
-
-
-def _block_column(pos: Tensor, blocks: BlockTable) -> Tensor:
-    """`[R, W]`: the column of each position's block in the block table.
-
-    It counts the live blocks that end at or before the position, from the first live column on.
-    """
-    first = blocks.live.int().argmax(dim=1, keepdim=True)  # [R, 1]
-    ends = torch.where(blocks.live, blocks.end, torch.iinfo(torch.long).max)
-    passed = (pos[:, :, None] >= ends[:, None, :]).sum(dim=2)
-    return (first + passed).clamp_max(blocks.end.shape[1] - 1)
+from dlm.core.blocks import BlockTable
+from dlm.core.rows import Kind
+from dlm.core.window import Window
 
 
 class Frame(NamedTuple):

@@ -100,13 +100,13 @@ class Auxiliary:
         outdated, too. The query before the first draft is always there: it predicts that draft.
         """
         segments = []
-        drafts, pos, fresh = drafted.cpu(), view.pos.cpu(), clean.cpu()
+        drafts, pos, fresh = (t.cpu().numpy() for t in (drafted, view.pos, clean))
         for row in range(rows.count):
             predict = pos[row, drafts[row]]
             if len(predict) == 0:
                 continue
             first, last = int(predict[0]), int(predict[-1])
-            outdated = (~fresh[row, :last]).nonzero()
+            (outdated,) = (~fresh[row, :last]).nonzero()
             start = min(int(outdated[0]) if len(outdated) else last, max(first - 1, 0))
             queries = span(start, max(last, 1))
             segments.append(Segment(row, 0, queries, queries + 1, write=True, predict=predict))

@@ -109,7 +109,7 @@ class CausalEngine:
     ) -> tuple[int, float]:
         """Compute what is new and draw the token behind it, with its probability."""
         queries = span(computed, len(ids))
-        here = torch.tensor([len(ids)])  # the position that is drawn
+        here = span(len(ids), len(ids) + 1)  # the position that is drawn
         segment = Segment(0, 0, queries, queries + 1, write=True, predict=here)
         plan = ForwardPlan((segment,), ("step",), pages, len(ids) + 1)
         canvas = torch.tensor([[*ids, 0]], device=self.device)
@@ -118,7 +118,8 @@ class CausalEngine:
         if config.temperature > 0:
             one = torch.ones(1, device=self.device)
             key = (one.long() * config.seed, one.long() * 0)
-            u = token_uniforms(*key, here[None].to(self.device), one.long() * 0)[0]
+            at = one.long()[None] * len(ids)
+            u = token_uniforms(*key, at, one.long() * 0)[0]
             sampler = Sampler(one * config.temperature, one, one.long() * 0, filters=False)
             stats = draw_tokens(stats, None, sampler, one.long() * 0, u)
         return int(stats.token[0]), float(stats.c[0])

@@ -152,15 +152,12 @@ class IterationManager:
         """
         if not cohort.current.opening:
             return view
-        scheduler, table = cohort.parts.blocks, cohort.rows.host.blocks
-        end = scheduler.close_at(view._replace(knob=cohort.knob("blocks")))
-        opens = table.phase == Phase.OPENING
-        table = replace(table, end=torch.where(opens, end.cpu()[:, None], table.end))
-        cohort.rows = cohort.rows.with_blocks(table)
-        view = view._replace(blocks=cohort.rows.blocks)
-        inside = view.open_inside
-        masks = torch.where(opens, per_block(inside, view.block).cpu(), table.masks)
-        cohort.rows = cohort.rows.with_blocks(replace(table, masks=masks))
+        end = cohort.parts.blocks.close_at(view._replace(knob=cohort.knob("blocks")))
+        table, opens = view.blocks, view.blocks.phase == Phase.OPENING
+        table = replace(table, end=torch.where(opens, end[:, None], table.end))
+        inside = view._replace(blocks=table).open_inside
+        masks = torch.where(opens, per_block(inside, view.block), table.masks)
+        cohort.rows = cohort.rows.with_opened(table.end, masks)
         return view._replace(
             blocks=cohort.rows.blocks, eligible=view.eligible & inside, force=view.force & inside
         )

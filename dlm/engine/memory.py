@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -118,8 +119,7 @@ def copy_on_write(kv: KVPool, plan: ForwardPlan) -> Tensor:
         return plan.pages
     pages, size = plan.pages.clone(), kv.page_size
     for s in (s for s in plan.segments if s.write):
-        column = torch.div(s.q_pos, size, rounding_mode="floor")
-        column, counts = column.unique(return_counts=True)
-        owned = kv.own(pages[s.row, s.arm, column].tolist(), (counts == size).tolist())
-        pages[s.row, s.arm, column] = torch.tensor(owned)
+        column, counts = np.unique(s.q_pos // size, return_counts=True)
+        own, whole = pages[s.row, s.arm], (counts == size).tolist()
+        own[column] = torch.tensor(kv.own(own[column].tolist(), whole))
     return pages

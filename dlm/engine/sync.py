@@ -93,8 +93,7 @@ def catch_up(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) ->
     rows, last = cohort.rows.count, rounds[-1]
     left, stopped = last.left.cpu(), _joined([r.stopped for r in rounds]).view(-1, rows).cpu()
     active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
-    decided = active[[i for i, r in enumerate(rounds) if not r.failed]]
-    steps = decided.sum(dim=0)
+    steps = (active[:-1] if last.failed else active).sum(dim=0)  # only the last can have failed
     table.step.add_(planned.live * steps[:, None])
     cohort.rows.host.step.add_(steps)
     ages = [0] * rows if planned.reuse is None else planned.reuse.after(cohort.rows.host, steps)

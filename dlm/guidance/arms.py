@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from dlm.core import Frame, ModelInfo
+from dlm.core import Flags, Frame, Ints, ModelInfo
 from dlm.errors import InvalidRequest
 
 
@@ -37,7 +37,7 @@ class CFG:
             )
         return self
 
-    def conceal(self, arm: int, q_pos: Tensor, prompt: int) -> Tensor:
+    def conceal(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
         """The unconditional input does not see the prompt."""
         return q_pos < prompt
 

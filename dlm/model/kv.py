@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlm.errors import EngineError, Unavailable
@@ -214,10 +216,11 @@ class KVPool:
         if owned and counts[1:] != self._references[1:]:
             raise EngineError("the rows' pages do not explain the reference counts")
 
-    def slots(self, pages: Tensor, positions: Tensor) -> Tensor:
-        """Slots `[q]` of `positions [q]` in the arm whose pages are `pages [P]`, on the CPU."""
-        page = torch.div(positions, self.page_size, rounding_mode="floor")
-        return pages[page] * self.page_size + positions % self.page_size
+    def slots(self, pages: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots `[...]` of `positions [...]` in the arm whose pages are `pages [P]`."""
+        page, offset = np.divmod(positions, self.page_size)
+        slots: NDArray[np.int64] = pages[page] * self.page_size + offset
+        return slots
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store rotated `keys`, `values` `[T, Hkv, Dh]` of one layer at `slots [T]`."""

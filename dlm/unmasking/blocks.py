@@ -46,8 +46,10 @@ def append_block(
 ) -> BlockTable:
     """Add an OPENING block `start:end` to the rows that want one, after dropping stored columns.
 
-    All `[R]`; `level [R, 1]` or one number.
+    All `[R]`; `level [R, 1]` or one number. Where no row wants one the table is as it was.
     """
+    if not bool(wants.any()):
+        return table
     used = table.phase != Phase.STORED
     order = torch.where(used, table.start, torch.iinfo(torch.long).max).argsort(dim=1, stable=True)
     table = BlockTable(*(getattr(table, name).gather(1, order) for name in BlockTable.__slots__))

@@ -1,5 +1,6 @@
 """Shadow tokens: WINO against its twin, and what a plan with shadows must keep."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,9 +76,9 @@ def test_a_shadow_sees_all_but_what_its_mask_hides():
     decoder = decoder_of(3)
     ids = torch.randint(0, 90, (1, 10), generator=torch.Generator().manual_seed(1))
     where = span(4, 7)
-    hidden = torch.ones(3, 13, dtype=torch.bool)
-    hidden[torch.arange(3), where] = False
-    extra = Extra(torch.full((3,), 95), where, hidden)
+    hidden = np.ones((3, 13), dtype=np.bool_)
+    hidden[np.arange(3), where] = False
+    extra = Extra(np.full(3, 95), where, hidden)
     outs = []
     for shadows in (None, extra):
         pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)

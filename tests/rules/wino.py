@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from dlm.core import (
@@ -91,8 +92,8 @@ class NarrowOut:
         pos = span(start, end)
         places = span(0, segment.keys)
         others = pos[:, None] != places[None, :]
-        mask = torch.cat((others, torch.ones(len(pos), len(pos), dtype=torch.bool)), dim=1)
-        return Extra(torch.full_like(pos, self.mask_id), pos, mask)
+        mask = np.concatenate((others, np.ones((len(pos), len(pos)), dtype=np.bool_)), axis=1)
+        return Extra(np.full_like(pos, self.mask_id), pos, mask)
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         accepted = proposal.commit.sum(dim=1)

@@ -347,7 +347,7 @@ WRONG = {
     "--max-new-tokens 0": "must be an integer of at least 1, got 0",
     "--max-new-tokens many": "'--max-new-tokens'",
     "--max-new-tokens 100000": "the limit of the model is 1024",
-    "--steps -1": "`steps`: must be an integer of at least 1, got -1",
+    "--steps -1": "`steps`: must be an integer between 1 and 2147483647, got -1",
     "--steps 7": "`steps`: no part follows a schedule",
     "--steps 7 --unmask topk": "multiple of the number of blocks, 4",
     "--n 0": "`n`: must be an integer",

@@ -59,6 +59,11 @@ class FreeCache(Bidirectional):
                 f"`block` and `window` must be at least 1, got {self.block} and {self.window}",
             )
 
+    @property
+    def shows_block(self) -> bool:
+        """Whether a step predicts all of a block, not a window of it."""
+        return self.keeps != "window"
+
     def plan(self, rows: Rows) -> ForwardPlan:
         """From the first position that is not frozen on."""
         segments: list[Segment] = []

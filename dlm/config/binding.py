@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from dlm.config.generation import GenerationConfig
-from dlm.config.presets import with_preset
+from dlm.config.literals import check_arguments
+from dlm.config.presets import PRESETS, with_preset
 from dlm.config.spec import parse_part, registry_of
 from dlm.core import (
     STATISTICS,
@@ -72,8 +73,9 @@ def bind(
         cache=_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
     _check_needs(parts, info)
+    _check_scratch(parts)
     _check_steps(config, parts, given)
-    _check_edits(parts)
+    _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
     return BoundConfig(config, parts, budgets, strings, ends, length, given)
@@ -100,18 +102,39 @@ def _default_cache(info: ModelInfo) -> str:
 
 
 def _default_unmask(info: ModelInfo) -> str:
-    return "dynamic(0.9)" if info.attention == "block_causal" else "threshold(0.9)"
+    """That of the preset 'fast'."""
+    options = PRESETS["fast"].options(info)
+    assert options is not None
+    return options["unmask"]
 
 
 def _part(kind: str, spec: Any, protocol: Any, info: ModelInfo) -> Any:
-    """One part, parsed and bound."""
+    """One part, parsed, checked and bound."""
     part = parse_part(kind, spec)
-    if isinstance(part, type) or not is_dataclass(part) or not isinstance(part, protocol):
+    if isinstance(part, type) or not is_dataclass(part):
         raise InvalidRequest(
             kind, f"must be one of {', '.join(registry_of(kind).names())} or a part, got {spec!r}"
         )
+    if not isinstance(part, protocol):
+        lacks = ", ".join(map(repr, _missing(part, protocol)))
+        raise InvalidRequest(
+            kind, f"{type(part).__name__} is no part of this kind: it lacks {lacks}"
+        )
+    own = {f.name: getattr(part, f.name) for f in fields(part) if not f.metadata.get("bound")}
+    check_arguments(kind, type(part), own)
     assert isinstance(part, Part)
     return part.bind(info)
+
+
+def _missing(part: Any, protocol: Any) -> list[str]:
+    """What a part lacks of a protocol, or of that among several of which it lacks least."""
+    names = [
+        {name for cls in one.__mro__ for name in vars(cls) if not name.startswith("_")}
+        for one in get_args(protocol) or (protocol,)
+    ]
+    return min(
+        ([name for name in sorted(some) if not hasattr(part, name)] for some in names), key=len
+    )
 
 
 def _stops(
@@ -191,8 +214,31 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
             )
 
 
+def _check_scratch(parts: Parts) -> None:
+    """Parts know their tensors by name: two of a name would overwrite each other's."""
+    names = [spec.name for spec in parts.scratch]
+    for part in (parts.unmask, *parts.edit, *parts.stop):
+        own = [spec.name for spec in getattr(part, "scratch", ())]
+        if any(names.count(name) > 1 for name in own):
+            name = type(part).__name__
+            raise InvalidRequest(
+                "stop" if isinstance(part, StopRule) else "unmask",
+                f"{name} can be there once: two would share what they remember",
+            )
+
+
 def _check_pipeline(parts: Parts) -> None:
-    """Keys that are frozen at an opening go stale when a pipeline's block closes without one."""
+    """Schedules count down one block; and keys that are frozen at an opening go stale when a
+    pipeline's block closes without one.
+    """
+    timed = [p for p in (parts.unmask, *parts.edit) if getattr(p, "one_block", False)]
+    if parts.blocks.watches and timed:
+        raise InvalidRequest(
+            "blocks",
+            f"{type(parts.blocks).__name__} denoises several blocks at once, and "
+            f"{type(timed[0]).__name__} counts down the steps of one: use a rule without `steps`, "
+            "such as 'threshold', or other blocks",
+        )
     frozen = parts.cache.at_opening and parts.cache.on_edit == "refuse"
     if parts.blocks.watches and frozen:
         raise InvalidRequest(
@@ -216,7 +262,7 @@ def _check_arms(parts: Parts) -> None:
         )
 
 
-def _check_edits(parts: Parts) -> None:
+def _check_edits(parts: Parts, info: ModelInfo) -> None:
     """Rules that reach before the block need a cache that recomputes what they change."""
     for editor in parts.edit:
         if reason := editor.refuses(parts.unmask):
@@ -230,11 +276,11 @@ def _check_edits(parts: Parts) -> None:
             )
         if editor.scope == "row" and parts.cache.on_edit == "refuse":
             name = type(parts.cache).__name__
+            other = ", 'delayed' or 'dual(on_edit=\"requery\")'" if info.attention == "full" else ""
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} may reopen tokens of earlier blocks, whose keys the "
-                f"cache {name} has frozen: "
-                f"use cache 'none', 'delayed' or 'dual(on_edit=\"requery\")'",
+                f"cache {name} has frozen: use cache 'none'{other}",
             )
     if parts.edit and not all(rule.patient for rule in parts.stop):
         raise InvalidRequest(

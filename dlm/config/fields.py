@@ -88,9 +88,9 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the argument names of the reference codes (LLaDA, Fast-dLLM, Dream) into ours.
 
     Aliases of one reference call go together as they do there: guides add up, a factor takes the
-    place of a threshold and a threshold that of `remasking`; Dream's `alg` unmasks the whole canvas
-    on its `eps` schedule. Raises `InvalidRequest` when an alias and the field that it stands for
-    are both given.
+    place of a threshold; Dream's `alg` and `eps` unmask the whole canvas. Raises `InvalidRequest`
+    when an alias and the field that it stands for are both given, and for aliases of different
+    calls.
     """
     ours = {name: value for name, value in options.items() if name not in ALIASES}
     theirs = {n: v for n, v in options.items() if n in ALIASES and v is not None and v is not False}
@@ -99,20 +99,14 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
         translated["max_new_tokens"] = theirs["gen_length"]
     if "block_length" in theirs:
         translated["blocks"] = f"fixed({theirs['block_length']!r})"
-    elif "alg" in theirs and "blocks" not in ours:
+    elif theirs.keys() & DREAM and "blocks" not in ours:
         translated["blocks"] = "whole"
     guides = [f"cfg({theirs['cfg_scale']!r})"] if theirs.get("cfg_scale") else []
     guides += ["forbid('eos')"] if "logits_eos_inf" in theirs else []
     if guides:
         translated["guide"] = guides
-    if "factor" in theirs:
-        translated["unmask"] = f"factor({theirs['factor']!r})"
-    elif "threshold" in theirs:
-        translated["unmask"] = f"threshold({theirs['threshold']!r})"
-    elif theirs.keys() & {"alg", "alg_temp", "eps"}:
-        translated["unmask"] = _dream_of(theirs)
-    elif "remasking" in theirs or "confidence_eos_eot_inf" in theirs:
-        translated["unmask"] = _topk_of(theirs)
+    if rule := _rule_of(theirs):
+        translated["unmask"] = rule
     if "dual_cache" in theirs or "use_cache" in theirs:
         translated["cache"] = "dual" if "dual_cache" in theirs else "prefix"
     for name in translated:
@@ -120,6 +114,24 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
             alias = next(a for a in theirs if ALIASES[a] == name)
             raise InvalidRequest(alias, f"stands for `{name}`, which is given as well")
     return {**ours, **translated}
+
+
+def _rule_of(theirs: Mapping[str, Any]) -> str:
+    """The commit rule of a reference call; empty where none of its names is there."""
+    sure = [name for name in ("factor", "threshold") if name in theirs]
+    dream = [name for name in DREAM if name in theirs]
+    llada = [name for name in ("confidence_eos_eot_inf", "remasking") if name in theirs]
+    plain = theirs.get("remasking") == "low_confidence"
+    others = [name for name in (*dream, *llada) if not (plain and name == "remasking")]
+    if sure and others:
+        raise InvalidRequest(others[0], f"has no meaning beside `{sure[0]}`")
+    if dream and llada:
+        raise InvalidRequest(llada[0], f"is LLaDA's and has no meaning beside Dream's `{dream[0]}`")
+    if sure:
+        return f"{sure[0]}({theirs[sure[0]]!r})"
+    if dream:
+        return _dream_of(theirs)
+    return _topk_of(theirs) if llada else ""
 
 
 def _topk_of(theirs: Mapping[str, Any]) -> str:
@@ -135,19 +147,26 @@ def _topk_of(theirs: Mapping[str, Any]) -> str:
 
 
 def _dream_of(theirs: Mapping[str, Any]) -> str:
-    """Dream's rule: its score, on the schedule that falls to `eps`; `origin` has no score."""
+    """Dream's rule: its score of the tempered distribution, on the schedule that falls to `eps`;
+    `origin`, its default, has no score.
+    """
     scores = {"maskgit_plus": "confidence", "topk_margin": "margin", "entropy": "entropy"}
     algorithm = theirs.get("alg", "origin")
     if algorithm not in ("origin", *scores):
         raise unknown_name("alg", str(algorithm), ("origin", *scores))
     eps = f"eps={theirs['eps']!r}" if "eps" in theirs else ""
     if algorithm == "origin":
+        if theirs.get("alg_temp"):
+            known = ", ".join(map(repr, scores))
+            raise InvalidRequest("alg_temp", f"needs an `alg` with a score: {known}")
         return f"ancestral({eps})"
     warm = f"temperature={theirs['alg_temp']!r}" if theirs.get("alg_temp") else ""
-    arguments = filter(None, (repr(scores[algorithm]), "'eps'", eps, warm))
+    tempered = "conf_from='tempered'"
+    arguments = filter(None, (repr(scores[algorithm]), "'eps'", eps, warm, tempered))
     return f"topk({', '.join(arguments)})"
 
 
+DREAM: Final = ("alg", "alg_temp", "eps")
 ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "gen_length": "max_new_tokens",

@@ -60,7 +60,7 @@ class GenerationConfig:
         if self.max_new_tokens is not None:
             _at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.steps is not None:
-            _at_least("steps", self.steps, 1)
+            _at_least("steps", self.steps, 1, most=2**31 - 1)
         _at_least("n", self.n, 1, most=1024)
         _at_least("top_k", self.top_k, 0, most=2**31 - 1)
         _number("temperature", self.temperature, low=0.0)

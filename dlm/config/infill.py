@@ -22,7 +22,10 @@ def checked_infill(infill: Any) -> str | tuple[int | None, ...] | Mapping[int, A
     if isinstance(infill, str):
         return infill
     if isinstance(infill, Mapping):
-        return MappingProxyType({_offset(at): _piece(piece) for at, piece in infill.items()})
+        pieces = {_offset(at): _piece(piece) for at, piece in infill.items()}
+        if len(pieces) < len(infill):
+            raise InvalidRequest("infill", f"an offset is given twice, got {dict(infill)!r}")
+        return MappingProxyType(pieces)
     if isinstance(infill, Sequence) and all(token is None or _is_id(token) for token in infill):
         return tuple(infill)
     raise InvalidRequest("infill", f"{FORMS}, got {infill!r}")

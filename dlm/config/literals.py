@@ -1,4 +1,4 @@
-"""Do the literals of a spec string fit the fields they are meant for?"""
+"""Do the arguments of a part fit the fields they are meant for?"""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from dlm.errors import InvalidRequest
+
+MOST: Final = 2**31
+"""Numbers of parts stay below it, so that two of them can be multiplied."""
 
 
 def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
@@ -39,7 +42,7 @@ def fits(value: Any, hint: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and math.isfinite(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST
     if hint in (bool, str, NoneType):
         return isinstance(value, hint)
     return True
@@ -52,7 +55,7 @@ def _fits_tuple(value: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
 
 
 _WORDS: Final[Mapping[Any, str]] = {
-    int: "an integer",
+    int: "an integer below 2**31",
     float: "a finite number",
     str: "a string",
     bool: "True or False",

@@ -24,7 +24,8 @@ class Preset:
     """Spec strings of parts for each kind of model; None where the preset does not apply.
 
     `full`: bidirectional models (LLaDA) · `shifted`: those made of autoregressive ones, whose row
-    i predicts position i + 1 (Dream) · `block_causal`: SDAR, LLaDA2 · `use`: when to take it ·
+    i predicts position i + 1 (Dream) · `block_causal`: SDAR, LLaDA2 · `families`: a family that
+    differs from its kind, by `model_type` · `use`: when to take it ·
     `source`: where its numbers come from · `evidence`: what it came to on the dev split of the
     bundled tasks (n = 200 each), beside one token a step.
     """
@@ -35,14 +36,19 @@ class Preset:
     block_causal: Options | None
     source: str
     evidence: str = "not in the table"
+    families: tuple[tuple[str, Options], ...] = ()
 
     def options(self, info: ModelInfo) -> Options | None:
         """The parts for a model."""
+        if own := dict(self.families).get(info.family):
+            return own
         if info.attention == "block_causal":
             return self.block_causal
         return self.shifted if info.shift else self.full
 
 
+LLADA2: Final = "llada2_moe"
+_DREAM: Final = "topk('entropy', 'eps', conf_from='tempered')"
 _DUAL: Final[Options] = MappingProxyType({"blocks": "fixed(32)", "cache": "dual"})
 _STORED: Final[Options] = MappingProxyType({"blocks": "fixed", "cache": "block_causal"})
 
@@ -51,9 +57,9 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         "quality": Preset(
             use="one token a step and no reused keys that could be stale: slow, the reference",
             full={"unmask": "topk", "blocks": "fixed(32)", "cache": "none"},
-            shifted={"unmask": "topk('entropy', 'eps')", "blocks": "whole", "cache": "none"},
+            shifted={"unmask": _DREAM, "blocks": "whole", "cache": "none"},
             block_causal={"unmask": "dynamic(1.0)", **_STORED},
-            source="the defaults of LLaDA's, Dream's and SDAR's own evaluations",
+            source="the rules of LLaDA's, Dream's and SDAR's own evaluations",
             evidence="the reference",
         ),
         "fast": Preset(
@@ -61,7 +67,8 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             full={"unmask": "threshold(0.9)", **_DUAL},
             shifted={"unmask": "threshold(0.9)", **_DUAL},
             block_causal={"unmask": "dynamic(0.9)", **_STORED},
-            source="Fast-dLLM (arXiv 2505.22618); SDAR (arXiv 2510.06303)",
+            families=((LLADA2, {"unmask": "dynamic(0.95)", **_STORED}),),
+            source="Fast-dLLM (arXiv 2505.22618); SDAR (arXiv 2510.06303; LLaDA2: 0.95)",
             evidence="math -1.5, code -5.0, sudoku -2.0 points at 6, 4, 6% of the forwards",
         ),
         "leap": Preset(

@@ -137,10 +137,14 @@ def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:
     form = "must be a name or name(argument=value, ...) with literal values"
     try:
         call = ast.parse(f"part({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or any(k.arg is None for k in call.keywords):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError  # two pairs of brackets, or an attribute
+        if any(k.arg is None for k in call.keywords):
             raise ValueError
         positional = [ast.literal_eval(a) for a in call.args]
         keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise InvalidRequest(kind, f"{form}, got {spec!r}") from error
+    if len(keywords) < len(call.keywords):
+        raise InvalidRequest(kind, f"an argument is given twice in {spec!r}")
     return name.strip(), positional, keywords

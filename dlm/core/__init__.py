@@ -29,11 +29,13 @@ from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
     STATISTICS,
     AuxView,
+    Entries,
     Frame,
     Progress,
     Proposal,
     StepView,
     Stop,
+    Tempered,
     is_one_of,
 )
 from dlm.core.window import Window
@@ -52,6 +54,7 @@ __all__ = [
     "Budget",
     "CacheManager",
     "Editor",
+    "Entries",
     "Event",
     "EventType",
     "Extender",
@@ -84,6 +87,7 @@ __all__ = [
     "StepView",
     "Stop",
     "StopRule",
+    "Tempered",
     "Uniform",
     "Unmasker",
     "Window",

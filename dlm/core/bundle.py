@@ -71,11 +71,6 @@ class Parts:
         return tuple(e for e in self.edit if isinstance(e, Extender))
 
     @property
-    def end_ids(self) -> frozenset[int]:
-        """The ids that end an answer, as the stop rules say; empty without stop rules."""
-        return frozenset(i for rule in self.stop for i in rule.end_ids)
-
-    @property
     def clock(self) -> bool:
         """Whether a schedule bounds the steps, so that a step may commit nothing."""
         return self.unmask.clock

@@ -29,8 +29,20 @@ class Frame(NamedTuple):
     blocks: BlockTable
 
 
-STATISTICS: Final = frozenset({"entropy", "margin", "gap", "c_current"})
+STATISTICS: Final = frozenset({"best", "entropy", "margin", "gap", "c_current", "tempered"})
 """What a part's `needs` may name; any other name is that of an auxiliary model."""
+
+
+class Tempered(NamedTuple):
+    """Statistics `[R, W]` of the distributions that tokens are drawn from: tempered, filtered by
+    top-p and top-k, and normalised, MASK in the denominator.
+
+    c: the probability of the drawn token · entropy · margin: first minus second probability.
+    """
+
+    c: Tensor
+    entropy: Tensor
+    margin: Tensor
 
 
 class AuxView(NamedTuple):
@@ -56,9 +68,10 @@ class StepView(NamedTuple):
     Everything is `[R, W]` unless said.
 
     token: the drawn (at temperature 0: the most likely) id, never MASK · c: its probability in the
-    clean float32 softmax, MASK in the denominator · entropy, margin (first minus second
-    probability), gap (the same of the logits), c_current (probability of the id that stands there,
-    as a shadow token sees it where there is one): only when `needs` names them · logits `[N, V]`:
+    clean float32 softmax, MASK in the denominator · best (the most likely id), entropy, margin
+    (first minus second probability), gap (the same of the logits), c_current (probability of the id
+    that stands there, as a shadow token sees it where there is one), tempered (the same of what
+    tokens are drawn from): only when `needs` names them · logits `[N, V]`:
     guided, and the logarithms of their normalisers norm `[N]`; a column's row of them is
     `logit_row`, and `log_probs()` combines them · eligible: open, scored and before the end
     of a live block · force: eligible positions of blocks that must progress · conf_prev, born:
@@ -77,10 +90,12 @@ class StepView(NamedTuple):
     force: Tensor
     token: Tensor
     c: Tensor
+    best: Tensor | None
     entropy: Tensor | None
     margin: Tensor | None
     gap: Tensor | None
     c_current: Tensor | None
+    tempered: Tempered | None
     logits: Tensor
     norm: Tensor
     mask_id: int | None
@@ -150,12 +165,21 @@ class StepView(NamedTuple):
         return tuple(table.gather(1, column) for table in tables)
 
 
+class Entries(NamedTuple):
+    """New values of some entries of a scratch tensor that has one for each token, `[R, L, ...]`:
+    `values [n, ...]` at the flat places `at [n]` in `[R, L]`, no place twice.
+    """
+
+    at: Tensor
+    values: Tensor
+
+
 class Proposal(NamedTuple):
     """What a rule answers; masks `[R, W]`, applied atomically by the iteration manager.
 
     commit writes `token` (None: the view's) into open positions; remask reopens committed ones;
     replace overwrites them with `token`; renoise draws open ones anew (uniform processes).
-    `scratch` holds new values of declared tensors.
+    `scratch` holds new values of declared tensors, whole or some entries.
     """
 
     commit: Tensor
@@ -163,7 +187,7 @@ class Proposal(NamedTuple):
     remask: Tensor | None = None
     replace: Tensor | None = None
     renoise: Tensor | None = None
-    scratch: dict[str, Tensor] | None = None
+    scratch: Mapping[str, Tensor | Entries] | None = None
 
     def of_rows(self, active: Tensor) -> Proposal:
         """The proposal for the rows `active [R]` alone."""
@@ -185,7 +209,7 @@ class Stop(NamedTuple):
 
     done: Tensor
     fill: Tensor | None = None
-    scratch: dict[str, Tensor] | None = None
+    scratch: Mapping[str, Tensor | Entries] | None = None
 
 
 class Progress(NamedTuple):

@@ -112,7 +112,7 @@ def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationMan
         rows.prepared(scratch, whole_row=parts.whole_row),
         tuple(knobs_of(part) for part in parts.all()),
         tuple(tables_of(part) for part in parts.all()),
-        _sampler(config),
+        _sampler(config, parts.needs),
     )
 
 
@@ -148,20 +148,13 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
     `pages [C, P]`: the page tables of its inputs and auxiliary models. Where an earlier request has
     computed the beginning, its keys are there already.
     """
-    prompt, seed, path = ticket.prompt, ticket.bound.config.seed, ticket.choice
-    count = len(prompt)
-    one, process = torch.ones(1, dtype=torch.long), info.process
-    everywhere = torch.arange(length + 1)[None]
-    ids = process.prior(one * seed, one * path, everywhere, one * -1)
-    kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
-    there = [(at, token) for at, token in enumerate((*prompt, *ticket.given)) if token is not None]
-    for at, token in there:
-        ids[0, at], kind[0, at] = token, Kind.PROMPT
-    kind[0, length] = Kind.PAD
+    count, seed, path = len(ticket.prompt), ticket.bound.config.seed, ticket.choice
+    one = torch.ones(1, dtype=torch.long)
+    ids, kind = _canvas(ticket, length, info)
     given, stored = kind == Kind.PROMPT, one * ticket.ledger.reused
     return Rows(
         ids=ids,
-        kv_ids=ids.masked_fill(everywhere >= stored, -1),
+        kv_ids=ids.masked_fill(torch.arange(length + 1) >= stored, -1),
         kind=kind,
         conf=torch.full(ids.shape, torch.nan),
         born=torch.full_like(ids, -1),
@@ -169,7 +162,7 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
         prompt=one * count,
         length=one * length,
         limit=one * ticket.limit,
-        to_fill=one * (length - len(there)),
+        to_fill=length - given.sum(dim=1),
         step=one * 0,
         seed=one * seed,
         path=one * path,
@@ -188,13 +181,24 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
     )
 
 
-def _sampler(config: GenerationConfig) -> Sampler | None:
-    """How the row draws; None when it is greedy."""
-    if config.temperature == 0:
+def _canvas(ticket: Ticket, length: int, info: ModelInfo) -> tuple[Tensor, Tensor]:
+    """Ids and kinds `[1, L]`: what is given, open positions, and the spare column."""
+    one, process = torch.ones(1, dtype=torch.long), info.process
+    seed, path = one * ticket.bound.config.seed, one * ticket.choice
+    ids = process.prior(seed, path, torch.arange(length + 1)[None], one * -1)
+    kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
+    for at, token in enumerate((*ticket.prompt, *ticket.given)):
+        if token is not None:
+            ids[0, at], kind[0, at] = token, Kind.PROMPT
+    kind[0, length] = Kind.PAD
+    return ids, kind
+
+
+def _sampler(config: GenerationConfig, needs: frozenset[str]) -> Sampler | None:
+    """How the row draws; None when it is greedy and no rule looks at what the filters leave."""
+    filters = config.top_p < 1 or config.top_k > 0
+    if config.temperature == 0 and not (filters and "tempered" in needs):
         return None
-    return Sampler(
-        torch.tensor([config.temperature]),
-        torch.tensor([config.top_p]),
-        torch.tensor([config.top_k]),
-        filters=config.top_p < 1 or config.top_k > 0,
-    )
+    numbers = (config.temperature, config.top_p, config.top_k)
+    temperature, top_p, top_k = (torch.tensor([number]) for number in numbers)
+    return Sampler(temperature, top_p, top_k, filters)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dlm.config import PRESETS, BoundConfig
-from dlm.core import ModelInfo
+from dlm.core import ModelInfo, ScratchSpec
+from dlm.unmasking.budgets import MaxNFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ class Explanation:
 
 def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
     """Describe the parts of `bound`."""
+    texts = tuple(StopText(text) for text in bound.stop_strings)
     groups: list[tuple[str, tuple[Any, ...]]] = [
         ("guide", bound.parts.guide),
         ("blocks", (bound.parts.blocks,)),
         ("unmask", (bound.parts.unmask,)),
         ("edit", bound.parts.edit),
-        ("stop", (*bound.parts.stop, *bound.budgets)),
+        ("stop", (*bound.parts.stop, *bound.budgets, *texts)),
         ("cache", (bound.parts.cache,)),
     ]
     notes = tuple(_note(kind, part) for kind, parts in groups for part in parts)
@@ -72,9 +75,19 @@ def explain(bound: BoundConfig, info: ModelInfo) -> Explanation:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class StopText:
+    """End the text before this string."""
+
+    text: str
+
+    tier = "T2"
+
+
 def _note(kind: str, part: Any) -> PartNote:
     summary = (inspect.getdoc(type(part)) or "").split("\n\n", maxsplit=1)[0]
-    return PartNote(kind, repr(part), " ".join(summary.split()), getattr(part, "tier", "own rule"))
+    tier = getattr(part, "tier_as_set", getattr(part, "tier", "own rule"))
+    return PartNote(kind, repr(part), " ".join(summary.split()), tier)
 
 
 def _prompt_note(cache: Any) -> str:
@@ -94,19 +107,39 @@ def _preset(bound: BoundConfig) -> str:
 
 
 def _cost(bound: BoundConfig, info: ModelInfo) -> str:
-    """How many forwards, as far as it is known beforehand, and what each computes.
-
-    A canvas that is rounded up to whole blocks has a few open positions more than were asked for.
-    """
-    parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
-    blocks = parts.blocks.count(open_now) or 1
-    scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
-    steps = [part.steps for part in scheduled if part.steps is not None] or [open_now]
-    forwards = f"{steps[0]} forwards" if scheduled else f"{blocks} to {open_now} forwards"
+    """How many forwards, as far as it is known beforehand, and what each computes."""
+    parts = bound.parts
     computes = getattr(parts.cache, "computes", "what its cache plans")
     arms = "" if parts.arms == 1 else f", for each of {parts.arms} inputs"
     ends = ", fewer where the answer ends before" if parts.stop else ""
-    return f"{forwards}{ends}; each computes {computes}{arms}"
+    cuts = [f", {b.forwards} at the most" for b in bound.budgets if isinstance(b, MaxNFE)]
+    kept = _scratch_bytes(parts.scratch, bound.length)
+    memory = f"; the rules remember {kept / 2**20:.0f} MiB of each answer" if kept > 2**20 else ""
+    return f"{_forwards(bound, info)}{ends}{''.join(cuts)}; each computes {computes}{arms}{memory}"
+
+
+def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
+    """How many forwards. A canvas that is rounded up to whole blocks has a few open positions more
+    than were asked for; a schedule keeps to its steps where it knows the blocks and is offered all
+    of each.
+    """
+    parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
+    count = parts.blocks.count(open_now)
+    scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
+    if not scheduled:
+        return f"{count or 1} to {open_now} forwards"
+    steps = [part.steps for part in scheduled if part.steps is not None]
+    if not steps:
+        return f"{open_now} forwards"
+    whole_blocks = count is not None and not bound.given and info.alignment == 1
+    shown = parts.narrowing is None and getattr(parts.cache, "shows_block", True)
+    return f"{steps[0]} forwards{'' if whole_blocks and shown else ' or more'}"
+
+
+def _scratch_bytes(specs: Sequence[ScratchSpec], length: int) -> int:
+    """What the parts' tensors take for the positions of an answer."""
+    each = (spec.dtype.itemsize * (spec.width or 1) for spec in specs if spec.per == "token")
+    return length * sum(each)
 
 
 def _to_fill(bound: BoundConfig) -> int:

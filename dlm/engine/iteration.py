@@ -26,6 +26,7 @@ from dlm.engine.apply import Op, Outcome, resolve
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.blockwise import forced, per_block
 from dlm.engine.cohort import Cohort
+from dlm.engine.keeping import kept
 from dlm.engine.memory import Memory
 from dlm.engine.planning import Planner
 from dlm.engine.prefixes import PrefixStore
@@ -190,11 +191,10 @@ class IterationManager:
         """Write the outcome of the proposal into the rows; the view then shows it."""
         if proposal.token is not None:
             view = view.with_token(proposal.token)
-        kept = _kept(cohort, proposal.scratch)
+        keep = kept(cohort, proposal.scratch)
         outcome = resolve(view, proposal, self.process, self.info.mask_id)
         _write(cohort, view, outcome)
-        for tensor, value in kept:
-            tensor.copy_(value)
+        keep()
         return view._replace(ids=outcome.ids, kind=outcome.kind), outcome
 
     def _stop(self, cohort: Cohort, view: StepView, outcome: Outcome) -> Changes:
@@ -207,8 +207,7 @@ class IterationManager:
         try:
             for number, (rule, knob) in enumerate(cohort.with_knobs["stop"], start=1):
                 stop = rule(rows, view._replace(knob=knob))
-                for tensor, value in _kept(cohort, stop.scratch):
-                    tensor.copy_(value)
+                kept(cohort, stop.scratch)()
                 if stop.fill is not None:
                     view, outcome = self._fill(cohort, view, outcome, stop.fill)
                 stopped = torch.where(stop.done & (stopped == 0), number, stopped)
@@ -246,18 +245,3 @@ def _write(cohort: Cohort, view: StepView, outcome: Outcome) -> None:
     rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
     if cohort.parts.edit:
         rows.edits.scatter_add_(1, pos, (outcome.op >= Op.REMASK).to(rows.edits.dtype))
-
-
-def _kept(cohort: Cohort, scratch: dict[str, Tensor] | None) -> list[tuple[Tensor, Tensor]]:
-    """Scratch tensors and their new values, which hold for the active rows.
-
-    Raises `ValueError` for another shape.
-    """
-    found = []
-    for name, value in (scratch or {}).items():
-        old = cohort.rows.scratch[name]
-        if value.shape != old.shape:
-            raise ValueError(f"scratch must have shape {list(old.shape)}, got {list(value.shape)}")
-        active = cohort.active.view(-1, *[1] * (old.dim() - 1))
-        found.append((old, torch.where(active, value.to(old.dtype), old)))
-    return found

@@ -62,6 +62,7 @@ class RowStats(NamedTuple):
 
     token: Tensor
     c: Tensor
+    best: Tensor | None
     entropy: Tensor | None
     margin: Tensor | None
     gap: Tensor | None
@@ -88,6 +89,7 @@ def row_stats(
     return RowStats(
         found.token,
         c,
+        found.token if "best" in needs else None,
         found.entropy,
         None if second is None else c - second.exp(),
         None if second is None else best - second,
@@ -207,6 +209,29 @@ def draw_tokens(
     token = torch.where(warm, draw(probs, u), stats.token)
     drawn = (stats.logits.gather(1, token[:, None])[:, 0] - stats.norm).exp()
     return stats._replace(token=token, c=torch.where(warm, drawn, stats.c))
+
+
+def tempered_stats(
+    stats: RowStats, mask_id: int | None, sampler: Sampler | None, row: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`[N]` each: the probability of the token, the entropy and the margin in the distributions
+    that tokens are drawn from (see `Tempered`), with `row [N]` of each. Greedy rows have
+    temperature 1; MASK counts in the first two.
+    """
+    if sampler is None:
+        probs = torch.softmax(stats.logits, dim=1)
+    else:
+        temperature = sampler.temperature[row]
+        warm = torch.where(temperature > 0, temperature, 1.0)[:, None]
+        probs = torch.softmax(stats.logits / warm, dim=1)
+        if sampler.filters:
+            probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
+            probs = probs / probs.sum(dim=1, keepdim=True)
+    entropy = torch.special.entr(probs).sum(dim=1)
+    if mask_id is not None:
+        probs.select(1, mask_id).fill_(0.0)
+    first, second = probs.topk(2, dim=1).values.unbind(1)
+    return probs.gather(1, stats.token[:, None])[:, 0], entropy, first - second
 
 
 def _filtered(probs: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from dlm.core import AuxView, Frame, Kind, StepView
+from dlm.core import AuxView, Frame, Kind, StepView, Tempered, Window
 from dlm.engine.cohort import Cohort
-from dlm.engine.stats import draw_tokens, row_stats, token_uniforms
+from dlm.engine.stats import RowStats, draw_tokens, row_stats, tempered_stats, token_uniforms
 
 NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
 
@@ -34,15 +34,11 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
 
     `logits [N + S, V]`: those of the predicted positions, then those of shadow tokens.
     """
-    rows, window, needs = cohort.rows, frame.window, cohort.needs
+    rows, window = cohort.rows, frame.window
     logits, shadows = logits.split((len(window.slot), len(window.shadow)))
-    current = frame.ids.take(window.slot) if "c_current" in needs else None
-    stats = row_stats(logits, mask_id, needs, current)
-    if cohort.sampler is not None:
-        u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
-        stats = draw_tokens(stats, mask_id, cohort.sampler, window.row[: len(window.slot)], u)
-    token, c, entropy, margin, gap, c_current = (
-        None if s is None else s.take(window.logit_row) for s in stats[:6]
+    stats = _read(cohort, logits, frame, mask_id)
+    token, c, best, entropy, margin, gap, c_current = (
+        None if s is None else s.take(window.logit_row) for s in stats[:7]
     )
     assert token is not None
     assert c is not None
@@ -53,10 +49,12 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
         force=is_open & window.full,
         token=token,
         c=c,
+        best=best,
         entropy=entropy,
         margin=margin,
         gap=gap,
         c_current=_through_shadows(c_current, shadows, frame),
+        tempered=_tempered(cohort, stats, window, mask_id),
         logits=stats.logits,
         norm=stats.norm,
         mask_id=mask_id,
@@ -71,6 +69,28 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
         aux=NO_AUX,
         knob=None,
     )
+
+
+def _read(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
+    """Draw a token from each of the logits `[N, V]`; the statistics that the parts need."""
+    rows, window, needs = cohort.rows, frame.window, cohort.needs
+    current = frame.ids.take(window.slot) if "c_current" in needs else None
+    stats = row_stats(logits, mask_id, needs, current)
+    if cohort.sampler is None:
+        return stats
+    u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
+    return draw_tokens(stats, mask_id, cohort.sampler, window.row[: len(window.slot)], u)
+
+
+def _tempered(
+    cohort: Cohort, stats: RowStats, window: Window, mask_id: int | None
+) -> Tempered | None:
+    """The statistics of what tokens are drawn from, where a part needs them."""
+    if "tempered" not in cohort.needs:
+        return None
+    row = window.row[: len(window.slot)]
+    found = tempered_stats(stats, mask_id, cohort.sampler, row)
+    return Tempered(*(s.take(window.logit_row) for s in found))
 
 
 def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:

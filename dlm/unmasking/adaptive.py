@@ -43,9 +43,13 @@ class AdaBlock:
             )
         if not 0 < self.window <= 1:
             raise InvalidRequest("blocks", f"`window` must be in (0, 1], got {self.window}")
+        if not 0 <= self.threshold <= 1:
+            raise InvalidRequest("blocks", f"`threshold` must be in [0, 1], got {self.threshold}")
 
     def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` on block-causal models and where no delimiter is known."""
+        """Raises `InvalidRequest` on block-causal models, where no delimiter is known, and for one
+        outside the vocabulary.
+        """
         if info.attention == "block_causal":
             raise InvalidRequest(
                 "blocks",
@@ -57,6 +61,7 @@ class AdaBlock:
             raise InvalidRequest(
                 "blocks", "'adaptive' needs `delimiters`: the tokenizer offers none with a newline"
             )
+        info.check_ids("blocks", delimiters)
         return replace(self, delimiters=tuple(delimiters))
 
     def count(self, tokens: int) -> None:

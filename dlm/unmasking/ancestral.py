@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from dlm.core import ModelInfo, Proposal, StepView
-from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
-from dlm.unmasking.selectors import ORDER_STREAM, clock_of, eps_share
+from dlm.unmasking.selectors import ORDER_STREAM, clock_of, eps_share, require_schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +26,11 @@ class Ancestral:
     eps: float = 1e-3
 
     clock = True
+    one_block = True
     needs = frozenset[str]()
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise InvalidRequest("unmask", f"`steps` must be at least 1, got {self.steps}")
-        if not 0 < self.eps < 1:
-            raise InvalidRequest("unmask", f"`eps` must be in (0, 1), got {self.eps}")
+        require_schedule("unmask", self.steps, eps=self.eps)
 
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""

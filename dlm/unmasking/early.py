@@ -19,8 +19,8 @@ class Prophet:
 
     `early`, `middle`, `late`: the gap that is enough while less than a third, less than two thirds
     and more of the block is filled. `start`, `count`: where the answer stands behind the prompt;
-    without a count all positions that are open count. A canvas of several blocks is filled block by
-    block.
+    without a count all positions from there on that are open count. What is filled is what the step
+    shows: of several blocks, or with a cache that computes a part of the canvas, one after another.
     """
 
     tier = "T2"
@@ -58,10 +58,9 @@ class Prophet:
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Is the mean gap of the answer as large as the progress asks?"""
         still_open = (view.kind >= Kind.MASK) & view.scored
-        answer = still_open
-        if self.count is not None:
-            offset = view.pos - view.prompt[:, None] - view.knob.start
-            answer = view.scored & (offset >= 0) & (offset < view.knob.count)
+        offset = view.pos - view.prompt[:, None] - view.knob.start
+        answer = view.scored & (offset >= 0)
+        answer &= still_open if self.count is None else offset < view.knob.count
         assert view.gap is not None
         mean = _mean(view.gap, answer)
         masks = view.in_block(view.blocks.masks).amax(dim=1).clamp_min(1)
@@ -69,13 +68,13 @@ class Prophet:
         knob = view.knob
         wanted = torch.where(done[:, None] < 2 / 3, knob.middle, knob.late)
         wanted = torch.where(done[:, None] < 1 / 3, knob.early, wanted)[:, 0]
-        return _fill(view, still_open, answer.any(dim=1) & (mean >= wanted))
+        return _fill(rows, view, still_open, answer.any(dim=1) & (mean >= wanted))
 
 
 @dataclass(frozen=True, slots=True)
 class Stable:
-    """Fill all open positions once their tokens have not changed for `patience` steps and their
-    mean entropy is at most `entropy` nats (the stop of DiffusionGemma's sampler).
+    """Fill all open positions once their most likely tokens have not changed for `patience` steps
+    and their mean entropy is at most `entropy` nats (the stop of DiffusionGemma's sampler).
     """
 
     tier = "T2"
@@ -87,7 +86,7 @@ class Stable:
     patient = False
     fills = True
     end_ids = ()
-    needs = frozenset({"entropy"})
+    needs = frozenset({"entropy", "best"})
     scratch = (
         ScratchSpec("stable_token", "token", torch.long, fill=-1),
         ScratchSpec("stable_steps", "row", torch.long),
@@ -106,15 +105,16 @@ class Stable:
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Has what is open said the same long enough, and is it sure?"""
         assert view.entropy is not None
+        assert view.best is not None
         still_open = (view.kind >= Kind.MASK) & view.scored
         before = view.scratch["stable_token"]
-        same = ((before.gather(1, view.pos) == view.token) | ~still_open).all(dim=1)
+        same = ((before.gather(1, view.pos) == view.best) | ~still_open).all(dim=1)
         steps = torch.where(same, view.scratch["stable_steps"] + 1, 0)
         sure = _mean(view.entropy, still_open) <= view.knob.entropy[:, 0]
-        token = torch.where(still_open, view.token, -1)
+        token = torch.where(still_open, view.best, -1)
         kept = {"stable_token": before.scatter(1, view.pos, token), "stable_steps": steps}
         ready = sure & (steps >= view.knob.patience[:, 0])
-        return _fill(view, still_open, ready)._replace(scratch=kept)
+        return _fill(rows, view, still_open, ready)._replace(scratch=kept)
 
 
 def _mean(values: Tensor, among: Tensor) -> Tensor:
@@ -123,7 +123,8 @@ def _mean(values: Tensor, among: Tensor) -> Tensor:
     return total / among.sum(dim=1).clamp_min(1)
 
 
-def _fill(view: StepView, still_open: Tensor, ready: Tensor) -> Stop:
-    """Fill where something is open; the row ends when no canvas is left behind its block."""
+def _fill(rows: Rows, view: StepView, still_open: Tensor, ready: Tensor) -> Stop:
+    """Fill where something is open; the row ends when that is all that is open on its canvas."""
     ready = ready & still_open.any(dim=1)
-    return Stop(ready & (view.blocks.front >= view.length), fill=ready)
+    hidden = (rows.kind >= Kind.MASK).sum(dim=1) > still_open.sum(dim=1)
+    return Stop(ready & ~hidden, fill=ready)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor
 
-from dlm.core import ModelInfo, Proposal, ScratchSpec, StepView, bound
+from dlm.core import Entries, ModelInfo, Proposal, ScratchSpec, StepView, bound
 from dlm.errors import InvalidRequest
+from dlm.unmasking.selectors import require_share
+
+LEAST: Final = -1e4
+"""In place of minus infinity: no probability in float32, but 0 times it is a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,9 @@ class KLASS:
     (arXiv 2511.05664).
 
     Stable: in each of the last `history` steps the Kullback-Leibler divergence of the distribution
-    from that of the step before was below `kl` (nats). Confident: above `threshold`. It remembers
-    the last distribution of every position: 4 bytes for each id of the vocabulary.
+    from that of the step before was below `kl` (nats). Confident: above `threshold`. Where nothing
+    is both, the most confident position is committed. It remembers the last distribution of every
+    position, 4 bytes for each id of the vocabulary, and forgets none when a block opens.
     """
 
     tier = "T2"
@@ -33,10 +38,7 @@ class KLASS:
     needs = frozenset[str]()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise InvalidRequest(
-                "unmask", f"`threshold` must be between 0 and 1, got {self.threshold}"
-            )
+        require_share("threshold", self.threshold)
         if not self.kl >= 0:
             raise InvalidRequest("unmask", f"`kl` must be at least 0, got {self.kl}")
         if self.history < 1:
@@ -60,17 +62,18 @@ class KLASS:
         window, places = view.window, last.shape[1]
         flat = window.row[: len(window.slot)] * places + view.pos.take(window.slot)  # [N]
         before = last.flatten(0, 1).index_select(0, flat)
-        logp = view.log_probs()
+        logp = view.log_probs().clamp_min_(LEAST)
         moved = divergence(logp, before).take(view.logit_row)
         steps = torch.where(moved < view.knob.kl, calm.gather(1, view.pos) + 1, 0)
         steps = torch.where(view.scored, steps, 0)
         sure = (steps >= view.knob.history) & (view.c > view.knob.threshold)
-        now = last.flatten(0, 1).index_copy(0, flat, logp).view_as(last)
-        kept = {"klass_last": now, "klass_calm": calm.scatter(1, view.pos, steps)}
-        return Proposal(view.eligible & sure, scratch=kept)
+        calm = calm.scatter(1, view.pos, steps)
+        return Proposal(
+            view.eligible & sure, scratch={"klass_last": Entries(flat, logp), "klass_calm": calm}
+        )
 
 
 def divergence(logp: Tensor, before: Tensor) -> Tensor:
-    """`[N]`: KL of each distribution `logp [N, V]` from `before`; ids struck out count nothing."""
-    terms = logp.exp() * (logp - before)
-    return torch.where(logp == -torch.inf, 0.0, terms).sum(dim=1)
+    """`[N]`: KL of each distribution `logp [N, V]` from `before`; both are finite or NaN."""
+    found: Tensor = torch.linalg.vecdot(logp.exp(), logp - before)
+    return found

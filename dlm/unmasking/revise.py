@@ -8,8 +8,8 @@ from typing import Self
 import torch
 
 from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
-from dlm.errors import InvalidRequest, unknown_name
-from dlm.unmasking.selectors import SCHEDULES, Schedule, scheduled_count, top
+from dlm.errors import unknown_name
+from dlm.unmasking.selectors import SCHEDULES, Schedule, require_schedule, scheduled_count, top
 from dlm.unmasking.threshold import Everything
 
 
@@ -31,15 +31,13 @@ class RCR:
 
     needs = frozenset[str]()
     scope = "row"
+    one_block = True
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.schedule == "eps":
-            raise unknown_name("edit", str(self.schedule), (s for s in SCHEDULES if s != "eps"))
-        if self.steps is not None and self.steps < 1:
-            raise InvalidRequest("edit", f"`steps` must be at least 1, got {self.steps}")
-
-        if not self.power > 0:
-            raise InvalidRequest("edit", f"`power` must be greater than 0, got {self.power}")
+            known = (s for s in SCHEDULES if s != "eps")
+            raise unknown_name("edit: schedule", str(self.schedule), known)
+        require_schedule("edit", self.steps, power=self.power)
 
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""

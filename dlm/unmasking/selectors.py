@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from dlm.core import Kind, StepView
+from dlm.core import Kind, StepView, Tempered
 from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
 
 Score = Literal["confidence", "entropy", "margin", "random", "left"]
-SCORES: tuple[Score, ...] = ("confidence", "entropy", "margin", "random", "left")
+SCORES: tuple[Score, ...] = get_args(Score)
 Schedule = Literal["even", "linear", "cosine", "power", "eps"]
-SCHEDULES: tuple[Schedule, ...] = ("even", "linear", "cosine", "power", "eps")
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+ConfFrom = Literal["clean", "tempered"]
+"""Whose numbers a rule reads: of the clean logits (LLaDA, Fast-dLLM), or of the distribution that
+tokens are drawn from, tempered and filtered (Dream, SDAR).
+"""
 
 ORDER_STREAM = 1
 """Stream of the uniforms that order positions; stream 0 draws tokens."""
@@ -30,24 +34,57 @@ def require_ordered(low: str, least: float, high: str, most: float) -> None:
         )
 
 
-def needs_of(score: Score) -> frozenset[str]:
+def require_share(name: str, value: float) -> None:
+    """Raise `InvalidRequest` unless an unmasker's `name` is between 0 and 1."""
+    if not 0 <= value <= 1:
+        raise InvalidRequest("unmask", f"`{name}` must be between 0 and 1, got {value}")
+
+
+def require_conf_from(value: ConfFrom) -> None:
+    """Raise `InvalidRequest` unless it is one of the two."""
+    if value not in get_args(ConfFrom):
+        choices = " or ".join(map(repr, get_args(ConfFrom)))
+        raise InvalidRequest("unmask", f"`conf_from` must be {choices}, got {value!r}")
+
+
+def require_schedule(kind: str, steps: int | None, *, power: float = 1.0, eps: float = 0.5) -> None:
+    """Raise `InvalidRequest` for numbers that no schedule can follow."""
+    if steps is not None and steps < 1:
+        raise InvalidRequest(kind, f"`steps` must be at least 1, got {steps}")
+    if not power > 0:
+        raise InvalidRequest(kind, f"`power` must be greater than 0, got {power}")
+    if not 0 < eps < 1:
+        raise InvalidRequest(kind, f"`eps` must be in (0, 1), got {eps}")
+
+
+def needs_of(score: Score, conf_from: ConfFrom = "clean") -> frozenset[str]:
     """Statistics a score reads beyond the confidence."""
+    if conf_from == "tempered":
+        return frozenset({"tempered"})
     return frozenset({score}) if score in ("entropy", "margin") else frozenset()
 
 
-def score_of(score: Score, view: StepView) -> Tensor:
+def confidence_of(view: StepView, conf_from: ConfFrom) -> Tensor:
+    """`[R, W]`: the probability of the token."""
+    return view.c if conf_from == "clean" else tempered_of(view).c
+
+
+def tempered_of(view: StepView) -> Tempered:
+    """What `needs` has asked for."""
+    assert view.tempered is not None
+    return view.tempered
+
+
+def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Tensor:
     """`[R, W]`: higher commits earlier."""
-    if score == "entropy":
-        assert view.entropy is not None
-        return -view.entropy
-    if score == "margin":
-        assert view.margin is not None
-        return view.margin
     if score == "left":
         return -view.pos.double()
     if score == "random":
         return uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
-    return view.c
+    of = view if conf_from == "clean" else tempered_of(view)
+    value = {"confidence": of.c, "entropy": of.entropy, "margin": of.margin}[score]
+    assert value is not None
+    return -value if score == "entropy" else value
 
 
 def top(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
@@ -122,7 +159,7 @@ def curve_counts(
             gamma = 1 - ratio**power
         else:
             gamma = 1 - ratio
-        return (masks * gamma).floor().long()
+        return (masks * gamma + _ROUNDING).floor().long()
 
     return left(step) - left(step + 1)
 

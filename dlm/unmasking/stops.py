@@ -46,8 +46,9 @@ class Eos:
         """Add the model's end ids."""
         ids = self.ids if self.only else tuple(dict.fromkeys(self.ids + info.eos_ids))
         if not ids:
+            why = "`only` takes `ids` alone" if self.only else "the model's config names none"
             raise InvalidRequest(
-                "stop", "'eos' needs end ids: the model's config names none, give `ids`"
+                "stop", f"'eos' needs end ids, and {why}: give `ids`, or stop 'none'"
             )
         info.check_ids("stop", ids)
         return replace(self, ids=ids)

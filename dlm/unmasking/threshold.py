@@ -10,7 +10,15 @@ from torch import Tensor
 
 from dlm.core import Kind, ModelInfo, Proposal, StepView
 from dlm.errors import InvalidRequest
-from dlm.unmasking.selectors import even_counts, top
+from dlm.unmasking.selectors import (
+    ConfFrom,
+    confidence_of,
+    even_counts,
+    needs_of,
+    require_conf_from,
+    require_share,
+    top,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +36,7 @@ class Threshold:
     needs = frozenset[str]()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise InvalidRequest(
-                "unmask", f"`threshold` must be between 0 and 1, got {self.threshold}"
-            )
+        require_share("threshold", self.threshold)
 
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""
@@ -86,26 +91,35 @@ class Dynamic:
 
     SDAR's low_confidence_dynamic and LLaDA2's rule (strict `>`): the quota shares the block's
     length evenly over `block_steps` steps, remainder first; None is one a step. `threshold=1.0` is
-    the static rule.
+    the static rule. `conf_from="tempered"` reads the distribution that tokens are drawn from, as
+    SDAR does.
     """
 
     tier = "T1"
 
     threshold: float = 0.9
     block_steps: int | None = None
+    conf_from: ConfFrom = "clean"
 
     clock = False
-    needs = frozenset[str]()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise InvalidRequest(
-                "unmask", f"`threshold` must be between 0 and 1, got {self.threshold}"
-            )
+        require_share("threshold", self.threshold)
+        require_conf_from(self.conf_from)
         if self.block_steps is not None and self.block_steps < 1:
             raise InvalidRequest(
                 "unmask", f"`block_steps` must be at least 1, got {self.block_steps}"
             )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The distribution that tokens are drawn from, if it reads that."""
+        return needs_of("confidence", self.conf_from)
+
+    @property
+    def one_block(self) -> bool:
+        """Whether it counts down the clock of a block."""
+        return self.block_steps is not None
 
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""
@@ -113,10 +127,11 @@ class Dynamic:
 
     def propose(self, view: StepView) -> Proposal:
         """Confident positions or the quota, row by row."""
-        sure = view.eligible & (view.c > view.knob.threshold)
+        c = confidence_of(view, self.conf_from)
+        sure = view.eligible & (c > view.knob.threshold)
         quota = self._quota(view)
         enough = sure.sum(dim=1, keepdim=True) >= quota
-        return Proposal(torch.where(enough, sure, top(view.c, view.eligible, quota)))
+        return Proposal(torch.where(enough, sure, top(c, view.eligible, quota)))
 
     def _quota(self, view: StepView) -> Tensor:
         """`[R, 1]`: an even share of the block's length."""
@@ -150,12 +165,15 @@ class RunningMean:
         return self
 
     def propose(self, view: StepView) -> Proposal:
-        """Above the mean, or the quota."""
-        start, end = view.of_first_block(view.blocks.start, view.blocks.end)
-        inside = (view.pos >= start) & (view.pos < end) & (view.kind == Kind.COMMITTED)
-        count = inside.sum(dim=1, keepdim=True)
-        total = view.conf_prev.masked_fill(~inside, 0.0).double().sum(dim=1, keepdim=True)
-        sure = view.eligible & (view.c > total / count) & (count > 0)
+        """Above the mean of its block, or the quota."""
+        inside = (view.kind == Kind.COMMITTED) & (view.pos >= view.in_block(view.blocks.start))
+        zero = torch.zeros_like(view.blocks.start, dtype=torch.float64)
+        count = zero.scatter_add(1, view.block, inside.double())
+        known = view.conf_prev.masked_fill(~inside, 0.0).double()
+        mean = (
+            zero.scatter_add(1, view.block, known) / count
+        )  # NaN, which nothing exceeds, at first
+        sure = view.eligible & (view.c > view.in_block(mean))
         return Proposal(sure | top(view.c, view.eligible, view.knob.quota))
 
 

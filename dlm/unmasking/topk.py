@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
-
 from dlm.core import ModelInfo, Proposal, StepView, is_one_of
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.unmasking.selectors import (
     SCHEDULES,
     SCORES,
+    ConfFrom,
     Schedule,
     Score,
     needs_of,
+    require_conf_from,
+    require_schedule,
     scheduled_count,
     score_of,
     top,
@@ -30,11 +31,12 @@ class TopK:
     `entropy` (Dream), `left` (left to right, SDAR's sequential order). `schedule`: `even` (LLaDA:
     the remainder goes to the first steps), MaskGIT's `linear`, `cosine`, `power` curves, or Dream's
     `eps` schedule, which may commit nothing in early steps. `steps` is for the whole answer, shared
-    out to the blocks; None is one token a step. `temperature`: draw the positions, without
-    replacement and with probabilities `softmax(score / temperature)`, in place of the best ones
-    (Dream's `alg_temp`). `demote` lists ids that are picked only
-    when nothing else is left (`"eos"`: the model's end ids; LLaDA's `confidence_eos_eot_inf` in its
-    intended meaning).
+    out to the blocks, each of which takes one at least; None is one token a step. `temperature`:
+    draw the positions, without replacement and with probabilities `softmax(score / temperature)`,
+    in place of the best ones (Dream's `alg_temp`). `demote` lists ids that are picked only when
+    nothing else is left (`"eos"`: the model's end ids; LLaDA's `confidence_eos_eot_inf` in its
+    intended meaning). `conf_from="tempered"` scores the distribution that tokens are drawn from, as
+    Dream does, not the clean one.
     """
 
     tier = "T1"
@@ -46,55 +48,70 @@ class TopK:
     power: float = 2.0
     eps: float = 1e-3
     temperature: float | None = None
+    conf_from: ConfFrom = "clean"
+
+    clock = True
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
-            raise unknown_name("unmask", str(self.score), SCORES)
+            raise unknown_name("unmask: score", str(self.score), SCORES)
         if self.schedule not in SCHEDULES:
-            raise unknown_name("unmask", str(self.schedule), SCHEDULES)
-        if self.steps is not None and self.steps < 1:
-            raise InvalidRequest("unmask", f"`steps` must be at least 1, got {self.steps}")
+            raise unknown_name("unmask: schedule", str(self.schedule), SCHEDULES)
+        require_conf_from(self.conf_from)
+        require_schedule("unmask", self.steps, power=self.power, eps=self.eps)
         if isinstance(self.demote, str) and self.demote != "eos":
             raise InvalidRequest(
                 "unmask", f"`demote` must be 'eos' or a tuple of ids, got {self.demote!r}"
             )
-        if not self.power > 0:
-            raise InvalidRequest("unmask", f"`power` must be greater than 0, got {self.power}")
-        if not 0 < self.eps < 1:
-            raise InvalidRequest("unmask", f"`eps` must be in (0, 1), got {self.eps}")
         if self.temperature is not None and not self.temperature > 0:
             raise InvalidRequest(
                 "unmask", f"`temperature` must be greater than 0, got {self.temperature}"
             )
 
-    clock = True
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what LLaDA's, Dream's and SDAR's references were recorded with."""
+        recorded = {
+            "even": ("confidence", "random", "left"),
+            "eps": ("confidence", "entropy", "margin"),
+        }
+        plain = self.temperature is None and (self.conf_from == "clean" or self.schedule == "eps")
+        return "T1" if plain and self.score in recorded.get(self.schedule, ()) else "T2"
 
     @property
     def needs(self) -> frozenset[str]:
         """What the score reads."""
-        return needs_of(self.score)
+        return needs_of(self.score, self.conf_from)
+
+    @property
+    def one_block(self) -> bool:
+        """Whether it counts down the clock of a block."""
+        return self.steps is not None or self.schedule != "even"
 
     def bind(self, info: ModelInfo) -> Self:
-        """Resolve `demote`. Raises `InvalidRequest` for ids outside the vocabulary."""
-        if isinstance(self.demote, str):
-            return replace(self, demote=info.eos_ids)
-        info.check_ids("unmask", self.demote)
-        return self
+        """Resolve `demote`.
+
+        Raises `InvalidRequest` for ids outside the vocabulary, and for end ids that the model does
+        not name.
+        """
+        if isinstance(self.demote, str) and not info.eos_ids:
+            raise InvalidRequest(
+                "unmask", "`demote` 'eos' needs end ids, and the model's config names none"
+            )
+        demote = info.eos_ids if isinstance(self.demote, str) else self.demote
+        info.check_ids("unmask", demote)
+        return replace(self, demote=demote)
 
     def propose(self, view: StepView) -> Proposal:
         """The scheduled number of eligible positions, by score."""
-        score = score_of(self.score, view)
+        score = score_of(self.score, view, self.conf_from)
         if self.temperature is not None:
             score = warmed(score, view.knob.temperature, view)
-        if isinstance(self.demote, tuple) and self.demote:
-            unwanted = is_one_of(view.token, self.demote)
-            score = torch.where(unwanted, score.double() - _DEMOTION, score)
         total = None if self.steps is None else view.knob.steps
         count = scheduled_count(view, self.schedule, total, view.knob)
-        return Proposal(top(score, view.eligible, count))
-
-
-_DEMOTION = 1e4
-"""More than the range of any score, so that demoted positions rank below all others but keep
-their order.
-"""
+        if not self.demote or isinstance(self.demote, str):
+            return Proposal(top(score, view.eligible, count))
+        unwanted = is_one_of(view.token, self.demote)
+        first = top(score, view.eligible & ~unwanted, count)
+        rest = count - first.sum(dim=1, keepdim=True)
+        return Proposal(first | top(score, view.eligible & unwanted, rest))

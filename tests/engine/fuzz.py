@@ -103,6 +103,10 @@ def options_of(rng: random.Random) -> dict[str, Any]:
         options |= {"infill": infill, "max_new_tokens": rng.choice((None, 20, 21))}
     if rng.random() < 0.1:
         options["preset"] = rng.choice((*PRESETS, "nonsense"))
+    if rng.random() < 0.05:  # what ends early, with a cache that shows a part of the canvas
+        early = rng.choice(("stable(99.0)", "stable(2.0, 2)", "prophet", "prophet(1.0, 0.5, 0.0)"))
+        window = f"freecache('window', window={rng.randint(1, 8)})"
+        options |= {"stop": ["none", early], "cache": window, "max_new_tokens": rng.randint(1, 40)}
     if rng.random() < 0.05:
         options[rng.choice(tuple(ALIASES))] = rng.choice((*INTEGERS, *NUMBERS, True, "entropy"))
     return options

@@ -140,3 +140,38 @@ def test_events_and_confidences_tell_what_was_filled():
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(InvalidRequest, match=message):
         new_engine().submit(PROMPT, **options)
+
+
+@pytest.mark.parametrize("blocks", ["whole", "sliding(4)", "fixed(8)"])
+@pytest.mark.parametrize("stop", ["stable(99.0)", "prophet(0.0, 0.0, 0.0)"])
+def test_a_row_does_not_end_while_what_no_step_has_shown_is_open(blocks, stop):
+    out = new_engine().generate(
+        PROMPT,
+        max_new_tokens=32,
+        blocks=blocks,
+        unmask="topk",
+        stop=["none", stop],
+        cache="freecache('window', window=4)",
+    )
+    assert len(out.ids) == 32
+    assert MASK not in out.canvas
+
+
+def test_stable_looks_at_the_most_likely_tokens_not_at_drawn_ones():
+    """What is open is drawn anew in each step; that does not change the model's mind."""
+    engine, early = new_engine(), 0
+    options = {"unmask": "topk('left')", "max_new_tokens": LENGTH, "stop": ["none", "stable(99.0)"]}
+    for seed in range(12):
+        out = engine.generate(PROMPT, temperature=3.0, seed=seed, **options)
+        ids, before, expected = [*PROMPT, *[MASK] * LENGTH], None, LENGTH
+        for place in range(LENGTH):
+            best = logits_of(engine, ids)[0].argmax(dim=1).tolist()
+            ids[len(PROMPT) + place] = out.canvas[len(PROMPT) + place]
+            now = [best[p] for p, i in enumerate(ids) if i == MASK]
+            if before is not None and now and before[1:] == now:
+                expected = place + 1
+                break
+            before = now
+        assert out.stats.nfe == expected
+        early += expected < LENGTH
+    assert early, "some row ends early"

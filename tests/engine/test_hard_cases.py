@@ -60,7 +60,7 @@ def test_adablock_opens_on_the_refresh_logits_while_other_rows_are_mid_block(see
         (9, 40, 8, 0.3, 0.6, 0),
         (14, 28, 6, 0.45, 0.8, 1),
         (5, 33, 16, 0.2, 0.5, 3),
-        (22, 24, 8, 2.0, 0.9, 4),  # no delimiter is ever sure enough: blocks of 8
+        (22, 24, 8, 1.0, 0.9, 4),  # no delimiter is ever sure enough: blocks of 8
     ]
     rows = []
     for n, (length, new, block, sure, threshold, _) in enumerate(settings):

@@ -51,7 +51,8 @@ def mdpo(args):
 
 
 def dream(args):
-    unmask = f"topk({SCORES[args['alg']]!r}, 'eps', eps={args['eps']})"
+    numbers = f"eps={args['eps']}, conf_from='tempered'"
+    unmask = f"topk({SCORES[args['alg']]!r}, 'eps', {numbers})"
     return {"blocks": "whole", "unmask": unmask, "steps": args["steps"]}
 
 

@@ -92,11 +92,13 @@ def test_the_last_step_takes_all():
 
 def test_dreams_names():
     given = {"alg": "entropy", "alg_temp": 0.2, "eps": 0.01}
-    assert resolve_aliases(given)["unmask"] == "topk('entropy', 'eps', eps=0.01, temperature=0.2)"
+    drawn = "conf_from='tempered'"
+    entropy = f"topk('entropy', 'eps', eps=0.01, temperature=0.2, {drawn})"
+    assert resolve_aliases(given)["unmask"] == entropy
     assert resolve_aliases({"alg": "origin"})["unmask"] == "ancestral()"
     assert resolve_aliases({"alg": "origin", "eps": 0.1})["unmask"] == "ancestral(eps=0.1)"
     deterministic = {"alg": "maskgit_plus", "alg_temp": 0}
-    assert resolve_aliases(deterministic)["unmask"] == "topk('confidence', 'eps')"
+    assert resolve_aliases(deterministic)["unmask"] == f"topk('confidence', 'eps', {drawn})"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.core import Kind
+from dlm.core import BlockTable, Kind, Phase
 from dlm.errors import InvalidRequest
 from dlm.unmasking.blocks import Sliding, SubBlocks
 from dlm.unmasking.certainty import EntropyBound, LowEntropy
@@ -175,6 +175,17 @@ def test_the_running_mean_asks_for_more_than_the_block_had(row, quota):
     view = make_view(RunningMean(quota), [c], pos=[pos], kind=kinds, conf_prev=conf, start=start)
     found = RunningMean(quota).propose(view).commit[0].tolist()
     assert found == [i in taken for i in range(len(c))]
+
+
+def test_the_running_mean_is_that_of_each_block_of_a_pipeline():
+    c, conf = [0.0, 0.7, 0.8, 0.0, 0.45, 0.35], [0.75, 0, 0, 0.4, 0, 0]
+    view = make_view(RunningMean(1), [c], kind=[DONE, OPEN, OPEN] * 2, conf_prev=conf)
+    table = BlockTable.empty(1)
+    table.start[0, :2], table.end[0, :2] = torch.tensor([0, 3]), torch.tensor([3, 6])
+    table.phase[0, :2] = Phase.OPEN
+    window = view.window._replace(block=torch.tensor([[0, 0, 0, 1, 1, 1]]))
+    found = RunningMean(1).propose(view._replace(blocks=table, window=window)).commit[0]
+    assert found.tolist() == [False, False, True, False, True, False]
 
 
 @given(rows(), st.integers(1, 6))

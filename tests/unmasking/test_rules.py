@@ -131,11 +131,11 @@ def textbook_counts(schedule, masks, steps, power, eps):
             counts.append(left if n == steps - 1 else int(left * (1 - s / t)))
         return counts
     gamma = {
-        "linear": lambda r: 1 - r,
-        "cosine": lambda r: math.cos(r * math.pi / 2),
-        "power": lambda r: 1 - r**power,
+        "linear": lambda r: 1 - Fraction(r),
+        "cosine": lambda r: math.cos(r * math.pi / 2) + 1e-9,
+        "power": lambda r: 1 - float(r) ** power + 1e-9,
     }[schedule]
-    left = [math.floor(masks * gamma(n / steps)) for n in range(steps)] + [0]
+    left = [math.floor(masks * gamma(Fraction(n, steps))) for n in range(steps)] + [0]
     return [before - after for before, after in itertools.pairwise(left)]
 
 
@@ -204,6 +204,14 @@ def test_demoted_ids_keep_their_order():
     rule = TopK(steps=2, demote=(1,))
     view = make_view(rule, [[0.5001, 0.5002]], token=1)
     assert chosen(rule, view) == [[False, True]]
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1.0])
+def test_demoted_ids_come_last_however_far_the_scores_lie_apart(temperature):
+    rule = TopK("left", temperature=temperature, demote=(1,))
+    for step in range(20):
+        view = make_view(rule, [[0.9, 0.9, 0.9]], token=[1, 7, 1], row_step=step)
+        assert chosen(rule, view) == [[False, True, False]]
 
 
 def test_random_order_depends_on_seed_and_path_but_not_on_the_batch():

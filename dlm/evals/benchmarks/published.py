@@ -36,7 +36,7 @@ def _adaptive(length: int, **more: Any) -> Options:
 
 def _dream(length: int, **more: Any) -> Options:
     """Dream: its entropy rule on its schedule over the whole canvas."""
-    return _whole(length, unmask="topk('entropy', 'eps')", **more)
+    return _whole(length, unmask="topk('entropy', 'eps', conf_from='tempered')", **more)
 
 
 LAST: Final[Mapping[str, Any]] = MappingProxyType({"unmask": "topk(demote='eos')"})
@@ -71,7 +71,6 @@ INSTRUCT: Final = "Dream, eval_instruct/eval.sh (DreamLM/Dream)"
 DINFER: Final = "dInfer, evaluations/tasks (inclusionAI/dInfer)"
 AROUND_NOTE: Final = "its cache warms up, looks around and mixes in earlier logits (0.3) besides"
 HELPER_NOTE: Final = "at most 163 are right: its cleaning drops what HumanEval/50's tests call"
-SCORE_NOTE: Final = "Dream's code takes entropies after temperature and top-p, this before them"
 EOT_NOTE: Final = "all end ids are never predicted; there it is the end of text alone"
 NORMAL_NOTE: Final = "OpenCompass' own normal form takes a point more of LLaDA's stored answers"
 SYMPY_NOTE: Final = "answers are compared in Minerva's normal form and by math-verify, not by sympy"
@@ -89,13 +88,12 @@ def _humaneval() -> Iterable[Protocol]:
     stops = {"stop": list(STOPS)}
     whole, warm = _whole(1024, unmask="topk", **stops), _dream(768, **WARM, **stops)
     never, free = _whole(512, **NEVER), _dream(512, **BASE)
-    both = f"{HELPER_NOTE}; {SCORE_NOTE}"
     yield Protocol("llada", *code, prompts.complete_code, fence, never, OPENCOMPASS, note=EOT_NOTE)
     yield Protocol("base", *code, bare, "humaneval-raw-v1", whole, f"{HARNESS} humaneval")
     yield Protocol("fastdllm", *code, turn, clean, _sure(256), FAST, note=HELPER_NOTE)
     yield Protocol("adablock", *code, turn, clean, _adaptive(512), ADA, note=HELPER_NOTE)
-    yield Protocol("dream", *code, prompts.solve_code, clean, warm, INSTRUCT, note=both)
-    yield Protocol("dream-base", *code, bare, clean, free, GENERATED, begin=True, note=both)
+    yield Protocol("dream", *code, prompts.solve_code, clean, warm, INSTRUCT, note=HELPER_NOTE)
+    yield Protocol("dream-base", *code, bare, clean, free, GENERATED, begin=True, note=HELPER_NOTE)
     yield Protocol("sdar", *code, prompts.implement_code, fence, SDAR, CHAT)
 
 
@@ -121,12 +119,9 @@ def _mbpp() -> Iterable[Protocol]:
     )
     yield Protocol("base", *full, bare, raw, whole, f"{HARNESS} mbpp", mbpp_test)
     yield Protocol(
-        *("dream", *full, prompts.expert_prefilled, "mbpp-prefilled-v1", warm, INSTRUCT, mbpp_test),
-        note=SCORE_NOTE,
+        *("dream", *full, prompts.expert_prefilled, "mbpp-prefilled-v1", warm, INSTRUCT, mbpp_test)
     )
-    yield Protocol(
-        *("dream-base", *full, bare, raw, free, GENERATED, mbpp_test), begin=True, note=SCORE_NOTE
-    )
+    yield Protocol(*("dream-base", *full, bare, raw, free, GENERATED, mbpp_test), begin=True)
     yield Protocol(
         *("sdar", "mbpp", "mbpp-sanitized", prompts.submitted_code, "mbpp-opencompass-v1"),
         *(SDAR, CHAT, sdar_mbpp),
@@ -137,7 +132,6 @@ def _math500() -> Iterable[Protocol]:
     task, asked = ("math500", "math500"), prompts.step_by_step
     (bare, turn), rule = bare_and_turn(prompts.minerva), "maths-minerva-v1"
     shots: dict[str, Any] = {"shown": "minerva", "note": SYMPY_NOTE}
-    scored = f"{SYMPY_NOTE}; {SCORE_NOTE}"
     whole, free = _whole(1024, unmask="topk", **PROBLEM), _dream(512, top_p=0.95, **PROBLEM)
     last = _whole(512, **LAST)
     yield Protocol("llada", *task, asked, "maths-boxed-v1", last, OPENCOMPASS, note=NORMAL_NOTE)
@@ -147,13 +141,13 @@ def _math500() -> Iterable[Protocol]:
     yield Protocol("adablock", *task, turn, rule, _adaptive(512, **PROBLEM), ADA, **shots)
     yield Protocol("base", *task, bare, rule, whole, f"{HARNESS} minerva_math500", **shots)
     yield Protocol(
-        *("dream", *task, turn, rule, _dream(512, **WARM, **PROBLEM), INSTRUCT), note=scored
+        *("dream", *task, turn, rule, _dream(512, **WARM, **PROBLEM), INSTRUCT), note=SYMPY_NOTE
     )
     yield Protocol(
         *("dream-base", *task, bare, rule, free, GENERATED),
         shown="minerva",
         begin=True,
-        note=scored,
+        note=SYMPY_NOTE,
     )
 
 
@@ -175,13 +169,11 @@ def _gsm8k() -> Iterable[Protocol]:
     yield Protocol("base", *task, bare, rule, whole, f"{HARNESS} gsm8k", **shots)
     yield Protocol(
         *("dream", *task, chain_turn, chain, _dream(256, **WARM, **CHAIN), INSTRUCT),
-        note=SCORE_NOTE,
     )
     yield Protocol(
         *("dream-base", *task, bare_chain, chain, free, GENERATED),
         shown="chain-of-thought",
         begin=True,
-        note=SCORE_NOTE,
     )
     yield Protocol(
         *("dinfer", *task, prompts.dinfer_questions, rule),

@@ -1,0 +1,220 @@
+"""What cannot go together, or means nothing, is refused before any work starts, with the reason."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlm import Engine
+from dlm.config import GenerationConfig, bind
+from dlm.config.fields import resolve_aliases
+from dlm.errors import InvalidRequest
+from dlm.unmasking.adaptive import AdaBlock
+from dlm.unmasking.blocks import Fixed
+from dlm.unmasking.budgets import MaxNFE
+from dlm.unmasking.leap import Leap
+from dlm.unmasking.stops import Eos
+from dlm.unmasking.threshold import Threshold
+from dlm.unmasking.topk import TopK
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+
+FULL = info_of(tiny_spec(), delimiters=(3,))
+BLOCKS = info_of(tiny_spec(attention="block_causal", block_length=4))
+ENDLESS = replace(FULL, eos_ids=())
+
+
+def refused(info=FULL, /, **options: Any) -> str:
+    """The reason."""
+    with pytest.raises(InvalidRequest) as caught:
+        bind(GenerationConfig.from_options({"max_new_tokens": 16, **options}), info)
+    return str(caught.value)
+
+
+def accepted(info=FULL, /, **options: Any):
+    return bind(GenerationConfig.from_options({"max_new_tokens": 16, **options}), info).parts
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unmask": "topk", "steps": 8},
+        {"unmask": "topk(schedule='cosine')"},
+        {"unmask": "ancestral"},
+        {"unmask": "dynamic(0.9, block_steps=4)"},
+        {"unmask": "everything", "edit": "rcr"},
+    ],
+)
+def test_a_schedule_counts_down_one_block_and_a_pipeline_has_several(options):
+    assert "`blocks`: Pipeline denoises several blocks at once" in refused(
+        blocks="pipeline(8)", **options
+    )
+
+
+def test_rules_without_a_clock_go_with_a_pipeline():
+    for rule in ("topk", "dynamic(0.9)", "threshold", "running_mean"):
+        accepted(blocks="pipeline(8)", unmask=rule)
+
+
+def test_parts_that_would_share_their_memory():
+    assert "Stable can be there once" in refused(stop=["stable(0.1)", "stable(0.2)"])
+    accepted(stop=["stable(0.1)", "prophet"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "message"),
+    [
+        ("unmask", Threshold(True), "`threshold` must be a finite number, got True"),
+        (
+            "unmask",
+            Threshold(np.float32(0.5)),
+            "`threshold` must be a finite number, got np.float32",
+        ),
+        ("blocks", Fixed(True), "`length` must be an integer below 2**31 or None, got True"),
+        ("blocks", Fixed(4.0), "`length` must be an integer below 2**31 or None, got 4.0"),
+        ("blocks", AdaBlock(length=2.5), "`length` must be an integer below 2**31, got 2.5"),
+        ("unmask", Leap(radius=2.5), "`radius` must be an integer below 2**31, got 2.5"),
+        ("unmask", TopK(demote=[1]), "got [1]"),
+        ("unmask", TopK(demote=5), "got 5"),
+        ("stop", Eos(ids=[3]), "got [3]"),
+        ("stop", MaxNFE(2.5), "`forwards` must be an integer below 2**31, got 2.5"),
+    ],
+)
+def test_objects_are_checked_as_spec_strings_are(kind, part, message):
+    found = refused(**{kind: part})
+    assert found.startswith(f"`{kind}`: `")
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unmask": "topk(steps=9223372036854775807)"}, "must be an integer below 2**31"),
+        ({"steps": 10**30}, "`steps`: must be an integer between 1 and 2147483647"),
+        ({"blocks": "fixed(9223372036854775807)"}, "must be an integer below 2**31"),
+        ({"blocks": "sliding(9223372036854775807)"}, "must be an integer below 2**31"),
+        ({"blocks": "adaptive(threshold=-1)"}, "`threshold` must be in [0, 1], got -1"),
+        ({"blocks": "adaptive(delimiters=(99999,))"}, "ids must be between 0 and 63, got 99999"),
+        ({"unmask": "leap(radius=4)(0.8)"}, "must be a name or name(argument=value, ...)"),
+        ({"unmask": "threshold(0.5).x(0.7)"}, "must be a name or name(argument=value, ...)"),
+        ({"unmask": "threshold(threshold=0.9, threshold=0.8)"}, "an argument is given twice"),
+        ({"unmask": "topk('x')"}, "`unmask`: `score` must be one of"),
+        ({"unmask": "topk(schedule='x')"}, "`unmask`: `schedule` must be one of"),
+        ({"unmask": "topk(conf_from='x')"}, "`conf_from` must be one of 'clean', 'tempered'"),
+        ({"edit": "rcr(schedule='eps')", "unmask": "everything"}, "`edit: schedule`: must be"),
+        ({"infill": {"0": 5, 0: 6}}, "an offset is given twice"),
+    ],
+)
+def test_values_that_make_no_sense(options, message):
+    assert message in refused(**options)
+
+
+def test_end_ids_that_are_not_there():
+    assert "`demote` 'eos' needs end ids" in refused(
+        ENDLESS, unmask="topk(demote='eos')", stop="none"
+    )
+    assert "the model's config names none: give `ids`, or stop 'none'" in refused(ENDLESS)
+    assert "`only` takes `ids` alone" in refused(stop="eos(only=True)")
+
+
+def test_only_what_the_model_can_do_is_recommended():
+    options = {"unmask": "everything", "edit": "rcr", "cache": "block_causal", "blocks": "fixed"}
+    assert refused(BLOCKS, **options).endswith("has frozen: use cache 'none'")
+    assert "'delayed' or" in refused(**{**options, "cache": "prefix"})
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """A rule of one's own that is not finished."""
+
+    clock = False
+
+    def bind(self, info):
+        return self
+
+    def propose(self, view):
+        raise NotImplementedError
+
+
+def test_a_part_of_ones_own_is_told_what_it_lacks():
+    assert (
+        refused(unmask=Halfway()) == "`unmask`: Halfway is no part of this kind: it lacks 'needs'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ({"threshold": 0.9, "remasking": "low_confidence"}, "threshold(0.9)"),
+        ({"threshold": 0.9, "factor": 2.0}, "factor(2.0)"),
+        ({"eps": 0.1}, "ancestral(eps=0.1)"),
+        ({"remasking": "random", "confidence_eos_eot_inf": True}, "topk('random', demote='eos')"),
+    ],
+)
+def test_names_of_one_reference_call(given, rule):
+    assert resolve_aliases(given)["unmask"] == rule
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"threshold": 0.9, "remasking": "random"},
+            "`remasking`: has no meaning beside `threshold`",
+        ),
+        ({"threshold": 0.9, "remasking": "x"}, "`remasking`: has no meaning beside `threshold`"),
+        ({"factor": 1.0, "alg": "entropy"}, "`alg`: has no meaning beside `factor`"),
+        ({"threshold": 0.9, "alg_temp": 0.3}, "`alg_temp`: has no meaning beside `threshold`"),
+        ({"threshold": 0.9, "confidence_eos_eot_inf": True}, "beside `threshold`"),
+        ({"alg": "entropy", "remasking": "random"}, "beside Dream's `alg`"),
+        ({"alg": "entropy", "confidence_eos_eot_inf": True}, "beside Dream's `alg`"),
+        ({"alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
+        ({"alg": "origin", "alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
+    ],
+)
+def test_names_of_different_reference_calls(given, message):
+    with pytest.raises(InvalidRequest) as caught:
+        resolve_aliases(given)
+    assert message in str(caught.value)
+
+
+def test_a_dream_call_unmasks_the_whole_canvas():
+    assert resolve_aliases({"eps": 0.1})["blocks"] == "whole"
+    assert resolve_aliases({"alg": "entropy"})["blocks"] == "whole"
+    assert "blocks" not in resolve_aliases({"threshold": 0.9})
+
+
+def told(**options: Any) -> str:
+    engine = Engine(random_decoder(tiny_spec()), FULL)
+    return str(engine.explain(max_new_tokens=32, **options))
+
+
+def test_what_is_explained_is_what_will_happen():
+    text = told(unmask="topk", steps=8, blocks="sliding(4)", stop=["max_nfe(9)"])
+    assert "8 forwards or more, fewer where the answer ends before, 9 at the most" in text
+    assert "32 forwards, fewer" in told(unmask="topk")
+    assert "8 forwards, fewer" in told(unmask="topk", steps=8, blocks="fixed(8)")
+    assert "4 to 32 forwards" in told(unmask="threshold", blocks="fixed(8)")
+    holes = told(unmask="topk", steps=8, infill={4: 9})
+    assert "8 forwards or more" in holes
+    shown = told(unmask="topk", steps=8, blocks="whole", cache="freecache('window', window=4)")
+    assert "8 forwards or more" in shown
+    assert "[T1]" in told(unmask="topk").split("unmask")[1].split("\n")[0]
+    assert "[T2]" in told(unmask="topk('left', 'power')").split("unmask")[1].split("\n")[0]
+
+
+def test_rules_that_remember_much_say_so():
+    wide = tiny_spec(vocab_size=20000)
+    engine = Engine(random_decoder(wide), info_of(wide))
+    assert "the rules remember 2 MiB of each answer" in str(
+        engine.explain(unmask="klass", max_new_tokens=32)
+    )
+    assert "remember" not in told(unmask="threshold")
+
+
+def test_llada2_is_surer_than_sdar():
+    for family, threshold in (("sdar", 0.9), ("llada2_moe", 0.95)):
+        info = replace(BLOCKS, family=family)
+        assert accepted(info).unmask.threshold == threshold
+        assert accepted(info, preset="fast").unmask.threshold == threshold

@@ -97,6 +97,27 @@ def test_stable_fills_when_nothing_changes_any_more(entropy, patience, unroll):
     assert answer.stats.nfe == steps
 
 
+@pytest.mark.parametrize(
+    ("said", "patience", "steps"),
+    [("aab", 1, 2), ("ababcc", 1, 6), ("aabbb", 2, 5), ("aabbaaaa", 3, 8)],
+)
+def test_a_change_starts_the_wait_of_stable_anew(said, patience, steps):
+    """Each letter is what the model says of all that is open in one step, from the first on."""
+    engine, words = new_engine(), iter(said)
+
+    def say(packed, kv):
+        logits = torch.zeros(len(packed.logit_rows), tiny_spec().vocab_size)
+        logits[:, ord(next(words)) - ord("a") + 10] = 20
+        return logits
+
+    engine.manager.model = say
+    stop = ["none", f"stable(0.1, {patience})"]
+    options = {"unmask": "topk", "blocks": "whole", "stop": stop}
+    answer = engine.generate(PROMPT, max_new_tokens=LENGTH, **options)
+    assert answer.stats.nfe == steps
+    assert answer.finish_reason == "early"
+
+
 def test_a_canvas_of_blocks_is_filled_block_by_block():
     engine = new_engine()
     options = {"max_new_tokens": LENGTH, "unmask": "topk", "blocks": "fixed(4)", "cache": "dual"}

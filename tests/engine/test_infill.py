@@ -156,6 +156,27 @@ def test_choices_and_editors_leave_what_is_given():
         assert len(answer.holes) == 2
 
 
+@pytest.mark.parametrize(
+    ("infill", "tokens", "canvas", "forwards"),
+    [
+        ([None, 5, 63, None, None], None, "5 positions, 2 of them given", "3 forwards"),
+        ([None, 5, None, None], 9, "9 positions, 1 of them given", "8 forwards"),
+        ({3: 7, 4: [0, 8]}, 20, "20 positions, 3 of them given", "17 forwards"),
+        ([None] * 3, None, "3 positions, 0 of them given", "3 forwards"),
+    ],
+)
+def test_explain_counts_what_is_given_and_what_is_left(infill, tokens, canvas, forwards):
+    bench = Bench(decoder_of(0))
+    engine = dlm.Engine(bench.decoder, bench.info)
+    told = engine.explain(infill=infill, max_new_tokens=tokens, unmask="topk", stop="none")
+    assert told.canvas == f"{canvas}, full attention"
+    assert told.cost.split(";")[0] == forwards
+    answer = engine.generate(
+        PROMPT, infill=infill, max_new_tokens=tokens, unmask="topk", stop="none"
+    )
+    assert f"{answer.stats.nfe} forwards" == forwards
+
+
 REFUSED = [
     ({"infill": "no hole"}, "must leave something open"),
     ({"infill": ""}, "must leave something open"),

@@ -46,7 +46,8 @@ def by_entropy(threshold):
     return choose
 
 
-RULES = {"threshold(0.7)": by_threshold(0.7), "low_entropy(0.6)": by_entropy(0.6)}
+RULES = {f"threshold({x})": by_threshold(x) for x in (0.2, 0.35, 0.5, 0.7)}
+RULES["low_entropy(0.6)"] = by_entropy(0.6)
 
 
 def twin(decoder, prompt, add, full, choose, mask_id):

@@ -11,6 +11,8 @@ from tests.helpers import random_decoder, tiny_spec
 PROMPT = (5, 9, 33, 12)
 MASK = tiny_spec().mask_id
 NUMBERS = [(0.9, 0.3, 6), (0.5, 0.3, 2), (0.25, 0.2, 3), (0.3, 0.05, 1), (0.0, 0.0, 4)]
+LIMITED = [(0.9, 0.5, 1), (0.9, 0.5, 2), (0.9, 0.4, 3)]
+"""Here estimates disagree until `explore` steps are over."""
 
 
 def new_engine(seed=0, **options):
@@ -64,7 +66,7 @@ def take(ids, still_open, among, c, token, threshold):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("block", [6, 18])
-@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("numbers", NUMBERS + LIMITED)
 def test_phases_take_turns(numbers, block, seed):
     engine = new_engine(seed)
     rule = f"slowfast{numbers}"
@@ -79,6 +81,16 @@ def test_phases_take_turns(numbers, block, seed):
 def test_the_definition_knows_both_phases():
     phases = [by_hand(new_engine(), PROMPT, 18, 18, *numbers)[2] for numbers in NUMBERS]
     assert any("fast" in found and "slow" in found for found in phases)
+
+
+@pytest.mark.parametrize(("threshold", "low", "explore"), LIMITED)
+def test_the_definition_ends_an_exploration_that_finds_no_agreement(threshold, low, explore):
+    """One more step of exploring would make another decoding of it."""
+
+    def phases(seed, most):
+        return by_hand(new_engine(seed), PROMPT, 18, 18, threshold, low, most)[2]
+
+    assert any(phases(seed, explore) != phases(seed, explore + 1) for seed in range(3))
 
 
 def test_rows_have_phases_of_their_own():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dlm.core import BlockTable, Kind, Phase
 from dlm.errors import InvalidRequest
+from dlm.unmasking.adaptive import AdaBlock
 from dlm.unmasking.blocks import Sliding, SubBlocks
 from dlm.unmasking.certainty import EntropyBound, LowEntropy
 from dlm.unmasking.leap import Hierarchical, Leap
@@ -208,6 +209,23 @@ def test_sub_blocks_are_filled_one_after_the_other(row, sub):
     assert rule.narrow(view)[0].tolist() == [
         k == OPEN and n == first for n, k in zip(numbers, kinds, strict=True)
     ]
+
+
+@given(rows(), st.data(), st.sampled_from([0.25, 0.5, 1.0]), GRID, st.integers(1, 5))
+def test_adablock_ends_behind_open_positions_alone(row, data, share, threshold, least):
+    """arXiv 2509.26432: a delimiter that is given or committed in the window closes nothing."""
+    pos, kinds, c, _ = row
+    token = data.draw(st.lists(st.sampled_from([5, 10]), min_size=len(c), max_size=len(c)))
+    start, length = pos[0], pos[-1] + 1
+    behind = start + int(share * (length - start))
+    found = [i for i, p in enumerate(pos) if kinds[i] == OPEN and token[i] == 10 and p < behind]
+    best = max(found, key=lambda i: (c[i], -i), default=None)
+    end = start + 3
+    if best is not None and c[best] >= threshold:
+        end = max(pos[best] + 1, start + least)
+    rule = AdaBlock(3, share, threshold, (10,), least)
+    view = make_view(rule, [c], pos=[pos], kind=kinds, token=token, prompt=start, opening=True)
+    assert rule.close_at(view).tolist() == [min(end, length)]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@
 | confidences in the model's half precision move thresholds (LLaDA) | here |
 | `>` where the paper has `>=`, and the other way round | here |
 | a block of one delimiter costs a whole forward (AdaBlock) | here |
+| the largest entropy is looked for across the batch, not along the ranks (d2Cache) | here |
+| the summed entropy is bounded with its largest term in it (SDAR) | here |
+| the highest entropy counts as the most certain (KLASS) | here |
 """
 
 from dataclasses import replace
@@ -25,6 +28,7 @@ import torch
 from dlm import Engine
 from dlm.core import Kind
 from dlm.unmasking.adaptive import AdaBlock
+from dlm.unmasking.certainty import EntropyBound, LowEntropy
 from dlm.unmasking.threshold import Dynamic, Threshold
 from dlm.unmasking.topk import TopK
 from tests.engine.harness import info_of
@@ -134,3 +138,48 @@ def test_a_block_has_its_least_length():
         rule = AdaBlock(length=8, window=1.0, min_length=least).bind(replace(INFO))
         view = make_view(rule, [[0.9] + [0.1] * 11], token=[[newline] + [5] * 11], opening=True)
         assert rule.close_at(view).tolist() == [end]
+
+
+@pytest.mark.parametrize("others", [0.0, 9.0])
+@pytest.mark.parametrize(
+    ("order", "entropy", "count"),
+    [
+        ("entropy", [0.5, 1.0, 1.5, 2.0], 2),
+        ("confidence", [2.0, 0.5, 0.25, 0.25], 4),
+        ("margin", [0.5, 1.5, 0.5, 2.0], 3),
+    ],
+)
+def test_the_largest_entropy_is_looked_for_along_the_ranks(order, entropy, count, others):
+    """So far it is the last, the first, or one between; what other rows have does not matter."""
+    ranked = [0.9, 0.8, 0.7, 0.6]
+    rule, mates = EntropyBound(1.0, order), [others] * 4
+    view = make_view(rule, [ranked] * 3, entropy=[mates, entropy, mates], margin=ranked)
+    assert rule.propose(view).commit[1].tolist() == [rank < count for rank in range(4)]
+
+
+def test_the_entropy_bound_leaves_the_largest_term_out():
+    """With it one position alone would be beyond the bound, and two of 0.5 just within it."""
+    rule = EntropyBound(1.0)
+    view = make_view(rule, [[0.5] * 3] * 2, entropy=[[0.5, 0.5, 0.5], [3.0, 4.0, 5.0]])
+    assert rule.propose(view).commit.sum(dim=1).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("rule", [TopK("entropy", steps=3), EntropyBound(0.0), LowEntropy(0.0)])
+def test_the_lowest_entropy_is_the_most_certain(rule):
+    view = make_view(rule, [[0.9, 0.1, 0.5]], entropy=[[3.0, 0.5, 2.0]])
+    assert rule.propose(view).commit.tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize(
+    "unmask",
+    ["topk('entropy')", "topk('entropy', 'cosine')", "entropy_bound(0.0)", "low_entropy(0.0)"],
+)
+def test_what_the_model_is_surest_of_is_committed_first(unmask):
+    """Of the entropies that the engine reads from the logits."""
+    engine = new_engine()
+    options = {"unmask": unmask, "blocks": "whole", "stop": "none", "trace": True}
+    answer = engine.generate(PROMPT, max_new_tokens=12, **options)
+    logp = engine.logits(torch.tensor([[*PROMPT, *[63] * 12]]))[0].log_softmax(dim=1)
+    entropy = -(logp.exp() * logp).sum(dim=1)[len(PROMPT) :]
+    first = next(event for event in answer.trace if event.type == "commit")
+    assert first.pos == (len(PROMPT) + int(entropy.argmin()),)

@@ -18,6 +18,7 @@ from dlm.errors import InvalidRequest
 PANEL: Final = "Decoding"
 ALIAS_PANEL: Final = "The same by the names of the reference codes"
 MORE: Final = "; may be repeated"
+TEXT_ALONE: Final = "what is given of the answer: a text with holes [[mask:24]] where it is open"
 
 # A field's type in words -> what is parsed, and how it is shown.
 TYPES: Final[Mapping[str, tuple[Any, str, str]]] = MappingProxyType(
@@ -39,9 +40,13 @@ ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
         "factor": (float | None, "NUMBER", "--unmask 'factor(...)'"),
         "threshold": (float | None, "NUMBER", "--unmask 'threshold(...)'"),
         "remasking": (str | None, "NAME", "low_confidence, random: --unmask 'topk(score=...)'"),
-        "alg": (str | None, "NAME", "Dream's: --unmask \"topk(score, 'eps')\" --blocks whole"),
+        "alg": (
+            str | None,
+            "NAME",
+            "Dream's: --unmask \"topk(score, 'eps', conf_from='tempered')\" --blocks whole",
+        ),
         "alg_temp": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', temperature=...)\""),
-        "eps": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', eps=...)\""),
+        "eps": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', eps=...)\", 'ancestral'"),
         "use_cache": (bool | None, None, "--cache prefix"),
         "dual_cache": (bool | None, None, "--cache dual"),
         "cfg_scale": (float | None, "NUMBER", "--guide 'cfg(...)'"),
@@ -67,7 +72,8 @@ def _of_fields() -> Iterator[inspect.Parameter]:
             yield _parameter(name, Path | None, "FILE", text, PANEL)
         else:
             kind, shown, more = TYPES[field.type]
-            text = f"{field.meaning}{more} (default: {field.default})"
+            meaning = TEXT_ALONE if name == "infill" else field.meaning
+            text = f"{meaning}{more} (default: {field.default})"
             yield _parameter(name, kind, shown, text, PANEL)
 
 

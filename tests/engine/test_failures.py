@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlm import Engine
-from dlm.core import Kind, Proposal, ScratchSpec, Stop
+from dlm.core import Entries, Kind, Proposal, ScratchSpec, Stop
 from dlm.engine.admission import new_cohort
 from dlm.errors import EngineError, InvalidRequest, Unavailable
 from dlm.unmasking.blocks import Fixed
@@ -470,9 +470,21 @@ class WrongScratch(Rule):
         return proposal._replace(scratch={"counts": proposal.commit.sum(dim=1)[:1]})
 
 
-def test_scratch_of_a_wrong_shape_is_an_error_before_anything_is_written():
+@dataclass(frozen=True)
+class WrongEntries(WrongScratch):
+    """Gives back as many values as there are in one row, for the places of all."""
+
+    scratch = (ScratchSpec("counts", "token", torch.long),)
+
+    def edit(self, view, proposal):
+        at = torch.arange(len(view.pos)) * view.scratch["counts"].shape[1]
+        return proposal._replace(scratch={"counts": Entries(at, proposal.commit[:1, 0].long())})
+
+
+@pytest.mark.parametrize("editor", [WrongScratch(), WrongEntries()])
+def test_scratch_of_a_wrong_shape_is_an_error_before_anything_is_written(editor):
     engine = new_engine()
-    options = {**PLAIN, "edit": WrongScratch()}
+    options = {**PLAIN, "edit": editor}
     requests = [engine.submit(PROMPT[:n], **options) for n in (2, 3)]
     for request, n in zip(requests, (2, 3), strict=True):
         assert request.result().canvas == new_engine().generate(PROMPT[:n], **PLAIN).canvas

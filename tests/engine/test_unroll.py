@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlm import Engine
-from dlm.core import Kind, ScratchSpec
+from dlm.core import Entries, Kind, ScratchSpec
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -97,17 +97,31 @@ class Doubt:
         return proposal._replace(remask=doubted, scratch={"doubted": counted})
 
 
+@dataclass(frozen=True)
+class DoubtByEntry(Doubt):
+    """The same; it writes the entries of what the step shows alone."""
+
+    def edit(self, view, proposal):
+        proposal = Doubt.edit(self, view, proposal)
+        times = proposal.scratch["doubted"]
+        row = torch.arange(len(times))[:, None]
+        at = (row * times.shape[1] + view.pos)[view.valid]
+        return proposal._replace(scratch={"doubted": Entries(at, times.take(at))})
+
+
 @pytest.mark.parametrize("unroll", [2, 5])
-def test_editors_leave_rows_alone_that_wait_for_the_host(unroll):
+@pytest.mark.parametrize("doubt", [Doubt(), DoubtByEntry()])
+def test_editors_leave_rows_alone_that_wait_for_the_host(unroll, doubt):
     """A row that has filled its block idles beside rows that go on; nothing of it may be reopened,
     as nobody would tell.
     """
     never = "eos('block', (63,), True)"  # MASK
-    base = {"edit": Doubt(), "stop": never, "blocks": "fixed(8)"}
+    base = {"edit": doubt, "stop": never, "blocks": "fixed(8)"}
     mix = [base | {"unmask": f"threshold({t})"} for t in (0.2, 0.35, 0.5, 0.9)]
     one, one_events = run(1, mix, {})
     several, several_events = run(unroll, mix, {})
-    assert [r.canvas for r in several] == [r.canvas for r in one]
+    whole, _ = run(unroll, [options | {"edit": Doubt()} for options in mix], {})
+    assert [r.canvas for r in several] == [r.canvas for r in one] == [r.canvas for r in whole]
     assert several_events == one_events
     assert any(e.type == "remask" for events in one_events for e in events)
     assert any(r.stats.idle_forwards for r in several)

@@ -21,8 +21,8 @@ from dlm.cli.evaluate import (
     Unsafe,
     Workers,
     app,
-    carry_out,
 )
+from dlm.cli.stages import carry_out
 
 __all__ = ["app"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from dlm.evals.run import Results
+    from dlm.evals.results import Results
 
 MARKERS: Final = "os^vD<>Phx*d"
 ACROSS: Final = 8

@@ -13,7 +13,7 @@ import dlm
 from dlm.evals.bands import missed, read_figures
 from dlm.evals.pictures import plot
 from dlm.evals.report_sweeps import sweep_lines, table_line
-from dlm.evals.run import Results
+from dlm.evals.results import Results
 from dlm.evals.summary import Comparison, Figures
 
 COLUMNS = (

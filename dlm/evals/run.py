@@ -18,14 +18,12 @@ import dlm
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.evals.benchmarks import Protocol, benchmark_items
 from dlm.evals.endpoint import Endpoint
-from dlm.evals.grading import Judged, grade_samples, mean_scores, read_marks
+from dlm.evals.grading import Judged, grade_samples, read_marks
 from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
 from dlm.evals.judging import Judge
 from dlm.evals.sampling import Plan, Runner, Sample, answers, draw_samples, read_samples
 from dlm.evals.settings import Setting, slug
-from dlm.evals.summary import Answers, Comparison, Figures, compare, figures_of
-from dlm.evals.sweeps import Spent, SweepFigures, marks_of, sweeps_of
 from dlm.evals.tasks import Split, get_task
 
 HEADER: Final = "run.json"
@@ -178,41 +176,6 @@ def estimate(
         drawn = list(answers(runner, probed, probed.wanted))
         seconds += left * sum(sample.seconds for sample in drawn) / len(drawn)
     return seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """A run's figures, the comparisons with its baseline, what its sweeps come to, its header."""
-
-    header: Mapping[str, Any]
-    baseline: str
-    figures: Sequence[Figures]
-    comparisons: Sequence[Comparison]
-    sweeps: Sequence[SweepFigures] = ()
-
-
-def results_of(run: Run, baseline: str | None = None) -> Results:
-    """The third stage, from the files alone. `baseline`: a setting's name, else the first."""
-    names = [setting.name for setting in run.settings]
-    chosen = names[0] if baseline is None else baseline
-    if chosen not in names:
-        raise InvalidRequest("baseline", f"must be one of {', '.join(names)}, got {chosen!r}")
-    answers: dict[str, dict[str, Answers]] = {name: {} for name in names}
-    figures: list[Figures] = []
-    marks: dict[tuple[str, str], Spent] = {}
-    for setting, task in run.cells:
-        judged = read_marks(run.path(setting, task, "verdicts"))
-        found = {key: mark.right for key, mark in judged.items()}
-        samples = read_samples(run.path(setting, task, "samples"))
-        answers[setting.name][task] = Answers(found, {(s.item, s.index): s.text for s in samples})
-        own = figures_of(setting.name, run.sets[task], samples, found)
-        figures.append(replace(own, scores=mean_scores(judged)))
-        marks[setting.name, task] = marks_of(samples, found)
-    base = answers.pop(chosen)
-    header = json.loads((run.folder / HEADER).read_text(encoding="utf-8"))
-    comparisons = compare(base, answers)
-    sweeps = sweeps_of(run.settings, figures, comparisons, marks)
-    return Results(header, chosen, figures, comparisons, sweeps)
 
 
 def bundled_run(

@@ -21,7 +21,8 @@ from dlm.evals.items import bundled_items
 from dlm.evals.judging import Judge
 from dlm.evals.marking import GRADERS, mark
 from dlm.evals.report import table
-from dlm.evals.run import Run, benchmark_run, estimate, read_run, results_of
+from dlm.evals.results import results_of
+from dlm.evals.run import Run, benchmark_run, estimate, read_run
 from dlm.evals.sampling import asked, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.strategies import threshold_sweep

@@ -5,7 +5,8 @@ import pytest
 import dlm
 from dlm.cli.app import run as call
 from dlm.evals.caches import cache_settings
-from dlm.evals.run import read_run, results_of
+from dlm.evals.results import results_of
+from dlm.evals.run import read_run
 from dlm.evals.summary import Answers, compare
 
 

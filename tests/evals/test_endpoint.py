@@ -15,7 +15,8 @@ from dlm.errors import InvalidRequest
 from dlm.evals.benchmarks import benchmark_items, get_protocol
 from dlm.evals.endpoint import Endpoint
 from dlm.evals.report import table
-from dlm.evals.run import benchmark_run, bundled_run, results_of
+from dlm.evals.results import results_of
+from dlm.evals.run import benchmark_run, bundled_run
 from dlm.evals.sampling import Plan, answers
 from dlm.evals.settings import Setting
 from tests.evals.served import Served, completion

@@ -13,7 +13,8 @@ from dlm.evals.grading import grade_samples, read_verdicts
 from dlm.evals.items import SIZES, Item, bundled_items, digest, draw_items, read_items
 from dlm.evals.judging import Judge
 from dlm.evals.report import table, write_report
-from dlm.evals.run import Run, bundled_run, estimate, read_run, results_of
+from dlm.evals.results import results_of
+from dlm.evals.run import Run, bundled_run, estimate, read_run
 from dlm.evals.sampling import Plan, draw_samples, read_samples
 from dlm.evals.settings import Setting, parse_setting
 from dlm.evals.summary import figures_of

@@ -45,7 +45,7 @@ ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
             "NAME",
             "Dream's: --unmask \"topk(score, 'eps', conf_from='tempered')\" --blocks whole",
         ),
-        "alg_temp": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', temperature=...)\""),
+        "alg_temp": (float | None, "NUMBER", "beside alg: topk(..., temperature=...)"),
         "eps": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', eps=...)\", 'ancestral'"),
         "use_cache": (bool | None, None, "--cache prefix"),
         "dual_cache": (bool | None, None, "--cache dual"),

@@ -202,8 +202,7 @@ def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | N
 
 def _check_needs(parts: Parts, info: ModelInfo) -> None:
     """A part may read the known statistics, and the auxiliary models that are there."""
-    kinds = (("unmask", (parts.unmask,)), ("edit", parts.edit), ("stop", parts.stop))
-    for kind, part in ((kind, part) for kind, some in kinds for part in some):
+    for kind, part in _asked(parts):
         for name in sorted(getattr(part, "needs", frozenset()) - STATISTICS - set(info.aux)):
             loaded = ", ".join(map(repr, info.aux)) or "none"
             raise InvalidRequest(
@@ -216,15 +215,21 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
 
 def _check_scratch(parts: Parts) -> None:
     """Parts know their tensors by name: two of a name would overwrite each other's."""
-    names = [spec.name for spec in parts.scratch]
-    for part in (parts.unmask, *parts.edit, *parts.stop):
-        own = [spec.name for spec in getattr(part, "scratch", ())]
-        if any(names.count(name) > 1 for name in own):
-            name = type(part).__name__
-            raise InvalidRequest(
-                "stop" if isinstance(part, StopRule) else "unmask",
-                f"{name} can be there once: two would share what they remember",
-            )
+    owners: dict[str, str] = {}
+    for kind, part in _asked(parts):
+        name = type(part).__name__
+        for spec in getattr(part, "scratch", ()):
+            if spec.name in owners:
+                raise InvalidRequest(
+                    kind, f"{name} and {owners[spec.name]} would share the memory {spec.name!r}"
+                )
+            owners[spec.name] = name
+
+
+def _asked(parts: Parts) -> list[tuple[str, Any]]:
+    """The parts that a step asks for a decision, with their kinds."""
+    kinds = (("unmask", (parts.unmask,)), ("edit", parts.edit), ("stop", parts.stop))
+    return [(kind, part) for kind, some in kinds for part in some]
 
 
 def _check_pipeline(parts: Parts) -> None:

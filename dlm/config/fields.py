@@ -88,7 +88,7 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the argument names of the reference codes (LLaDA, Fast-dLLM, Dream) into ours.
 
     Aliases of one reference call go together as they do there: guides add up, a factor takes the
-    place of a threshold; Dream's `alg` and `eps` unmask the whole canvas. Raises `InvalidRequest`
+    place of a threshold; Dream's names unmask the whole canvas. Raises `InvalidRequest`
     when an alias and the field that it stands for are both given, and for aliases of different
     calls.
     """

@@ -21,12 +21,14 @@ def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
     """
     try:
         hints = get_type_hints(cls)
-    except NameError:  # an own rule whose annotations name what is not there at run time
+    except Exception:  # an own rule whose annotations mean nothing at run time
         return
     for name, value in arguments.items():
         hint = hints.get(name, Any)
         if not fits(value, hint):
-            raise InvalidRequest(kind, f"`{name}` must be {describe(hint)}, got {value!r}")
+            large = isinstance(value, int) and abs(value) >= MOST
+            below = " below 2**31" if large else ""
+            raise InvalidRequest(kind, f"`{name}` must be {describe(hint)}{below}, got {value!r}")
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -55,7 +57,7 @@ def _fits_tuple(value: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
 
 
 _WORDS: Final[Mapping[Any, str]] = {
-    int: "an integer below 2**31",
+    int: "an integer",
     float: "a finite number",
     str: "a string",
     bool: "True or False",

@@ -182,6 +182,8 @@ def _runs(plans: Sequence[ForwardPlan], page_size: int) -> Iterator[_Run]:
     for number, plan in enumerate(plans):
         rows, arms, pages = plan.pages.shape
         for s in plan.segments:
+            reach = max(s.keys, int(s.q_pos.max(initial=-1)) + 1)
+            assert reach <= pages * page_size, "a segment reaches beyond the pages of its row"
             base = canvases + s.row * plan.capacity
             origin = (tables + (s.row * arms + s.arm) * pages) * page_size
             yield _Run(number, s, shadow=False, base=base, origin=origin)

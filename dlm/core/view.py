@@ -35,7 +35,8 @@ STATISTICS: Final = frozenset({"best", "entropy", "margin", "gap", "c_current", 
 
 class Tempered(NamedTuple):
     """Statistics `[R, W]` of the distributions that tokens are drawn from: tempered, filtered by
-    top-p and top-k, and normalised, MASK in the denominator.
+    top-p and top-k, and normalised. MASK is in the denominator unless a filter is there, which
+    drops it first.
 
     c: the probability of the drawn token · entropy · margin: first minus second probability.
     """

@@ -65,9 +65,10 @@ class Window(NamedTuple):
             "shadow": shadow,
             "row": np.concatenate((slot, shadow)) // pos.shape[1],
             "written": plan.written,
+            "live": host.blocks.live.numpy(),
         }
         moved = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-        return cls(**moved, live=host.blocks.live.to(device))
+        return cls(**moved)
 
 
 def _shown(plan: ForwardPlan, host: HostRows) -> tuple[Flags, Flags]:

@@ -120,20 +120,21 @@ def _cost(bound: BoundConfig, info: ModelInfo) -> str:
 
 def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
     """How many forwards. A canvas that is rounded up to whole blocks has a few open positions more
-    than were asked for; a schedule keeps to its steps where it knows the blocks and is offered all
-    of each.
+    than were asked for; a schedule of fewer steps than positions keeps to them where it knows the
+    blocks and is offered all of each.
     """
     parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
     count = parts.blocks.count(open_now)
     scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
     if not scheduled:
         return f"{count or 1} to {open_now} forwards"
-    steps = [part.steps for part in scheduled if part.steps is not None]
-    if not steps:
-        return f"{open_now} forwards"
-    whole_blocks = count is not None and not bound.given and info.alignment == 1
+    steps = next((part.steps for part in scheduled if part.steps is not None), None)
+    known = count is not None and not bound.given and (steps or 0) <= open_now
     shown = parts.narrowing is None and getattr(parts.cache, "shows_block", True)
-    return f"{steps[0]} forwards{'' if whole_blocks and shown else ' or more'}"
+    certain = info.alignment == 1 and (steps is None or (known and shown))
+    if any(getattr(part, "by_chance", False) for part in scheduled):
+        certain = False
+    return f"{'' if certain else 'about '}{steps or open_now} forwards"
 
 
 def _scratch_bytes(specs: Sequence[ScratchSpec], length: int) -> int:

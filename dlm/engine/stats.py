@@ -216,17 +216,20 @@ def tempered_stats(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`[N]` each: the probability of the token, the entropy and the margin in the distributions
     that tokens are drawn from (see `Tempered`), with `row [N]` of each. Greedy rows have
-    temperature 1; MASK counts in the first two.
+    temperature 1.
     """
-    if sampler is None:
-        probs = torch.softmax(stats.logits, dim=1)
-    else:
+    logits = stats.logits - stats.logits.amax(dim=1, keepdim=True)
+    if sampler is not None:
         temperature = sampler.temperature[row]
-        warm = torch.where(temperature > 0, temperature, 1.0)[:, None]
-        probs = torch.softmax(stats.logits / warm, dim=1)
-        if sampler.filters:
-            probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
-            probs = probs / probs.sum(dim=1, keepdim=True)
+        logits /= torch.where(temperature > 0, temperature, 1.0)[:, None]
+    probs = torch.softmax(logits, dim=1)
+    if sampler is not None and sampler.filters:
+        if mask_id is not None:
+            logits.select(1, mask_id).fill_(-torch.inf)
+        top_p, top_k = sampler.top_p[row], sampler.top_k[row]
+        kept = _filtered(torch.softmax(logits, dim=1), top_p, top_k)
+        filters = ((top_p < 1) | (top_k > 0))[:, None]
+        probs = torch.where(filters, kept / kept.sum(dim=1, keepdim=True), probs)
     entropy = torch.special.entr(probs).sum(dim=1)
     if mask_id is not None:
         probs.select(1, mask_id).fill_(0.0)

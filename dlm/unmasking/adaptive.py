@@ -61,7 +61,7 @@ class AdaBlock:
             raise InvalidRequest(
                 "blocks", "'adaptive' needs `delimiters`: the tokenizer offers none with a newline"
             )
-        info.check_ids("blocks", delimiters)
+        info.check_ids("blocks: delimiters", delimiters)
         return replace(self, delimiters=tuple(delimiters))
 
     def count(self, tokens: int) -> None:

@@ -27,6 +27,7 @@ class Ancestral:
 
     clock = True
     one_block = True
+    by_chance = True
     needs = frozenset[str]()
 
     def __post_init__(self) -> None:

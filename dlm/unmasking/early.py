@@ -57,14 +57,14 @@ class Prophet:
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Is the mean gap of the answer as large as the progress asks?"""
-        still_open = (view.kind >= Kind.MASK) & view.scored
+        still_open = view.open_inside & view.scored
         offset = view.pos - view.prompt[:, None] - view.knob.start
         answer = view.scored & (offset >= 0)
         answer &= still_open if self.count is None else offset < view.knob.count
         assert view.gap is not None
         mean = _mean(view.gap, answer)
-        masks = view.in_block(view.blocks.masks).amax(dim=1).clamp_min(1)
-        done = 1 - still_open.sum(dim=1) / masks
+        masks = torch.where(view.window.live, view.blocks.masks, 0).sum(dim=1)
+        done = 1 - still_open.sum(dim=1) / masks.clamp_min(1)
         knob = view.knob
         wanted = torch.where(done[:, None] < 2 / 3, knob.middle, knob.late)
         wanted = torch.where(done[:, None] < 1 / 3, knob.early, wanted)[:, 0]
@@ -106,7 +106,7 @@ class Stable:
         """Has what is open said the same long enough, and is it sure?"""
         assert view.entropy is not None
         assert view.best is not None
-        still_open = (view.kind >= Kind.MASK) & view.scored
+        still_open = view.open_inside & view.scored
         before = view.scratch["stable_token"]
         same = ((before.gather(1, view.pos) == view.best) | ~still_open).all(dim=1)
         steps = torch.where(same, view.scratch["stable_steps"] + 1, 0)
@@ -124,7 +124,7 @@ def _mean(values: Tensor, among: Tensor) -> Tensor:
 
 
 def _fill(rows: Rows, view: StepView, still_open: Tensor, ready: Tensor) -> Stop:
-    """Fill where something is open; the row ends when that is all that is open on its canvas."""
+    """Fill what is open in the live blocks; the row ends when that is all that its canvas has."""
     ready = ready & still_open.any(dim=1)
     hidden = (rows.kind >= Kind.MASK).sum(dim=1) > still_open.sum(dim=1)
     return Stop(ready & ~hidden, fill=ready)

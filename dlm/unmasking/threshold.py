@@ -117,6 +117,11 @@ class Dynamic:
         return needs_of("confidence", self.conf_from)
 
     @property
+    def tier_as_set(self) -> str:
+        """T1 for what SDAR's and LLaDA2's references were recorded with."""
+        return "T1" if self.conf_from == "clean" else "T2"
+
+    @property
     def one_block(self) -> bool:
         """Whether it counts down the clock of a block."""
         return self.block_steps is not None
@@ -170,9 +175,7 @@ class RunningMean:
         zero = torch.zeros_like(view.blocks.start, dtype=torch.float64)
         count = zero.scatter_add(1, view.block, inside.double())
         known = view.conf_prev.masked_fill(~inside, 0.0).double()
-        mean = (
-            zero.scatter_add(1, view.block, known) / count
-        )  # NaN, which nothing exceeds, at first
+        mean = zero.scatter_add(1, view.block, known) / count  # of none: NaN
         sure = view.eligible & (view.c > view.in_block(mean))
         return Proposal(sure | top(view.c, view.eligible, view.knob.quota))
 

@@ -103,10 +103,12 @@ def options_of(rng: random.Random) -> dict[str, Any]:
         options |= {"infill": infill, "max_new_tokens": rng.choice((None, 20, 21))}
     if rng.random() < 0.1:
         options["preset"] = rng.choice((*PRESETS, "nonsense"))
-    if rng.random() < 0.05:  # what ends early, with a cache that shows a part of the canvas
+    if rng.random() < 0.08:  # what ends early, where a step shows more than a block, or less
         early = rng.choice(("stable(99.0)", "stable(2.0, 2)", "prophet", "prophet(1.0, 0.5, 0.0)"))
         window = f"freecache('window', window={rng.randint(1, 8)})"
-        options |= {"stop": ["none", early], "cache": window, "max_new_tokens": rng.randint(1, 40)}
+        options |= {"stop": ["none", early], "max_new_tokens": rng.randint(1, 40)}
+        options["cache"] = rng.choice((window, "none", "dual", "block_causal"))
+        options["blocks"] = rng.choice(("whole", "fixed", "adaptive(8)", "adaptive", "sliding(4)"))
     if rng.random() < 0.05:
         options[rng.choice(tuple(ALIASES))] = rng.choice((*INTEGERS, *NUMBERS, True, "entropy"))
     return options

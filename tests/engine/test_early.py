@@ -196,3 +196,40 @@ def test_stable_looks_at_the_most_likely_tokens_not_at_drawn_ones():
         assert out.stats.nfe == expected
         early += expected < LENGTH
     assert early, "some row ends early"
+
+
+@pytest.mark.parametrize("stop", ["stable(99.0)", "prophet(2.0, 1.0, 0.2)"])
+@pytest.mark.parametrize("cache", ["none", "dual", "prefix"])
+def test_a_block_whose_end_is_read_from_the_logits_is_filled_alone(stop, cache):
+    """Where AdaBlock opens, the step shows more than the block that it then chooses."""
+    engine = new_engine()
+    delimiters = tuple(range(3, 60))
+    for first in range(3, 13):
+        out = engine.generate(
+            (first, *PROMPT),
+            max_new_tokens=24,
+            blocks=f"adaptive(24, 1.0, 0.1, {delimiters})",
+            stop=["none", stop],
+            cache=cache,
+        )
+        assert MASK not in out.canvas
+
+
+@pytest.mark.parametrize("stop", ["prophet(2, 1, 0.2)", "prophet(1.2, 1.1, 0.9)", "stable(2)"])
+def test_batch_mates_with_wider_windows_change_nothing(stop):
+    spec = tiny_spec(attention="block_causal", block_length=4)
+    decoder, info = random_decoder(spec), info_of(spec)
+    options = {"unmask": "low_entropy(0.45)", "stop": ["none", stop]}
+    mix = [
+        {"max_new_tokens": new, "blocks": f"fixed({block})", **options}
+        for new, block in ((17, 8), (24, 4), (40, 16), (9, 4))
+    ]
+    for first in range(3, 15):
+        prompts = [[first, *range(5, 5 + more)] for more in (4, 2, 6, 1)]
+        pairs = list(zip(prompts, mix, strict=True))
+        alone = [Engine(decoder, info).generate(prompt, **one) for prompt, one in pairs]
+        engine = Engine(decoder, info)
+        requests = [engine.submit(prompt, **one) for prompt, one in pairs]
+        together = [request.result() for request in requests]
+        assert [r.canvas for r in together] == [r.canvas for r in alone]
+        assert [r.stats.nfe for r in together] == [r.stats.nfe for r in alone]

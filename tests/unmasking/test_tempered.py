@@ -24,8 +24,14 @@ def new_engine():
 
 
 def drawn_from(row, temperature, top_p, top_k):
-    """Ids and their shares of a row of logits, as Dream's `sample_tokens` leaves them."""
-    probs = torch.softmax(row.double() / (temperature or 1.0), dim=0)
+    """Ids and their shares of a row of logits, as Dream's `sample_tokens` leaves them.
+
+    MASK, which Dream's models never say, is struck out before a filter.
+    """
+    row = row.double() / (temperature or 1.0)
+    if top_p < 1 or top_k:
+        row[MASK] = -torch.inf
+    probs = torch.softmax(row, dim=0)
     shares, ids = probs.sort(descending=True, stable=True)
     before = shares.cumsum(0) - shares
     kept = [n for n in range(len(ids)) if before[n] < top_p and (not top_k or n < top_k)]
@@ -69,6 +75,22 @@ def test_dreams_scores_are_of_what_temperature_and_filters_leave(alg, temperatur
         for p, i in fell.items():
             ids[p] = i
     assert tuple(ids) == out.canvas
+
+
+def test_no_temperature_is_too_low():
+    engine = new_engine()
+    options = {"unmask": "dynamic(0.5, conf_from='tempered')", "max_new_tokens": 8, "stop": "none"}
+    assert engine.generate(PROMPT, temperature=1e-40, **options).stats.nfe == 1
+
+
+def test_a_filter_is_that_of_its_own_row():
+    """Beside a filtered row, one without filters keeps MASK in its denominator."""
+    options = {"alg": "entropy", "steps": STEPS, "max_new_tokens": LENGTH, "stop": "none"}
+    warm = [{"temperature": 0.7, "top_p": p, **options} for p in (1.0, 0.5)]
+    alone = [new_engine().generate(PROMPT, **one).canvas for one in warm]
+    engine = new_engine()
+    requests = [engine.submit(PROMPT, **one) for one in warm]
+    assert [request.result().canvas for request in requests] == alone
 
 
 def taken(rule, c, tempered):

@@ -133,7 +133,7 @@ def test_only_what_the_model_can_do_is_recommended():
 class Hinted(Threshold):
     """A rule of one's own whose annotation means nothing at run time."""
 
-    more: "int | None()" = 1
+    more: "int | len()" = 1
 
 
 def test_annotations_that_mean_nothing_are_not_checked():

@@ -27,6 +27,7 @@ from dlm.core.plan import NOTHING, Extra, Flags, ForwardPlan, Ints, Segment, spa
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
+    LEAST,
     STATISTICS,
     AuxView,
     Entries,
@@ -43,6 +44,7 @@ from dlm.core.window import Window
 __all__ = [
     "BLOCK_COLUMNS",
     "EVENT_VERSION",
+    "LEAST",
     "NOTHING",
     "STATISTICS",
     "Absorbing",

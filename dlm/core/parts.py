@@ -116,7 +116,12 @@ class Narrowing(BlockScheduler, Protocol):
 
 @runtime_checkable
 class Unmasker(Part, Protocol):
-    """What a step commits. `clock`: it follows a schedule and is exempt from forced progress."""
+    """What a step commits. `clock`: it follows a schedule and is exempt from forced progress.
+
+    It may have, as an editor may: `one_block`: it counts down the clock of one block, so that no
+    pipeline suits it · `by_chance`: its steps are not known beforehand · `tier`, and `tier_as_set`
+    where it depends on the numbers: how well it is proved.
+    """
 
     @property
     def needs(self) -> frozenset[str]:
@@ -230,7 +235,11 @@ class SharedPrefix(NamedTuple):
 
 @runtime_checkable
 class CacheManager(Part, Protocol):
-    """Which positions are computed and which keys are reused."""
+    """Which positions are computed and which keys are reused.
+
+    For `explain` it may have: `computes` and `stale` in words · `shows_block`: whether a step
+    predicts all of a block.
+    """
 
     @property
     def exact(self) -> bool:

@@ -1,7 +1,6 @@
 """What one forward computes: segments of query positions, planned row by row.
 
-Plans are made on the host and hold numpy arrays, whose small operations cost a third of torch's;
-packing moves them to the device.
+Plans are made on the host and hold numpy arrays; packing moves them to the device.
 """
 
 from __future__ import annotations

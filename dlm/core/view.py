@@ -29,6 +29,10 @@ class Frame(NamedTuple):
     blocks: BlockTable
 
 
+LEAST: Final = -1e4
+"""In place of minus infinity: so far below another a logit has no probability in float32, but 0
+times it is a number.
+"""
 STATISTICS: Final = frozenset({"best", "entropy", "margin", "gap", "c_current", "tempered"})
 """What a part's `needs` may name; any other name is that of an auxiliary model."""
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from dlm.core import LEAST
 from dlm.rng import draw, uniforms
 
 DRAW_STREAM = 0
@@ -58,6 +59,8 @@ class RowStats(NamedTuple):
     """Statistics `[N]` of N logit rows; see `StepView`.
 
     `logits [N, V]` are those that were read, `norm` the logarithms of their normalisers.
+    `drawn_from [N, V]`: what tokens were drawn from, tempered and filtered but not normalised, MASK
+    struck out; None where nothing was drawn.
     """
 
     token: Tensor
@@ -69,6 +72,7 @@ class RowStats(NamedTuple):
     c_current: Tensor | None
     logits: Tensor
     norm: Tensor
+    drawn_from: Tensor | None = None
 
 
 def row_stats(
@@ -117,8 +121,6 @@ CHUNK: Final = 512
 """Ids whose maximum is taken before its place is looked for, where there are many."""
 CACHED: Final = 1 << 17
 """Numbers that stay in a core's cache while one pass after the other reads them."""
-LEAST: Final = -1e4
-"""A logit so far below another has no probability in float32, but 0 times it is a number."""
 
 
 def _read_small(logits: Tensor, mask_id: int | None, *, second: bool, entropy: bool) -> _Read:
@@ -208,7 +210,7 @@ def draw_tokens(
         probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
     token = torch.where(warm, draw(probs, u), stats.token)
     drawn = (stats.logits.gather(1, token[:, None])[:, 0] - stats.norm).exp()
-    return stats._replace(token=token, c=torch.where(warm, drawn, stats.c))
+    return stats._replace(token=token, c=torch.where(warm, drawn, stats.c), drawn_from=probs)
 
 
 def tempered_stats(
@@ -223,13 +225,10 @@ def tempered_stats(
         temperature = sampler.temperature[row]
         logits /= torch.where(temperature > 0, temperature, 1.0)[:, None]
     probs = torch.softmax(logits, dim=1)
-    if sampler is not None and sampler.filters:
-        if mask_id is not None:
-            logits.select(1, mask_id).fill_(-torch.inf)
-        top_p, top_k = sampler.top_p[row], sampler.top_k[row]
-        kept = _filtered(torch.softmax(logits, dim=1), top_p, top_k)
-        filters = ((top_p < 1) | (top_k > 0))[:, None]
-        probs = torch.where(filters, kept / kept.sum(dim=1, keepdim=True), probs)
+    if sampler is not None and sampler.filters and stats.drawn_from is not None:
+        kept = stats.drawn_from / stats.drawn_from.sum(dim=1, keepdim=True)
+        filters = (sampler.top_p[row] < 1) | (sampler.top_k[row] > 0)
+        probs = torch.where(filters[:, None], kept, probs)
     entropy = torch.special.entr(probs).sum(dim=1)
     if mask_id is not None:
         probs.select(1, mask_id).fill_(0.0)

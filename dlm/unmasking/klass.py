@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from dlm.core import Entries, ModelInfo, Proposal, ScratchSpec, StepView, bound
+from dlm.core import LEAST, Entries, ModelInfo, Proposal, ScratchSpec, StepView, bound
 from dlm.errors import InvalidRequest
 from dlm.unmasking.selectors import require_share
-
-LEAST: Final = -1e4
-"""In place of minus infinity: no probability in float32, but 0 times it is a number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,15 @@
 """KLASS against its definition, decoded by hand on a tiny model."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 
 from dlm import Engine
-from dlm.core import Kind
 from dlm.engine.stats import DRAW_STREAM
 from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
+from tests.rules.reopening import ReopensFirst
 
 PROMPT = (5, 9, 33, 12)
 LENGTH = 14
@@ -98,26 +96,6 @@ def test_every_block_waits_for_its_own_calm(threshold, kl, history, block):
     assert together > 0
 
 
-@dataclass(frozen=True)
-class Doubts:
-    """Reopens the first position of the answer once."""
-
-    at: int
-
-    scope = "row"
-    needs = frozenset()
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
-
-    def edit(self, view, proposal):
-        first = (view.kind == Kind.COMMITTED) & (view.pos == view.prompt[:, None])
-        return proposal._replace(remask=first & (view.step + 1 == self.at)[:, None])
-
-
 @pytest.mark.parametrize("history", [2, 3, 4])
 def test_what_is_reopened_must_be_calm_anew(history):
     """Nothing ever moves, so that a block takes one more step than the history is long. What is
@@ -137,7 +115,7 @@ def test_what_is_reopened_must_be_calm_anew(history):
         "unmask": f"klass(0.0, 0.01, {history})",
         "blocks": "fixed(7)",
         "cache": "dual(on_edit='requery')",
-        "edit": Doubts(reopened),
+        "edit": ReopensFirst(reopened - 1),
         "stop": "none",
     }
     answer = engine.generate(PROMPT, max_new_tokens=LENGTH, trace=True, **options)

@@ -1,18 +1,16 @@
 """Two and more pipelined blocks against a twin that recomputes everything in every step."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 
 from dlm import Engine
 from dlm.config import GenerationConfig, bind
-from dlm.core import Kind
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, Ticket
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of
 from tests.helpers import block_mask, random_decoder, tiny_spec
+from tests.rules.reopening import ReopensFirst
 
 BLOCK, TOKENS = 4, 24
 
@@ -179,26 +177,6 @@ def test_a_row_ends_with_the_block_of_its_end_id_though_later_ones_are_open():
     assert cut.stats.nfe < full.stats.nfe / 2
 
 
-@dataclass(frozen=True)
-class Late:
-    """Reopens the first position of the answer once."""
-
-    at: int
-
-    scope = "row"
-    needs = frozenset()
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
-
-    def edit(self, view, proposal):
-        first = (view.kind == Kind.COMMITTED) & (view.pos == view.prompt[:, None])
-        return proposal._replace(remask=first & (view.step == self.at)[:, None])
-
-
 @pytest.mark.parametrize("at", range(1, 14))
 @pytest.mark.parametrize("unmask", ["everything", "threshold(0.2)"])
 def test_what_is_reopened_before_an_opening_block_is_filled_again(unmask, at):
@@ -209,7 +187,7 @@ def test_what_is_reopened_before_an_opening_block_is_filled_again(unmask, at):
         unmask=unmask,
         blocks="pipeline(4, add=0.5)",
         cache="dual(on_edit='requery')",
-        edit=Late(at),
+        edit=ReopensFirst(at),
         stop="none",
     )
     assert len(answer.ids) == 16

@@ -1,0 +1,27 @@
+"""An editor that takes one position back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
+
+
+@dataclass(frozen=True)
+class ReopensFirst:
+    """Reopens the first position of the answer once, after `after` steps of the row."""
+
+    after: int
+
+    scope = "row"
+    needs = frozenset[str]()
+
+    def bind(self, info: ModelInfo) -> ReopensFirst:
+        return self
+
+    def refuses(self, unmask: Unmasker) -> str | None:
+        return None
+
+    def edit(self, view: StepView, proposal: Proposal) -> Proposal:
+        first = (view.kind == Kind.COMMITTED) & (view.pos == view.prompt[:, None])
+        return proposal._replace(remask=first & (view.step == self.after)[:, None])

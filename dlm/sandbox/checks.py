@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from dlm.sandbox.backends import Sandbox
 from dlm.sandbox.running import Outcome, SandboxError, Verdict, run_python
+
+CASES: Final = """
+def _same(found, wanted):
+    if type(found) is not type(wanted):
+        return False
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(_same, found, wanted))
+    if isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(_same(found[k], wanted[k]) for k in wanted)
+    return repr(found) == repr(wanted)
+
+import json as _json
+for _given, _wanted in _json.loads({cases!r}):
+    assert _same({entry}(_given), _wanted)
+"""
 
 
 def check_function(
@@ -22,22 +36,17 @@ def check_function(
 ) -> bool:
     """Whether the function `entry` of a program maps each test's input to its expected value.
 
-    `tests` are (input, expected) pairs of JSON values. The results come back after a random nonce
-    and are compared here: the expected values never enter the sandbox, so that a program can pass
-    neither by printing a verdict nor by reading one. Raises `SandboxError` where the sandbox fails.
+    `tests` are (input, expected) pairs of JSON values; a result must be equal and of the same types
+    at every depth. The expected values never enter the process of the program. Raises
+    `SandboxError` where the sandbox fails.
     """
     assert entry.isidentifier(), f"`entry` must be an identifier, got {entry!r}"
-    nonce = secrets.token_hex(16)
-    inputs = json.dumps([given for given, _ in tests])
-    harness = (
-        f"\nimport json as json_{nonce}\n"
-        f"results_{nonce} = [{entry}(given) for given in json_{nonce}.loads({inputs!r})]\n"
-        f"print('\\n{nonce}' + repr(results_{nonce}))\n"
+    cases = CASES.format(cases=json.dumps([list(test) for test in tests]), entry=entry)
+    result = run_python(
+        source, cases, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox
     )
-    result = run_python(source + harness, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
     _must_have_begun(result)
-    expected = nonce + repr([value for _, value in tests])
-    return result.ok and result.stdout.rstrip("\n").rsplit("\n", 1)[-1] == expected
+    return result.ok
 
 
 def check_program(
@@ -45,17 +54,16 @@ def check_program(
     tests: str,
     *,
     timeout_s: float = 10.0,
-    memory_mb: int = 1024,
+    memory_mb: int = 4096,
     sandbox: Sandbox | None = None,
 ) -> Outcome:
     """How a program ends together with the code that tests it, as HumanEval and MBPP do.
 
-    It has passed when all of that has run to its end: a program that leaves before its tests is
-    `unfinished`, whatever it prints and whichever exit code it chooses. Raises `SandboxError` where
-    the sandbox fails.
+    It has passed when the tests, which run where it cannot reach, have come to their end: a program
+    that leaves before is `unfinished`, whatever it prints and whichever exit code it chooses. The
+    memory is EvalPlus'. Raises `SandboxError` where the sandbox fails.
     """
-    whole = f"{source}\n{tests}\n"
-    result = run_python(whole, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
+    result = run_python(source, tests, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
     _must_have_begun(result)
     return result
 

@@ -1,4 +1,4 @@
-"""One program, from its start to its verdict."""
+"""One program with its tests, from start to verdict."""
 
 from __future__ import annotations
 
@@ -6,44 +6,32 @@ import contextlib
 import math
 import os
 import secrets
+import selectors
 import signal
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import IO, Any, Final, NamedTuple
+from pathlib import Path
+from typing import IO, Final, NamedTuple
 
 from dlm.errors import EngineError
 from dlm.sandbox.backends import Sandbox, best_sandbox
+from dlm.sandbox.ends import Ends, Task, boot_arguments, parcel
 from dlm.sandbox.seccomp import seccomp_filter
 
 OUTPUT_BYTES: Final = 64 * 1024
-"""Most bytes that a program may write to stdout, to stderr, or to one file."""
-
-# Limits are set inside the child, before the program is read, rather than in a `preexec_fn`: that
-# hook is not safe in a threaded parent. Hard limits cannot be raised again. What proves that the
-# program came to its end is read only then.
-BOOTSTRAP: Final = """
-import resource, sys
-cpu_s, memory, file_bytes = map(int, sys.argv[1:])
-limits = {"CORE": 0, "CPU": cpu_s, "FSIZE": file_bytes, "NPROC": 0, "NOFILE": 64, "AS": memory}
-for name, value in limits.items():
-    try:
-        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
-    except (OSError, ValueError):
-        hard = resource.getrlimit(getattr(resource, "RLIMIT_" + name))[1]
-        assert hard != resource.RLIM_INFINITY and hard <= value, "cannot limit " + name
-del sys.argv[1:]
-given = sys.stdin.buffer
-print("ready", flush=True)
-source = given.read(int(given.readline())).decode()
-try:
-    program = compile(source, "<program>", "exec")
-except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-    print("syntax:", error, file=sys.stderr)
-    sys.exit(2)
-exec(program, {"__name__": "__main__"})
-print("\\n" + given.read().decode(), flush=True)
-"""
+"""Bytes that are kept of what a program writes to stdout, and to stderr; the rest is lost."""
+FILE_BYTES: Final = 1 << 20
+"""Most bytes that a program may write to one file."""
+FILES: Final = 256
+"""Most files that a program may have open."""
+START_S: Final = 60.0
+"""Seconds in which the interpreters must have begun."""
+GRACE_S: Final = 1.0
+"""Seconds in which a verdict must follow the end of the program's process, and the other way."""
 READY: Final = b"ready\n"
 NAMED: Final = (
     ("AssertionError", "assertion"),
@@ -73,7 +61,9 @@ class Verdict(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """How a program ended and what it wrote. `detail`: the last line of its error or its signal."""
+    """How a program ended and what it and its tests wrote, `OUTPUT_BYTES` of each stream at most.
+    `detail`: the last line of its error or its signal.
+    """
 
     verdict: Verdict
     stdout: str
@@ -82,56 +72,204 @@ class Outcome(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether it came to its end."""
+        """Whether the program and its tests came to their end."""
         return self.verdict == Verdict.PASSED
 
 
 def run_python(
-    source: str, *, timeout_s: float, memory_mb: int, sandbox: Sandbox | None = None
+    source: str,
+    tests: str = "",
+    *,
+    timeout_s: float,
+    memory_mb: int,
+    sandbox: Sandbox | None = None,
 ) -> Outcome:
-    """Run a program to its end and return what it wrote; never raises for what the program does.
+    """Run a program, then tests that use its names; never raises for what the program does.
 
-    `timeout_s` is wall time in seconds, CPU time is limited to the next whole second above it.
-    `memory_mb` is address space in MiB, of which the interpreter itself takes about 20. `sandbox`
-    None is the strongest that works here.
+    Both run in a namespace without a name, so that a main guard does not run, each in a process and
+    a sandbox of its own: the program's has an empty stdin, and a pipe on which it is asked for what
+    the tests need. `timeout_s` is wall time in seconds from when both interpreters have begun; CPU
+    time is limited to the next whole second above it. `memory_mb` is address space in MiB, of which
+    the interpreter itself takes about 20. `sandbox` None is the strongest that works here.
     """
     box, nonce = sandbox or best_sandbox(), secrets.token_hex(16)
-    limits = (math.ceil(timeout_s) + 1, memory_mb << 20, OUTPUT_BYTES)
-    code = source.encode(errors="replace")
-    given = b"%d\n%b%b" % (len(code), code, nonce.encode())
-    with (
-        tempfile.TemporaryDirectory(prefix="dlm-sandbox-") as folder,
-        tempfile.TemporaryFile() as stdout,
-        tempfile.TemporaryFile() as stderr,
-        _filter(box) as seccomp,
-    ):
-        os.chmod(folder, 0o777)  # another user may have to write here
-        number = None if seccomp is None else seccomp.fileno()
+    limits = {
+        "CORE": 0,
+        "CPU": math.ceil(timeout_s) + 1,
+        "FSIZE": FILE_BYTES,
+        "NOFILE": FILES,
+        "NPROC": box.task_limit(),
+        "AS": memory_mb << 20,
+    }
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dlm-sandbox-"))
         try:
-            process = subprocess.Popen(
-                box.command(["-c", BOOTSTRAP, *map(str, limits)], number),
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=folder,
-                env={"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
-                start_new_session=True,
-                pass_fds=() if number is None else (number,),
-            )
+            run = _started(stack, box, Path(folder), limits)
         except OSError as error:
             return Outcome(Verdict.SANDBOX, "", "", str(error))
-        timed_out = False
         try:
-            process.communicate(given, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            timed_out = True
+            run.follow(parcel(Task(nonce, source, tests)), nonce.encode(), timeout_s)
         finally:
-            _kill_group(process)
-        return _outcome(process.returncode, timed_out, _read(stdout), _read(stderr), nonce)
+            run.kill()
+        return _outcome(run)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Two processes, and what came of them.
+
+    `verdict`: what the tests' end said, None while it has said nothing · `late`: it ran too long
+    · `codes`: exit codes of both, None where it was still running · `kept`: beginnings of what was
+    written, by stream
+    """
+
+    program: subprocess.Popen[bytes]
+    tester: subprocess.Popen[bytes]
+    proof: IO[bytes]
+    verdict: tuple[str, str] | None = None
+    late: bool = False
+    codes: tuple[int | None, int | None] = (None, None)
+    kept: dict[str, bytearray] = field(default_factory=dict)
+
+    def follow(self, given: bytes, nonce: bytes, timeout_s: float) -> None:
+        """Give the tests' end its task, keep what is written, and wait for a verdict."""
+        assert self.tester.stdin is not None
+        with selectors.DefaultSelector() as selector:
+            for name, file in self._streams():
+                os.set_blocking(file.fileno(), False)
+                self.kept[name] = bytearray()
+                selector.register(file, selectors.EVENT_READ, name)
+            os.set_blocking(self.tester.stdin.fileno(), False)
+            selector.register(self.tester.stdin, selectors.EVENT_WRITE, "given")
+            begun, deadline, gone = False, time.monotonic() + START_S, math.inf
+            while self.verdict is None and (now := time.monotonic()) < min(deadline, gone):
+                for key, _ in selector.select(min(0.05, deadline - now)):
+                    if key.data == "given":
+                        given = self._give(selector, given)
+                    elif not self._keep(key.data, key.fd):
+                        selector.unregister(key.fileobj)
+                self._judge(nonce)
+                if not begun and self.begun:
+                    begun, deadline = True, time.monotonic() + timeout_s
+                if gone == math.inf and self._ended():
+                    gone = time.monotonic() + GRACE_S
+            self.late = self.verdict is None and time.monotonic() >= deadline
+            if self.verdict == ("left", ""):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.program.wait(GRACE_S)
+            self.codes = self.program.poll(), self.tester.poll()
+            for name, file in self._streams():
+                while self._keep(name, file.fileno()) and len(self.kept[name]) < OUTPUT_BYTES:
+                    continue
+
+    @property
+    def begun(self) -> bool:
+        """Whether both interpreters run our code."""
+        return self.kept["proof"].startswith(READY) and self.kept["stdout"].startswith(READY)
+
+    def _streams(self) -> Iterator[tuple[str, IO[bytes]]]:
+        yield "proof", self.proof
+        for process, prefix in ((self.program, ""), (self.tester, "tests' ")):
+            assert process.stdout is not None and process.stderr is not None
+            yield f"{prefix}stdout", process.stdout
+            yield f"{prefix}stderr", process.stderr
+
+    def _give(self, selector: selectors.BaseSelector, given: bytes) -> bytes:
+        """Write what fits of the task; what is left of it."""
+        stdin = self.tester.stdin
+        assert stdin is not None
+        try:
+            given = given[os.write(stdin.fileno(), given) :]
+        except BlockingIOError:
+            return given
+        except OSError:
+            given = b""
+        if not given:
+            selector.unregister(stdin)
+            stdin.close()
+        return given
+
+    def _keep(self, name: str, number: int) -> bool:
+        """Read from a stream once; False where it has ended, or has nothing now."""
+        try:
+            data = os.read(number, OUTPUT_BYTES)
+        except OSError:
+            return False
+        kept = self.kept[name]
+        kept += data[: OUTPUT_BYTES + len(READY) - len(kept)]
+        return bool(data)
+
+    def _judge(self, nonce: bytes) -> None:
+        """Take the verdict, once it is there."""
+        told = bytes(self.kept["proof"]).removeprefix(READY)
+        if told.startswith(nonce + b" ") and b"\n" in told:
+            verdict, _, detail = told[len(nonce) + 1 :].decode(errors="replace").partition("\n")
+            self.verdict = verdict, detail
+
+    def _ended(self) -> bool:
+        """Whether one of the processes is gone."""
+        return self.program.poll() is not None or self.tester.poll() is not None
+
+    def kill(self) -> None:
+        """Kill what is left of both and their children, and reap them."""
+        for process in (self.program, self.tester):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _started(
+    stack: contextlib.ExitStack, box: Sandbox, folder: Path, limits: Mapping[str, int]
+) -> _Run:
+    """Start both interpreters at once; each gets its ends of the pipes alone."""
+    os.chmod(folder, 0o711)
+    packages, work = box.show_packages(folder), folder / "work"
+    work.mkdir()
+    os.chmod(work, 0o777)  # another user may have to write here
+    with contextlib.ExitStack() as theirs:
+        asked, asking, told, telling, proof, proving = (
+            number for _ in range(3) for number in os.pipe()
+        )
+        for number in (asked, asking, told, telling, proving):
+            theirs.callback(os.close, number)
+        said = stack.enter_context(open(proof, "rb", buffering=0))
+        ends = Ends(1, asked, telling), Ends(proving, told, asking)
+        program = _start(stack, box, work, boot_arguments(ends[0], packages, limits), ends[0])
+        try:
+            hides = box.kind == "rlimit"
+            arguments = boot_arguments(ends[1], packages, limits, hides=hides)
+            tester = _start(stack, box, folder, arguments, ends[1])
+        except OSError:
+            program.kill()
+            program.wait()
+            raise
+    return _Run(program, tester, said)
+
+
+def _start(
+    stack: contextlib.ExitStack, box: Sandbox, place: Path, arguments: list[str], ends: Ends
+) -> subprocess.Popen[bytes]:
+    """Start one interpreter; its pipes are closed with the stack."""
+    judges = ends.proof != 1
+    with _filter(box) as seccomp:
+        process = subprocess.Popen(
+            box.command(arguments, seccomp),
+            stdin=subprocess.PIPE if judges else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=place,
+            env=box.environment(place),
+            start_new_session=True,
+            pass_fds=[n for n in (*ends, seccomp) if n is not None and n > 2],
+        )
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            stack.callback(pipe.close)
+    return process
 
 
 @contextlib.contextmanager
-def _filter(box: Sandbox) -> Any:
+def _filter(box: Sandbox) -> Iterator[int | None]:
     """The system call filter as an open file, where the sandbox takes one."""
     code = seccomp_filter() if box.kind == "bwrap" else None
     if code is None:
@@ -140,43 +278,41 @@ def _filter(box: Sandbox) -> Any:
     with tempfile.TemporaryFile() as file:
         file.write(code)
         file.seek(0)
-        yield file
+        yield file.fileno()
 
 
-def _outcome(code: int, timed_out: bool, written: bytes, errors: bytes, nonce: str) -> Outcome:
-    """What the end of a process says."""
-    begun, said = written.startswith(READY), written.removeprefix(READY)
-    stdout, stderr = said.decode(errors="replace"), errors.decode(errors="replace")
-    killer = -code if code < 0 else max(0, code - 128)  # a shell or bwrap says 128 and the signal
-    detail = _last_line(stderr) or (f"signal {killer}" if killer else "")
-    proof = f"\n{nonce}\n"
-    if stdout.endswith(proof) and code == 0:
-        return Outcome(Verdict.PASSED, stdout.removesuffix(proof), stderr, "")
-    if not begun:
-        return Outcome(Verdict.SANDBOX, stdout, stderr, detail or "it never began")
-    if timed_out or killer == signal.SIGXCPU:
-        return Outcome(Verdict.TIMEOUT, stdout, stderr, detail)
-    if code == 0:
-        return Outcome(Verdict.UNFINISHED, stdout, stderr, detail)
+def _outcome(run: _Run) -> Outcome:
+    """What the ends of both processes say."""
+    texts = {name: bytes(data).decode(errors="replace") for name, data in run.kept.items()}
+    stdout = texts["stdout"].removeprefix(READY.decode()) + texts["tests' stdout"]
+    stderr = texts["stderr"] + texts["tests' stderr"]
+    last = _last_line(stderr)
+    if run.verdict is not None and run.verdict[0] != "left":
+        return Outcome(Verdict(run.verdict[0]), stdout, stderr, run.verdict[1])
+    if not run.begun:
+        return Outcome(Verdict.SANDBOX, stdout, stderr, last or "it never began")
+    return Outcome(*_unsaid(run, stdout, stderr, last))
+
+
+def _unsaid(run: _Run, stdout: str, stderr: str, last: str) -> tuple[Verdict, str, str, str]:
+    """How a program ended on which the tests' end has no verdict."""
+    ended, tests_ended = map(_killer, run.codes)
+    if run.late or signal.SIGXCPU in (ended, tests_ended):
+        return Verdict.TIMEOUT, stdout, stderr, last
+    if run.codes[0] is None and run.codes[1] is not None and run.verdict is None:
+        return Verdict.EXCEPTION, stdout, stderr, last or "its tests were ended"
+    if not run.codes[0]:
+        return Verdict.UNFINISHED, stdout, stderr, last
+    detail = last or (f"signal {ended}" if ended else "")
     named = (verdict for start, verdict in NAMED if detail.startswith(start))
-    return Outcome(Verdict(next(named, "exception")), stdout, stderr, detail)
+    return Verdict(next(named, "exception")), stdout, stderr, detail
+
+
+def _killer(code: int | None) -> int:
+    """The signal that ended a process; a shell or bwrap says 128 and the signal."""
+    return 0 if code is None else -code if code < 0 else max(0, code - 128)
 
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else ""
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the program and its children, and reap it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-
-
-def _read(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    return file.read(OUTPUT_BYTES)

@@ -1,0 +1,92 @@
+"""The end with the program: it runs the program in an empty namespace and then serves its names."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dlm.sandbox.inside.link import Link, Lost
+from dlm.sandbox.inside.objects import Objects
+from dlm.sandbox.inside.operations import OPERATIONS
+from dlm.sandbox.inside.strangers import Strangers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn
+
+SYNTAX: Final = "syntax"
+
+
+class Program:
+    """A program's names, for the tests."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {}
+        self.streams, self.process = (sys.stdout, sys.stderr), os.getpid()
+
+    def perform(self, operation: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Do what the tests ask; what the program has written is out before they are told."""
+        try:
+            if operation == "name":
+                return self.names[args[0]]
+            if operation == "bind":
+                self.names[args[0]] = args[1]
+                return None
+            return OPERATIONS[operation](*args, **named)
+        finally:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write out what the program has printed; a child that it has forked ends here."""
+        child = os.getpid() != self.process
+        for stream in self.streams:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                continue
+        if child:
+            os._exit(0)
+
+    def load(self, source: str) -> str:
+        """Run the program; "" where it came to its end, else what is wrong with its syntax."""
+        try:
+            code = compile(source, "<program>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            print("syntax:", error, file=sys.stderr)
+            return f"{SYNTAX}: {error}"
+        finally:
+            self.flush()
+        try:
+            exec(code, self.names)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            raise
+        finally:
+            self.flush()
+        return ""
+
+
+def main(incoming: int, outgoing: int) -> None:
+    """Serve the program that the first question holds until the tests' end is gone."""
+
+    def fail(error: BaseException) -> NoReturn:
+        program.flush()
+        if isinstance(error, Lost):
+            os._exit(0)
+        raise error
+
+    program, strangers = Program(), Strangers()
+    objects = Objects(strangers, judges=False)
+    link = strangers.link = Link(objects, (incoming, outgoing), program.perform, fail)
+    _, number, (_, (source,), _) = link.receive()
+    try:
+        told: Any = program.load(source)
+        kind = b"A"
+    except SystemExit:
+        raise
+    except BaseException as error:
+        told, kind = error, b"E"
+    link.send(kind, number, told)
+    link.serve()

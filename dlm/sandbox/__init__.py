@@ -1,16 +1,24 @@
-"""Runs untrusted Python in a process of its own, for graders and verifiers.
+"""Runs untrusted Python, and the code that tests it, for graders and verifiers.
 
 Three ways, the strongest that works here is taken: `bwrap` (bubblewrap: namespaces of its own, no
-network, nothing of the machine but `/usr`, a system call filter), `unshare` (namespaces and another
-user; needs root), `rlimit` (a separate process in an empty folder with limits, which stops runaway
-model output but no attacker: it can read what is readable and open sockets). In all of them a
-program has a minimal environment, limits on time, memory, file sizes and processes, and is killed
-with its process group; what it prints proves nothing, only what the harness says after it does.
+network, nothing of the machine but `/usr` and numpy, a system call filter), `unshare` (namespaces
+and another user; needs root), `rlimit` (a separate process in an empty folder with limits, which
+stops runaway model output but no attacker: it can read what is readable and open sockets). In all
+of them a program has an empty stdin, a minimal environment, limits on time, memory, file sizes and
+processes, and is killed with its process group.
+
+Nothing that a program does says that it passes. Its tests run in a second process, in a sandbox of
+its own, which has the only pipe for verdicts; that process asks the program's for the names that
+the tests do not define, takes plain data from it and makes every comparison itself. Under `rlimit`
+both processes are kept apart by their users where root starts them, else by the kernel's rule that
+nobody looks into a process that hides: a program that attacks the process that grades, which runs
+as the same user, is held by the other two ways alone.
 """
 
 from dlm.sandbox.backends import KINDS, Sandbox, best_sandbox, find_sandbox
 from dlm.sandbox.checks import check_function, check_program
-from dlm.sandbox.running import OUTPUT_BYTES, Outcome, SandboxError, Verdict, run_python
+from dlm.sandbox.processes import OUTPUT_BYTES
+from dlm.sandbox.running import Outcome, SandboxError, Verdict, run_python
 
 __all__ = [
     "KINDS",

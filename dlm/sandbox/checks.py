@@ -42,9 +42,7 @@ def check_function(
     """
     assert entry.isidentifier(), f"`entry` must be an identifier, got {entry!r}"
     cases = CASES.format(cases=json.dumps([list(test) for test in tests]), entry=entry)
-    result = run_python(
-        source, cases, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox
-    )
+    result = run_python(source, cases, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
     _must_have_begun(result)
     return result.ok
 

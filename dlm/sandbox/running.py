@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import secrets
-import selectors
 import signal
-import subprocess
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dlm.errors import EngineError
 from dlm.sandbox.backends import Sandbox, best_sandbox
-from dlm.sandbox.ends import Ends, Task, boot_arguments, parcel
-from dlm.sandbox.seccomp import seccomp_filter
+from dlm.sandbox.ends import Task, parcel
+from dlm.sandbox.processes import LEFT, READY, Run, start
 
-OUTPUT_BYTES: Final = 64 * 1024
-"""Bytes that are kept of what a program writes to stdout, and to stderr; the rest is lost."""
 FILE_BYTES: Final = 1 << 20
 """Most bytes that a program may write to one file."""
 FILES: Final = 256
 """Most files that a program may have open."""
-START_S: Final = 60.0
-"""Seconds in which the interpreters must have begun."""
-GRACE_S: Final = 1.0
-"""Seconds in which a verdict must follow the end of the program's process, and the other way."""
-READY: Final = b"ready\n"
 NAMED: Final = (
     ("AssertionError", "assertion"),
     ("MemoryError", "memory"),
@@ -104,7 +91,7 @@ def run_python(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dlm-sandbox-"))
         try:
-            run = _started(stack, box, Path(folder), limits)
+            run = start(stack, box, Path(folder), limits)
         except OSError as error:
             return Outcome(Verdict.SANDBOX, "", "", str(error))
         try:
@@ -114,187 +101,20 @@ def run_python(
         return _outcome(run)
 
 
-@dataclass(slots=True)
-class _Run:
-    """Two processes, and what came of them.
-
-    `verdict`: what the tests' end said, None while it has said nothing · `late`: it ran too long
-    · `codes`: exit codes of both, None where it was still running · `kept`: beginnings of what was
-    written, by stream
-    """
-
-    program: subprocess.Popen[bytes]
-    tester: subprocess.Popen[bytes]
-    proof: IO[bytes]
-    verdict: tuple[str, str] | None = None
-    late: bool = False
-    codes: tuple[int | None, int | None] = (None, None)
-    kept: dict[str, bytearray] = field(default_factory=dict)
-
-    def follow(self, given: bytes, nonce: bytes, timeout_s: float) -> None:
-        """Give the tests' end its task, keep what is written, and wait for a verdict."""
-        assert self.tester.stdin is not None
-        with selectors.DefaultSelector() as selector:
-            for name, file in self._streams():
-                os.set_blocking(file.fileno(), False)
-                self.kept[name] = bytearray()
-                selector.register(file, selectors.EVENT_READ, name)
-            os.set_blocking(self.tester.stdin.fileno(), False)
-            selector.register(self.tester.stdin, selectors.EVENT_WRITE, "given")
-            begun, deadline, gone = False, time.monotonic() + START_S, math.inf
-            while self.verdict is None and (now := time.monotonic()) < min(deadline, gone):
-                for key, _ in selector.select(min(0.05, deadline - now)):
-                    if key.data == "given":
-                        given = self._give(selector, given)
-                    elif not self._keep(key.data, key.fd):
-                        selector.unregister(key.fileobj)
-                self._judge(nonce)
-                if not begun and self.begun:
-                    begun, deadline = True, time.monotonic() + timeout_s
-                if gone == math.inf and self._ended():
-                    gone = time.monotonic() + GRACE_S
-            self.late = self.verdict is None and time.monotonic() >= deadline
-            if self.verdict == ("left", ""):
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.program.wait(GRACE_S)
-            self.codes = self.program.poll(), self.tester.poll()
-            for name, file in self._streams():
-                while self._keep(name, file.fileno()) and len(self.kept[name]) < OUTPUT_BYTES:
-                    continue
-
-    @property
-    def begun(self) -> bool:
-        """Whether both interpreters run our code."""
-        return self.kept["proof"].startswith(READY) and self.kept["stdout"].startswith(READY)
-
-    def _streams(self) -> Iterator[tuple[str, IO[bytes]]]:
-        yield "proof", self.proof
-        for process, prefix in ((self.program, ""), (self.tester, "tests' ")):
-            assert process.stdout is not None and process.stderr is not None
-            yield f"{prefix}stdout", process.stdout
-            yield f"{prefix}stderr", process.stderr
-
-    def _give(self, selector: selectors.BaseSelector, given: bytes) -> bytes:
-        """Write what fits of the task; what is left of it."""
-        stdin = self.tester.stdin
-        assert stdin is not None
-        try:
-            given = given[os.write(stdin.fileno(), given) :]
-        except BlockingIOError:
-            return given
-        except OSError:
-            given = b""
-        if not given:
-            selector.unregister(stdin)
-            stdin.close()
-        return given
-
-    def _keep(self, name: str, number: int) -> bool:
-        """Read from a stream once; False where it has ended, or has nothing now."""
-        try:
-            data = os.read(number, OUTPUT_BYTES)
-        except OSError:
-            return False
-        kept = self.kept[name]
-        kept += data[: OUTPUT_BYTES + len(READY) - len(kept)]
-        return bool(data)
-
-    def _judge(self, nonce: bytes) -> None:
-        """Take the verdict, once it is there."""
-        told = bytes(self.kept["proof"]).removeprefix(READY)
-        if told.startswith(nonce + b" ") and b"\n" in told:
-            verdict, _, detail = told[len(nonce) + 1 :].decode(errors="replace").partition("\n")
-            self.verdict = verdict, detail
-
-    def _ended(self) -> bool:
-        """Whether one of the processes is gone."""
-        return self.program.poll() is not None or self.tester.poll() is not None
-
-    def kill(self) -> None:
-        """Kill what is left of both and their children, and reap them."""
-        for process in (self.program, self.tester):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _started(
-    stack: contextlib.ExitStack, box: Sandbox, folder: Path, limits: Mapping[str, int]
-) -> _Run:
-    """Start both interpreters at once; each gets its ends of the pipes alone."""
-    os.chmod(folder, 0o711)
-    packages, work = box.show_packages(folder), folder / "work"
-    work.mkdir()
-    os.chmod(work, 0o777)  # another user may have to write here
-    with contextlib.ExitStack() as theirs:
-        asked, asking, told, telling, proof, proving = (
-            number for _ in range(3) for number in os.pipe()
-        )
-        for number in (asked, asking, told, telling, proving):
-            theirs.callback(os.close, number)
-        said = stack.enter_context(open(proof, "rb", buffering=0))
-        ends = Ends(1, asked, telling), Ends(proving, told, asking)
-        program = _start(stack, box, work, boot_arguments(ends[0], packages, limits), ends[0])
-        try:
-            hides = box.kind == "rlimit"
-            arguments = boot_arguments(ends[1], packages, limits, hides=hides)
-            tester = _start(stack, box, folder, arguments, ends[1])
-        except OSError:
-            program.kill()
-            program.wait()
-            raise
-    return _Run(program, tester, said)
-
-
-def _start(
-    stack: contextlib.ExitStack, box: Sandbox, place: Path, arguments: list[str], ends: Ends
-) -> subprocess.Popen[bytes]:
-    """Start one interpreter; its pipes are closed with the stack."""
-    judges = ends.proof != 1
-    with _filter(box) as seccomp:
-        process = subprocess.Popen(
-            box.command(arguments, seccomp),
-            stdin=subprocess.PIPE if judges else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=place,
-            env=box.environment(place),
-            start_new_session=True,
-            pass_fds=[n for n in (*ends, seccomp) if n is not None and n > 2],
-        )
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            stack.callback(pipe.close)
-    return process
-
-
-@contextlib.contextmanager
-def _filter(box: Sandbox) -> Iterator[int | None]:
-    """The system call filter as an open file, where the sandbox takes one."""
-    code = seccomp_filter() if box.kind == "bwrap" else None
-    if code is None:
-        yield None
-        return
-    with tempfile.TemporaryFile() as file:
-        file.write(code)
-        file.seek(0)
-        yield file.fileno()
-
-
-def _outcome(run: _Run) -> Outcome:
+def _outcome(run: Run) -> Outcome:
     """What the ends of both processes say."""
     texts = {name: bytes(data).decode(errors="replace") for name, data in run.kept.items()}
     stdout = texts["stdout"].removeprefix(READY.decode()) + texts["tests' stdout"]
     stderr = texts["stderr"] + texts["tests' stderr"]
     last = _last_line(stderr)
-    if run.verdict is not None and run.verdict[0] != "left":
+    if run.verdict is not None and run.verdict[0] != LEFT:
         return Outcome(Verdict(run.verdict[0]), stdout, stderr, run.verdict[1])
     if not run.begun:
         return Outcome(Verdict.SANDBOX, stdout, stderr, last or "it never began")
     return Outcome(*_unsaid(run, stdout, stderr, last))
 
 
-def _unsaid(run: _Run, stdout: str, stderr: str, last: str) -> tuple[Verdict, str, str, str]:
+def _unsaid(run: Run, stdout: str, stderr: str, last: str) -> tuple[Verdict, str, str, str]:
     """How a program ended on which the tests' end has no verdict."""
     ended, tests_ended = map(_killer, run.codes)
     if run.late or signal.SIGXCPU in (ended, tests_ended):

@@ -8,6 +8,8 @@ any program is read, rather than in a `preexec_fn`: that hook is not safe in a t
 limits cannot be raised again. The tests' end is given everything on stdin, and hands the code on.
 """
 
+from __future__ import annotations
+
 import _frozen_importlib_external
 import marshal
 import resource
@@ -15,7 +17,7 @@ import sys
 from posix import read, write
 
 
-def received(pipe):  # type: ignore[no-untyped-def]
+def received(pipe: int) -> bytes:
     """The next bytes of a pipe, with their length in eight bytes before them."""
     found = b""
     while len(found) < 8 or len(found) < 8 + int.from_bytes(found[:8], "big"):
@@ -27,24 +29,25 @@ def received(pipe):  # type: ignore[no-untyped-def]
     return found[8:]
 
 
-def limit(name, value):  # type: ignore[no-untyped-def]
+def limit(name: str, value: int) -> None:
     """Set a limit, or find that a lower one is set."""
     kind = getattr(resource, "RLIMIT_" + name)
     try:
         resource.setrlimit(kind, (value, value))
     except (OSError, ValueError):
         hard = resource.getrlimit(kind)[1]
-        assert hard != resource.RLIM_INFINITY and hard <= value, "cannot limit " + name
+        if hard == resource.RLIM_INFINITY or hard > value:
+            sys.exit("cannot limit " + name)
 
 
-def hidden():  # type: ignore[no-untyped-def]
+def hidden() -> None:
     """Let no process of the same user look into this one."""
     import ctypes
 
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
 
 
-def main():  # type: ignore[no-untyped-def]
+def main() -> None:
     """Take the code of one end, and run it."""
     proof, incoming, outgoing = map(int, sys.argv[1:4])
     packages, hides, limits = sys.argv[4], sys.argv[5] == "1", sys.argv[6:]

@@ -84,7 +84,8 @@ class Link:
         """Send one frame."""
         writer, mark = Writer(self.objects), self.objects.next
         try:
-            writer.parts(kind + b"%x;" % number, self.objects.alone() if self.objects.judges else ())
+            dropped = self.objects.alone() if self.objects.judges else ()
+            writer.parts(kind + b"%x;" % number, dropped)
             changes = list(self.objects.changes())
             writer.out.append(b"%x;" % len(changes))
             for changed, parts in changes:

@@ -9,16 +9,9 @@ from dlm.sandbox.inside.kinds import fill, flat
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any, Final, Protocol
+    from typing import Any, Final
 
-    class Strangers(Protocol):
-        """What stands at this end for the objects of the other one."""
-
-        def number(self, value: Any) -> int | None: ...
-        def handle(self, number: int, calls: bool, digest: int | None) -> Any: ...
-        def view(self, number: int, base: type) -> type: ...
-        def seen(self, number: int, value: Any) -> None: ...
-        def error(self, number: int, name: str, base: type) -> type: ...
+    from dlm.sandbox.inside.strangers import Strangers
 
 
 BUILTINS: Final[Mapping[str, Any]] = {

@@ -115,9 +115,10 @@ class Reader:
             if not (type(number) is int and type(name) is str):
                 raise Malformed("no exception")
             kind = self.objects.strangers.error(number, name, kind)
-        return kind
+        checked: type = kind
+        return checked
 
-    def error(self) -> BaseException:
+    def error(self) -> Any:
         """An exception, by its class, arguments, attributes and text."""
         if self.take(1) != b"K":
             raise Malformed("no exception")
@@ -127,8 +128,7 @@ class Reader:
         try:
             error = kind(*args)
         except Exception:
-            error = kind.__new__(kind)
-            error.args = args
+            error = BaseException.__new__(kind, *args)
         if "__dict__" in dir(error):
             vars(error).update(more)
             if hasattr(kind, "told"):

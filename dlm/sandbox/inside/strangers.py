@@ -19,6 +19,29 @@ UNARY: Final = (
 """Special methods that ask the other end."""
 
 
+def _one(operation: str) -> Callable[..., Any]:
+    return lambda self, *args: _ask(self, operation, *args)
+
+
+def _two(operation: str) -> Callable[..., Any]:
+    def method(self: Stranger, other: Any) -> Any:
+        if not isinstance(other, Stranger):
+            return NotImplemented
+        return _ask(self, operation, other)
+
+    return method
+
+
+def _with_special_methods(kind: type) -> Any:
+    """Give a class the special methods that ask the other end."""
+    for name in UNARY:
+        setattr(kind, f"__{name}__", _one(name))
+    for name in BINARY:
+        setattr(kind, f"__{name.rstrip('_')}__", _two(name))
+    return kind
+
+
+@_with_special_methods
 class Stranger:
     """An object of the other end.
 
@@ -59,30 +82,12 @@ class StrangerCallable(Stranger):
     __slots__ = ()
 
     def __call__(self, *args: Any, **named: Any) -> Any:
+        """Call it there."""
         return _ask(self, "call", *args, **named)
 
 
 def _ask(stranger: Stranger, operation: str, /, *args: Any, **named: Any) -> Any:
     return stranger._dlm_link.ask(operation, stranger, *args, **named)
-
-
-def _one(operation: str) -> Callable[..., Any]:
-    return lambda self, *args: _ask(self, operation, *args)
-
-
-def _two(operation: str) -> Callable[..., Any]:
-    def method(self: Stranger, other: Any) -> Any:
-        if not isinstance(other, Stranger):
-            return NotImplemented
-        return _ask(self, operation, other)
-
-    return method
-
-
-for _name in UNARY:
-    setattr(Stranger, f"__{_name}__", _one(_name))
-for _name in BINARY:
-    setattr(Stranger, f"__{_name.rstrip('_')}__", _two(_name))
 
 
 class Strangers:

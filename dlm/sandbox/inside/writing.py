@@ -98,8 +98,10 @@ class Writer:
 
     def reference(self, value: Any) -> str:
         """Module and name of a class or function that goes by them, or ""."""
-        if isinstance(value, type) and BUILTINS.get(value.__name__) is value:
-            return f"builtins:{value.__name__}"
+        if isinstance(value, type):
+            known: str = value.__name__
+            if BUILTINS.get(known) is value:
+                return f"builtins:{known}"
         module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
         if not (callable(value) and isinstance(module, str) and isinstance(name, str)):
             return ""
@@ -130,7 +132,7 @@ class Writer:
     def stranger(self, value: Any) -> None:
         """Append the number of an object that stays here, and what its double must know at once."""
         digest = b""
-        if type(value).__hash__ is not object.__hash__:
+        if getattr(type(value), "__hash__", None) is not object.__hash__:
             try:
                 digest = b"%x" % hash(value)
             except Exception:
@@ -218,7 +220,7 @@ EXACT: Final[Mapping[type, Write]] = {
 BARED: Final[Mapping[type, Callable[[Any], Any]]] = {
     int: lambda x: int.__int__(x),
     float: lambda x: float.__float__(x),
-    complex: lambda x: complex(complex.real.__get__(x), complex.imag.__get__(x)),  # type: ignore[attr-defined]
+    complex: lambda x: complex(complex.real.__get__(x), complex.imag.__get__(x)),
     str: lambda x: str.__str__(x),
     bytes: lambda x: bytes.__getitem__(x, slice(None)),
     tuple: lambda x: tuple(tuple.__iter__(x)),

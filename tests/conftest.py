@@ -15,3 +15,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not torch.cuda.is_available():
             for item in gpu_items:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(params=("bwrap", "unshare", "rlimit"), scope="session")
+def box(request: pytest.FixtureRequest) -> object:
+    """Each kind of sandbox that works on this machine."""
+    from tests.boxes import box_of
+
+    return box_of(request.param)

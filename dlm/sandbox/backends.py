@@ -67,7 +67,7 @@ class Sandbox:
             return [*(_as_nobody_else() if root else ()), *self._bwrap(seccomp), *run]
         if self.kind == "unshare":
             inside = (*_as_nobody_else(), "--no-new-privs")
-            return ["unshare", *SPACES, "--mount-proc", *INIT, *inside, *run]
+            return [_tool("unshare"), *SPACES, "--mount-proc", *INIT, *inside, *run]
         return [*_as_nobody_else(), "--no-new-privs", *run] if self.drops else run
 
     def environment(self, folder: Path) -> dict[str, str]:
@@ -101,7 +101,7 @@ class Sandbox:
 
     def _bwrap(self, seccomp: int | None) -> list[str]:
         """Namespaces of its own, `/usr` to read, and an empty folder in memory."""
-        found = ["bwrap", "--unshare-user", "--disable-userns", "--unshare-all"]
+        found = [_tool("bwrap"), "--unshare-user", "--disable-userns", "--unshare-all"]
         found += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
         for name, value in (*ENVIRONMENT.items(), ("HOME", "/tmp")):
             found += ["--setenv", name, value]
@@ -172,6 +172,11 @@ def _packages(box: Sandbox) -> tuple[str, ...]:
     return ()
 
 
+def _tool(name: str) -> str:
+    """The path of a program of ours: what it starts has another PATH."""
+    return shutil.which(name) or name
+
+
 def _says_42(command: Sequence[str]) -> bool:
     return _said(command) == b"42\n"
 
@@ -196,7 +201,7 @@ def _said(command: Sequence[str]) -> bytes:
 def _as_nobody_else() -> tuple[str, ...]:
     """The command that makes a process a user that nothing else is."""
     user = str(_new_user())
-    return ("setpriv", "--reuid", user, "--regid", user, "--clear-groups")
+    return (_tool("setpriv"), "--reuid", user, "--regid", user, "--clear-groups")
 
 
 def _new_user() -> int:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from dlm.errors import EngineError
 from dlm.sandbox.backends import Sandbox, best_sandbox
 from dlm.sandbox.ends import Task, parcel
-from dlm.sandbox.processes import LEFT, READY, Run, start
+from dlm.sandbox.processes import LEFT, OUTPUT_BYTES, READY, Run, start
 
 FILE_BYTES: Final = 1 << 20
 """Most bytes that a program may write to one file."""
@@ -103,8 +103,9 @@ def run_python(
 
 def _outcome(run: Run) -> Outcome:
     """What the ends of both processes say."""
-    texts = {name: bytes(data).decode(errors="replace") for name, data in run.kept.items()}
-    stdout = texts["stdout"].removeprefix(READY.decode()) + texts["tests' stdout"]
+    kept = {name: bytes(data).removeprefix(READY) for name, data in run.kept.items()}
+    texts = {name: data[:OUTPUT_BYTES].decode(errors="replace") for name, data in kept.items()}
+    stdout = texts["stdout"] + texts["tests' stdout"]
     stderr = texts["stderr"] + texts["tests' stderr"]
     last = _last_line(stderr)
     if run.verdict is not None and run.verdict[0] != LEFT:

@@ -43,7 +43,7 @@ MODULES: Final = PURE.union(("functools", "typing", "json", "sys", "os", "time",
 
 def qualified(kind: type) -> str:
     """The name of a type, if it is the one that is found there."""
-    module, name = kind.__module__, kind.__qualname__
+    module, name = getattr(kind, "__module__", None), kind.__qualname__
     if not (isinstance(module, str) and isinstance(name, str)):
         return ""
     found = getattr(sys.modules.get(module), name, None)
@@ -159,11 +159,12 @@ def made(name: str, parts: tuple[Any, ...]) -> Any:
 def plain_name(value: Any) -> str:
     """The name under which a value travels by its arguments, "" for any other value."""
     kind = type(value)
-    if kind.__module__ == "numpy":
+    module = getattr(kind, "__module__", None)  # a class made without a namespace has none
+    if module == "numpy":
         generic = getattr(sys.modules.get("numpy"), "generic", None)
         is_scalar = generic is not None and issubclass(kind, generic)
         return "numpy.scalar" if is_scalar and value.dtype.kind in NUMPY_KINDS else ""
-    name = qualified(kind) if kind.__module__ in HOMES else ""
+    name = qualified(kind) if module in HOMES else ""
     zone = getattr(value, "tzinfo", None) if name.startswith("datetime.") else None
     if zone is not None and qualified(type(zone)) != "datetime.timezone":
         return ""

@@ -126,7 +126,7 @@ def permitted(objects: Objects, operation: str, args: tuple[Any, ...]) -> bool:
     if not args or objects.own_numbers.get(id(args[0])) is None or operation not in OPERATIONS:
         return False
     kind = type(args[0])
-    ours = kind.__module__ == "builtins" and bool(kind.__flags__ & HEAP)
+    ours = getattr(kind, "__module__", None) in (None, "builtins") and bool(kind.__flags__ & HEAP)
     if operation == "call":
         return ours or isinstance(args[0], (type, *FUNCTIONS))
     if operation in ("getattr", "setattr", "delattr"):

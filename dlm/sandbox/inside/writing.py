@@ -8,6 +8,7 @@ from struct import pack
 from dlm.sandbox.inside.kinds import (
     CONTAINERS,
     MODULES,
+    NUMPY_KINDS,
     PARTS,
     PURE,
     extra,
@@ -117,7 +118,7 @@ class Writer:
         for base in type(value).__mro__[:-1]:
             name = qualified(base)
             if name in CONTAINERS:
-                if name == "numpy.ndarray" and not _is_plain_array(value):
+                if name == "numpy.ndarray" and value.dtype.kind not in NUMPY_KINDS:
                     return False
                 if base is not type(value):
                     self.out.append(b"W%x;" % self.objects.keep(value))
@@ -161,10 +162,6 @@ class Writer:
         except Exception:
             text = ""
         self.value(text)
-
-
-def _is_plain_array(value: Any) -> bool:
-    return qualified(type(value)) == "numpy.ndarray" and plain_name(value[:0].sum()) != ""
 
 
 def _float(writer: Writer, value: float) -> None:

@@ -42,7 +42,9 @@ def check_function(
     """
     assert entry.isidentifier(), f"`entry` must be an identifier, got {entry!r}"
     cases = CASES.format(cases=json.dumps([list(test) for test in tests]), entry=entry)
-    result = run_python(source, cases, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
+    result = run_python(
+        source, tests=cases, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox
+    )
     _must_have_begun(result)
     return result.ok
 
@@ -61,7 +63,9 @@ def check_program(
     that leaves before is `unfinished`, whatever it prints and whichever exit code it chooses. The
     memory is EvalPlus'. Raises `SandboxError` where the sandbox fails.
     """
-    result = run_python(source, tests, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox)
+    result = run_python(
+        source, tests=tests, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox
+    )
     _must_have_begun(result)
     return result
 

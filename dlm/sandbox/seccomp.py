@@ -1,4 +1,4 @@
-"""A system call filter for programs that compute: no sockets, no mounts, no tracing.
+"""A system call filter for programs that compute: no sockets but pairs, no mounts, no tracing.
 
 Classic BPF, written by hand so that it needs no library; `bwrap --seccomp` reads it. On other
 processors than x86-64 there is none, and namespaces alone must do.
@@ -18,7 +18,7 @@ KILL, ALLOW, FAIL = 0x80000000, 0x7FFF0000, 0x00050000
 CLONE3: Final = 435
 """Must say that it does not exist: then the C library takes `clone`, and threads can start."""
 DENIED: Final = (
-    *(41, 53),  # socket, socketpair
+    41,  # socket
     *(101, 310, 311),  # ptrace, process_vm_readv, process_vm_writev
     *(155, 161, 165, 166, 167, 168, 169),  # pivot_root, chroot, mount, umount2, swapon/off, reboot
     *(175, 176, 246, 313, 320),  # modules, kexec

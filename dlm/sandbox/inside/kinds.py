@@ -66,7 +66,8 @@ def flat(letter: str, value: Any) -> tuple[Any, ...]:
     if letter in DICTS:
         return tuple(part for pair in named(NAMES[letter]).items(value) for part in pair)
     if letter == "A":
-        return (value.shape, value.tobytes())
+        holds = value.dtype.kind == "O"
+        return (value.shape, tuple(value.flat) if holds else value.tobytes())
     return tuple(named(NAMES[letter]).__iter__(value))
 
 
@@ -87,7 +88,7 @@ def empty(letter: str, more: Any, base: type | None = None) -> Any:
     if letter == "Q":
         return kind((), more)
     if letter == "A":
-        return kind((0,), element_type(more))
+        return kind((0,), "O" if more == "|O" else element_type(more))
     return kind()
 
 
@@ -102,7 +103,13 @@ def fill(letter: str, value: Any, parts: Sequence[Any]) -> None:
         shape, data = parts
         if value.shape != shape:
             value.resize(shape, refcheck=False)
-        value[...] = named("numpy.frombuffer")(data, value.dtype).reshape(shape)
+        if isinstance(data, tuple):
+            row = kind((len(data),), "O")
+            for place, one in enumerate(data):
+                row[place] = one
+        else:
+            row = named("numpy.frombuffer")(data, value.dtype)
+        value[...] = row.reshape(shape)
     else:
         kind.clear(value)
         if letter in DICTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import sys
+from _sitebuiltins import Quitter
 
 from dlm.sandbox.inside.link import Link, Lost
 from dlm.sandbox.inside.objects import Objects
@@ -100,6 +101,8 @@ def main(incoming: int, outgoing: int) -> None:
         raise error
 
     builtins.input = patient(builtins.input)
+    for name in ("exit", "quit"):
+        setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     program, strangers = Program(), Strangers()
     objects = Objects(strangers, judges=False)
     link = strangers.link = Link(objects, (incoming, outgoing), program.perform, fail)

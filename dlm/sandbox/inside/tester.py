@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Final, NoReturn
 
-FUNCTIONS: Final = (type(lambda: None), type(len), type(Link.ask.__get__(None, Link)))
-"""Types of what the tests may give to the program to be called."""
 TOLD: Final = frozenset({"__name__", "__qualname__", "__doc__", "__module__"})
 HEAP: Final = 1 << 9
 """Flag of a type that a class statement has made."""
@@ -128,7 +126,7 @@ def permitted(objects: Objects, operation: str, args: tuple[Any, ...]) -> bool:
     kind = type(args[0])
     ours = getattr(kind, "__module__", None) in (None, "builtins") and bool(kind.__flags__ & HEAP)
     if operation == "call":
-        return ours or isinstance(args[0], (type, *FUNCTIONS))
+        return callable(args[0])
     if operation in ("getattr", "setattr", "delattr"):
         name = args[1] if len(args) > 1 else None
         public = type(name) is str and not name.startswith("_")

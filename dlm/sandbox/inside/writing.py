@@ -118,7 +118,7 @@ class Writer:
         for base in type(value).__mro__[:-1]:
             name = qualified(base)
             if name in CONTAINERS:
-                if name == "numpy.ndarray" and value.dtype.kind not in NUMPY_KINDS:
+                if name == "numpy.ndarray" and value.dtype.kind not in NUMPY_KINDS + "O":
                     return False
                 if base is not type(value):
                     self.out.append(b"W%x;" % self.objects.keep(value))

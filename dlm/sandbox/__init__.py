@@ -10,9 +10,9 @@ processes, and is killed with its process group.
 Nothing that a program does says that it passes. Its tests run in a second process, in a sandbox of
 its own, which has the only pipe for verdicts; that process asks the program's for the names that
 the tests do not define, takes plain data from it and makes every comparison itself. Under `rlimit`
-both processes are kept apart by their users where root starts them, else by the kernel's rule that
-nobody looks into a process that hides: a program that attacks the process that grades, which runs
-as the same user, is held by the other two ways alone.
+the kernel's Landlock keeps the program from looking into any other process, and where root starts
+them both are users of their own; without either, a program that attacks the process that grades,
+which runs as the same user, is held by the other two ways alone.
 """
 
 from dlm.sandbox.backends import KINDS, Sandbox, best_sandbox, find_sandbox

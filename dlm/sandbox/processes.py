@@ -151,11 +151,11 @@ def start(
             theirs.callback(os.close, number)
         said = stack.enter_context(open(proof, "rb", buffering=0))
         ends = Ends(1, asked, telling), Ends(proving, told, asking)
-        program = _interpreter(stack, box, work, boot_arguments(ends[0], packages, limits), ends[0])
+        hides = box.kind == "rlimit"
+        arguments = [boot_arguments(end, packages, limits, hides=hides) for end in ends]
+        program = _interpreter(stack, box, work, arguments[0], ends[0])
         try:
-            hides = box.kind == "rlimit"
-            arguments = boot_arguments(ends[1], packages, limits, hides=hides)
-            tester = _interpreter(stack, box, folder, arguments, ends[1])
+            tester = _interpreter(stack, box, folder, arguments[1], ends[1])
         except OSError:
             program.kill()
             program.wait()

@@ -2,9 +2,9 @@
 
     python -c <this text> PROOF FROM TO PACKAGES HIDDEN LIMIT=VALUE ...
 
-PROOF is the pipe for the verdict at the tests' end, 1 at the program's. HIDDEN: 1 where namespaces
-do not keep other processes from looking into this one. Limits are set here, before
-any program is read, rather than in a `preexec_fn`: that hook is not safe in a threaded parent. Hard
+PROOF is the pipe for the verdict at the tests' end, 1 at the program's. HIDDEN: 1 where no
+namespaces keep the program from looking into other processes. Limits are set here, before any
+program is read, rather than in a `preexec_fn`: that hook is not safe in a threaded parent. Hard
 limits cannot be raised again. The tests' end is given everything on stdin, and hands the code on.
 """
 
@@ -14,7 +14,7 @@ import _frozen_importlib_external
 import marshal
 import resource
 import sys
-from posix import read, write
+from posix import close, read, write
 
 
 def received(pipe: int) -> bytes:
@@ -44,7 +44,29 @@ def hidden() -> None:
     """Let no process of the same user look into this one."""
     import ctypes
 
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+    zero = ctypes.c_ulong(0)
+    ctypes.CDLL(None).prctl(4, zero, zero, zero, zero)  # PR_SET_DUMPABLE
+
+
+def shut_in() -> None:
+    """Let this process look into none but its children, where the kernel has Landlock.
+
+    Any ruleset does that; this one takes the right to make block devices, and from its sixth
+    version on signals to others.
+    """
+    import ctypes
+
+    libc, zero = ctypes.CDLL(None), ctypes.c_ulong(0)
+    version = libc.syscall(444, zero, zero, 1)  # landlock_create_ruleset
+    if version < 1:
+        return
+    words = (1 << 11, 0, 3) if version >= 6 else (1 << 11,)
+    rules = (ctypes.c_uint64 * len(words))(*words)
+    ruleset = libc.syscall(444, rules, ctypes.c_size_t(ctypes.sizeof(rules)), 0)
+    libc.prctl(38, ctypes.c_ulong(1), zero, zero, zero)  # PR_SET_NO_NEW_PRIVS
+    if ruleset < 0 or libc.syscall(446, ruleset, 0) != 0:  # landlock_restrict_self
+        sys.exit("cannot be shut in")
+    close(ruleset)
 
 
 def main() -> None:
@@ -54,7 +76,7 @@ def main() -> None:
     del sys.argv[1:]
     judges = proof != 1
     if hides and sys.platform == "linux":
-        hidden()
+        (hidden if judges else shut_in)()
     for pair in limits:
         name, _, value = pair.partition("=")
         limit(name, int(value))

@@ -60,14 +60,19 @@ class Reader:
     def parts(self) -> tuple[Any, ...]:
         """The next values, with their count before them."""
         count = self.count()
-        if not 0 <= count <= len(self.data) - self.at:
+        if abs(count) > len(self.data) - self.at:
             raise Malformed("a count of too many")
+        if count < 0:
+            numbers = tuple([int(number, 16) for number in self.raw().split(b",")])
+            if len(numbers) != -count:
+                raise Malformed("a count of others")
+            return numbers
         return tuple([self.value() for _ in range(count)])
 
     def container(self, letter: str, of: int | None = None) -> Any:
         """The next container, noted before its parts are read: it may hold itself."""
         number, more = self.count(), self.value()
-        base = None if of is None else self.objects.strangers.view(of, named(NAMES[letter]))
+        base = None if of is None else self.objects.strangers.view(named(NAMES[letter]))
         found = empty(letter, more, base)
         if of is not None:
             self.objects.strangers.seen(of, found)
@@ -92,7 +97,7 @@ class Reader:
         plain = self.value()
         if type(plain) not in (int, float, complex, str, bytes, tuple, frozenset):
             raise Malformed("a view of nothing")
-        found = self.objects.strangers.view(number, type(plain))(plain)
+        found = self.objects.strangers.view(type(plain))(plain)
         self.objects.strangers.seen(number, found)
         return found
 

@@ -120,7 +120,7 @@ class Strangers:
         """Note that a value made here is the plain value of an object of the other end."""
         self.numbers[id(value)] = number, value
 
-    def view(self, number: int, base: type) -> type:
+    def view(self, base: type) -> type:
         """A class of plain values whose further attributes are those of the object."""
         found = self.views.get(base)
         if found is None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     Write = Callable[["Writer", Any], None]
 
+MANY: Final = 16
+"""From how many on whole numbers are written together."""
+
 
 class Writer:
     """A message as it grows."""
@@ -42,8 +45,12 @@ class Writer:
             self.stranger(value)
 
     def parts(self, letter: bytes, values: Iterable[Any]) -> None:
-        """Append a letter, a count, and values."""
+        """Append a letter, a count, and values; many whole numbers together, a count below 0."""
         values = tuple(values)
+        if len(values) >= MANY and set(map(type, values)) == {int}:
+            self.out.append(b"%b-%x;" % (letter, len(values)))
+            self.text(b"", b",".join([b"%x" % value for value in values]))
+            return
         self.out.append(b"%b%x;" % (letter, len(values)))
         for value in values:
             self.value(value)

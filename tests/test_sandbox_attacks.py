@@ -250,6 +250,9 @@ def test_values_are_compared_where_their_class_is_not(box, value):
         "def f(x):\n    return '\\ud800' * 1000",
         "class A(Exception):\n    pass\ndef f(x):\n    raise A(2)",
         "def f(x):\n    raise GeneratorExit",
+        "def f(x):\n    raise SyntaxError('tests')",
+        "class A(Exception):\n    def __str__(self):\n        raise SystemExit(0)\n"
+        "def f(x):\n    raise A(A())",
         "import sys\nf = sys.exit",
         "from os import fork as f",
         "from os import _exit as f",

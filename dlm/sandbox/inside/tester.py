@@ -2,8 +2,10 @@
 
 The tests run here, in a process of their own. Names that they use and do not define are the
 program's, and are asked for there; what comes back is plain data, made again here, or stands for an
-object of the program's. Every comparison is made here. The verdict goes through a pipe that the
-program's process never had, with a nonce that it was never given.
+object of the program's. Every comparison is made here, and no operator or `in` shows the program a
+value of the tests; only a method that they call with arguments on one of its objects answers for
+itself. The verdict goes through a pipe that the program's process never had, with a nonce that it
+was never given.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ class Tester:
         verdict = next((name for kind, name in kinds if isinstance(error, kind)), "exception")
         try:
             text = str(error)
-        except Exception:
+        except BaseException:
             text = ""
         self.end(verdict, f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
@@ -108,9 +110,11 @@ class Tester:
         if wrong:
             self.end("syntax", str(wrong))
         try:
-            exec(compile(tests, "<tests>", "exec", dont_inherit=True), Names(link, borrowed))
-        except SyntaxError as error:
+            code = compile(tests, "<tests>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             self.end("syntax", f"in the tests: {error}")
+        try:
+            exec(code, Names(link, borrowed))
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
             self.raised(error)

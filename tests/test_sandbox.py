@@ -20,6 +20,7 @@ from dlm.sandbox import (
     check_function,
     check_program,
     find_sandbox,
+    processes,
     run_python,
 )
 from dlm.sandbox.seccomp import DENIED, seccomp_filter
@@ -269,3 +270,12 @@ def test_a_program_with_its_tests():
     assert wrong.verdict == Verdict.ASSERTION
     early = check_program("import sys\ndef double(x):\n    sys.exit(0)", tests)
     assert early.verdict == Verdict.UNFINISHED
+
+
+def test_time_that_others_take_does_not_count(box, monkeypatch):
+    """On a busy machine a run has more of the clock's time, and no more of the processor's."""
+    source = "import time\ntime.sleep(2)"
+    assert run(box, source, timeout_s=1.0).verdict == Verdict.TIMEOUT
+    monkeypatch.setattr(processes, "_delay", lambda process: 60.0)
+    assert run(box, source, timeout_s=1.0).ok
+    assert run(box, "import time\ntime.sleep(60)", timeout_s=0.5).verdict == Verdict.TIMEOUT

@@ -25,6 +25,8 @@ START_S: Final = 60.0
 """Seconds in which the interpreters must have begun."""
 GRACE_S: Final = 1.0
 """Seconds in which a verdict must follow the end of the program's process, and the other way."""
+MOST_WAITED: Final = 3
+"""How many times its limit a run may wait, beside it, for a processor that others have."""
 READY: Final = b"ready\n"
 LEFT: Final = "left"
 """What the tests' end says of a program whose process is gone."""
@@ -57,19 +59,24 @@ class Run:
                 selector.register(file, selectors.EVENT_READ, name)
             os.set_blocking(self.tester.stdin.fileno(), False)
             selector.register(self.tester.stdin, selectors.EVENT_WRITE, "given")
-            begun, deadline, gone = False, time.monotonic() + START_S, math.inf
-            while self.verdict is None and (now := time.monotonic()) < min(deadline, gone):
+            begun, deadline, gone = math.inf, time.monotonic() + START_S, math.inf
+            while self.verdict is None and (now := time.monotonic()) < gone:
+                if now >= deadline:
+                    deadline = begun + timeout_s + min(self._waited(), MOST_WAITED * timeout_s)
+                    if begun == math.inf or now >= deadline:
+                        self.late = True
+                        break
                 for key, _ in selector.select(min(0.05, deadline - now)):
                     if key.data == "given":
                         given = self._give(selector, given)
                     elif not self._keep(key.data, key.fd):
                         selector.unregister(key.fileobj)
                 self._judge(nonce)
-                if not begun and self.begun:
-                    begun, deadline = True, time.monotonic() + timeout_s
+                if begun == math.inf and self.begun:
+                    begun = time.monotonic()
+                    deadline = begun + timeout_s
                 if gone == math.inf and self._ended():
                     gone = time.monotonic() + GRACE_S
-            self.late = self.verdict is None and time.monotonic() >= deadline
             if self.verdict == (LEFT, ""):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.program.wait(GRACE_S)
@@ -123,6 +130,10 @@ class Run:
             verdict, _, detail = told[len(nonce) + 1 :].decode(errors="replace").partition("\n")
             self.verdict = verdict, detail
 
+    def _waited(self) -> float:
+        """Seconds for which the two ends were ready to run and had no processor."""
+        return sum(max(map(_delay, _family(one.pid))) for one in (self.program, self.tester))
+
     def _ended(self) -> bool:
         """Whether one of the processes is gone."""
         return self.program.poll() is not None or self.tester.poll() is not None
@@ -133,6 +144,22 @@ class Run:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _family(process: int) -> Iterator[int]:
+    """A process and all that descend from it, as far as the kernel tells."""
+    yield process
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            yield from _family(int(child))
+
+
+def _delay(process: int) -> float:
+    """Seconds for which a process has waited for a processor, 0 where that is not known."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def start(

@@ -75,9 +75,10 @@ def run_python(
 
     Both run in a namespace without a name, so that a main guard does not run, each in a process and
     a sandbox of its own: the program's has an empty stdin, and a pipe on which it is asked for what
-    the tests need. `timeout_s` is wall time in seconds from when both interpreters have begun; CPU
-    time is limited to the next whole second above it. `memory_mb` is address space in MiB, of which
-    the interpreter itself takes about 20. `sandbox` None is the strongest that works here.
+    the tests need. `timeout_s` is wall time in seconds from when both interpreters have begun, less
+    what they wait for a processor on a busy machine; CPU time is limited to the next whole second
+    above it. `memory_mb` is address space in MiB, of which the interpreter itself takes about 20.
+    `sandbox` None is the strongest that works here.
     """
     box, nonce = sandbox or best_sandbox(), secrets.token_hex(16)
     limits = {

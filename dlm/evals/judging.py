@@ -49,20 +49,38 @@ class Judge:
     ) -> None:
         self._restart(self._pool)
 
-    def same_mathematics(self, text: str, reference: str) -> bool | None:
-        """What `math-verify` says; None where it is not installed."""
+    def same_mathematics(
+        self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
+    ) -> bool | None:
+        """What a rule of `mathverify` says, None where `math-verify` is not installed; wrong is
+        what takes too long.
+        """
         if find_spec("math_verify") is None:
             return None
         with self._lock:
             pool = self._pool = self._pool or ProcessPoolExecutor(
                 self.workers, get_context("spawn")
             )
-            future = pool.submit(mathverify.judge, text, reference)
+            future = pool.submit(rule, text, reference)
         try:
             return future.result(timeout=mathverify.SECONDS)
         except (Late, BrokenProcessPool):
             self._restart(pool)
             return False
+        except ImportError:
+            return None
+
+    def must_know(
+        self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
+    ) -> bool:
+        """The same for graders that cannot do without.
+
+        Raises `InvalidRequest` where what the rule needs is not installed.
+        """
+        found = self.same_mathematics(text, reference, rule)
+        if found is None:
+            raise InvalidRequest("protocol", "judges by math-verify: `pip install dlm[evals]`")
+        return found
 
     def _restart(self, pool: ProcessPoolExecutor | None) -> None:
         """End the processes of a pool: an answer that holds one up would hold it for ever."""

@@ -60,6 +60,9 @@ SHAPES = {
     "a mark in a docstring": f"```python\n{TOLD}```\nDone\n```python\nprint(f(1))\n```",
     "a fence in a docstring": f"```python\n{TOLD.replace('```', '```python', 1)}```",
     "a mark in a string": '```python\ndef f(x):\n    s = "```"\n    return x + 1\n```',
+    "a mark in a comment": f"```python\n# ``` is a fence\n{ONE}```\nDone",
+    "a mark in a comment inside": "```\ndef f(x):\n    # ``` is one\n    return x + 1\n```",
+    "prose that parses": f"Note: see\nf(1) == 2\n\n{ONE}\nreturn value\nDone",
     "in a numbered list": "1. So:\n\n   ```py\n   def f(x):\n       return x + 1\n   ```\n2. Done",
     "in a list": "- ```python\n  def f(x):\n      return x + 1\n  ```\n- Done",
     "in a list with tabs": "*\t```python\n\tdef f(x):\n\t\treturn x + 1\n\t```",
@@ -117,7 +120,7 @@ def test_shapes_of_answers(name):
     space = {"__name__": "none"}
     exec(program.source, space)
     assert space["f"](2) == 3
-    assert "```" not in re.sub('""".*?"""|".*?"', "", program.source, flags=re.DOTALL)
+    assert "```" not in re.sub('#[^\n]*|""".*?"""|".*?"', "", program.source, flags=re.DOTALL)
 
 
 def test_the_first_of_several_counts():

@@ -48,8 +48,7 @@ def extract(text: str, entry: str | None = None) -> Program:
     parse (of Python or of no language, then of others), text around fences that parses, parts of
     fences, parts of other text, what was typed at an interpreter. Where there is none, the same
     with a definition inside a class or a function; then the first fence; then the text. A mark
-    inside a string of the program ends no fence, and lines that Python would not take for line
-    breaks are left alone.
+    inside a string or a comment of the program ends no fence.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blocks = blocks_of(text)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from dlm.evals.graders.source import ends_in_string, unindented
+from dlm.evals.graders.source import ends_inside, unindented
 
 MARK: Final = re.compile(r"`{3,}|^[ \t]*(?:[-*+>] |\d+[.)] )?[ \t]*~{3,}", re.MULTILINE)
 MOST_MARKS: Final = 64
@@ -54,13 +54,15 @@ class Block(NamedTuple):
 
 
 def blocks_of(answer: str) -> list[Block]:
-    """What stands between marks, in order; a block goes on behind a mark in one of its strings."""
+    """What stands between marks, in order; a block goes on behind a mark in one of its strings or
+    comments.
+    """
     marks = _marks_of(answer)
     found = []
     for opened in (None, *marks):
         for readings in _blocks_at(answer, marks, opened):
             found += readings
-            if not any(ends_in_string(block.program) for block in readings):
+            if not any(ends_inside(block.text) for block in readings):
                 break
     return found
 

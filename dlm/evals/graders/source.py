@@ -33,9 +33,13 @@ def parsed(source: str) -> ast.Module | None:
     return _tree(source)[0]
 
 
-def ends_in_string(source: str) -> bool:
-    """Whether the first fault of a program is a string that more text could close."""
-    error = _tree(source)[1]
+def ends_inside(text: str) -> bool:
+    """Whether a text ends in a line with a comment, or has a string for its first fault that more
+    text could close.
+    """
+    if "#" in text.rpartition("\n")[2]:
+        return True
+    error = _tree(unindented(text.strip("\n").rstrip()))[1]
     return isinstance(error, SyntaxError) and str(error.msg).startswith(UNFINISHED)
 
 
@@ -157,8 +161,8 @@ def _indented_run(lines: Sequence[str]) -> str:
 
 
 def without_remarks(source: str) -> str:
-    """A program without statements that do nothing: prose such as `Done` or `Note: see` parses as
-    a name or as an annotation, and would be a `NameError`.
+    """A program without statements that do nothing: prose such as `Done`, `Note: see` or `return
+    it` parses as a name, an annotation or a statement out of place, and would be an error.
     """
     tree = parsed(source)
     lines = source.split("\n")
@@ -174,11 +178,11 @@ def without_remarks(source: str) -> str:
 
 def _does_nothing(node: ast.stmt) -> bool:
     match node:
-        case ast.AnnAssign(value=None):
+        case ast.AnnAssign(value=None) | ast.Return() | ast.Break() | ast.Continue():
             return True
         case ast.Expr(value=value):
             acting = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
-            return not any(isinstance(inner, acting) for inner in ast.walk(value))
+            return not isinstance(value, acting)
     return False
 
 

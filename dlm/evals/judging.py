@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from multiprocessing import get_context
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from dlm.errors import InvalidRequest
 from dlm.evals.graders import mathverify
 from dlm.sandbox import Sandbox, find_sandbox
+
+VERIFYING: Final = frozenset({"maths-minerva2-v1", "maths-minerva3-v1", "maths-verified-v2"})
+"""Graders that cannot do without `math-verify`."""
 
 
 class Marks(NamedTuple):
@@ -79,7 +82,7 @@ class Judge:
         """
         found = self.same_mathematics(text, reference, rule)
         if found is None:
-            raise InvalidRequest("protocol", "judges by math-verify: `pip install dlm[evals]`")
+            raise _unverified()
         return found
 
     def _restart(self, pool: ProcessPoolExecutor | None) -> None:
@@ -91,6 +94,16 @@ class Judge:
         for process in list((pool._processes or {}).values()):
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _unverified() -> InvalidRequest:
+    return InvalidRequest("protocol", "judges by math-verify: `pip install dlm[evals]`")
+
+
+def check_grader(name: str) -> None:
+    """Raise `InvalidRequest` where a grader needs `math-verify` and that is not installed."""
+    if name in VERIFYING and find_spec("math_verify") is None:
+        raise _unverified()
 
 
 def place_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:

@@ -35,6 +35,8 @@ def test_programs_of_no_known_name():
     text = "Use this:\n```\ndef area(r):\n    return r * r\n```\nassert area(2) == 4"
     assert extract(text) == Program("def area(r):\n    return r * r\n", "first fence")
     assert extract(text, "add").rule == "first fence"
+    opened = "def area(r):\n    return r * r\n```\nThis is the area."
+    assert extract(opened) == Program("def area(r):\n    return r * r\n", "bare")
     assert extract("nothing here at all", "f") == Program("nothing here at all", "whole")
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dlm.evals import marking
+from dlm.errors import InvalidRequest
+from dlm.evals import judging, marking
 from dlm.evals.benchmarks import BENCHMARKS, published
 from dlm.evals.items import Item
 from dlm.evals.judging import Judge
@@ -130,6 +131,15 @@ def test_differences_are_told(kind):
     assert judged
     for name in told:
         assert all(getattr(published, name) in protocol.note for protocol in judged)
+
+
+def test_what_needs_math_verify_says_so_before_it_begins(monkeypatch):
+    assert {name.rsplit("-v", 1)[0] for name in judging.VERIFYING} == set(NEEDS_VERIFY)
+    assert set(GRADERS) >= judging.VERIFYING
+    monkeypatch.setattr(judging, "find_spec", lambda name: None)
+    judging.check_grader("maths-d1-v2")
+    with pytest.raises(InvalidRequest, match=r"pip install dlm\[evals\]"):
+        judging.check_grader("maths-verified-v2")
 
 
 def test_answers_that_were_judged_wrongly_once():

@@ -52,9 +52,9 @@ def evaluate(expression: str) -> Number:
 
 def _value(node: ast.expr) -> Number:
     match node:
-        case ast.Constant(value=int() | float() | complex() as number) if not isinstance(
-            number, bool
-        ):
+        case ast.Constant(value=bool()):
+            pass
+        case ast.Constant(value=int() | float() | complex() as number):
             return number
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand)

@@ -47,8 +47,8 @@ def extract(text: str, entry: str | None = None) -> Program:
     The first place that defines it at the top of a module counts, among these in turn: fences that
     parse (of Python or of no language, then of others), text around fences that parses, parts of
     fences, parts of other text, what was typed at an interpreter. Where there is none, the same
-    with a definition inside a class or a function; then the first fence; then the text. A mark
-    inside a string or a comment of the program ends no fence.
+    with a definition inside a class or a function; then code before the first mark, the first
+    fence, the text. A mark inside a string or a comment of the program ends no fence.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blocks = blocks_of(text)
@@ -60,6 +60,9 @@ def extract(text: str, entry: str | None = None) -> Program:
     fenced = [block for block in blocks if block.fenced and block.text.strip()]
     if not fenced:
         return _parsing(text, "whole")
+    before = blocks[0].program
+    if begins_like_code(before) and parsed(before) is not None:
+        return Program(f"{before}\n", "bare")
     chosen = next((block for block in fenced if block.python), fenced[0])
     return _parsing(chosen.program, "first fence")
 

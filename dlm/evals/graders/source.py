@@ -117,7 +117,8 @@ def _names(node: ast.stmt) -> set[str]:
             return {name}
         case ast.Assign(targets=targets):
             inner = (each for target in targets for each in ast.walk(target))
-            return {each.id for each in inner if isinstance(each, ast.Name)}
+            names = (each for each in inner if isinstance(each, ast.Name))
+            return {each.id for each in names if isinstance(each.ctx, ast.Store)}
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
             return {name}
         case ast.Import(names=names) | ast.ImportFrom(names=names):

@@ -67,29 +67,40 @@ def fenced(code):
     return f"```python\n{code}\n```"
 
 
+def said(answer):
+    return f"Final Answer: The final answer is ${answer}$. I hope it is correct."
+
+
 RIGHT = {
     "humaneval-opencompass-v1": lambda item: fenced(item.meta["code"] + item.answer),
     "humaneval-dream-v1": lambda item: fenced(item.meta["code"] + item.answer),
-    "mbpp-code-v1": lambda item: fenced(item.answer),
-    "mbpp-dream-v1": lambda item: fenced(item.answer),
-    "mbpp-opencompass-v1": lambda item: fenced(item.answer),
-    "mbpp-prefilled-v1": lambda item: f"{item.answer}\n```",
-    "maths-verified-v1": lambda item: f"\\boxed{{{item.meta['reference']}}}",
-    "maths-minerva-v1": lambda item: (
-        f"Final Answer: The final answer is ${item.meta['reference']}$. I hope it is correct."
-    ),
-    "gsm8k-boxed-v2": lambda item: f"\\boxed{{{item.meta['reference']}}}",
+    "mbpp-dinfer-v1": lambda item: fenced(item.answer),
+    "mbpp-dream-v2": lambda item: fenced(item.answer),
+    "mbpp-opencompass-v2": lambda item: fenced(item.answer),
+    "mbpp-sdar-v1": lambda item: fenced(item.answer),
+    "mbpp-prefilled-v2": lambda item: f"{item.answer}\n```",
+    "maths-verified-v2": lambda item: f"\\boxed{{{item.meta['reference']}}}",
+    "maths-minerva2-v1": lambda item: said(item.meta["reference"]),
+    "maths-minerva3-v1": lambda item: said(item.meta["reference"]),
+    "gsm8k-boxed-v3": lambda item: f"\\boxed{{{item.meta['reference']}}}",
+    "gsm8k-dinfer-v1": lambda item: item.meta["reference"],
     "gsm8k-opencompass-v1": lambda item: item.meta["reference"].replace(",", ""),
     "gsm8k-d1-v1": lambda item: f"\\boxed{{{item.meta['reference'].replace(',', '')}}}",
     "gsm8k-chain-v1": lambda item: f"The answer is {item.meta['reference']}.",
-    "countdown-d1-v1": lambda item: f"\\boxed{{{item.answer}}}",
+    "countdown-d1-v2": lambda item: f"\\boxed{{{item.answer}}}",
     "sudoku-d1-v1": lambda item: f"<answer>\n{item.answer}\n</answer>",
 }
 """By grader; the other ones read the reference as it stands in the file."""
 LOST = {
     ("humaneval", "humaneval-dream-v1"): 1,  # a helper that the tests call is cleaned away
-    ("mbpp", "mbpp-dream-v1"): 20,  # its first function is taken for the one that is asked
-    ("mbpp", "mbpp-opencompass-v1"): 3,  # a quote at their end is taken for a mark
+    ("math500", "maths-minerva2-v1"): 28,  # sympy reads no tuples, intervals and matrices
+    ("math500", "maths-verified-v2"): 8,  # fractions without braces are malformed there
+    ("mbpp", "mbpp-dream-v2"): 20,  # its first function is taken for the one that is asked
+    ("mbpp", "mbpp-opencompass-v2"): 4,  # a quote at their end is taken for a mark
+    ("mbpp", "mbpp-prefilled-v2"): 1,  # its set-up is left out, here and in the others
+    ("mbpp", "mbpp-raw-v2"): 1,
+    ("mbpp-sanitized", "mbpp-dinfer-v1"): 10,  # what their tests import is left out
+    ("mbpp-sanitized", "mbpp-sdar-v1"): 10,
 }
 """(file, rule) -> how many references a published rule spoils."""
 

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from multiprocessing import get_context
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from dlm.errors import InvalidRequest
 from dlm.evals.graders import mathverify
 from dlm.sandbox import Sandbox, find_sandbox
+
+VERIFYING: Final = frozenset({"maths-minerva2-v1", "maths-minerva3-v1", "maths-verified-v2"})
+"""Graders that cannot do without `math-verify`."""
 
 
 class Marks(NamedTuple):
@@ -49,20 +52,38 @@ class Judge:
     ) -> None:
         self._restart(self._pool)
 
-    def same_mathematics(self, text: str, reference: str) -> bool | None:
-        """What `math-verify` says; None where it is not installed."""
+    def same_mathematics(
+        self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
+    ) -> bool | None:
+        """What a rule of `mathverify` says, None where `math-verify` is not installed; wrong is
+        what takes too long.
+        """
         if find_spec("math_verify") is None:
             return None
         with self._lock:
             pool = self._pool = self._pool or ProcessPoolExecutor(
                 self.workers, get_context("spawn")
             )
-            future = pool.submit(mathverify.judge, text, reference)
+            future = pool.submit(rule, text, reference)
         try:
             return future.result(timeout=mathverify.SECONDS)
         except (Late, BrokenProcessPool):
             self._restart(pool)
             return False
+        except ImportError:
+            return None
+
+    def must_know(
+        self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
+    ) -> bool:
+        """The same for graders that cannot do without.
+
+        Raises `InvalidRequest` where what the rule needs is not installed.
+        """
+        found = self.same_mathematics(text, reference, rule)
+        if found is None:
+            raise _unverified()
+        return found
 
     def _restart(self, pool: ProcessPoolExecutor | None) -> None:
         """End the processes of a pool: an answer that holds one up would hold it for ever."""
@@ -73,6 +94,16 @@ class Judge:
         for process in list((pool._processes or {}).values()):
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _unverified() -> InvalidRequest:
+    return InvalidRequest("protocol", "judges by math-verify: `pip install dlm[evals]`")
+
+
+def check_grader(name: str) -> None:
+    """Raise `InvalidRequest` where a grader needs `math-verify` and that is not installed."""
+    if name in VERIFYING and find_spec("math_verify") is None:
+        raise _unverified()
 
 
 def place_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:

@@ -8,11 +8,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from dlm.errors import InvalidRequest
 from dlm.evals.graders.arithmetic import chain_reaches, countdown_expression, reaches
 from dlm.evals.graders.code import cut_at, extract, sanitized
 from dlm.evals.graders.grid import grid_of, is_solved, is_valid, right_cells
-from dlm.evals.graders.maths import boxed_answer, boxed_or_tagged, equivalent, last_box
+from dlm.evals.graders.maths import boxed_answer, boxed_or_tagged, equivalent
+from dlm.evals.graders.mathverify import (
+    judge_boxed,
+    judge_normal,
+    judge_solution,
+    same_by_sympy,
+)
 from dlm.evals.graders.minerva import minerva_form, minerva_said
 from dlm.evals.graders.numbers import (
     boxed_number,
@@ -21,14 +26,20 @@ from dlm.evals.graders.numbers import (
     same_number,
     strict_number,
 )
-from dlm.evals.graders.opencompass import first_fence, last_number, program_between, same_integer
+from dlm.evals.graders.opencompass import (
+    dinfer_program,
+    first_fence,
+    last_number,
+    program_between,
+    same_integer,
+)
+from dlm.evals.graders.opencompass_maths import found_answer, same_answer
 from dlm.evals.items import Item
 from dlm.evals.judging import Judge, Marks
 from dlm.sandbox import SandboxError, check_program
 
 LOG: Final = logging.getLogger(__name__)
 FIRST_DEFINED: Final = re.compile(r"def\s+(\w+)\s*\(")
-NOUGHTS: Final = re.compile(r"(?<=\d)\.0+(?!\d)")
 ENTRY: Final = re.compile(r"assert\s+(?:\w+\()*?(\w+)\(")
 WRAPPERS: Final = frozenset({"set", "sorted", "list", "tuple", "len", "abs", "round", "math"})
 
@@ -85,17 +96,29 @@ def mbpp_raw(item: Item, text: str, judge: Judge) -> Marks:
 def mbpp_dream(item: Item, text: str, judge: Judge) -> Marks:
     """The program as `dream-v1` cleans it; its function is the first one of the reference."""
     defined = FIRST_DEFINED.search(item.answer)
-    program = sanitized(text, defined[1] if defined else "", item.meta["text"])
+    program = sanitized(text, defined[1] if defined else None, item.meta["text"])
     return _run(program.source, item, judge, program.rule)
 
 
 def mbpp_opencompass(item: Item, text: str, judge: Judge) -> Marks:
-    """The program between OpenCompass' marks."""
+    """The program between OpenCompass' marks, without quotes at its ends."""
     return _run(program_between(text) + "\n", item, judge, "between marks")
 
 
+def mbpp_sdar(item: Item, text: str, judge: Judge) -> Marks:
+    """The program between OpenCompass' marks as it stands."""
+    return _run(program_between(text, quotes=False) + "\n", item, judge, "between marks")
+
+
+def mbpp_dinfer(item: Item, text: str, judge: Judge) -> Marks:
+    """The program as dInfer finds it."""
+    return _run(dinfer_program(text) + "\n", item, judge, "dinfer")
+
+
 def mbpp(item: Item, text: str, judge: Judge) -> Marks:
-    """The program as `code-v1` finds it, without the marks that MBPP's prompts ask for."""
+    """The program as `code-v2` finds it, without the marks that MBPP's prompts ask for. Of no
+    published protocol.
+    """
     body = cut_at(text, ("[DONE]",)).replace("[BEGIN]", "")
     if not body.strip():
         return Marks(False, note="empty")
@@ -107,55 +130,64 @@ def mbpp(item: Item, text: str, judge: Judge) -> Marks:
 # mathematics
 
 
-def _maths(found: str | None, item: Item, text: str, judge: Judge) -> Marks:
-    right = equivalent(found, item.meta["reference"])
+def _maths(right: bool, item: Item, text: str, judge: Judge) -> Marks:
+    """A verdict with what `math-verify` says beside it, where that is installed."""
     lenient = judge.same_mathematics(text, item.meta["reference"])
-    scores = {} if lenient is None else {"math_verify": float(lenient)}
-    return Marks(right, scores, "" if found is not None else "no box")
+    return Marks(right, {} if lenient is None else {"math_verify": float(lenient)})
 
 
-def maths_boxed(item: Item, text: str, judge: Judge) -> Marks:
-    """`boxed-v1` and the MATH dataset's equivalence; `math_verify` beside it."""
-    return _maths(boxed_answer(text), item, text, judge)
+def maths_opencompass(item: Item, text: str, judge: Judge) -> Marks:
+    """`math_postprocess_v2` and `MATHEvaluator` v2; `math_verify` beside it."""
+    return _maths(same_answer(found_answer(text), item.meta["reference"]), item, text, judge)
 
 
 def maths_verified(item: Item, text: str, judge: Judge) -> Marks:
-    """Whatever `math-verify` takes for the reference; `boxed` beside it.
+    """`MATHVerifyEvaluator`; `boxed` beside it: the last box in the MATH dataset's normal form.
 
     Raises `InvalidRequest` where `math-verify` is not installed.
     """
     reference = item.meta["reference"]
-    right = judge.same_mathematics(text, reference)
-    if right is None:
-        raise InvalidRequest("protocol", "judges by math-verify: `pip install dlm[evals]`")
+    right = judge.must_know(text, reference, judge_boxed)
     return Marks(right, {"boxed": float(equivalent(boxed_answer(text), reference))})
 
 
 def maths_d1(item: Item, text: str, judge: Judge) -> Marks:
-    """`d1-v1` and the same equivalence."""
-    return _maths(boxed_or_tagged(text), item, text, judge)
+    """`d1-v2` in the MATH dataset's normal form; `math_verify` beside it."""
+    return _maths(equivalent(boxed_or_tagged(text), item.meta["reference"]), item, text, judge)
 
 
-def maths_minerva(item: Item, text: str, judge: Judge) -> Marks:
-    """`minerva-v1`: what the final answer is said to be, in Minerva's normal form; where two forms
-    differ, `math-verify` says whether they are the same.
+def maths_minerva_2(item: Item, text: str, judge: Judge) -> Marks:
+    """`minerva_math` 2.0: what the final answer is said to be, in Minerva's normal form, is what
+    sympy takes for the reference; `math_verify` beside it.
+
+    Raises `InvalidRequest` where `math-verify` is not installed.
+    """
+    said, reference = minerva_said(text), minerva_form(item.meta["reference"], "2.0")
+    right = said is not None and judge.must_know(
+        minerva_form(said, "2.0"), reference, same_by_sympy
+    )
+    return _minerva(said, right, judge.must_know(text, reference, judge_normal))
+
+
+def maths_minerva_3(item: Item, text: str, judge: Judge) -> Marks:
+    """`minerva_math` 3.1: the same in its normal form, and the same form is right without sympy.
+
+    Raises `InvalidRequest` where `math-verify` is not installed.
     """
     said, reference = minerva_said(text), minerva_form(item.meta["reference"])
-    found = None if said is None else minerva_form(said)
-    right = found == reference or (
-        bool(found) and bool(judge.same_mathematics(f"${found}$", reference))
-    )
-    lenient = judge.same_mathematics(text, item.meta["reference"])
-    scores = {} if lenient is None else {"math_verify": float(lenient)}
-    return Marks(right, scores, "" if said is not None else "no final answer")
+    found = "" if said is None else minerva_form(said)
+    right = found != "" and (found == reference or judge.must_know(found, reference, same_by_sympy))
+    return _minerva(said, right, judge.must_know(text, item.answer, judge_solution))
+
+
+def _minerva(said: str | None, right: bool, verified: bool) -> Marks:
+    note = "" if said is not None else "no final answer"
+    return Marks(right, {"math_verify": float(verified)}, note)
 
 
 def gsm8k_boxed(item: Item, text: str, judge: Judge) -> Marks:
-    """What stands in the last box, as mathematics; noughts behind a point do not count."""
-    found = last_box(text)
-    answer = None if found is None else NOUGHTS.sub("", found.replace(",", ""))
-    right = equivalent(answer, item.meta["reference"].replace(",", ""))
-    return Marks(right, note="" if found is not None else "no box")
+    """`math_postprocess_v2` and `MATHEvaluator` v2."""
+    return Marks(same_answer(found_answer(text), item.meta["reference"].replace(",", "")))
 
 
 def gsm8k_opencompass(item: Item, text: str, judge: Judge) -> Marks:
@@ -177,6 +209,14 @@ def gsm8k_chain(item: Item, text: str, judge: Judge) -> Marks:
     return Marks(same_number(flexible_number(text), reference), {"strict": float(strict)})
 
 
+def gsm8k_dinfer(item: Item, text: str, judge: Judge) -> Marks:
+    """The last number, noughts behind a point left out; `strict` counts those behind `####`."""
+    reference = item.meta["reference"]
+    strict = same_number(strict_number(text), reference, noughts=False)
+    right = same_number(flexible_number(text), reference, noughts=False)
+    return Marks(right, {"strict": float(strict)})
+
+
 def gsm8k_d1(item: Item, text: str, judge: Judge) -> Marks:
     """`d1-gsm8k-v1`, compared as numbers."""
     return Marks(boxed_number(text) == float(item.meta["reference"].replace(",", "")))
@@ -193,8 +233,8 @@ def countdown_d1(item: Item, text: str, judge: Judge) -> Marks:
 
 def countdown_chains(item: Item, text: str, judge: Judge) -> Marks:
     """Equations with commas between them, each true, that use up the numbers."""
-    line = text.strip().split("\n")[0]
-    return Marks(chain_reaches(line, item.meta["numbers"], item.meta["target"]))
+    *numbers, target = item.meta["input"].split(",")
+    return Marks(chain_reaches(text, numbers, target))
 
 
 def sudoku_d1(item: Item, text: str, judge: Judge) -> Marks:
@@ -207,8 +247,7 @@ def sudoku_d1(item: Item, text: str, judge: Judge) -> Marks:
 
 def sudoku_grid(item: Item, text: str, judge: Judge) -> Marks:
     """Any grid of four lines that keeps the given cells and every rule, as Dream counts."""
-    lines = text.split("\n\n")[0].replace(" ", "").strip()
-    return Marks(is_valid(lines, item.meta["puzzle"]))
+    return Marks(is_valid(text, item.meta["puzzle"]))
 
 
 GRADERS: Final[Mapping[str, Grade]] = MappingProxyType(
@@ -216,24 +255,28 @@ GRADERS: Final[Mapping[str, Grade]] = MappingProxyType(
         "humaneval-dream-v1": humaneval_dream,
         "humaneval-opencompass-v1": humaneval_opencompass,
         "humaneval-raw-v1": humaneval_raw,
-        "mbpp-code-v1": mbpp,
-        "mbpp-dream-v1": mbpp_dream,
-        "mbpp-opencompass-v1": mbpp_opencompass,
-        "mbpp-prefilled-v1": mbpp_prefilled,
-        "mbpp-raw-v1": mbpp_raw,
-        "maths-boxed-v1": maths_boxed,
-        "maths-d1-v1": maths_d1,
-        "maths-minerva-v1": maths_minerva,
-        "maths-verified-v1": maths_verified,
-        "gsm8k-boxed-v2": gsm8k_boxed,
+        "mbpp-code-v2": mbpp,
+        "mbpp-dinfer-v1": mbpp_dinfer,
+        "mbpp-dream-v2": mbpp_dream,
+        "mbpp-opencompass-v2": mbpp_opencompass,
+        "mbpp-prefilled-v2": mbpp_prefilled,
+        "mbpp-raw-v2": mbpp_raw,
+        "mbpp-sdar-v1": mbpp_sdar,
+        "maths-d1-v2": maths_d1,
+        "maths-minerva2-v1": maths_minerva_2,
+        "maths-minerva3-v1": maths_minerva_3,
+        "maths-opencompass-v1": maths_opencompass,
+        "maths-verified-v2": maths_verified,
+        "gsm8k-boxed-v3": gsm8k_boxed,
         "gsm8k-opencompass-v1": gsm8k_opencompass,
         "gsm8k-flexible-v1": gsm8k_flexible,
         "gsm8k-chain-v1": gsm8k_chain,
         "gsm8k-d1-v1": gsm8k_d1,
-        "countdown-d1-v1": countdown_d1,
-        "countdown-chains-v1": countdown_chains,
+        "gsm8k-dinfer-v1": gsm8k_dinfer,
+        "countdown-d1-v2": countdown_d1,
+        "countdown-chains-v2": countdown_chains,
         "sudoku-d1-v1": sudoku_d1,
-        "sudoku-grid-v1": sudoku_grid,
+        "sudoku-grid-v2": sudoku_grid,
     }
 )
 """Rules with their versions, as run headers name them."""

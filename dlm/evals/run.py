@@ -21,7 +21,7 @@ from dlm.evals.endpoint import Endpoint
 from dlm.evals.grading import Judged, grade_samples, read_marks
 from dlm.evals.header import run_header
 from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
-from dlm.evals.judging import Judge
+from dlm.evals.judging import Judge, check_grader
 from dlm.evals.sampling import Plan, Runner, Sample, answers, draw_samples, read_samples
 from dlm.evals.settings import Setting, slug
 from dlm.evals.tasks import Split, get_task
@@ -217,8 +217,10 @@ def benchmark_run(
 ) -> Run:
     """A run of a benchmark by a protocol: as it decodes, and as `settings` do instead.
 
-    A setting takes what it does not say from the protocol, and is called custom.
+    A setting takes what it does not say from the protocol, and is called custom. Raises
+    `InvalidRequest` where the protocol's grader or problems need what is not here.
     """
+    check_grader(protocol.grader)
     items = benchmark_items(protocol, limit=limit, file=file)
     own = Setting(protocol.name, protocol.options)
     others = [

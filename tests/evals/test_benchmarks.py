@@ -83,11 +83,12 @@ ANSWERS = {
 ANSWERS |= {"mbpp-sanitized": ANSWERS["mbpp"]}
 PLAIN = ("def double(x):\n    return x + x\n", "def double(x):\n    return x\n")
 ANSWERS |= {
+    "maths-verified-v2": (r"It is \boxed{\frac{1}{2}}.", r"It is \boxed{2}."),
     "humaneval-opencompass-v1": tuple(f"```python\n{code}```" for code in PLAIN),
     "gsm8k-opencompass-v1": ("The answer is 1500", "The answer is 1501"),
-    "mbpp-prefilled-v1": tuple(f"{code}```" for code in PLAIN),
-    "mbpp-raw-v1": PLAIN,
-    "mbpp-opencompass-v1": tuple(f"[BEGIN]\n '{code}' \n[DONE]" for code in PLAIN),
+    "mbpp-prefilled-v2": tuple(f"{code}```" for code in PLAIN),
+    "mbpp-raw-v2": PLAIN,
+    "mbpp-opencompass-v2": tuple(f"[BEGIN]\n '{code}' \n[DONE]" for code in PLAIN),
 }
 
 

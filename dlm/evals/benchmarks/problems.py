@@ -37,12 +37,15 @@ def humaneval(path: Path) -> Iterator[Item]:
 
 
 def mbpp(path: Path) -> Iterator[Item]:
-    """MBPP (arXiv 2108.07732), all of the full or the sanitized file; `number` is the task's."""
+    """MBPP (arXiv 2108.07732), all of the full or the sanitized file; `number` is the task's.
+
+    The tests are the asserts alone, as in every published evaluation here: none runs the file's
+    `test_setup_code` (of task 367) and `test_imports` (all of them `math`).
+    """
     for row in rows_of(path):
-        setup = [row.get("test_setup_code", ""), *row.get("test_imports", ())]
         meta = {"number": row["task_id"], "text": row.get("text") or row["prompt"]}
         meta["asserts"] = row["test_list"]
-        meta["tests"] = "\n".join([*filter(None, setup), *row["test_list"]])
+        meta["tests"] = "\n".join(row["test_list"])
         yield Item(f"MBPP/{row['task_id']}", "mbpp", "all", "", row["code"], meta)
 
 

@@ -1,48 +1,85 @@
 """Countdown: an expression that uses the given numbers once each and comes to the target.
 
-Expressions are read by a parser of their own and computed with fractions. Nothing is ever handed to
-`eval`: `9**9**9` would keep it busy for ever.
+Published graders hand expressions to `eval`. Here a tree of numbers and signs is computed instead,
+with Python's own arithmetic: `9**9**9` would keep `eval` busy for ever, and a text may say more
+than arithmetic.
 """
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
-from collections.abc import Sequence
-from fractions import Fraction
-from typing import Final, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
-from dlm.evals.graders.maths import BOXES, TAGGED, last_box
+from dlm.evals.graders.maths import TAGGED, boxed_or_text
 
-LONGEST: Final = 400
-"""Characters of an expression; a longer one is no answer."""
-DEEPEST: Final = 40
-"""Brackets inside brackets."""
-DIGITS: Final = 12
-TOKEN: Final = re.compile(r"\s*(?:(\d+)|([-+*/()]))")
+Number = int | float | complex
+
+ALLOWED: Final = re.compile(r"[\d+\-*/().\s]+$")
+"""What d1 takes for an expression."""
 WORDS: Final = (("\\div", "/"), ("\\times", "*"), ("\\cdot", "*"))
 EQUATION: Final = re.compile(r"([0-9+\-*/() ]+)=[0-9. ]+")
+CLOSE: Final = 1e-5
+BINARY: Final[Mapping[type[ast.operator], Callable[[Number, Number], Number]]] = MappingProxyType(
+    {
+        ast.Add: operator.add,
+        ast.Sub: operator.sub,
+        ast.Mult: operator.mul,
+        ast.Div: operator.truediv,
+        ast.FloorDiv: operator.floordiv,
+        ast.Pow: operator.pow,
+    }
+)
+LARGEST_POWER: Final = 4096
+"""Bits of a whole number that a power may come to."""
 
 
-class Reached(NamedTuple):
-    """What an expression comes to, and the numbers that stand in it."""
+def evaluate(expression: str) -> Number:
+    """Compute numbers with + - * / // ** and brackets as Python does.
 
-    value: Fraction
-    numbers: list[int]
-
-
-def evaluate(expression: str) -> Reached:
-    """Compute whole numbers with + - * / and brackets, exactly.
-
-    Raises `ValueError` for anything else, and for a division by zero.
+    Raises `ValueError` for anything else, for a division by zero, and for a power of more than
+    `LARGEST_POWER` bits.
     """
-    return _Parser(expression).whole()
+    try:
+        return _value(ast.parse(expression.strip(), mode="eval").body)
+    except (SyntaxError, ArithmeticError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"not to be computed: {error}") from error
+
+
+def _value(node: ast.expr) -> Number:
+    match node:
+        case ast.Constant(value=bool()):
+            pass
+        case ast.Constant(value=int() | float() | complex() as number):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return +_value(operand)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _power(_value(left), _value(right))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in BINARY:
+            return BINARY[type(sign)](_value(left), _value(right))
+    raise ValueError(f"holds more than arithmetic: {type(node).__name__}")
+
+
+def _power(base: Number, exponent: Number) -> Number:
+    if isinstance(base, int) and isinstance(exponent, int):
+        bits = base.bit_length() * exponent if exponent > 0 and abs(base) > 1 else 0
+        if bits > LARGEST_POWER:
+            raise ValueError(f"a power of more than {LARGEST_POWER} bits")
+    return BINARY[ast.Pow](base, exponent)
 
 
 def countdown_expression(text: str) -> str:
-    """`d1-countdown-v1` (arXiv 2504.12216): the last box, else what stands between answer tags,
-    else everything; of an equation the left side.
+    """`d1-countdown-v2` (arXiv 2504.12216): the last box, else everything; where a box was left
+    open, what stands between answer tags, else everything. Of an equation the left side.
     """
-    found = last_box(text) if any(box in text for box in BOXES) else text
+    found = boxed_or_text(text)
     if found is None:
         tagged = TAGGED.search(text)
         found = text if tagged is None else tagged[1].strip()
@@ -53,110 +90,44 @@ def countdown_expression(text: str) -> str:
 
 
 def reaches(expression: str, numbers: Sequence[int], target: int) -> bool:
-    """Whether an expression uses each of `numbers` once and comes to `target`."""
+    """Whether an expression uses each of `numbers` once and comes to `target`, as d1 checks it."""
     try:
-        reached = evaluate(expression)
-    except ValueError:
+        used = [int(number) for number in re.findall(r"\d+", expression)]
+        if sorted(used) != sorted(numbers) or ALLOWED.match(expression) is None:
+            return False
+        return abs(evaluate(expression) - target) < CLOSE
+    except (ValueError, OverflowError):  # a number of too many digits, or nothing to compute
         return False
-    return sorted(reached.numbers) == sorted(numbers) and reached.value == target
 
 
-STEP: Final = re.compile(r"(\d{1,12})([-+*/])(\d{1,12})=(-?\d{1,12})")
+END_OF_TEXT: Final = "<|end_of_text|>"
+BEGINS: Final = re.compile(r"\d+[+\-*/]\d+")
+"""What the left side of each equation begins with."""
+USED: Final = re.compile(r"(\d+)(?=[+-/*=])")
+"""Numbers that an equation uses. The signs are a range, so that a point or a comma counts too."""
 
 
-def chain_reaches(line: str, numbers: Sequence[int], target: int) -> bool:
-    """`44-15=29,79-29=50`: whether each equation is true and uses what is there, and the last one
-    comes to the target and leaves nothing over (Dream, arXiv 2508.15487).
+def chain_reaches(text: str, numbers: Sequence[str], target: str) -> bool:
+    """`44-15=29,79-29=50`: whether each equation of a text's first line is true, the last one comes
+    to the target, and every number is used once that is given or was arrived at (Dream, arXiv
+    2508.15487). Numbers are compared as they are written.
     """
-    pool = list(numbers)
-    value: int | None = None
-    for step in line.replace(" ", "").split(","):
-        found = STEP.fullmatch(step)
-        if found is None:
+    line = text.split(END_OF_TEXT)[0].split("\n")[0]
+    pool = Counter(numbers)
+    for step in line.split(","):
+        left, _, right = step.partition("=")
+        if step.count("=") != 1 or not _is_true(left, right):
             return False
-        value = int(found[4])
-        try:
-            if evaluate(f"{found[1]}{found[2]}{found[3]}").value != value:
-                return False
-            for used in (int(found[1]), int(found[3])):
-                pool.remove(used)
-        except ValueError:  # not in the pool, or a division by zero
-            return False
-        pool.append(value)
-    return pool == [target] and value == target
+        pool.subtract(USED.findall(step))
+        pool.update([right])
+    pool.subtract([target])
+    return line.split("=")[-1] == target and not any(pool.values())
 
 
-class _Parser:
-    """Recursive descent: a sum of products of signed numbers and brackets."""
-
-    def __init__(self, expression: str) -> None:
-        if len(expression) > LONGEST:
-            raise ValueError(f"longer than {LONGEST} characters")
-        self.tokens, self.at, self.depth = _tokens(expression), 0, 0
-        self.numbers: list[int] = []
-
-    def whole(self) -> Reached:
-        value = self.sum()
-        if self.at < len(self.tokens):
-            raise ValueError(f"ends before {self.tokens[self.at]!r}")
-        return Reached(value, self.numbers)
-
-    def sum(self) -> Fraction:
-        value = self.product()
-        while (sign := self.take("+", "-")) is not None:
-            other = self.product()
-            value = value + other if sign == "+" else value - other
-        return value
-
-    def product(self) -> Fraction:
-        value = self.signed()
-        while (sign := self.take("*", "/")) is not None:
-            other = self.signed()
-            if sign == "/" and other == 0:
-                raise ValueError("divides by zero")
-            value = value * other if sign == "*" else value / other
-        return value
-
-    def signed(self) -> Fraction:
-        negative = False
-        while (sign := self.take("+", "-")) is not None:
-            negative ^= sign == "-"
-        value = self.atom()
-        return -value if negative else value
-
-    def atom(self) -> Fraction:
-        if self.take("(") is not None:
-            self.depth += 1
-            if self.depth > DEEPEST:
-                raise ValueError(f"more than {DEEPEST} brackets inside each other")
-            value = self.sum()
-            if self.take(")") is None:
-                raise ValueError("a bracket is never closed")
-            self.depth -= 1
-            return value
-        if self.at == len(self.tokens) or not self.tokens[self.at].isdigit():
-            raise ValueError("a number is missing")
-        number = int(self.tokens[self.at])
-        self.at += 1
-        self.numbers.append(number)
-        return Fraction(number)
-
-    def take(self, *signs: str) -> str | None:
-        if self.at < len(self.tokens) and self.tokens[self.at] in signs:
-            self.at += 1
-            return self.tokens[self.at - 1]
-        return None
-
-
-def _tokens(expression: str) -> list[str]:
-    """Numbers and signs. Raises `ValueError` for any other character, and for long numbers."""
-    tokens, at, text = [], 0, expression.strip()
-    while at < len(text):
-        found = TOKEN.match(text, at)
-        if found is None:
-            raise ValueError(f"holds {text[at]!r}")
-        if len(found[1] or "") > DIGITS:
-            raise ValueError(f"holds a number of more than {DIGITS} digits")
-        tokens.append(found[1] or found[2])
-        at = found.end()
-    return tokens
+def _is_true(left: str, right: str) -> bool:
+    if BEGINS.match(left) is None:
+        return False
+    try:
+        return evaluate(left) == float(right)
+    except (ValueError, OverflowError):
+        return False

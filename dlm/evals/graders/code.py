@@ -7,22 +7,34 @@ every verdict says which rule applied.
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
+from dlm.evals.graders.fences import Block, blocks_of
+from dlm.evals.graders.source import (
+    AT_TOP,
+    INSIDE,
+    begins_like_code,
+    code_in_prose,
+    level,
+    longest_program,
+    parsed,
+    typed_in,
+    without_remarks,
+)
+
 STOPS: Final = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Where a completion of a bare prompt ends (lm-evaluation-harness, task `humaneval`)."""
-FENCE: Final = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 LINES_READ: Final = 100
-TOP_LEVEL: Final = re.compile(r"^(?:import |from |def |class |async def |@)", re.MULTILINE)
 
 
 class Program(NamedTuple):
-    """A program, and the rule that found it: `fence`, `first fence`, `bare` (top-level code in
-    prose), `whole` (the text as it stands); `cut`: lines at the end that do not parse were left
-    out.
+    """A program, and the rule that found it.
+
+    `fence`: a fence that defines what is asked for · `first fence`: no fence does, so the first one
+    · `bare`: code before, between or without fences · `prompts`: what was typed at an interpreter's
+    · `whole`: the text as it stands. `cut` behind a rule: lines that do not parse were left out.
     """
 
     source: str
@@ -30,29 +42,61 @@ class Program(NamedTuple):
 
 
 def extract(text: str, entry: str | None = None) -> Program:
-    """`code-v1`: the program of an answer. `entry`: the function that is asked for."""
-    blocks = [match[1] for match in FENCE.finditer(text)]
-    wanted = [block for block in blocks if entry and defines(block, entry)]
-    if wanted:
-        return _parsing(wanted[0], "fence")
-    if blocks:
-        return _parsing(blocks[0], "first fence")
-    start = TOP_LEVEL.search(text) if entry and defines(text, entry) else None
-    return _parsing(text[start.start() :], "bare") if start else _parsing(text, "whole")
+    """`code-v2`: the program of an answer. `entry`: the function that is asked for.
+
+    The first place that defines it at the top of a module counts, among these in turn: fences that
+    parse (of Python or of no language, then of others), text around fences that parses, parts of
+    fences, parts of other text, what was typed at an interpreter. Where there is none, the same
+    with a definition inside a class or a function; then code before the first mark, the first
+    fence, the text. A mark inside a string or a comment of the program ends no fence.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    blocks = blocks_of(text)
+    if entry:
+        for depth in (AT_TOP, INSIDE):
+            for program in _candidates(text, blocks, entry, depth):
+                if level(program.source, entry) >= depth:
+                    return program
+    fenced = [block for block in blocks if block.fenced and block.text.strip()]
+    if not fenced:
+        return _parsing(text, "whole")
+    before = blocks[0].program
+    if begins_like_code(before) and parsed(before) is not None:
+        return Program(f"{before}\n", "bare")
+    chosen = next((block for block in fenced if block.python), fenced[0])
+    return _parsing(chosen.program, "first fence")
 
 
-def sanitized(text: str, entry: str, prompt: str) -> Program:
+def _candidates(text: str, blocks: Sequence[Block], entry: str, depth: int) -> Iterator[Program]:
+    """What may be the program, the likeliest first."""
+    for python in (True, False):
+        for block in blocks:
+            if block.fenced and block.python == python and parsed(block.program) is not None:
+                yield Program(f"{block.program}\n", "fence")
+    around = [block for block in blocks if not block.fenced]
+    for block in around:
+        if parsed(block.program) is not None:
+            rule = "bare" if begins_like_code(block.program) else "whole"
+            yield Program(f"{without_remarks(block.program)}\n", rule)
+    for block in (*(block for block in blocks if block.fenced), *around):
+        rule = "fence, cut" if block.fenced else "bare, cut"
+        yield Program(f"{without_remarks(longest_program(block.program))}\n", rule)
+        yield Program(f"{code_in_prose(block.text, entry, depth)}\n", rule)
+    yield Program(f"{code_in_prose(typed_in(text), entry, depth)}\n", "prompts")
+
+
+def sanitized(text: str, entry: str | None, prompt: str) -> Program:
     """`dream-v1`: how Dream's evaluation and Fast-dLLM's clean a HumanEval answer.
 
     The prompt with what stands in the first `python` fence; of it the longest run of lines that
-    parses; of that the imports, and the definitions that the function needs.
+    parses; of that the imports, and the definitions that the function needs (without `entry` all).
     """
     fenced = text.split("```python\n", 1)[-1].split("```")[0]
     whole = f"{prompt}\n{fenced}".replace("\t", "    ").replace("\r\n", "\n").replace("\r", "\n")
     tree = ast.parse(_longest_parsing(whole.strip().splitlines()[:LINES_READ]))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     known = {name: node for node in tree.body if (name := _defined(node)) is not None}
-    needed, waiting = set[str](), [entry]
+    needed, waiting = set[str](), [entry] if entry else list(known)
     while waiting:
         name = waiting.pop()
         if name not in needed:
@@ -70,7 +114,7 @@ def _longest_parsing(lines: Sequence[str]) -> str:
     full = [0, *accumulate(bool(line.strip()) for line in lines)]
     runs = ((i, j) for i in range(len(lines)) for j in range(i + 1, len(lines) + 1))
     for i, j in sorted(runs, key=lambda run: (full[run[0]] - full[run[1]], run)):
-        if full[j] > full[i] and _parses(run := "\n".join(lines[i:j])):
+        if full[j] > full[i] and parsed(run := "\n".join(lines[i:j])) is not None:
             return run
     return ""
 
@@ -100,11 +144,6 @@ def _mentioned(node: ast.stmt) -> set[str]:
     return found
 
 
-def defines(source: str, entry: str) -> bool:
-    """Whether a function of this name is defined at the start of some line."""
-    return re.search(rf"^\s*(?:async )?def {re.escape(entry)}\b", source, re.MULTILINE) is not None
-
-
 def cut_at(text: str, stops: Sequence[str]) -> str:
     """The text before the first stop string."""
     places = [at for at in (text.find(stop) for stop in stops) if at >= 0]
@@ -113,17 +152,8 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
 
 def _parsing(text: str, rule: str) -> Program:
     """The longest run of whole lines from the start that parses; everything where none does."""
-    lines = text.strip("\n").split("\n")
-    for end in range(len(lines), 0, -1):
-        part = "\n".join(lines[:end])
-        if part.strip() and _parses(part):
-            return Program(part.rstrip("\n") + "\n", rule if end == len(lines) else f"{rule}, cut")
-    return Program(text, rule)
-
-
-def _parses(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    whole = text.strip("\n")
+    part = longest_program(whole)
+    if not part:
+        return Program(text, rule)
+    return Program(part.rstrip("\n") + "\n", rule if part == whole else f"{rule}, cut")

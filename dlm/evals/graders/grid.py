@@ -7,6 +7,7 @@ from typing import Final
 
 CELLS: Final = 16
 SIDE: Final = 4
+END_OF_TEXT: Final = "<|endoftext|>"
 PLACES: Final = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -38,17 +39,22 @@ def right_cells(grid: str, puzzle: str, solution: str) -> tuple[int, int]:
     return sum(grid[at] == solution[at] for at in empty) if grid else 0, len(empty)
 
 
-def is_valid(lines: str, puzzle: str) -> bool:
-    """Whether four lines of digits keep the given cells and hold 1 to 4 in every row, column and
-    2x2 box (Dream, arXiv 2508.15487).
+def is_valid(text: str, puzzle: str) -> bool:
+    """Whether a text begins with four lines of digits that keep the given cells and hold 1 to 4 in
+    every row, column and 2x2 box (Dream, arXiv 2508.15487). What stands behind as many characters
+    as the puzzle has is not looked at.
     """
-    rows = lines.split("\n")
-    if [len(row) for row in rows] != [SIDE] * SIDE:
+    text = text.split(END_OF_TEXT)[0].split("\n\n")[0].replace(" ", "")
+    rows = text[: CELLS + SIDE - 1].strip().split("\n")
+    if [len(row) for row in rows] != [SIDE] * SIDE or not all(row.isdecimal() for row in rows):
         return False
-    grid = "".join(rows)
+    grid = "".join(str(int(digit)) for row in rows for digit in row)
     if any(given not in ("0", shown) for given, shown in zip(puzzle, grid, strict=True)):
         return False
-    columns = [grid[at::SIDE] for at in range(SIDE)]
+    rows, columns = (
+        [grid[at : at + SIDE] for at in range(0, CELLS, SIDE)],
+        [grid[at::SIDE] for at in range(SIDE)],
+    )
     boxes = [
         grid[at : at + 2] + grid[at + SIDE : at + SIDE + 2] for at in (0, 2, 2 * SIDE, 2 * SIDE + 2)
     ]

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 BOXES: Final = ("\\boxed", "\\fbox")
+OPENED: Final = "\\boxed{"
 TAGGED: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 SAID: Final = re.compile(r"final answer is:?\s*\$(.+?)\$", re.IGNORECASE | re.DOTALL)
 
@@ -39,24 +40,26 @@ def last_box(text: str) -> str | None:
     """
     if "\\boxed " in text:
         return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]
-    for box in BOXES:
-        start = text.rfind(box)
-        if start >= 0:
-            return _braced(text, start + len(box))
-    return None
+    found = _box_string(text)
+    return None if found is None else found[found.index("{") + 1 : -1]
 
 
-def _braced(text: str, start: int) -> str | None:
-    """What stands between the first brace from `start` on and its partner."""
-    depth, begun = 0, 0
+def last_braced_box(text: str) -> str | None:
+    """What stands in the last box of a text where that is a closed `\\boxed{...}`."""
+    found = _box_string(text) or ""
+    return found[len(OPENED) : -1] if found.startswith(OPENED) else None
+
+
+def _box_string(text: str) -> str | None:
+    """The last box, an `\\fbox` where there is no other, up to the brace that closes the first one
+    behind it; None where there is no box and where none closes.
+    """
+    start = next((at for at in map(text.rfind, BOXES) if at >= 0), len(text))
+    depth = 0
     for at in range(start, len(text)):
-        if text[at] == "{":
-            depth += 1
-            begun = at + 1 if depth == 1 else begun
-        elif text[at] == "}":
-            depth -= 1
-            if depth == 0:
-                return text[begun:at]
+        depth += (text[at] == "{") - (text[at] == "}")
+        if text[at] == "}" and depth == 0:
+            return text[start : at + 1]
     return None
 
 
@@ -68,17 +71,24 @@ def boxed_answer(text: str) -> str | None:
     return found
 
 
-def boxed_or_tagged(text: str) -> str | None:
-    """`d1-v1` (arXiv 2504.12216): the last box; what stands between answer tags only where a box
-    was left open or is empty.
+def boxed_or_text(text: str) -> str | None:
+    """What d1 (arXiv 2504.12216) reads in a text: the last box, the text itself where there is no
+    box, None where the last one is never closed. Boxes other than `\\boxed{...}` and `\\boxed ...`
+    stay around what is in them.
     """
+    if "\\boxed " in text:
+        return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]
     if not any(box in text for box in BOXES):
-        return None
-    found = last_box(text)
-    if not found:
-        tagged = TAGGED.search(text)
-        return None if tagged is None else tagged[1].strip()
-    return found
+        return text
+    found = _box_string(text)
+    return found[len(OPENED) : -1] if found and found.startswith(OPENED) else found
+
+
+def boxed_or_tagged(text: str) -> str | None:
+    """`d1-v2`: the same; what stands between answer tags where that is nothing."""
+    found = boxed_or_text(text)
+    tagged = None if found else TAGGED.search(text)
+    return found if tagged is None else tagged[1].strip()
 
 
 def equivalent(answer: str | None, reference: str) -> bool:
@@ -102,9 +112,12 @@ def normal_form(answer: str) -> str:
     if not answer:
         return answer
     answer = "0" + answer if answer[0] == "." else answer
-    answer = _braced_roots(_without_name(answer)).replace(" ", "")
-    answer = _braced_fractions(answer)
-    return _quotient("\\frac{1}{2}" if answer == "0.5" else answer)
+    answer = _braced_roots(without_name(answer)).replace(" ", "")
+    parts = answer.split("\\frac")[1:]
+    if next((part for part in parts if len(part) < 2 and part != "{"), None) == "":
+        raise ValueError("a fraction of nothing")
+    answer = braced_fractions(answer)
+    return quotient("\\frac{1}{2}" if answer == "0.5" else answer)
 
 
 def _without_unit(answer: str) -> str:
@@ -113,7 +126,8 @@ def _without_unit(answer: str) -> str:
     return answer.split(UNIT)[0]
 
 
-def _without_name(answer: str) -> str:
+def without_name(answer: str) -> str:
+    """An answer without `x=` or `k =` before it."""
     sides = answer.split("=")
     return sides[1] if len(sides) == 2 and len(sides[0]) <= LONGEST_NAME else answer
 
@@ -127,16 +141,14 @@ def _braced_roots(answer: str) -> str:
     return first + "".join(f"\\sqrt{root}" for root in roots)
 
 
-def _braced_fractions(answer: str) -> str:
+def braced_fractions(answer: str) -> str:
     """`\\frac12`, `\\frac1{72}` as `\\frac{1}{2}`, `\\frac{1}{72}`; as it is where one is cut
     short.
     """
     first, *rest = answer.split("\\frac")
     fractions = []
     for part in rest:
-        if not part:
-            raise ValueError("a fraction of nothing")
-        if part[0] == "{":
+        if part.startswith("{"):
             fractions.append(part)
         elif len(part) < 2:
             return answer
@@ -146,8 +158,8 @@ def _braced_fractions(answer: str) -> str:
     return first + "".join(f"\\frac{fraction}" for fraction in fractions)
 
 
-def _quotient(answer: str) -> str:
-    """`1/2` as `\\frac{1}{2}`."""
+def quotient(answer: str) -> str:
+    """`1/2` as `\\frac{1}{2}`. Raises `ValueError` for a quotient of anything but integers."""
     parts = answer.split("/")
     if len(parts) != 2:
         return answer

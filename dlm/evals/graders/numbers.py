@@ -18,6 +18,8 @@ IGNORED: Final = (
     *(re.compile(","), re.compile(r"\$"), re.compile(r".*#### ", re.DOTALL), re.compile(r"\.$")),
 )
 """What is taken out of a number before it is compared, one after the other."""
+NOUGHTS: Final = re.compile(r"(?<=\d)\.0+(?!\d)")
+"""Noughts behind a point, which dInfer takes out besides."""
 BOXED: Final = re.compile(r"\\boxed{(.*?)}")
 DECIMAL: Final = re.compile(r"-?\d+\.?\d*")
 
@@ -40,9 +42,14 @@ def flexible_number(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def same_number(answer: str | None, reference: str) -> bool:
-    """Whether two numbers are the same string once what does not matter is taken out."""
-    return answer is not None and _bare(answer) == _bare(reference)
+def same_number(answer: str | None, reference: str, *, noughts: bool = True) -> bool:
+    """Whether two numbers are the same string once what does not matter is taken out; without
+    `noughts` those behind a point as well.
+    """
+    if answer is None:
+        return False
+    one, other = _bare(answer), _bare(reference)
+    return one == other if noughts else NOUGHTS.sub("", one) == NOUGHTS.sub("", other)
 
 
 def _bare(number: str) -> str:

@@ -5,6 +5,7 @@ long requests, served continuously and in static batches. Writes `evals/results/
 """
 
 import json
+from argparse import ArgumentParser
 from dataclasses import asdict
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def arrivals_table(engine):
 
 
 if __name__ == "__main__":
+    ArgumentParser(description=__doc__).parse_args()  # there are no options
     torch.set_num_threads(1)
     engine = dlm.load("tiny", device="cpu")
     header = machine()

@@ -6,6 +6,7 @@ answers. Writes `evals/results/cache-speed`.
 """
 
 import json
+from argparse import ArgumentParser
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ FULL = ("prefix", "dual", "freecache('prompt')", "freecache('block')", "delayed"
 OUT = Path(__file__).parent / "results" / "cache-speed"
 
 if __name__ == "__main__":
+    ArgumentParser(description=__doc__).parse_args()  # there are no options
     torch.set_num_threads(1)
     header = machine()
     text, data = [], {"header": header}

@@ -9,6 +9,7 @@ The oracle answers with the references of the files. Exits with 1 where a score 
 import json
 import sys
 import tempfile
+from argparse import ArgumentParser
 from pathlib import Path
 
 import dlm
@@ -142,4 +143,9 @@ def main(names):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("benchmark", nargs="*", help=", ".join(BENCHMARKS))
+    given = parser.parse_args().benchmark
+    if unknown := [name for name in given if name not in BENCHMARKS]:
+        parser.error(f"{unknown[0]!r} is no benchmark: {', '.join(BENCHMARKS)}")
+    sys.exit(main(given))

@@ -8,7 +8,7 @@ rules for each task and length, and by math-verify for MATH-500.
 
 import json
 import re
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 from dlm.evals.graders.arithmetic import countdown_expression, reaches
@@ -37,6 +37,9 @@ def main(folder):
         for length in (128, 256, 512):
             files = sorted(folder.glob(f"{task}_instruct_{length}_*_generations.json"))
             rows = [row for path in files for row in json.loads(path.read_text())["generations"]]
+            if not rows:
+                print(f"{task} {length}: no file")
+                continue
             asked = [(row["generations"], row["question"], row["ground_truth"]) for row in rows]
             right = sum(grade(*each) for each in asked)
             told = f"{task} {length}: {100 * right / len(asked):.1f} of {len(asked)}"
@@ -48,4 +51,9 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args().folder
+    if not any(given.glob("*_instruct_*_generations.json")):
+        parser.error(f"{given} holds no answers: no file is called *_instruct_*_generations.json")
+    main(given)

@@ -140,11 +140,14 @@ if __name__ == "__main__":
     if "--" in names:
         cut = names.index("--")
         names, more = names[:cut], names[cut + 1 :]
-    if not names or not set(names) <= set(TABLES):
+    if unknown := [name for name in names if name not in TABLES]:
+        print(f"no table is called {unknown[0]!r}: {', '.join(TABLES)}", file=sys.stderr)
+        raise SystemExit(2)
+    if not names:
         print(f"tables: {', '.join(TABLES)}")
-        raise SystemExit(2 if names else 0)
     for name in names:
         subcommand, *options = TABLES[name]
         program = [sys.executable, "-m", "dlm", "eval", subcommand]
         command = [*program, "--out", str(RESULTS / name), *options, *more]
-        subprocess.run(command, check=True)
+        if code := subprocess.run(command, check=False).returncode:
+            raise SystemExit(code)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from dlm.cli.checks import at_least, files_known, percent, server_alone
 from dlm.cli.evaluate import (
     Device,
     Dtype,
@@ -23,6 +24,7 @@ from dlm.cli.evaluate import (
     app,
 )
 from dlm.cli.stages import carry_out
+from dlm.errors import InvalidRequest
 
 __all__ = ["app"]
 
@@ -100,13 +102,17 @@ def command(name: str) -> Callable[..., None]:
         from dlm.evals.settings import numbers, parse_setting
         from dlm.evals.strategies import threshold_sweep
 
+        at_least(1, limit=limit, samples=samples, rows=rows, threads=threads, workers=workers)
+        percent("fail-under", fail_under)
+        server_alone(endpoint, None, device=(device, "auto"), dtype=(dtype, "auto"))
         chosen = get_protocol(name, protocol)
         box = None
+        if name not in RUNS_CODE and (sandbox != "best" or allow_unsafe_code):
+            raise InvalidRequest("sandbox", f"is of benchmarks that run code, not of {name}")
         if name in RUNS_CODE:
             box = place_for_code(sandbox, allow_unsafe=allow_unsafe_code)
-            typer.secho(f"code runs under {box.kind} ({box.python})", err=True, dim=True)
         settings = [parse_setting(text) for text in config or ()]
-        settings += threshold_sweep(chosen, numbers("sweep", sweep))
+        settings += threshold_sweep(chosen, numbers("sweep", sweep)) if sweep else []
         folder = out or Path("runs") / f"{name}-{chosen.name}"
         asked: dict[str, Any] = {"limit": limit, "file": data_file}
         asked["sandbox"] = "" if box is None else box.kind
@@ -131,7 +137,9 @@ def fetch(
     from dlm.evals.benchmarks.files import FILES
     from dlm.evals.benchmarks.files import fetch as bring
 
-    for name in FILES if names == ["all"] else names:
+    wanted = list(FILES) if names == ["all"] else names
+    files_known(wanted, list(FILES))
+    for name in wanted:
         print(bring(name))
 
 

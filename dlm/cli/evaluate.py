@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 import dlm
+from dlm.cli.checks import at_least, names, server_alone
 from dlm.cli.stages import carry_out, tell_results
+from dlm.errors import InvalidRequest
 
 app = typer.Typer(
     help="Compare decoding settings on test sets.",
@@ -99,12 +101,14 @@ def bundled(
     from dlm.evals.run import bundled_run
     from dlm.evals.settings import Setting, parse_setting
 
+    at_least(1, limit=limit, samples=samples, rows=rows, threads=threads, workers=workers)
+    server_alone(endpoint, causal, device=(device, "auto"), dtype=(dtype, "auto"))
     default = DEFAULT if endpoint is None else SERVED
     settings = [parse_setting(text) for text in config or default]
     if causal is not None:
         settings.append(Setting("autoregressive", causal=True))
-    chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
-    run = bundled_run(out, settings, tasks=_names(tasks), samples=samples, rows=rows, **chosen)
+    chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
+    run = bundled_run(out, settings, tasks=tasks_of(tasks), samples=samples, rows=rows, **chosen)
     more: dict[str, Any] = {"causal": causal, "quiet": quiet, "endpoint": endpoint}
     carry_out(run, model, (device, dtype), threads, workers, **more)
 
@@ -131,9 +135,10 @@ def strategies(
     from dlm.evals.run import bundled_run
     from dlm.evals.strategies import sweep_settings
 
-    chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
-    settings = sweep_settings(_names(sweeps))
-    run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
+    at_least(1, limit=limit, rows=rows, threads=threads, workers=workers)
+    chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
+    settings = sweep_settings(names("sweeps", sweeps))
+    run = bundled_run(out, settings, tasks=tasks_of(tasks), rows=rows, **chosen)
     carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
@@ -157,9 +162,11 @@ def caches(
     from dlm.evals.caches import cache_settings
     from dlm.evals.run import bundled_run
 
-    chosen: dict[str, Any] = {"rungs": _names(rungs), "limit": limit, "split": split}
+    at_least(1, limit=limit, rows=rows, threads=threads, workers=workers)
+    of_tasks = tasks_of(tasks)
+    chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     settings = cache_settings(dlm.inspect(model).info.attention, unmask)
-    run = bundled_run(out, settings, tasks=_names(tasks), rows=rows, **chosen)
+    run = bundled_run(out, settings, tasks=of_tasks, rows=rows, **chosen)
     carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
@@ -178,21 +185,48 @@ def report(
     """
     from dlm.evals.judging import Judge, place_for_code
     from dlm.evals.report import write_page
-    from dlm.evals.run import read_run, runs_in
+    from dlm.evals.run import runs_in
 
+    at_least(1, workers=workers)
     found = runs_in(folder)
     several = found != [folder]
+    lost: list[str] = []
+    runs = list(_readable(found, baseline, lost if several else None))
     results = []
-    for path in found:
-        run = read_run(path)
+    for run in runs:
+        box = None
         if run.ungraded():
-            box = None
             if run.sandbox:
                 box = place_for_code(run.sandbox, allow_unsafe=allow_unsafe_code)
             run.grade(Judge(workers, box))
         results.append(tell_results(run, baseline, quiet=several))
     if several:
-        print(write_page(results, folder).read_text(encoding="utf-8"))
+        print(write_page(results, folder, lost).read_text(encoding="utf-8"))
+
+
+def _readable(folders: list[Path], baseline: str | None, lost: list[str] | None) -> list[Any]:
+    """The runs of folders. Of several, those that cannot be read are told, and why is added to
+    `lost`. Raises `InvalidRequest` for a baseline that one does not have, and where none is left.
+    """
+    from dlm.evals.results import check_baseline
+    from dlm.evals.run import read_run
+
+    found = []
+    for folder in folders:
+        try:
+            run = read_run(folder)
+            run.ungraded()  # reads every file
+        except InvalidRequest as error:
+            if lost is None:
+                raise
+            typer.secho(f"left out: {error}", err=True)
+            lost.append(error.message)
+            continue
+        check_baseline(run, baseline)
+        found.append(run)
+    if not found:
+        raise InvalidRequest("run", "none of the runs can be read")
+    return found
 
 
 @app.command()
@@ -207,12 +241,17 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two runs item by item: the paired difference, and who alone is right."""
-    from dlm.evals.comparing import compare_runs, comparison_table
+    from dlm.evals.comparing import compare_runs, comparison_table, told_apart
     from dlm.evals.run import read_run
 
     runs = read_run(first), read_run(second)
-    print(comparison_table(compare_runs(runs, (setting, against))), end="")
+    found = compare_runs(runs, (setting, against))
+    print("".join(f"{line}\n\n" for line in told_apart(runs, (setting, against))), end="")
+    print(comparison_table(found), end="")
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def tasks_of(text: str) -> list[str]:
+    """The tasks of `--tasks`. Raises `InvalidRequest` for none, and for one named twice."""
+    from dlm.evals.settings import listed
+
+    return listed("tasks", text)

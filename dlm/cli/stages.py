@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 import dlm
+from dlm.cli.checks import at_least
 from dlm.errors import InvalidRequest
 
 
@@ -29,15 +30,15 @@ def carry_out(
     `where`: device and dtype · `endpoint`: the server that answers instead of a model · `sandbox`:
     where code is run (None: the best there is).
     """
-    import torch
-
     from dlm.evals.judging import Judge
     from dlm.evals.run import estimate
 
-    torch.set_num_threads(threads)
-    device, dtype = where
-    engine: Any = _engine(run, model, where) if endpoint is None else _served(run, model, endpoint)
-    twin = None if causal is None else dlm.load_causal(causal, device=device, dtype=dtype)
+    at_least(1, threads=threads, workers=workers)
+    run.check()
+    engine, twin = _answering(run, model, where, threads, causal, endpoint)
+    _tell_alike(run)
+    if sandbox is not None:
+        typer.secho(f"code runs under {sandbox.kind} ({sandbox.python})", err=True, dim=True)
     try:
         run.open(engine, twin)
         if not quiet and endpoint is None:
@@ -51,13 +52,40 @@ def carry_out(
     return tell_results(run, quiet=quiet)
 
 
-def _engine(run: Any, model: str | None, where: tuple[str, str]) -> dlm.Engine:
-    """The model that answers, once it is sure that it can be asked like that."""
-    source, (device, dtype) = model or "tiny", where
-    looked_at = dlm.inspect(source)
-    for setting in run.settings:
-        looked_at.explain(**setting.options)
-    return dlm.load(source, device=device, dtype=dtype, max_rows=max(run.rows, 1))
+def _answering(
+    run: Any,
+    model: str | None,
+    where: tuple[str, str],
+    threads: int,
+    causal: str | None,
+    endpoint: str | None,
+) -> tuple[Any, Any]:
+    """What answers, and the causal model beside it, which is loaded first: it is not looked at
+    before.
+    """
+    import torch
+
+    device, dtype = where
+    if endpoint is None:
+        looked_at = dlm.inspect(model or "tiny")
+        for setting in (s for s in run.settings if not s.causal):
+            looked_at.explain(**setting.options)
+    torch.set_num_threads(threads)
+    twin = None if causal is None else dlm.load_causal(causal, device=device, dtype=dtype)
+    if endpoint is not None:
+        return _served(run, model, endpoint), twin
+    rows = max(run.rows, 1)
+    return dlm.load(model or "tiny", device=device, dtype=dtype, max_rows=rows), twin
+
+
+def _tell_alike(run: Any) -> None:
+    """Say where several samples will be the same answer."""
+    from dlm.evals.settings import draws_alike
+
+    if alike := draws_alike(run.settings, run.samples):
+        told = f"--samples {run.samples} at temperature 0: unless their rule draws by itself, all "
+        told += f"samples of an item are one answer under {', '.join(map(repr, alike))}"
+        typer.secho(told, err=True)
 
 
 def _served(run: Any, model: str | None, url: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import InvalidRequest
+from dlm.evals.identity import files_digest, version_of
 from dlm.evals.items import Item
 from dlm.evals.judging import Judge, Marks
+from dlm.evals.lines import appending, checked, read_lines
 from dlm.evals.marking import mark
-from dlm.evals.sampling import Sample, read_lines, read_samples
+from dlm.evals.sampling import Sample, read_samples
 
 Verdicts = dict[tuple[str, int], bool]
 """(item id, sample index) -> whether the answer is right."""
@@ -27,23 +30,20 @@ def grade_samples(
     *,
     judge: Judge | None = None,
     judged: Judged | None = None,
+    grader: str | None = None,
     tell: Callable[[], None] = lambda: None,
 ) -> Verdicts:
-    """Grade what `path` has no verdict on and append it, a line a verdict.
+    """Grade what `path` has no valid verdict on and append it, a line a verdict.
 
     An answer with positions that were never filled is wrong; one that cannot be judged gets no
     verdict, so that it is in no figure and the next grading tries again. `judge`: what grades, as
     many answers at once as it has workers. `judged`: marks of texts, from which those of the same
-    text are taken and to which new ones are added. Raises `InvalidRequest` when a sample answers
-    none of `items`.
+    text are taken and to which new ones are added. `grader`: as `grader_digest` has it. Raises
+    `InvalidRequest` when a sample answers none of `items`.
     """
-    known, judge = {item.id: item for item in items}, judge or Judge()
-    marks, judged = read_marks(path), {} if judged is None else judged
-    samples = read_samples(samples_path)
-    for s in (s for s in samples if (s.item, s.index) in marks and not s.masked_left):
-        judged.setdefault((s.item, s.text), marks[s.item, s.index])
-    todo = [s for s in samples if (s.item, s.index) not in marks]
-    if lost := [s.item for s in todo if s.item not in known]:
+    known, judge, grader = {item.id: item for item in items}, judge or Judge(), _or(grader)
+    samples, judged = read_samples(samples_path), {} if judged is None else judged
+    if lost := [s.item for s in samples if s.item not in known]:
         raise InvalidRequest("items", f"{samples_path} answers {lost[0]!r}, not one of the set")
 
     def of(sample: Sample) -> Marks | None:
@@ -52,17 +52,56 @@ def grade_samples(
         before = judged.get((sample.item, sample.text))
         return mark(known[sample.item], sample.text, judge) if before is None else before
 
-    with ThreadPoolExecutor(judge.workers) as pool, path.open("a", encoding="utf-8") as file:
+    with appending(path, wait=True) as file, ThreadPoolExecutor(judge.workers) as pool:
+        marks = valid_marks(path, samples, grader)
+        for s in (s for s in samples if (s.item, s.index) in marks and not s.masked_left):
+            judged.setdefault((s.item, s.text), marks[s.item, s.index])
+        todo = [s for s in samples if (s.item, s.index) not in marks]
         for sample, found in zip(todo, pool.map(of, todo), strict=True):
             if found is None:
                 continue
             marks[sample.item, sample.index] = found
             if not sample.masked_left:
                 judged[sample.item, sample.text] = found
-            file.write(json.dumps(_line(sample, found)) + "\n")
+            file.write(json.dumps(_line(sample, found) | {"seal": seal(grader, sample)}) + "\n")
             file.flush()
             tell()
     return {key: found.right for key, found in marks.items()}
+
+
+def _or(grader: str | None) -> str:
+    return grader_digest() if grader is None else grader
+
+
+def grader_digest(sandbox: str = "") -> str:
+    """The sha256 of all that verdicts depend on beside answers and items: the graders' own code,
+    the versions of what they call, and the kind of `sandbox`.
+    """
+    room = Path(__file__).parent
+    files = [room / name for name in ("marking.py", "judging.py", "items.py")]
+    for folder in (room / "graders", room / "tasks", room.parent / "sandbox"):
+        files += sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
+    versions = {name: version_of(name) for name in ("math-verify", "latex2sympy2-extended")}
+    return files_digest(files, room.parent, json.dumps([versions, sandbox]))
+
+
+def seal(grader: str, sample: Sample) -> str:
+    """Of which answer and by which graders a verdict is; another one has another seal."""
+    told = json.dumps([grader, sample.item, sample.index, sample.text, sample.masked_left])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def valid_marks(
+    path: Path, samples: Sequence[Sample], grader: str | None = None
+) -> dict[tuple[str, int], Marks]:
+    """The verdicts of a file on these very answers by the graders as they are now."""
+    seals, found = _read(path), {}
+    grader = _or(grader)
+    for sample in samples:
+        marks, sealed = seals.get((sample.item, sample.index), (None, ""))
+        if marks is not None and sealed == seal(grader, sample):
+            found[sample.item, sample.index] = marks
+    return found
 
 
 def _line(sample: Sample, marks: Marks) -> dict[str, Any]:
@@ -73,13 +112,24 @@ def _line(sample: Sample, marks: Marks) -> dict[str, Any]:
 
 
 def read_marks(path: Path) -> dict[tuple[str, int], Marks]:
-    """The verdicts of a file with all that was noted, none if there is no file."""
-    return {
-        (line["item"], line["index"]): Marks(
-            bool(line["right"]), line.get("scores", {}), line.get("note", "")
-        )
-        for line in read_lines(path)
-    }
+    """The verdicts of a file with all that was noted, the last on each answer; none if there is no
+    file. Whether they are of these answers and graders, `valid_marks` knows.
+    """
+    return {key: marks for key, (marks, _) in _read(path).items()}
+
+
+def _read(path: Path) -> dict[tuple[str, int], tuple[Marks, str]]:
+    """Verdicts and their seals. Raises `InvalidRequest` naming a line that holds none."""
+    return dict(read_lines(path, _parsed))
+
+
+def _parsed(line: Mapping[str, Any]) -> tuple[tuple[str, int], tuple[Marks, str]]:
+    """One line of the verdicts. Raises `ValueError`."""
+    told = {"scores": {}, "note": "", "seal": "", **line}
+    kinds = {"item": str, "index": int, "right": bool, "scores": dict, "note": str, "seal": str}
+    told = checked(told, kinds)
+    scores = checked(told["scores"], dict.fromkeys(told["scores"], float))
+    return (told["item"], told["index"]), (Marks(told["right"], scores, told["note"]), told["seal"])
 
 
 def read_verdicts(path: Path) -> Verdicts:
@@ -87,10 +137,10 @@ def read_verdicts(path: Path) -> Verdicts:
     return {key: marks.right for key, marks in read_marks(path).items()}
 
 
-def mean_scores(marks: Mapping[tuple[str, int], Marks]) -> dict[str, float]:
-    """The means of the further scores, over the answers that have them."""
-    found: dict[str, list[float]] = {}
-    for judged in marks.values():
+def scores_of(marks: Mapping[tuple[str, int], Marks]) -> dict[str, list[float]]:
+    """The further scores by their names, each the means of the items that have it."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for (item, _), judged in marks.items():
         for name, score in judged.scores.items():
-            found.setdefault(name, []).append(score)
-    return {name: sum(scores) / len(scores) for name, scores in found.items()}
+            found.setdefault(name, {}).setdefault(item, []).append(score)
+    return {name: [sum(own) / len(own) for own in items.values()] for name, items in found.items()}

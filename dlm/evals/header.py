@@ -1,25 +1,48 @@
-"""What a reader must know of a run to repeat it: versions, model, items, settings, machine."""
+"""What a reader must know of a run to repeat it: versions, model, items, settings, machine.
+
+A run goes on only where all that decides its answers is the same (`identity_of`). What may differ:
+the threads, the load, the number of the CUDA device, the name under which the model was found, and
+how and where answers are graded; of a server nothing but address and name is known.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 import dlm
+from dlm.errors import InvalidRequest
 from dlm.evals.endpoint import Endpoint
+from dlm.evals.identity import code_identity, differences, in_words, rules_identity, version_of
 from dlm.evals.items import Item, digest
+from dlm.evals.sampling import asked
 from dlm.evals.settings import Setting
 
-PACKAGES = ("torch", "transformers", "sentencepiece", "numpy", "scipy")
+HEADER: Final = "run.json"
+FORMAT: Final = 2
+"""Of the header; the first one did not hold what decides a run's answers."""
+PACKAGES: Final = ("torch", "transformers", "sentencepiece", "numpy", "scipy")
+SHAPE: Final = (
+    ("settings", dict),
+    ("items", dict),
+    ("samples", int),
+    ("rows", int),
+    ("split", str),
+    ("rungs", list),
+    ("model", dict),
+    ("machine", dict),
+)
+"""What a header must have for a report."""
 
 
 def run_header(
@@ -30,14 +53,24 @@ def run_header(
     **more: Any,
 ) -> dict[str, Any]:
     """Plain data for JSON. `sets`: task -> items; `more`: what else the run was told."""
+    here = session()
     return {
-        "dlm": dlm.__version__,
-        "commit": commit(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "machine": machine(),
-        "model": _model(engine),
-        "causal": None if causal is None else _model(causal),
+        **planned(sets, settings, **more),
+        **here,
+        "model": _model(engine, sets),
+        "causal": None if causal is None else _model(causal, sets),
+        "aux": {} if isinstance(engine, Endpoint) else _aux(engine),
+        "sessions": [here],
+    }
+
+
+def planned(
+    sets: Mapping[str, Sequence[Item]], settings: Iterable[Setting], **more: Any
+) -> dict[str, Any]:
+    """What is known of a run before its model is loaded."""
+    settings = list(settings)
+    found = {
+        "format": FORMAT,
         "items": {task: {"n": len(items), "sha256": digest(items)} for task, items in sets.items()},
         "settings": {
             setting.name: {
@@ -47,13 +80,104 @@ def run_header(
             }
             for setting in settings
         },
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rules": rules_identity(settings),
+        "code": code_identity(),
         **more,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=repr))  # parts as they are written
+    return plain
+
+
+def session() -> dict[str, Any]:
+    """When and on what answers are drawn; a run that goes on has several."""
+    return {
+        "dlm": dlm.__version__,
+        "commit": commit(),
+        "packages": {name: version_of(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": machine(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _model(engine: dlm.Engine | dlm.CausalEngine | Endpoint) -> dict[str, Any]:
-    """Name, shape and weights."""
+def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a header, or of the part of it that is known, must stay when a run goes on."""
+    names = ("model", "causal", "aux", "items", "settings", "rules")
+    found = {n: header[n] for n in (*names, "samples", "rows", "protocol") if n in header}
+    for name in ("model", "causal"):
+        told = found.get(name)
+        if isinstance(told, dict) and "endpoint" not in told:
+            kind = str(told.get("device")).partition(":")[0]
+            found[name] = {k: v for k, v in told.items() if k != "name"} | {"device": kind}
+    if isinstance(found.get("protocol"), dict):  # what it asks is in its items
+        words = ("note", "source", "sandbox")  # what another sandbox has judged is judged again
+        found["protocol"] = {k: v for k, v in found["protocol"].items() if k not in words}
+    served = "endpoint" in (header.get("model") or {}) and not header.get("causal")
+    if "code" in header and not served:  # a server's is not known
+        found["code"] = header["code"]
+    return found
+
+
+def must_be_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` where the run in a folder is another one than what `now` is known of,
+    with what differs.
+    """
+    again = "choose another --out, or delete it to begin anew"
+    if before.get("format", 1) != FORMAT:
+        old = "a run of an older dlm, which did not keep what decides its answers"
+        raise InvalidRequest("out", f"{folder} holds {old}: {again}")
+    ours = identity_of(now)
+    known = {name: value for name, value in identity_of(before).items() if name in ours}
+    if found := differences(known, ours):
+        names = ", ".join(dict.fromkeys(name for name, _ in found))
+        raise InvalidRequest(
+            "out", f"{folder} holds a run with other {names} ({in_words(found)}): {again}"
+        )
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The header of the run in `folder`.
+
+    Raises `InvalidRequest` where there is none, and for one that is damaged or of a newer dlm.
+    """
+    path = folder / HEADER
+    if not path.is_file():
+        raise InvalidRequest("run", f"{folder} holds no run: it has no {HEADER}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("run", f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidRequest("run", f"{path} is damaged: it holds no JSON object")
+    number = found.get("format", 1)
+    if number not in range(1, FORMAT + 1):
+        told = f"{path} is of format {number!r}, which dlm {dlm.__version__} does not know"
+        raise InvalidRequest("run", told)
+    for name, kind in SHAPE:
+        if not isinstance(found.get(name), kind) or isinstance(found.get(name), bool):
+            wrong = f"{path} is damaged: `{name}` must be of type {kind.__name__}"
+            raise InvalidRequest("run", f"{wrong}, got {found.get(name)!r:.60}")
+    for name, whole in (
+        ("protocol", isinstance(found.get("protocol", {}), dict)),
+        ("packages", isinstance(found.get("packages", {}), dict)),
+        ("sessions", _are_sessions(found.get("sessions", []))),
+    ):
+        if not whole:
+            raise InvalidRequest("run", f"{path} is damaged: `{name}` is {found[name]!r:.60}")
+    return found
+
+
+def _are_sessions(told: Any) -> bool:
+    """Whether this is what a header says of when its answers were drawn, and on what."""
+    return isinstance(told, list) and all(
+        isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in told
+    )
+
+
+def _model(
+    engine: dlm.Engine | dlm.CausalEngine | Endpoint, sets: Mapping[str, Sequence[Item]]
+) -> dict[str, Any]:
+    """Name, shape and weights; what its tokenizer makes of prompts and of ids."""
     if isinstance(engine, Endpoint):
         return engine.about()
     weight, spec = engine.model.embedding.weight, engine.model.spec
@@ -63,9 +187,44 @@ def _model(engine: dlm.Engine | dlm.CausalEngine | Endpoint) -> dict[str, Any]:
         "attention": spec.attention,
         "dtype": str(weight.dtype),
         "device": str(weight.device),
+        "accelerator": torch.cuda.get_device_name(weight.device) if weight.is_cuda else None,
         "parameters": sum(p.numel() for p in engine.model.parameters()),
-        "sha256": weights_digest(engine),
+        "sha256": weights_digest(engine.model),
+        "spec": json.loads(json.dumps(asdict(spec), default=repr)),
+        "prompts": {task: prompts_digest(engine, items) for task, items in sets.items()},
+        "vocabulary": vocabulary_digest(engine),
     }
+
+
+def _aux(engine: dlm.Engine) -> dict[str, Any]:
+    """The weights of the auxiliary models by their names."""
+    return {name: weights_digest(aux.model) for name, aux in engine.manager.aux.items()}
+
+
+def prompts_digest(engine: dlm.Engine | dlm.CausalEngine, items: Sequence[Item]) -> str:
+    """The sha256 of what the model is given for each item: ids, where there is a tokenizer."""
+    found = hashlib.sha256()
+    for item in items:
+        prompt = asked(engine, item)
+        if engine.text is not None and _is_text(prompt):
+            prompt = engine.text.encode_prompt(prompt)
+        found.update(json.dumps(prompt, default=repr).encode() + b"\n")
+    return found.hexdigest()
+
+
+def _is_text(prompt: Any) -> bool:
+    """Whether a prompt is a text or a talk, and no ids."""
+    return isinstance(prompt, str) or any(isinstance(part, Mapping) for part in prompt)
+
+
+def vocabulary_digest(engine: dlm.Engine | dlm.CausalEngine) -> str | None:
+    """The sha256 of the text of each id, of which answers are put together."""
+    if engine.text is None:
+        return None
+    found = hashlib.sha256()
+    for token in range(engine.model.spec.vocab_size):
+        found.update(engine.text.decode([token]).encode("utf-8", "surrogatepass") + b"\0")
+    return found.hexdigest()
 
 
 def machine() -> dict[str, Any]:
@@ -80,10 +239,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def weights_digest(engine: dlm.Engine | dlm.CausalEngine) -> str:
+def weights_digest(model: Any) -> str:
     """The sha256 of the weights as they are in memory."""
     found = hashlib.sha256()
-    for name, tensor in sorted(engine.model.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode())
         found.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
@@ -102,11 +261,4 @@ def commit() -> str | None:
         changed = git("status", "--porcelain", "--untracked-files=no", str(here.parent))
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "") if tracked else None
     except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return None

@@ -52,9 +52,10 @@ def bundled_items(
 ) -> list[Item]:
     """The first `limit` problems of a bundled set, of some rungs or (none named) of all.
 
-    Raises `InvalidRequest` for unknown names.
+    Raises `InvalidRequest` for unknown names, and for a limit below 1.
     """
     get_task(task)
+    check_limit(limit)
     path = DATA / f"{task}.{split}.jsonl.gz"
     if not path.is_file():
         splits = ", ".join(repr(name) for name, _ in SIZES)
@@ -62,17 +63,33 @@ def bundled_items(
     return [item for item in read_items(path) if not rungs or item.rung in rungs][:limit]
 
 
+def check_limit(limit: int | None) -> None:
+    """Raise `InvalidRequest` where a limit leaves no problem."""
+    if limit is not None and limit < 1:
+        raise InvalidRequest("limit", f"must be at least 1, got {limit}")
+
+
 def read_items(path: Path) -> list[Item]:
     """The problems of a JSONL file, compressed or not. Raises `InvalidRequest` naming the line."""
     opener = gzip.open if path.suffix == ".gz" else open
-    items = []
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                items.append(Item(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise InvalidRequest("items", f"{path}, line {number}: {error}") from error
+    items: list[Item] = []
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                items.append(_checked(Item(**json.loads(line))))
+    except (ValueError, TypeError, EOFError, RecursionError, gzip.BadGzipFile) as error:
+        raise InvalidRequest("items", f"{path}, line {len(items) + 1}: {error}") from error
     return items
+
+
+def _checked(item: Item) -> Item:
+    """Raise `ValueError` where a field is of another type."""
+    for name in ("id", "task", "rung", "answer"):
+        if not isinstance(getattr(item, name), str):
+            raise ValueError(f"`{name}` must be a text, got {getattr(item, name)!r:.60}")
+    if not isinstance(item.meta, Mapping):
+        raise ValueError(f"`meta` must be an object, got {item.meta!r:.60}")
+    return item
 
 
 def dumped(items: Iterable[Item]) -> bytes:

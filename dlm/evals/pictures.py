@@ -20,8 +20,8 @@ def plot(runs: Sequence[Results], path: Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = [(run, task) for run in runs for task in dict.fromkeys(f.task for f in run.figures)]
-    across = min(ACROSS, len(tasks))
-    down = -(-len(tasks) // across)
+    across = max(1, min(ACROSS, len(tasks)))
+    down = max(1, -(-len(tasks) // across))
     figure = Figure(figsize=(4.6 * across, 4.2 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for panel, (run, task) in zip(panels, tasks, strict=False):
@@ -45,13 +45,12 @@ def plot(runs: Sequence[Results], path: Path) -> None:
 
 def _draw_settings(results: Results, task: str, panel: Any) -> None:
     """Every setting by itself, with its 95% interval."""
-    rows = [figures for figures in results.figures if figures.task == task]
+    rows = [row for row in results.figures if row.task == task and row.n]
     for row in rows:
         low, high = row.interval
-        bars = [[100 * (row.accuracy - low)], [100 * (high - row.accuracy)]]
-        panel.errorbar(
-            [row.nfe], [100 * row.accuracy], yerr=bars, fmt="o", capsize=3, label=row.setting
-        )
+        bars = [[max(0.0, 100 * (row.accuracy - low))], [max(0.0, 100 * (high - row.accuracy))]]
+        at, label = ([row.nfe], [100 * row.accuracy]), _plain(row.setting)
+        panel.errorbar(*at, yerr=bars, fmt="o", capsize=3, label=label)
     panel.set_xlabel("forwards an answer (NFE)")
     spent = [row.nfe for row in rows if row.nfe > 0]
     if spent and max(spent) > 3 * min(spent):
@@ -63,17 +62,21 @@ def _draw_sweeps(results: Results, task: str, panel: Any) -> None:
     from matplotlib import colormaps
 
     told = results.header["settings"]
-    rows = {figures.setting: figures for figures in results.figures if figures.task == task}
-    sweeps = list(dict.fromkeys(told[name]["sweep"] for name in rows if told[name]["sweep"]))
-    panel.axhline(100 * rows[results.baseline].accuracy, color="black", ls="--", lw=0.8)
+    rows = {row.setting: row for row in results.figures if row.task == task and row.n}
+    sweep_of = {name: told[name].get("sweep", "") for name in rows}
+    sweeps = list(dict.fromkeys(filter(None, sweep_of.values())))
+    if results.baseline in rows:
+        panel.axhline(100 * rows[results.baseline].accuracy, color="black", ls="--", lw=0.8)
     colours = map(colormaps["tab20"], cycle(range(20)))
     for sweep, colour, marker in zip(sweeps, colours, cycle(MARKERS), strict=False):
         points = sorted(
-            (row.tpf, 100 * row.accuracy)
-            for name, row in rows.items()
-            if told[name]["sweep"] == sweep
+            (row.tpf, 100 * row.accuracy) for name, row in rows.items() if sweep_of[name] == sweep
         )
-        panel.plot(
-            *zip(*points, strict=True), color=colour, marker=marker, ms=4, lw=1.2, label=sweep
-        )
+        look = {"color": colour, "marker": marker, "ms": 4, "lw": 1.2}
+        panel.plot(*zip(*points, strict=True), **look, label=_plain(sweep))
     panel.set_xlabel("tokens per forward (TPF)")
+
+
+def _plain(name: str) -> str:
+    """A name as a label, in which `$` begins no formula; one that begins with `_` is shown too."""
+    return " " * name.startswith("_") + name.replace("$", r"\$")

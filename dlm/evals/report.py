@@ -14,6 +14,7 @@ from dlm.evals.bands import missed, read_figures
 from dlm.evals.pictures import plot
 from dlm.evals.report_sweeps import sweep_lines, table_line
 from dlm.evals.results import Results
+from dlm.evals.statistics import Interval
 from dlm.evals.summary import Comparison, Figures
 
 COLUMNS = (
@@ -39,17 +40,22 @@ def write_report(results: Results, folder: Path) -> None:
     plot([results], folder / "plot.png")
 
 
-def write_page(runs: Sequence[Results], folder: Path) -> Path:
-    """All runs on one page, `report.md`, with one picture of all, `report.png`."""
+def write_page(runs: Sequence[Results], folder: Path, lost: Sequence[str] = ()) -> Path:
+    """All runs on one page, `report.md`, with one picture of all, `report.png`.
+
+    `lost`: why other runs of the folder are not there.
+    """
     lines = ["# Runs", "", "![accuracy over forwards](report.png)", ""]
+    lines += [line for reason in lost for line in (f"LEFT OUT: {reason}", "")]
     for results in runs:
         header = results.header
         model, machine = header["model"], header["machine"]
         lines += [
-            f"## {model['name']}: {', '.join(header['items'])}",
+            f"## {model.get('name')}: {', '.join(header['items'])}",
             "",
-            f"{_origin(model, machine)}; dlm {header['dlm']} ({header['commit']}), torch "
-            f"{header['packages']['torch']}; {header['started']}.",
+            f"{_origin(model, machine)}; dlm {header.get('dlm')} ({header.get('commit')}), torch "
+            f"{header.get('packages', {}).get('torch')}; {header.get('started')}"
+            f"{_sessions(header)}.",
             "",
             table(results),
         ]
@@ -63,8 +69,15 @@ def _origin(model: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     """What has answered, and where."""
     if "endpoint" in model:
         return f"served by {model['endpoint']}"
-    where = machine["accelerator"] or machine["system"]
-    return f"{model['parameters']:,} parameters, {model['dtype'].removeprefix('torch.')} on {where}"
+    where = machine.get("accelerator") or machine.get("system")
+    kind = str(model.get("dtype")).removeprefix("torch.")
+    return f"{model.get('parameters') or 0:,} parameters, {kind} on {where}"
+
+
+def _sessions(header: Mapping[str, Any]) -> str:
+    """Whether a run was interrupted and went on."""
+    count = len(header.get("sessions", ()))
+    return f", drawn in {count} sessions" if count > 1 else ""
 
 
 def as_data(results: Results) -> dict[str, Any]:
@@ -99,9 +112,10 @@ def table(results: Results) -> str:
 def _task_table(results: Results, task: str) -> str:
     rows = [figures for figures in results.figures if figures.task == task]
     found = {c.setting: c for c in results.comparisons if c.task == task}
-    title = f"### {task} (n = {', '.join(sorted({str(row.n) for row in rows}))})"
-    rungs, drawn = _rung_names(rows), max(row.samples for row in rows)
-    alone = results.header["rows"] == 1
+    drawn = max(row.samples for row in rows)
+    counts = ", ".join(map(str, sorted({row.n for row in rows})))
+    title = f"### {task} (n = {counts}{f', {drawn} samples each' if drawn > 1 else ''})"
+    rungs, alone = _rung_names(rows), timed_alone(results.header)
     best = [f"pass@{drawn}"] if drawn > 1 else []
     scores = list(dict.fromkeys(name for row in rows for name in row.scores))
     columns = [*COLUMNS, *(SPEEDS if alone else ()), *best, *scores, *rungs]
@@ -110,12 +124,19 @@ def _task_table(results: Results, task: str) -> str:
     for row in rows:
         cells = _cells(row, found.get(row.setting)) + (_speeds(row) if alone else [])
         if drawn > 1:
-            cells.append("-" if row.pass_at_k is None else f"{100 * row.pass_at_k:.1f}%")
-        cells += [f"{100 * row.scores[n]:.1f}%" if n in row.scores else "-" for n in scores]
+            cells.append(_bounded(row.pass_at_k, row.pass_interval))
+        cells += [_bounded(row.scores.get(n), row.score_intervals.get(n)) for n in scores]
         lines.append(table_line([*cells, *(_share(row, rung) for rung in rungs)]))
     sweeps = [sweep for sweep in results.sweeps if sweep.task == task]
-    notes = [*_unanswered(rows), *_warnings(results, task)]
-    return "\n".join([*lines, *notes, *sweep_lines(sweeps), ""])
+    notes = [*_unanswered(rows), *_partial(rows, found), *_warnings(results, task)]
+    return "\n".join([*lines, *_legend(results), *notes, *sweep_lines(sweeps), ""])
+
+
+def timed_alone(header: Mapping[str, Any]) -> bool:
+    """Whether seconds are those of single requests, all of them on one and the same machine."""
+    machines = [session.get("machine", {}) for session in header.get("sessions", ())]
+    same = [{k: v for k, v in machine.items() if k != "load"} for machine in machines]
+    return header["rows"] == 1 and all(machine == same[0] for machine in same)
 
 
 def _rung_names(rows: Sequence[Figures]) -> list[str]:
@@ -127,7 +148,26 @@ def _rung_names(rows: Sequence[Figures]) -> list[str]:
 def _share(row: Figures, rung: str) -> str:
     """The accuracy of a setting on a rung, in percent."""
     right, n = row.rungs.get(rung, (0.0, 0))
-    return f"{100 * right / n:.1f}%" if n else "-"
+    return _bounded(right / n if n else None, row.rung_intervals.get(rung))
+
+
+def _bounded(share: float | None, interval: Interval | None) -> str:
+    """A share with its interval, in percent."""
+    if share is None or interval is None or math.isnan(share):
+        return "-"
+    return f"{100 * share:.1f}% ({100 * interval.low:.0f}-{100 * interval.high:.0f})"
+
+
+def _legend(results: Results) -> list[str]:
+    """How the figures were made."""
+    drawn = max(row.samples for row in results.figures)
+    tests = sum(c.paired.n > 0 for c in results.comparisons)
+    how = "Wilson's and Tango's, p McNemar's exact test"
+    if drawn > 1:
+        how = "of the items' shares (bootstrap over items), p of turned signs"
+    family = f", adjusted by Holm over the {tests} comparisons of this run" if tests > 1 else ""
+    line = f"Intervals are 95%: {how}{family}. NFE, TPF, positions and times are what these answers"
+    return ["", f"{line} took, without intervals."]
 
 
 def _told(results: Results) -> list[str]:
@@ -138,10 +178,10 @@ def _told(results: Results) -> list[str]:
     )
     if told is None:
         return [*served, ""] if served else []
-    note = f" ({told['note']})" if told["note"] else ""
-    judged = f"judged by {told['grader']}"
-    judged += f" under {told['sandbox']}" if told["sandbox"] else ""
-    return [f"Protocol {told['name']}: {told['source']}{note}; {judged}.", *served, ""]
+    note = f" ({told['note']})" if told.get("note") else ""
+    judged = f"judged by {told.get('grader')}"
+    judged += f" under {told['sandbox']}" if told.get("sandbox") else ""
+    return [f"Protocol {told.get('name')}: {told.get('source')}{note}; {judged}.", *served, ""]
 
 
 def _unanswered(rows: Sequence[Figures]) -> list[str]:
@@ -154,9 +194,27 @@ def _unanswered(rows: Sequence[Figures]) -> list[str]:
     return [*wrong, "", f"NOT JUDGED, and in no figure: {'; '.join(lost)}."] if lost else wrong
 
 
+def _partial(rows: Sequence[Figures], found: Mapping[str, Comparison]) -> list[str]:
+    """What a reader must know of figures that are of fewer items or samples than they seem."""
+    missing = [f"{row.setting}: {row.missing}" for row in rows if row.missing]
+    lines = ["", f"UNFINISHED, answers still to draw: {'; '.join(missing)}."] if missing else []
+    fewer = [
+        f"{row.setting}: {found[row.setting].paired.n}"
+        for row in rows
+        if row.setting in found and found[row.setting].paired.n < max(r.n for r in rows)
+    ]
+    if fewer:
+        lines += ["", f"To the baseline over the items that both have: {'; '.join(fewer)}."]
+    alike = [row.setting for row in rows if row.alike]
+    if alike:
+        same = "all samples of each item are the same text, so they say no more than one"
+        lines += ["", f"{', '.join(alike)}: {same}."]
+    return lines
+
+
 def _warnings(results: Results, task: str) -> list[str]:
     """What a reader must know of a bundled model: bands that it misses."""
-    name = results.header["model"]["name"]
+    name = results.header["model"].get("name")
     served = "protocol" in results.header or "endpoint" in results.header["model"]
     bundled = name in dlm.bundled_names() and not served
     figures = read_figures(dlm.inspect(name).folder) if bundled else None
@@ -168,7 +226,7 @@ def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
     """One row of a table; accuracies in percent, differences in points."""
     low, high = row.interval
     against = ["-", "-", "-"]
-    if comparison is not None:
+    if comparison is not None and comparison.paired.n:
         found = comparison.paired
         bounds = f"{100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f}"
         change = f"{100 * found.difference:+.1f} ({bounds})"
@@ -185,4 +243,6 @@ def _cells(row: Figures, comparison: Comparison | None) -> list[str]:
 
 def _speeds(row: Figures) -> list[str]:
     """Tokens a second, and the seconds of a request."""
+    if math.isnan(row.p50):
+        return ["-", "-", "-"]
     return [f"{row.tokens_per_second:.0f}", f"{row.p50:.3f}", f"{row.p95:.3f}"]

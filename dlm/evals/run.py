@@ -18,19 +18,22 @@ import dlm
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.evals.benchmarks import Protocol, benchmark_items
 from dlm.evals.endpoint import Endpoint
-from dlm.evals.grading import Judged, grade_samples, read_marks
-from dlm.evals.header import run_header
-from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
+from dlm.evals.estimating import chosen, estimate
+from dlm.evals.grading import Judged, grade_samples, grader_digest, valid_marks
+from dlm.evals.header import HEADER, must_be_same, planned, read_header, run_header
+from dlm.evals.items import Item, bundled_items, check_limit, digest, dumped, read_items
 from dlm.evals.judging import Judge, check_grader
-from dlm.evals.sampling import Plan, Runner, Sample, answers, draw_samples, read_samples
-from dlm.evals.settings import Setting, slug
+from dlm.evals.lines import check_writable
+from dlm.evals.sampling import Plan, Sample, draw_samples, read_samples
+from dlm.evals.settings import Setting, check_setting, slug
 from dlm.evals.tasks import Split, get_task
 
-HEADER: Final = "run.json"
+__all__ = ["HEADER", "Run", "benchmark_run", "bundled_run", "estimate", "read_run", "runs_in"]
+
 ITEMS: Final = "items.jsonl"
 """What a run over a benchmark has asked, so that its answers can be graded again."""
-FIXED: Final = ("model", "causal", "items", "settings", "samples", "rows")
-"""What a run must not change when it goes on."""
+KEPT: Final = frozenset({HEADER, ITEMS, "results.json", "table.md", "plot.png"})
+"""Files of a run's folder, whose names no setting's folder may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,20 @@ class Run:
         names = [slug(setting.name) for setting in self.settings]
         if twice := {name for name in names if names.count(name) > 1}:
             raise InvalidRequest("config", f"two settings are called {min(twice)!r}: name them")
+        if kept := KEPT.intersection(names):
+            raise InvalidRequest("config", f"a setting must not be called {min(kept)!r}, as a file")
         for name, value in (("samples", self.samples), ("rows", self.rows)):
             if value < 1:
                 raise InvalidRequest(name, f"must be at least 1, got {value}")
         if not self.settings:
             raise InvalidRequest("config", "must be at least one setting")
+        if not self.sets:
+            raise InvalidRequest("tasks", "must be at least one task")
+        for task, items in self.sets.items():
+            ids = [item.id for item in items]
+            if len(set(ids)) < len(ids):
+                again = next(name for name in ids if ids.count(name) > 1)
+                raise InvalidRequest("items", f"of {task!r} two have the id {again!r}")
 
     @property
     def cells(self) -> list[tuple[Setting, str]]:
@@ -78,37 +90,70 @@ class Run:
             return Plan(items, setting, self.samples, self.rows, get_task(task).canvas)
         return Plan(items, setting, self.samples, self.rows)
 
-    def open(
-        self, engine: dlm.Engine | Endpoint, causal: dlm.CausalEngine | None = None
-    ) -> dict[str, Any]:
-        """Write the header, or check that what is there is of the same run."""
-        told: dict[str, Any] = {
+    def check(self) -> None:
+        """Whether the run can begin, or go on, as far as this is known without a model.
+
+        Raises `InvalidRequest` for settings that ask for what cannot be evaluated, for a folder
+        that cannot be written, and for one that holds another run.
+        """
+        for setting in self.settings:
+            check_setting(setting, self.samples)
+        check_writable(self.folder)
+        if (self.folder / HEADER).is_file():
+            before = read_header(self.folder)
+            plan = planned(self.sets, self.settings, **self._told())
+            loaded = {name: before.get(name) for name in ("model", "causal")}
+            must_be_same(self.folder, before, {**plan, **loaded})
+        elif any(self.path(*cell, "samples").is_file() for cell in self.cells):
+            told = f"{self.folder} holds answers of which no {HEADER} says what gave them"
+            raise InvalidRequest("out", f"{told}: choose another --out, or delete it")
+
+    def _told(self) -> dict[str, Any]:
+        """What the run was told beside its items and settings."""
+        found: dict[str, Any] = {
             "split": self.split,
             "rungs": list(self.rungs),
             "samples": self.samples,
             "rows": self.rows,
         }
         if self.protocol is not None:
-            told["protocol"] = self.protocol.as_data() | {"sandbox": self.sandbox}
+            found["protocol"] = self.protocol.as_data() | {"sandbox": self.sandbox}
+        return found
+
+    def open(
+        self, engine: dlm.Engine | Endpoint, causal: dlm.CausalEngine | None = None
+    ) -> dict[str, Any]:
+        """Write the header, or check that what is there is of the same run and note that it goes on
+        here and now.
+
+        Raises `InvalidRequest` as `check` does, and for another model, tokenizer or prompt.
+        """
+        self.check()
+        more = self._told()
         if isinstance(engine, Endpoint):
             asked = {s.name: s.options for s in self.settings if not s.causal}
-            told["unsent"] = engine.unsent(asked)
-        header = run_header(engine, self.sets, self.settings, causal, **told)
-        path = self.folder / HEADER
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            for name in FIXED:
-                if before.get(name) != json.loads(json.dumps(header[name])):
-                    raise InvalidRequest(
-                        "out", f"{self.folder} holds a run with other {name}: choose another folder"
-                    )
-            found: dict[str, Any] = before
-            return found
+            more["unsent"] = engine.unsent(asked)
+        header = run_header(engine, self.sets, self.settings, causal, **more)
+        if (self.folder / HEADER).is_file():
+            before = read_header(self.folder)
+            must_be_same(self.folder, before, header)
+            now = {**before, "protocol": header["protocol"]} if "protocol" in header else before
+            if self.missing():
+                now = {**now, "sessions": [*before.get("sessions", ()), *header["sessions"]]}
+            if now != before:
+                self._write(now)
+            return now
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.protocol is not None:
             (self.folder / ITEMS).write_bytes(b"".join(map(dumped, self.sets.values())))
-        path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+        self._write(header)
         return header
+
+    def _write(self, header: Mapping[str, Any]) -> None:
+        """Write the header at once: a crash leaves the old one or the new one."""
+        path = self.folder / f".{HEADER}"
+        path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+        path.replace(self.folder / HEADER)
 
     def generate(
         self,
@@ -126,18 +171,22 @@ class Run:
     def grade(self, judge: Judge | None = None) -> None:
         """The second stage: judge what has no verdict; what several settings answer, once."""
         judged: dict[str, Judged] = {task: {} for task in self.sets}
+        grader = grader_digest(self.sandbox)
         with judge or Judge() as chosen_judge:
             for setting, task in self.cells:
-                files = (self.path(setting, task, kind) for kind in ("samples", "verdicts"))
-                own = judged[task]
-                grade_samples(self.sets[task], *files, judge=chosen_judge, judged=own)
+                samples, path = (self.path(setting, task, kind) for kind in ("samples", "verdicts"))
+                if not samples.is_file():
+                    continue
+                how: dict[str, Any] = {"judge": chosen_judge, "grader": grader}
+                grade_samples(self.sets[task], samples, path, judged=judged[task], **how)
 
     def ungraded(self) -> bool:
-        """Whether there are answers without a verdict."""
+        """Whether there are answers without a verdict of the graders as they are now."""
+        grader = grader_digest(self.sandbox)
         for setting, task in self.cells:
-            marks = read_marks(self.path(setting, task, "verdicts"))
             samples = read_samples(self.path(setting, task, "samples"))
-            if any((sample.item, sample.index) not in marks for sample in samples):
+            path = self.path(setting, task, "verdicts")
+            if len(valid_marks(path, samples, grader)) < len(samples):
                 return True
         return False
 
@@ -146,36 +195,6 @@ class Run:
         wanted = sum(len(items) for items in self.sets.values()) * self.samples * len(self.settings)
         there = (len(read_samples(self.path(s, task, "samples"))) for s, task in self.cells)
         return wanted - sum(there)
-
-
-def chosen(
-    setting: Setting, engine: dlm.Engine | Endpoint, causal: dlm.CausalEngine | None
-) -> Runner:
-    """The engine that answers under a setting."""
-    if not setting.causal:
-        return engine
-    if causal is None:
-        raise InvalidRequest("causal", f"the setting {setting.name!r} needs a causal model")
-    return causal
-
-
-def estimate(
-    engine: dlm.Engine | Endpoint, run: Run, causal: dlm.CausalEngine | None = None, probe: int = 2
-) -> float:
-    """Seconds that the missing answers will take, from `probe` answers of each cell.
-
-    The probed answers are not kept; they also warm the machine up.
-    """
-    seconds = 0.0
-    for setting, task in run.cells:
-        plan, runner = run.plan(setting, task), chosen(setting, engine, causal)
-        left = len(plan.wanted) - len(read_samples(run.path(setting, task, "samples")))
-        if left <= 0:
-            continue
-        probed = replace(plan, items=plan.items[:probe], samples=1)
-        drawn = list(answers(runner, probed, probed.wanted))
-        seconds += left * sum(sample.seconds for sample in drawn) / len(drawn)
-    return seconds
 
 
 def bundled_run(
@@ -221,6 +240,7 @@ def benchmark_run(
     `InvalidRequest` where the protocol's grader or problems need what is not here.
     """
     check_grader(protocol.grader)
+    check_limit(limit)
     items = benchmark_items(protocol, limit=limit, file=file)
     own = Setting(protocol.name, protocol.options)
     others = [
@@ -241,30 +261,32 @@ def benchmark_run(
 def read_run(folder: Path) -> Run:
     """The run whose header stands in `folder`, over the sets it was made of.
 
-    Raises `InvalidRequest` when there is none, or when the sets have changed since.
+    Raises `InvalidRequest` when there is none, when it is damaged, or when the sets have changed.
     """
-    path = folder / HEADER
-    if not path.is_file():
-        raise InvalidRequest("run", f"{folder} holds no run: it has no {HEADER}")
-    header = json.loads(path.read_text(encoding="utf-8"))
-    settings = [
-        Setting(name, told["options"], told["causal"], told.get("sweep", ""))
-        for name, told in header["settings"].items()
-    ]
-    split, items, rungs = header["split"], header["items"], header["rungs"]
+    header = read_header(folder)
+    try:
+        settings = [
+            Setting(name, told["options"], told["causal"], told.get("sweep", ""))
+            for name, told in header["settings"].items()
+        ]
+        sums = {task: (told["n"], told["sha256"]) for task, told in header["items"].items()}
+        where = str(header.get("protocol", {}).get("sandbox", ""))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InvalidRequest("run", f"{folder / HEADER} is damaged: {error!r}") from error
+    split, rungs = header["split"], header["rungs"]
     if (folder / ITEMS).is_file():
         known = read_items(folder / ITEMS)
-        sets = {task: [item for item in known if item.task == task] for task in items}
+        sets = {task: [item for item in known if item.task == task] for task in sums}
     else:
-        sets = {task: bundled_items(task, split, told["n"], rungs) for task, told in items.items()}
+        sets = {task: bundled_items(task, split, n, rungs) for task, (n, _) in sums.items()}
     for task, found in sets.items():
-        if digest(found) != items[task]["sha256"]:
+        if digest(found) != sums[task][1]:
             raise InvalidRequest(
                 "run", f"the items of {task!r} are not those that {folder} answers"
             )
-    where = header.get("protocol", {}).get("sandbox", "")
-    told = header["samples"], header["rows"], split, rungs
-    return Run(folder, sets, settings, *told, sandbox=where)
+    return Run(
+        folder, sets, settings, header["samples"], header["rows"], split, rungs, sandbox=where
+    )
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import dlm
 from dlm.errors import InvalidRequest
 from dlm.evals.endpoint import Endpoint
 from dlm.evals.items import Item
+from dlm.evals.lines import appending, checked, read_lines
 from dlm.evals.settings import Setting
 
 LENGTH: Final = "max_new_tokens"
@@ -20,6 +22,7 @@ REFUSED: Final = "refused"
 """Why an answer is missing whose canvas would be longer than the model allows."""
 FILLED: Final = ("stop", "length")
 """Reasons for an end at which nothing is open any more."""
+KINDS: Final[Mapping[str, type]] = MappingProxyType({"str": str, "int": int, "float": float})
 Runner = dlm.Engine | dlm.CausalEngine | Endpoint
 
 
@@ -103,12 +106,12 @@ def draw_samples(
 ) -> None:
     """Answer what `path` does not hold yet and append it, a line an answer, written at once.
 
-    `tell` is called with every new sample. Ctrl-C leaves complete lines behind.
+    `tell` is called with every new sample. Ctrl-C leaves complete lines behind. Raises
+    `InvalidRequest` where another process does the same.
     """
-    done = {(sample.item, sample.index) for sample in read_samples(path)}
-    todo = [(item, index) for item, index in plan.wanted if (item.id, index) not in done]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with appending(path, wait=False) as file:
+        done = {(sample.item, sample.index) for sample in read_samples(path)}
+        todo = [(item, index) for item, index in plan.wanted if (item.id, index) not in done]
         for sample in answers(engine, plan, todo):
             file.write(json.dumps(asdict(sample)) + "\n")
             file.flush()
@@ -169,19 +172,13 @@ def asked(engine: Runner, item: Item) -> Any:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples of a file, none if there is no file."""
-    return [Sample(**line) for line in read_lines(path)]
+    """The samples of a file, none if there is no file; of two of the same item and index the first.
 
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file, none if there is no file; one cut short by a crash is dropped.
-
-    The cut line is removed, so that what is appended starts on a line of its own.
+    Raises `InvalidRequest` naming a line that holds no sample.
     """
-    if not path.is_file():
-        return []
-    content = path.read_text(encoding="utf-8")
-    whole = content[: content.rfind("\n") + 1]
-    if whole != content:
-        path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.split("\n")[:-1]]
+    kinds = {f.name: KINDS[str(f.type)] for f in fields(Sample)}
+    found = read_lines(path, lambda line: Sample(**checked(line, kinds)))
+    once: dict[tuple[str, int], Sample] = {}
+    for sample in found:
+        once.setdefault((sample.item, sample.index), sample)
+    return list(once.values())

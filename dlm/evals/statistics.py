@@ -1,7 +1,8 @@
 """The statistics of a report: intervals, paired comparisons, and curves of accuracy over cost.
 
 Accuracies and their differences are shares between 0 and 1 (AUP alone counts in percent, as its
-authors do). Needs `scipy`, which the `evals` extra brings.
+authors do). No interval shrinks to nothing where all items agree: few items say little, however
+alike they are. Needs `scipy`, which the `evals` extra brings.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,10 +27,10 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Two methods on the same items.
+    """Two methods on the same `n` items.
 
-    `difference` of the second's accuracy to the first's with its bootstrap `interval`; `gained`
-    and `lost`: items that only the second, or only the first, has right; `p`: McNemar's exact test.
+    `difference` of the second's mean share to the first's, with its `interval`; `gained` and
+    `lost`: items of which the second, or the first, has the larger share right; `p`: two-sided.
     """
 
     difference: float
@@ -36,6 +38,7 @@ class Paired(NamedTuple):
     gained: int
     lost: int
     p: float
+    n: int = 0
 
 
 def wilson(right: int, n: int, confidence: float = CONFIDENCE) -> Interval:
@@ -48,29 +51,151 @@ def wilson(right: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     return Interval(float(interval.low), float(interval.high))
 
 
+def tango(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """The score interval of a difference of two shares of the same `n` items.
+
+    Tango, Statistics in Medicine 17 (1998), 891-908: all differences that the score test does not
+    reject. It says as much of items that all agree as Wilson's interval does of items that are all
+    right: plus and minus z^2 / (n + z^2).
+    """
+    from scipy.optimize import brentq
+
+    if n == 0:
+        return Interval(-1.0, 1.0)
+    z, found, near = _z(confidence), (gained - lost) / n, 1e-12
+    low = high = found
+    if found > -1:
+        low = brentq(lambda d: _score(d, gained, lost, n) - z, -1 + near, found)
+    if found < 1:
+        high = brentq(lambda d: _score(d, gained, lost, n) + z, found, 1 - near)
+    return Interval(float(low), float(high))
+
+
+def _score(difference: float, gained: int, lost: int, n: int) -> float:
+    """Tango's statistic at a supposed difference (his equations 5 to 7): the distance of what was
+    found from it over the standard error that it implies.
+    """
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * difference
+    c = -lost * difference * (1 - difference)
+    loss = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)  # likeliest share of losses
+    variance = n * (2 * loss + difference * (1 - difference))
+    distance = gained - lost - n * difference
+    return distance / math.sqrt(variance) if variance > 0 else 0.0
+
+
 def paired(
-    first: Sequence[bool],
-    second: Sequence[bool],
+    first: Sequence[float],
+    second: Sequence[float],
     *,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Paired:
-    """Compare two methods item by item.
+    """Compare two methods item by item, by the share of each item's samples that is right.
 
-    The interval is the percentile bootstrap over items, seeded; p is two-sided and exact (McNemar
-    1947: of the items on which the two differ, each is as likely to be right). Raises `ValueError`
-    when the lists are not of one length.
+    Items that are right or wrong: Tango's interval, and McNemar's exact test (McNemar 1947). Shares
+    between them (several samples): the interval of the items' mean difference, and the test that
+    turns their signs, which is McNemar's where each is right or wrong. Raises `ValueError` when the
+    lists are not of one length.
     """
     from scipy.stats import binomtest
 
     if len(first) != len(second):
         raise ValueError(f"both must have the same items, got {len(first)} and {len(second)}")
-    gains = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    shares = np.asarray([first, second], dtype=float)
+    gains, n = shares[1] - shares[0], len(first)
     gained, lost = int((gains > 0).sum()), int((gains < 0).sum())
-    p = 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost, 0.5).pvalue)
-    interval = bootstrap(gains.tolist(), confidence=confidence, resamples=resamples, seed=seed)
-    return Paired(float(gains.mean()) if len(gains) else 0.0, interval, gained, lost, p)
+    if not n:
+        return Paired(math.nan, Interval(-1.0, 1.0), 0, 0, 1.0)
+    if np.isin(shares, (0.0, 1.0)).all():
+        interval = tango(gained, lost, n, confidence)
+        p = 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost, 0.5).pvalue)
+    else:
+        found = bootstrap(gains.tolist(), confidence=confidence, resamples=resamples, seed=seed)
+        interval = widened(found, float(gains.mean()), n, -1.0, 1.0, confidence)
+        p = signs_turned(gains.tolist(), resamples=resamples, seed=seed)
+    return Paired(float(gains.mean()), interval, gained, lost, p, n)
+
+
+def signs_turned(
+    differences: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
+) -> float:
+    """The two-sided p value of a mean difference when each could as well have the other sign.
+
+    Fisher's paired randomization test (1935): exact where all turns can be counted, else over
+    `resamples` seeded ones.
+    """
+    from scipy.stats import permutation_test
+
+    found = np.asarray([d for d in differences if d], dtype=float)  # the others have no sign
+    if len(found) < 2:  # one alone is as far from nothing with either sign
+        return 1.0
+    result = permutation_test(
+        (found,),
+        lambda turned, axis: turned.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples - 1,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def mean_interval(
+    values: Sequence[float],
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The interval of a mean over items whose values lie between `low` and `high`.
+
+    The percentile bootstrap over items, but never narrower than what `unseen` items leave open:
+    that alone remains where all values are the same.
+    """
+    if not len(values):
+        return Interval(low, high)
+    found = bootstrap(values, confidence=confidence, resamples=resamples, seed=seed)
+    return widened(found, float(np.mean(values)), len(values), low, high, confidence)
+
+
+def widened(
+    found: Interval,
+    mean: float,
+    n: int,
+    low: float = 0.0,
+    high: float = 1.0,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """An interval that leaves room for items unlike all `n` of which `mean` is the mean."""
+    open_ = unseen(n, confidence)
+    return Interval(
+        min(found.low, mean + open_ * (low - mean)), max(found.high, mean + open_ * (high - mean))
+    )
+
+
+def unseen(n: int, confidence: float = CONFIDENCE) -> float:
+    """The share of all items that may be of a kind of which `n` items show none.
+
+    z^2 / (n + z^2), which Wilson's interval leaves open when all are right.
+    """
+    z2 = _z(confidence) ** 2
+    return z2 / (n + z2)
+
+
+def fewest_items(margin: float, confidence: float = CONFIDENCE) -> int:
+    """So many items must agree, and all of them, to exclude a difference of `margin`."""
+    z2 = _z(confidence) ** 2
+    return math.floor(z2 * (1 - margin) / margin) + 1
+
+
+def _z(confidence: float) -> float:
+    """The normal quantile of a two-sided interval."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def bootstrap(

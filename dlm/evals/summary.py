@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dlm.evals.grading import Verdicts
 from dlm.evals.items import Item
@@ -13,8 +13,8 @@ from dlm.evals.sampling import REFUSED, Sample
 from dlm.evals.statistics import (
     Interval,
     Paired,
-    bootstrap,
     holm,
+    mean_interval,
     paired,
     pass_at_k,
     percentile,
@@ -26,14 +26,17 @@ from dlm.evals.statistics import (
 class Figures:
     """What one setting has reached on one task, and at what cost.
 
-    `accuracy` over `n` items (with several samples an item: the mean share, and its bootstrap over
-    items) · `rungs`: (right, n) of each step of the ladder · `pass_at_k` at k = samples (None for
-    one) · `nfe`, `tokens`, `token_forwards`: means an answer · `tpf`: tokens over forwards, sums
+    `accuracy` over `n` items with its 95% `interval` (with several samples an item: of the items'
+    shares) · `rungs`: (right, n) of each step of the ladder, `rung_intervals` theirs · `pass_at_k`
+    at k = samples (None for one) and `pass_interval`, over the items with all their samples ·
+    `nfe`, `tokens`, `token_forwards`: means an answer · `tpf`: tokens over forwards, sums
     over sums (NaN where none are known, as of a server) · `tokens_per_second`: tokens over the
     summed seconds of all requests, one at a time · `p50`, `p95`: seconds of a request ·
     `masked_left`: answers with positions never filled, of which `refused` did not fit the model ·
     `unjudged`: answers without a verdict, which no figure counts · `scores`: means of what the
-    grader says beyond right and wrong.
+    grader says beyond right and wrong, `score_intervals` theirs · `missing`: answers not drawn ·
+    `alike`: whether all samples of each item are the same text, so that several say no more than
+    one.
     """
 
     setting: str
@@ -55,73 +58,122 @@ class Figures:
     refused: int = 0
     unjudged: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
+    score_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    rung_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    pass_interval: Interval | None = None
+    missing: int = 0
+    alike: bool = False
 
 
 def figures_of(
-    setting: str, items: Sequence[Item], samples: Sequence[Sample], verdicts: Verdicts
+    setting: str,
+    items: Sequence[Item],
+    samples: Sequence[Sample],
+    verdicts: Verdicts,
+    drawn: int | None = None,
 ) -> Figures:
-    """The figures of one setting over the items that all have their samples and verdicts."""
+    """The figures of one setting over the items that have verdicts.
+
+    `drawn`: samples an item that the run asks for (None: as many as there are).
+    """
+    if drawn is None:
+        drawn = max((sample.index for sample in samples), default=0) + 1
     shares = item_shares(items, verdicts)
     done = [item for item in items if item.id in shares]
-    drawn = max((sample.index for sample in samples), default=0) + 1
     counted = [s for s in samples if (s.item, s.index) in verdicts]
     right = [shares[item.id] for item in done]
-    seconds = [s.seconds for s in counted]
-    tokens, nfe = sum(s.tokens for s in counted), sum(s.nfe for s in counted)
-    many = max(1, len(counted))
+    steps = {rung: [shares[i.id] for i in done if i.rung == rung] for rung in _rungs(done)}
+    passes = _passes(done, verdicts, drawn) if drawn > 1 else []
     return Figures(
         setting=setting,
         task=items[0].task if items else "",
         n=len(done),
         samples=drawn,
-        accuracy=sum(right) / len(done) if done else math.nan,
-        interval=wilson(round(sum(right)), len(done)) if drawn == 1 else bootstrap(right),
-        rungs=_rungs(done, shares),
-        pass_at_k=_pass_at_k(done, verdicts, drawn) if drawn > 1 else None,
-        nfe=nfe / many,
-        tpf=tokens / nfe if nfe else math.nan,
-        tokens=tokens / many,
-        token_forwards=sum(s.token_forwards for s in counted) / many,
-        tokens_per_second=tokens / sum(seconds) if sum(seconds) else 0.0,
-        p50=percentile(seconds, 0.5),
-        p95=percentile(seconds, 0.95),
+        accuracy=mean(right),
+        interval=share_interval(right),
+        rungs={rung: (sum(found), len(found)) for rung, found in steps.items()},
+        pass_at_k=mean(passes) if drawn > 1 else None,
+        **_costs(counted),
         masked_left=sum(s.masked_left > 0 for s in counted),
         refused=sum(s.finish_reason == REFUSED for s in counted),
         unjudged=sum((s.item, s.index) not in verdicts for s in samples),
+        rung_intervals={rung: share_interval(found) for rung, found in steps.items()},
+        pass_interval=share_interval(passes) if drawn > 1 else None,
+        missing=max(0, len(items) * drawn - len(samples)),
+        alike=_alike(samples),
     )
+
+
+def _costs(counted: Sequence[Sample]) -> dict[str, Any]:
+    """What answers have cost, by the names of `Figures`."""
+    seconds, many = [s.seconds for s in counted], max(1, len(counted))
+    tokens, nfe = sum(s.tokens for s in counted), sum(s.nfe for s in counted)
+    return {
+        "nfe": nfe / many,
+        "tpf": tokens / nfe if nfe else math.nan,
+        "tokens": tokens / many,
+        "token_forwards": sum(s.token_forwards for s in counted) / many,
+        "tokens_per_second": tokens / sum(seconds) if sum(seconds) else 0.0,
+        "p50": percentile(seconds, 0.5),
+        "p95": percentile(seconds, 0.95),
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def share_interval(shares: Sequence[float]) -> Interval:
+    """The 95% interval of a mean share: Wilson's where each is 0 or 1, else the bootstrap's."""
+    if all(share in (0, 1) for share in shares):
+        return wilson(round(sum(shares)), len(shares))
+    return mean_interval(shares)
 
 
 def item_shares(items: Sequence[Item], verdicts: Verdicts) -> dict[str, float]:
     """For each item with verdicts, the share of its samples that is right."""
+    shares = shares_of(verdicts)
+    return {item.id: shares[item.id] for item in items if item.id in shares}
+
+
+def shares_of(verdicts: Verdicts) -> dict[str, float]:
+    """Item id -> the share of its judged samples that is right."""
     marks: dict[str, list[bool]] = {}
     for (item, _), right in verdicts.items():
         marks.setdefault(item, []).append(right)
-    return {i.id: sum(marks[i.id]) / len(marks[i.id]) for i in items if i.id in marks}
+    return {item: sum(own) / len(own) for item, own in marks.items()}
 
 
-def _rungs(items: Sequence[Item], shares: Mapping[str, float]) -> dict[str, tuple[float, int]]:
-    """(right, n) for each rung; `right` counts shares of samples."""
-    found: dict[str, tuple[float, int]] = {}
-    for item in sorted(items, key=lambda item: item.rung):
-        right, n = found.get(item.rung, (0.0, 0))
-        found[item.rung] = right + shares[item.id], n + 1
-    return found
+def _rungs(items: Sequence[Item]) -> list[str]:
+    """The steps of a ladder, in order."""
+    return sorted({item.rung for item in items})
 
 
-def _pass_at_k(items: Sequence[Item], verdicts: Verdicts, k: int) -> float:
-    """Mean of pass@k over the items whose k samples all have verdicts."""
+def _passes(items: Sequence[Item], verdicts: Verdicts, k: int) -> list[float]:
+    """pass@k of each item whose k samples all have verdicts."""
     marks: dict[str, list[bool]] = {item.id: [] for item in items}
     for (item, _), verdict in verdicts.items():
         if item in marks:
             marks[item].append(verdict)
-    found = [pass_at_k(k, sum(own), k) for own in marks.values() if len(own) == k]
-    return sum(found) / len(found) if found else math.nan
+    return [pass_at_k(k, sum(own), k) for own in marks.values() if len(own) == k]
+
+
+def _alike(samples: Sequence[Sample]) -> bool:
+    """Whether items have several samples, and each item's are the same text."""
+    texts: dict[str, set[str]] = {}
+    for sample in samples:
+        texts.setdefault(sample.item, set()).add(sample.text)
+    several = len(samples) > len(texts)
+    return several and all(len(own) == 1 for own in texts.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A setting against the baseline on the items that both have; `p` adjusted by Holm over the
-    table's rows. `same`: the share of their answers that are the same text.
+    """A setting against the baseline on the items that both have.
+
+    `same`: the share of their answers that are the same text · `p` adjusted by Holm over all
+    comparisons of the run that there is anything to test in (NaN for the others).
     """
 
     setting: str
@@ -138,20 +190,25 @@ class Answers(NamedTuple):
     texts: Mapping[tuple[str, int], str]
 
 
+def beside(first: Answers, second: Answers) -> tuple[Paired, float]:
+    """Two settings on the items that both have, each by the share of its samples that is right, and
+    how many of the answers that both have judged are the same text.
+    """
+    shares = shares_of(first.verdicts), shares_of(second.verdicts)
+    items = [item for item in shares[0] if item in shares[1]]
+    pair = paired(*([own[item] for item in items] for own in shares))
+    both = [key for key in first.verdicts if key in second.verdicts]
+    return pair, mean([first.texts[key] == second.texts[key] for key in both])
+
+
 def compare(
     baseline: Mapping[str, Answers], others: Mapping[str, Mapping[str, Answers]]
 ) -> list[Comparison]:
-    """Every setting of `others` (name -> task -> answers) against the baseline's tasks.
-
-    Each item counts by its first sample.
-    """
-    rows: list[tuple[str, str, Paired, float]] = []
-    for name, tasks in others.items():
-        for task, ours in tasks.items():
-            base = baseline[task]
-            shared = [key for key in base.verdicts if key in ours.verdicts and key[1] == 0]
-            pair = paired(*([each.verdicts[key] for key in shared] for each in (base, ours)))
-            same = sum(base.texts[key] == ours.texts[key] for key in shared)
-            rows.append((name, task, pair, same / max(1, len(shared))))
-    adjusted = holm([found.p for _, _, found, _ in rows])
-    return [Comparison(*row, p) for row, p in zip(rows, adjusted, strict=True)]
+    """Every setting of `others` (name -> task -> answers) against the baseline's tasks."""
+    rows = [
+        (name, task, *beside(baseline[task], ours))
+        for name, tasks in others.items()
+        for task, ours in tasks.items()
+    ]
+    adjusted = iter(holm([pair.p for _, _, pair, _ in rows if pair.n]))
+    return [Comparison(*row, next(adjusted) if row[2].n else math.nan) for row in rows]

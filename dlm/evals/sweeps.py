@@ -5,24 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from dlm.evals.grading import Verdicts
 from dlm.evals.sampling import Sample
 from dlm.evals.settings import Setting
-from dlm.evals.statistics import Interval, aup
-from dlm.evals.summary import Comparison, Figures
-
-Spent = Mapping[str, tuple[bool, float]]
-"""Item -> whether it is right under a setting, and its forwards."""
+from dlm.evals.statistics import AUP, Interval, aup, fewest_items, unseen, widened
+from dlm.evals.summary import Comparison, Figures, mean, shares_of
 
 LOSS: Final = -0.03
 """A setting is as good as the baseline when its paired 95% bound is above this."""
+FEWEST: Final = fewest_items(-LOSS)
+"""With fewer items not even answers that all agree exclude that loss: no verdict is given."""
+UNKNOWN: Final = Interval(math.nan, math.nan)
 COSTS: Final = 3
 """At so many costs two sweeps are compared."""
 RESAMPLES: Final = 2000
+
+
+class Mark(NamedTuple):
+    """An item under a setting: the share of its samples that is right, and the forwards and tokens
+    of one of them.
+    """
+
+    right: float
+    nfe: float
+    tokens: float = 0.0
+
+
+Spent = Mapping[str, Mark]
+"""Item -> what it came to under a setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +65,10 @@ class AtCost:
 class SweepFigures:
     """One sweep on one task.
 
-    `aup`: accuracy under parallelism, and how many settings it leaves out · `fastest`: the setting
-    with the highest TPF of those as good as the baseline (None: none is) · `against`: the
-    difference to the reference sweep where their costs overlap.
+    `aup`: accuracy under parallelism with its `interval`, over the `n` items that all settings of
+    the task have, and how many settings it leaves out · `fastest`: the setting with the highest TPF
+    of those as good as the baseline (None: none is, or the items are too few to say) · `against`:
+    the difference to the reference sweep where their costs overlap.
     """
 
     sweep: str
@@ -62,12 +77,28 @@ class SweepFigures:
     dropped: int
     fastest: Point | None
     against: Sequence[AtCost]
+    n: int = 0
+    interval: Interval = UNKNOWN
 
 
-def marks_of(samples: Sequence[Sample], verdicts: Verdicts) -> dict[str, tuple[bool, float]]:
-    """The first sample of each item that is judged."""
-    first = [sample for sample in samples if sample.index == 0]
-    return {s.item: (verdicts[s.item, 0], s.nfe) for s in first if (s.item, 0) in verdicts}
+class Curves(NamedTuple):
+    """Settings over the items they share: right, NFE and tokens, each `[settings, items]`."""
+
+    right: np.ndarray
+    nfe: np.ndarray
+    tokens: np.ndarray
+
+
+def marks_of(samples: Sequence[Sample], verdicts: Verdicts) -> dict[str, Mark]:
+    """The items of which samples are judged."""
+    shares, own = shares_of(verdicts), dict[str, list[Sample]]()
+    for sample in samples:
+        if (sample.item, sample.index) in verdicts:
+            own.setdefault(sample.item, []).append(sample)
+    return {
+        item: Mark(shares[item], mean([s.nfe for s in some]), mean([s.tokens for s in some]))
+        for item, some in own.items()
+    }
 
 
 def sweeps_of(
@@ -83,49 +114,74 @@ def sweeps_of(
     for setting in settings:
         if setting.sweep:
             members.setdefault(setting.sweep, []).append(setting.name)
-    reference = next((names for names in members.values() if len(names) > 1), [])
+    reference = next((sweep for sweep, names in members.items() if len(names) > 1), "")
     low = {(c.setting, c.task): c.paired.interval.low for c in comparisons}
-    points = {
-        (f.setting, f.task): Point(
-            f.setting, f.accuracy, f.nfe, f.tpf, low.get((f.setting, f.task), 0.0)
-        )
-        for f in figures
-    }
     found = []
     for task in dict.fromkeys(f.task for f in figures):
-        best = max(f.accuracy for f in figures if f.task == task)
-        for sweep, names in members.items():
-            if any(math.isnan(points[n, task].tpf) for n in names):
-                continue  # its cost is not known
-            own, other = ([marks[n, task] for n in group] for group in (names, reference))
-            against = [] if names == reference else at_equal_cost(own, other)
-            on_task = [points[n, task] for n in names]
-            found.append(sweep_figures(sweep, task, on_task, best, against))
+        # Without an answer, or a known cost, a setting is no point of a curve.
+        rows = {f.setting: f for f in figures if f.task == task and f.n and not math.isnan(f.tpf)}
+        points = {
+            name: Point(name, f.accuracy, f.nfe, f.tpf, low.get((name, task), 0.0))
+            for name, f in rows.items()
+        }
+        items = _shared([marks[name, task] for name in rows])
+        best = _columns([marks[name, task] for name in rows], items).right
+        for sweep, every in members.items():
+            names = [name for name in every if name in rows]
+            if not names or not items:
+                continue
+            other = [marks[n, task] for n in members.get(reference, []) if n in rows]
+            own = [marks[n, task] for n in names]
+            against = [] if sweep == reference else at_equal_cost(own, other)
+            fewest = min(rows[name].n for name in names)
+            fastest = fastest_of([points[n] for n in names]) if fewest >= FEWEST else None
+            area = area_of(_columns(own, items), best)
+            found.append(SweepFigures(sweep, task, *area[:2], fastest, against, *area[2:]))
     return found
 
 
-def sweep_figures(
-    sweep: str, task: str, points: Sequence[Point], best: float, against: Sequence[AtCost]
-) -> SweepFigures:
-    """`best`: the highest accuracy of any setting on the task."""
-    area = aup([(p.tpf, 100 * p.accuracy) for p in points], 100 * best)
-    good = [p for p in points if p.low > LOSS]
-    fastest = max(good, key=lambda p: p.tpf, default=None)
-    return SweepFigures(sweep, task, area.value, area.dropped, fastest, against)
+def fastest_of(points: Sequence[Point]) -> Point | None:
+    """The point with the highest TPF of those that lose no more than `LOSS`."""
+    return max((p for p in points if p.low > LOSS), key=lambda p: p.tpf, default=None)
+
+
+def area_of(own: Curves, best: np.ndarray, *, seed: int = 0) -> tuple[float, int, int, Interval]:
+    """AUP of a sweep, the settings it drops, the number of items, and the interval of it.
+
+    `best [settings, items]`: marks of every setting on the task, of which the most accurate is the
+    measure. The interval is the percentile bootstrap over items, and never narrower than with
+    unseen items that are all wrong, or all right.
+    """
+    n = own.right.shape[1]
+
+    def area(weights: np.ndarray, scale: float = 1.0, more: float = 0.0) -> AUP:
+        right, nfe, tokens = (part @ weights / n for part in own)
+        percent = 100 * (more + scale * right)
+        top = 100 * (more + scale * float((best @ weights / n).max()))
+        return aup(list(zip(tokens / np.maximum(nfe, 1e-9), percent, strict=True)), top)
+
+    found, open_ = area(np.ones(n)), unseen(n)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    low, high = np.quantile([area(weights).value for weights in drawn], [0.025, 0.975])
+    lowest = area(np.ones(n), 1 - open_).value
+    highest = area(np.ones(n), 1 - open_, open_).value
+    interval = Interval(float(min(low, lowest)), float(max(high, highest)))
+    return found.value, found.dropped, n, interval
 
 
 def at_equal_cost(ours: Sequence[Spent], theirs: Sequence[Spent], *, seed: int = 0) -> list[AtCost]:
     """The accuracy of one sweep less that of another at costs that both reach.
 
     Each sweep is a list of settings; accuracy and NFE are means over the items that all share, and
-    accuracy runs linearly between neighbours. The interval is the percentile bootstrap over items:
-    costs and accuracies are averaged anew over the same draw for both.
+    accuracy runs linearly between neighbours. The interval is the percentile bootstrap over items,
+    with room for unseen ones: costs and accuracies are averaged anew over the same draw for both.
     """
-    items = sorted(set.intersection(*(set(marks) for marks in (*ours, *theirs))))
+    items = _shared([*ours, *theirs])
     if len(items) == 0 or min(len(ours), len(theirs)) < 2:
         return []
     curves = [_columns(sweep, items) for sweep in (ours, theirs)]
-    means = [(nfe.mean(axis=1), right.mean(axis=1)) for nfe, right in curves]
+    means = [(c.nfe.mean(axis=1), c.right.mean(axis=1)) for c in curves]
     low = max(nfe.min() for nfe, _ in means)
     high = min(nfe.max() for nfe, _ in means)
     if low >= high:
@@ -133,9 +189,7 @@ def at_equal_cost(ours: Sequence[Spent], theirs: Sequence[Spent], *, seed: int =
     costs = np.geomspace(low, high, COSTS + 2)[1:-1]
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(items), np.full(len(items), 1 / len(items)), RESAMPLES)
-    drawn = [
-        (nfe @ weights.T / len(items), right @ weights.T / len(items)) for nfe, right in curves
-    ]
+    drawn = [(c.nfe @ weights.T / len(items), c.right @ weights.T / len(items)) for c in curves]
     found = []
     for cost in costs:
         here, there = (_at(cost, *mean) for mean in means)
@@ -144,18 +198,21 @@ def at_equal_cost(ours: Sequence[Spent], theirs: Sequence[Spent], *, seed: int =
             - _at(cost, *(column[:, n] for column in drawn[1]))
             for n in range(RESAMPLES)
         ]
-        bounds = np.quantile(gains, [0.025, 0.975])
-        found.append(
-            AtCost(float(cost), here - there, Interval(float(bounds[0]), float(bounds[1])))
-        )
+        bounds = Interval(*map(float, np.quantile(gains, [0.025, 0.975])))
+        interval = widened(bounds, here - there, len(items), -1.0, 1.0)
+        found.append(AtCost(float(cost), here - there, interval))
     return found
 
 
-def _columns(sweep: Sequence[Spent], items: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """NFE and marks `[settings, items]`."""
-    nfe = np.array([[marks[item][1] for item in items] for marks in sweep], dtype=float)
-    right = np.array([[marks[item][0] for item in items] for marks in sweep], dtype=float)
-    return nfe, right
+def _shared(marks: Sequence[Spent]) -> list[str]:
+    """The items that all settings have."""
+    return sorted(set.intersection(*map(set, marks))) if marks else []
+
+
+def _columns(sweep: Sequence[Spent], items: Sequence[str]) -> Curves:
+    """Settings over items, their marks by themselves."""
+    table = np.array([[Mark(*marks[item]) for item in items] for marks in sweep], dtype=float)
+    return Curves(*np.moveaxis(table.reshape(len(sweep), len(items), 3), 2, 0))
 
 
 def _at(cost: float, nfe: np.ndarray, accuracy: np.ndarray) -> float:

@@ -369,7 +369,7 @@ def test_two_runs_beside_each_other(tmp_path, capsys):
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
     assert call(["eval", "compare", *folders]) == 0
     told = capsys.readouterr().out.splitlines()[-1]
-    assert told.startswith("| humaneval | 4 | 75.0% | 50.0% | -25.0 (")
+    assert told.startswith("| humaneval | 4 of 4 and 5 | 75.0% | 50.0% | -25.0 (")
     assert "| 2 | 1 | 1 | 25% |" in told
     assert call(["eval", "compare", *folders, "--against", "fast"]) == 2
     assert "must be one of 'llada', got 'fast'" in capsys.readouterr().err

@@ -11,10 +11,15 @@ from dlm.evals.statistics import (
     at_cost,
     aup,
     bootstrap,
+    fewest_items,
     holm,
+    mean_interval,
     paired,
     pass_at_k,
     percentile,
+    signs_turned,
+    tango,
+    unseen,
     wilson,
 )
 
@@ -44,9 +49,109 @@ def test_wilson_is_the_closed_form(n, data):
     assert wilson(right, n) == pytest.approx((middle - half, middle + half), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "confidence", "low", "high"),
+    [  # Tango, Statistics in Medicine 17 (1998): tables VII and V
+        (9, 3, 32, 0.95, -0.027, 0.390),
+        (0, 1, 44, 0.90, -0.096, 0.037),
+        # Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014): airway data
+        (1, 7, 21, 0.95, -0.517, -0.026),
+        # the R package contingencytables (their book's chapter 8): complete response; a boundary
+        (6, 16, 161, 0.95, -0.1240, -0.0054),
+        (3, 0, 3, 0.95, -0.1230, 1.0),
+        # Tang, Tang and Carey, Statistics in Medicine 29 (2010)
+        (3, 1, 14, 0.95, -0.1670, 0.4327),
+    ],
+)
+def test_tango_gives_published_values(gained, lost, n, confidence, low, high):
+    found = tango(gained, lost, n, confidence)
+    digits = 6e-4 if round(low, 3) == low and round(high, 3) == high else 6e-5
+    assert found == pytest.approx((low, high), abs=digits)
+    turned = tango(lost, gained, n, confidence)
+    assert turned == pytest.approx((-found.high, -found.low))
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 124, 125, 1000])
+def test_items_that_all_agree_leave_room(n):
+    """Wilson's and Tango's intervals, and those of shares, are one where nothing varies."""
+    open_ = 1.959963984540054**2 / (n + 1.959963984540054**2)
+    assert unseen(n) == pytest.approx(open_)
+    assert wilson(n, n) == pytest.approx((1 - open_, 1.0))
+    assert tango(0, 0, n) == pytest.approx((-open_, open_))
+    assert paired([0.5] * n, [0.5] * n).interval == pytest.approx((-open_, open_))
+    assert paired([True] * n, [True] * n).interval == pytest.approx((-open_, open_))
+    assert mean_interval([1.0] * n) == pytest.approx((1 - open_, 1.0))
+    assert mean_interval([0.25] * n) == pytest.approx((0.25 * (1 - open_), 0.25 + 0.75 * open_))
+    low, high = mean_interval([0.75] * n, -1.0, 1.0)
+    assert low < 0.75 < high < 1
+
+
+@pytest.mark.parametrize(("margin", "n"), [(0.03, 125), (0.05, 73), (0.01, 381)])
+def test_so_many_items_exclude_a_loss(margin, n):
+    assert fewest_items(margin) == n
+    assert tango(0, 0, n).low > -margin >= tango(0, 0, n - 1).low
+
+
+@given(st.integers(1, 200), st.data())
+def test_tango_holds_what_was_found(n, data):
+    gained = data.draw(st.integers(0, n))
+    lost = data.draw(st.integers(0, n - gained))
+    low, high = tango(gained, lost, n)
+    assert -1 <= low <= (gained - lost) / n <= high <= 1
+    assert high - low > 0.01
+
+
+def test_tango_covers_where_few_items_differ():
+    """The bootstrap of such pairs often has no width at all."""
+    rng = np.random.default_rng(2)
+    for n, gain, loss in ((20, 0.05, 0.05), (60, 0.01, 0.04), (150, 0.0, 0.02)):
+        drawn = rng.multinomial(n, [gain, loss, 1 - gain - loss], size=500)
+        held = 0
+        for gained, lost, _ in drawn.tolist():
+            low, high = tango(gained, lost, n)
+            held += low <= gain - loss <= high
+        assert held / 500 >= 0.92, (n, gain, loss)
+
+
+def test_shares_of_several_samples():
+    """Sample 0 alone says that nothing has changed; the shares say that much has."""
+    rng = np.random.default_rng(4)
+    first, second = rng.binomial(16, 0.75, 120) / 16, rng.binomial(16, 0.89, 120) / 16
+    found = paired(first.tolist(), second.tolist())
+    assert found.difference == pytest.approx(second.mean() - first.mean())
+    plain = bootstrap((second - first).tolist())
+    assert found.interval.low <= plain.low < plain.high <= found.interval.high
+    assert found.interval.low > 0.08
+    assert found.p < 1e-3
+    assert found.gained == (second > first).sum()
+    assert found.n == 120
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=9))
+def test_turned_signs_are_mcnemar(differences):
+    gained, lost = differences.count(1.0), differences.count(-1.0)
+    first = [d < 0 for d in differences]
+    second = [d > 0 for d in differences]
+    assert signs_turned(differences) == pytest.approx(paired(first, second).p)
+    assert signs_turned([d / 2 for d in differences]) == pytest.approx(paired(first, second).p)
+    assert gained + lost or signs_turned(differences) == 1.0
+
+
+def test_turned_signs_keep_their_level():
+    """Shares of equal methods: about 5 in 100 are below 0.05."""
+    rng = np.random.default_rng(8)
+    draws = rng.binomial(8, 0.6, (2, 300, 25)) / 8
+    found = [signs_turned((a - b).tolist(), resamples=400) for a, b in zip(*draws, strict=True)]
+    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.09
+
+
 def test_nothing_measured_is_nothing_known():
     assert wilson(0, 0) == (0.0, 1.0)
-    assert paired([], []).p == 1.0
+    assert tango(0, 0, 0) == (-1.0, 1.0)
+    assert mean_interval([]) == (0.0, 1.0)
+    found = paired([], [])
+    assert (found.p, found.interval, found.n) == (1.0, (-1.0, 1.0), 0)
+    assert math.isnan(found.difference)
     assert math.isnan(percentile([], 0.5))
 
 
@@ -78,7 +183,7 @@ def test_comparing_the_other_way_round_turns_the_signs(pairs):
     assert one.interval.low - 1e-9 <= one.difference <= one.interval.high + 1e-9
 
 
-def test_the_bootstrap_covers():
+def test_the_interval_covers():
     """Simulated paired runs: the 95% interval holds the truth about 95 times in 100."""
     rng = np.random.default_rng(5)
     truth, covered, runs = 0.08, 0, 400

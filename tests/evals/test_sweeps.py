@@ -2,18 +2,20 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 import dlm
 from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
+from dlm.evals.report_sweeps import sweep_lines
 from dlm.evals.sampling import Sample
 from dlm.evals.settings import Setting
-from dlm.evals.statistics import Interval, Paired
+from dlm.evals.statistics import Interval, bootstrap, paired, unseen
 from dlm.evals.strategies import BASELINE, SWEEPS, sweep_settings
 from dlm.evals.summary import Comparison, Figures
-from dlm.evals.sweeps import at_equal_cost, marks_of, sweeps_of
+from dlm.evals.sweeps import FEWEST, Mark, at_equal_cost, marks_of, sweeps_of
 
 LEFT_OUT = {"everything": "it needs an editor to take back what is too much"}
 
@@ -76,37 +78,83 @@ def test_the_bootstrap_band_covers():
     assert 106 <= covered <= 120
 
 
-def figures(name, accuracy, tpf, nfe):
-    zero = Interval(0.0, 1.0)
-    return Figures(name, "math", 100, 1, accuracy, zero, {}, None, nfe, tpf, 30, 900, 0, 0, 0, 0)
+def sweep_of(names, right, nfe, tokens, n=200, task="math"):
+    """Settings with so many of `n` items right, at constant cost: figures, comparisons, marks."""
+    rows, told, cells = [], [], {}
+    for name, hits, spent, made in zip(names, right, nfe, tokens, strict=True):
+        zero = Interval(0.0, 1.0)
+        costs = (spent, made / spent, made, 900, 0, 0, 0, 0)
+        rows.append(Figures(name, task, n, 1, hits / n, zero, {}, None, *costs))
+        pair = paired([i < right[0] for i in range(n)], [i < hits for i in range(n)])
+        told.append(Comparison(name, task, pair, 1.0, 1.0))
+        cells[name, task] = {f"i{i}": Mark(float(i < hits), spent, made) for i in range(n)}
+    return rows, told[1:], cells
 
 
-def comparison(name, difference, low):
-    return Comparison(name, "math", Paired(difference, Interval(low, 0.1), 1, 1, 0.5), 1.0, 1.0)
+SLOW = Setting("slow", sweep="slow")
+FAST = [Setting(name, sweep="fast") for name in ("a", "b", "c")]
 
 
 def test_the_fastest_setting_that_loses_nothing():
-    settings = [Setting("slow", sweep="slow"), *(Setting(n, sweep="fast") for n in ("a", "b", "c"))]
-    rows = [figures("slow", 0.8, 1.0, 30), figures("a", 0.8, 2.0, 15),
-            figures("b", 0.79, 4.0, 8), figures("c", 0.6, 9.0, 4)]  # fmt: skip
-    told = [comparison("a", 0, -0.01), comparison("b", -0.01, -0.029), comparison("c", -0.2, -0.3)]
-    cells = {(name, "math"): marks([True, False], n) for n, name in enumerate(("slow", *"abc"), 1)}
-    slow, fast = sweeps_of(settings, rows, told, cells)
+    rows, told, cells = sweep_of(("slow", *"abc"), (160, 160, 159, 120), (30, 15, 8, 4), [30] * 4)
+    slow, fast = sweeps_of([SLOW, *FAST], rows, told, cells)
     assert slow.fastest.setting == "slow"
     assert fast.fastest.setting == "b"
     assert fast.dropped == 1
-    # AUP: 2 * 80 and a trapezoid to (4, 79); weights exp(-3 (1 - y / 80))
-    assert fast.aup == pytest.approx(160 + 0.5 * 2 * (80 + 79 * 2.718281828 ** (-3 / 80)), rel=1e-6)
+    # AUP: 2 * 80 and a trapezoid to (3.75, 79.5); weights exp(-3 (1 - y / 80))
+    last = 79.5 * 2.718281828 ** (-3 * (1 - 79.5 / 80))
+    assert fast.aup == pytest.approx(160 + 0.5 * 1.75 * (80 + last), rel=1e-6)
     assert slow.aup == pytest.approx(80)
+    assert fast.interval.low < fast.aup < fast.interval.high
+    assert slow.interval.low == pytest.approx(100 * bootstrap([1.0] * 160 + [0.0] * 40).low, abs=1)
     assert fast.against == [], "the reference is not compared with itself"
+    assert fast.n == 200
 
 
-def test_marks_are_those_of_first_samples():
+@pytest.mark.parametrize("n", [1, 2, 60, FEWEST - 1])
+def test_too_few_items_name_no_fastest_setting(n):
+    """Although all of them agree, a loss of three points could be behind that."""
+    rows, told, cells = sweep_of(("slow", *"abc"), [n] * 4, (30, 15, 8, 4), [30] * 4, n)
+    found = sweeps_of([SLOW, *FAST], rows, told, cells)
+    assert [sweep.fastest for sweep in found] == [None, None]
+    assert all(sweep.interval.low < sweep.aup for sweep in found)
+    assert "too few items" in "\n".join(sweep_lines(found))
+
+
+def test_enough_items_that_all_agree_name_one():
+    n = FEWEST
+    rows, told, cells = sweep_of(("slow", *"abc"), [n] * 4, (30, 15, 8, 4), [30] * 4, n)
+    assert sweeps_of([SLOW, *FAST], rows, told, cells)[1].fastest.setting == "c"
+
+
+def test_sweeps_keep_to_the_items_that_all_have():
+    """Of an interrupted run: one setting has half of its answers, another one none."""
+    rows, told, cells = sweep_of(("slow", *"abc"), [100] * 4, (30, 15, 8, 4), [30] * 4, 200)
+    half = list(cells["b", "math"])[:100]
+    cells["b", "math"] = {item: cells["b", "math"][item] for item in half}
+    cells["c", "math"] = {}
+    rows[3] = replace(rows[3], n=0, accuracy=float("nan"), tpf=float("nan"))
+    slow, fast = sweeps_of([SLOW, *FAST], rows, told, cells)
+    assert slow.n == fast.n == 100
+    assert slow.aup == 100.0, "the first hundred are right"
+    nothing = [replace(row, n=0, tpf=float("nan")) for row in rows]
+    assert sweeps_of([SLOW, *FAST], nothing, told, {key: {} for key in cells}) == []
+
+
+def test_equal_curves_of_few_items_are_not_told_apart():
+    first = [marks([True] * 3, 2), marks([True] * 3, 8)]
+    for at in at_equal_cost(first, first):
+        assert at.difference == 0
+        assert at.interval == pytest.approx((-unseen(3), unseen(3)))
+
+
+def test_marks_are_the_shares_of_all_judged_samples():
     def sample(item, index, nfe):
         return Sample(item, index, "", "stop", 9, nfe, 0, 0, 99, 0.1, 0)
 
-    found = marks_of([sample("a", 0, 4), sample("a", 1, 5), sample("b", 0, 6)], {("a", 0): True})
-    assert found == {"a": (True, 4)}
+    samples = [sample("a", 0, 4), sample("a", 1, 6), sample("a", 2, 8), sample("b", 0, 6)]
+    found = marks_of(samples, {("a", 0): True, ("a", 1): False})
+    assert found == {"a": (0.5, 5, 9)}
 
 
 def test_the_command_reports_sweeps_and_goes_on(tmp_path, capsys):

@@ -50,6 +50,9 @@ def read_arguments(given: Mapping[str, Any]) -> Arguments:
     loading = {name: left.pop(name) for name in LOADING if name in left}
     drawn = {name: left.pop(name) for name in DRAWS if name in left}
     rows = _rows(left.pop("batch_size", MOST_ROWS))
+    memory = loading.get("kv_bytes", 1)
+    if not isinstance(memory, int) or isinstance(memory, bool) or memory < 1:
+        raise InvalidRequest("kv_bytes", f"must be a number of bytes, got {memory!r}")
     escape = _flag("escape_until", left.pop("escape_until", False))
     try:
         dlm.GenerationConfig.from_options(left)

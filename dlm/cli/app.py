@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -21,6 +22,8 @@ from dlm.cli.prompt import read_prompt
 from dlm.errors import InvalidRequest, Unavailable
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+# Garbage is looked for after so many new objects: what starting makes, stays. See `gc`.
+COLLECTIONS = 50_000, 20, 20
 
 app = typer.Typer(
     help="Decode diffusion language models.",
@@ -239,6 +242,9 @@ def _fail(message: str, code: int) -> int:
 
 def main() -> None:
     """The entry point of the command `dlm`."""
+    gc.set_threshold(*COLLECTIONS)
     if "" not in sys.path:
         sys.path.append("")  # parts given as `pkg.mod:Class` may live in the current folder
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # else the interpreter looks through all that torch is made of once more
+    sys.exit(code)

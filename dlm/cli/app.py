@@ -106,6 +106,8 @@ def generate(
     request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
     output.check_file(trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
+    if not quiet:
+        output.long_canvas(engine, config)
     answer, interrupted = _answer(engine, request.for_engine(engine), said, watch=watch)
     output.events(answer, trace, engine)
     output.answer(answer, model, config, as_json=json, quiet=quiet)
@@ -141,9 +143,11 @@ def chat(
 ) -> None:
     """Talk to a model and watch its answers being unmasked."""
     said = given({name: value for name, value in options.items() if name != "trace"})
+    config = dlm.GenerationConfig.from_options(said)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     dlm.inspect(model, aux=helpers, overrides=changes).explain(**said)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
+    output.long_canvas(engine, config)
     talking.talk(engine, system, said, plain=plain)
 
 

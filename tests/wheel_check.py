@@ -3,8 +3,8 @@
 Every Python that pyproject.toml promises and that is on this machine gets a clean environment. The
 Python that runs this gets all requirements and decodes with the bundled models. For the others pip
 may fetch gigabytes of torch, so they import and answer what needs no torch, unless `--full` is
-given. Every extra is resolved by pip for each of them. What is left out is said by name; the exit
-code is 1 when something is wrong.
+given. Every extra is resolved by pip for each of them. The first lines of the README are followed
+in a clone. What is left out is said by name; the exit code is 1 when something is wrong.
 """
 
 import argparse
@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -59,18 +60,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--full", action="store_true", help="fetch torch for every Python")
     full = parser.parse_args().full
-    wrong = 0
     with tempfile.TemporaryDirectory(prefix="dlm-wheel-") as name:
         folder = Path(name)
         wheel = build(folder)
-        for version in promised():
-            begun = time.monotonic()
-            try:
-                outcome = check(version, wheel, folder / version, full=full or version == own())
-            except Wrong as error:
-                wrong, outcome = wrong + 1, f"WRONG: {error}"
-            print(f"Python {version}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
-    return 1 if wrong else 0
+        passed = [
+            told(f"Python {v}", lambda v=v: check(v, wheel, folder / v, full=full or v == own()))
+            for v in promised()
+        ]
+        passed.append(told("The README's first lines", lambda: first_lines(folder / "readme")))
+    return 0 if all(passed) else 1
+
+
+def told(name: str, check: Callable[[], str]) -> bool:
+    """Whether a check passes; its outcome is printed."""
+    begun, passed = time.monotonic(), True
+    try:
+        outcome = check()
+    except Wrong as error:
+        passed, outcome = False, f"WRONG: {error}"
+    print(f"{name}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
+    return passed
 
 
 def own() -> str:
@@ -131,6 +140,22 @@ def contents(wheel: Path) -> dict[str, str]:
     """The files of a wheel -> their hashes."""
     with ZipFile(wheel) as files:
         return {name: hashlib.sha256(files.read(name)).hexdigest() for name in files.namelist()}
+
+
+def first_lines(folder: Path) -> str:
+    """Follow the README's first block word by word, in a clone of what is committed."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python3").symlink_to(getattr(sys, "_base_executable", sys.executable))
+    run(Path("git"), "clone", "--quiet", ROOT, folder / "dlm")
+    readme = (folder / "dlm" / "README.md").read_text("utf-8")
+    lines = re.search(r"^```sh\n(.*?)^```", readme, re.M | re.S)[1]
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    script = f"export PATH={shlex.quote(path)}\nset -e\n{lines}"
+    told = run(Path("bash"), "-c", script, cwd=folder / "dlm")
+    shutil.rmtree(folder)
+    if not told.endswith("cat, cow, wolf\n"):
+        raise Wrong(f"they print {told!r}")
+    return "they install dlm, and it answers"
 
 
 # One Python

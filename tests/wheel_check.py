@@ -250,11 +250,10 @@ def every_module(python: Path, work: Path, *, optional: set[str]) -> int:
 
 
 def extras(python: Path, wheel: Path) -> str:
-    """The extras, each of which pip can resolve."""
-    names = sorted(PROJECT["optional-dependencies"])
-    for name in names:
-        pip(python, "--dry-run", f"{wheel}[{name}]")
-    return f"[{','.join(names)}]"
+    """The extras; pip resolves all at once, so each: the constraints leave one version of each."""
+    names = ",".join(sorted(PROJECT["optional-dependencies"]))
+    pip(python, "--dry-run", f"{wheel}[{names}]")
+    return f"[{names}]"
 
 
 def requirements(wheel: Path, *, extras: bool = False) -> list[str]:

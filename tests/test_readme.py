@@ -152,6 +152,7 @@ def commands(program="dlm"):
     return [line.split("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
 
 
+@pytest.mark.timeout(7200)
 def test_commands_run(capsys, monkeypatch, tmp_path):
     """One after the other in one folder, as some read what others have written."""
     monkeypatch.chdir(tmp_path)

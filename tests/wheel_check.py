@@ -29,6 +29,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 NEEDS_TORCH = frozenset({"torch", "accelerate"})
 FREE_GB = {True: 12, False: 2}  # on disk, for an environment with CUDA's torch and for one without
 SECONDS = 1800  # for one command
+ALONE = ("--quiet", "--no-deps", "--no-build-isolation")
 
 # Run by the environment's own Python, in a folder of its own: nothing of the tree is imported.
 IMPORT_ALL = """
@@ -108,18 +109,7 @@ def build(folder: Path) -> Path:
     wheels = []
     for number, source in enumerate((ROOT, sdist)):
         place = folder / f"wheel{number}"
-        run(
-            tools,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            place,
-            source,
-        )
+        run(tools, "-m", "pip", "wheel", *ALONE, "-w", place, source)
         wheels += place.iterdir()
     ours, theirs = map(contents, wheels)
     if ours != theirs:

@@ -1,4 +1,4 @@
-# make demo | test | lint | format | lines. The first two set everything up by themselves.
+# make demo | test | wheel | lint | format | lines. The first three set everything up themselves.
 PYTHON ?= python3
 PYTEST_FLAGS ?= -n 2
 
@@ -20,11 +20,12 @@ endef
 export WORD_PROBLEM CODE_PROMPT
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint format lines
+.PHONY: help demo test wheel lint format lines
 
 help:
 	@echo "make demo    decode a word problem and a small function with the bundled model"
 	@echo "make test    lint, types and all tests"
+	@echo "make wheel   build the wheel and try it on every Python that is here"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make lines   files and their line counts"
@@ -35,6 +36,9 @@ demo: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+wheel: $(STAMP)
+	$(BIN)/python -m tests.wheel_check $(DLM_WHEEL_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from dlm.engine.engine import Engine
     from dlm.engine.events import HostCanvas, replay
     from dlm.engine.generation import Generation, Stats
-    from dlm.engine.load import Inspection, bundled_names, inspect, load, load_causal
+    from dlm.engine.load import (
+        Inspection,
+        bundled_names,
+        inspect,
+        load,
+        load_causal,
+        trained_canvas,
+    )
     from dlm.engine.request import Request
     from dlm.errors import DlmError, EngineError, Interrupted, InvalidRequest, Unavailable
 
@@ -55,6 +62,7 @@ __all__ = [
     "load",
     "load_causal",
     "replay",
+    "trained_canvas",
 ]
 
 _HOMES: Final[Mapping[str, str]] = MappingProxyType(
@@ -87,6 +95,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "load": "dlm.engine.load",
         "load_causal": "dlm.engine.load",
         "replay": "dlm.engine.events",
+        "trained_canvas": "dlm.engine.load",
     }
 )
 

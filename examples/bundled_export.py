@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,29 +100,36 @@ Sentencepiece BPE with byte fallback (`tokenizer.model`), and the same as `token
 `AutoTokenizer` does, as its chat template needs it, unless it is given `split_special_tokens=True`.
 
 ## Limits
-Sequences up to {longest} tokens were seen in training. It is a test bed, not an assistant.
+Sequences up to {longest} tokens were seen in training.{canvas} It is a test bed, not an assistant.
 """
+CANVAS = """ A short answer had a canvas
+of at most {canvas} tokens: on longer ones it comes out shortened or empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
     """What a checkpoint was trained for, over all sittings; kept beside its weights.
 
-    `minutes` by where they were spent.
+    `minutes` by where they were spent; `canvas`: the longest canvas that short answers had, None
+    where an answer does not depend on it.
     """
 
     minutes: Mapping[str, float] = field(default_factory=dict)
     tokens: int = 0
+    canvas: int | None = None
 
     def plus(self, place: str, minutes: float, tokens: int) -> Training:
         """This and a further sitting."""
         spent = {**self.minutes, place: self.minutes.get(place, 0.0) + minutes}
-        return Training({name: m for name, m in spent.items() if m}, self.tokens + tokens)
+        return replace(
+            self, minutes={name: m for name, m in spent.items() if m}, tokens=self.tokens + tokens
+        )
 
     def write(self, folder: Path) -> None:
         """Write `training.json`."""
         minutes = {place: round(spent, 2) for place, spent in self.minutes.items()}
-        write_json(folder / "training.json", {"minutes": minutes, "tokens": self.tokens})
+        facts = asdict(replace(self, minutes=minutes))
+        write_json(folder / "training.json", {k: v for k, v in facts.items() if v is not None})
 
     def __str__(self) -> str:
         places = (f"{spent:.0f} minutes on one {place}" for place, spent in self.minutes.items())
@@ -166,6 +173,7 @@ def write_card(
         width=spec.hidden_size,
         heads=spec.heads,
         longest=BUCKETS[-1],
+        canvas=CANVAS.format(canvas=training.canvas) if training.canvas else "",
         vocabulary=spec.vocab_size,
         training=training,
         table="\n".join(lines) + "\n" if figures else "Not yet.\n",

@@ -31,7 +31,7 @@ class Falling:
 def main() -> None:
     engine = dlm.load()
     for rule in ("threshold(0.95)", Falling(), Falling(fall=0.2)):
-        answer = engine.generate("Sort these words: wolf, cow, cat.", unmask=rule)
+        answer = engine.generate("Countdown: use 2 10 3 to make 9.", unmask=rule)
         print(f"{answer.stats.nfe:3} forwards with {rule}: {answer.text!r}")
 
 

@@ -3,7 +3,7 @@
 import dlm
 
 PROMPT = (
-    "Nina starts with 6 shells, wins 5, then doubles what is left and gives away 4. "
+    "Nina starts with 12 shells, wins 5, loses 4 and then doubles what is left. "
     "How many shells does she have?"
 )
 

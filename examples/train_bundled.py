@@ -23,6 +23,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -180,8 +181,10 @@ def export(shape: Shape = "tiny", work: Work = WORK, folder: Folder = None) -> N
     run.load(work / f"{shape}.pt")
     pieces = load_tokenizer(work / "tokenizer.model")
     write_checkpoint(folder, run.average, pieces)
-    run.training.write(folder)
-    write_card(folder, run.net.spec, run.training, {})
+    looks_ahead = run.net.spec.attention == "full"
+    training = replace(run.training, canvas=LONG_BUCKET if looks_ahead else None)
+    training.write(folder)
+    write_card(folder, run.net.spec, training, {})
     typer.echo(f"wrote {folder}")
 
 

@@ -9,9 +9,7 @@ from itertools import groupby
 import dlm
 
 BOLD, DIM, PLAIN = "\033[1m", "\033[2m", "\033[0m"
-PROMPT = """def f(values):
-    \"""Negate each number, then subtract 5 from each number, then return the maximum.\"""
-"""
+PROMPT = "Countdown: use 2 10 3 to make 9."
 
 
 def line(cells: list[str | None], fresh: set[int]) -> str:

@@ -1,8 +1,8 @@
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Examples are drawn anew in each run; a slow machine is no failure.
-settings.register_profile("dlm", deadline=None)
+settings.register_profile("dlm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dlm")
 
 

@@ -1,6 +1,7 @@
 """Tiny models with random weights, and the recorded parity fixtures."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,10 @@ def logits(decoder: Decoder, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         hidden = decoder.dense(ids.to(device), None if mask is None else mask.to(device))
         out: Tensor = decoder.head(hidden).cpu()
     return out
+
+
+def false_equations(text: str) -> list[str]:
+    """The equations of two whole numbers in a text, such as "2+15=21", that do not hold."""
+    found = re.finditer(r"(?<![\d+*=-])(\d+)([-+*])(\d+)=(\d+)(?!\d)", text)
+    signs = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
+    return [m[0] for m in found if signs[m[2]](int(m[1]), int(m[3])) != int(m[4])]

@@ -146,6 +146,22 @@ def test_module_entry_point_and_broken_pipe():
 # generate
 
 
+def test_a_canvas_longer_than_the_bundled_model_was_made_for_is_told(call):
+    """On it a short answer is empty; the models without that limit are not warned of."""
+    canvas = dlm.trained_canvas("tiny")
+    code, out, err = call("generate", "hello", "--max-new-tokens", 2 * canvas)
+    assert code == 0
+    assert f"trained on canvases of up to {canvas} tokens, this one has {2 * canvas}" in err
+    for more in (["--max-new-tokens", canvas], ["--model", "tiny-block", "--max-new-tokens", 512]):
+        code, out, err = call("generate", "hello", *more)
+        assert (code, out) == (0, "Hello! How can I help you today?\n")
+        assert "canvas" not in err
+    assert "canvas" not in call("generate", "hello", "--max-new-tokens", 512, "--quiet")[2]
+    assert f"trained canvas      {canvas}\n" in call("info", "tiny")[1]
+    assert "trained canvas" not in call("info", "tiny-block")[1]
+    assert dlm.trained_canvas("owner/name") is None
+
+
 def test_text_and_status(call):
     code, out, err = call("generate", "hello", *SHORT[:-1])
     generation = dlm.load().generate("hello", max_new_tokens=16, guide="forbid")

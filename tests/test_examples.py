@@ -10,6 +10,7 @@ import pytest
 
 import dlm
 from dlm.cli import run
+from tests.helpers import false_equations
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -23,6 +24,7 @@ def output(capsys, monkeypatch):
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         captured = capsys.readouterr()
         assert captured.err == ""
+        assert false_equations(captured.out) == []
         return captured.out
 
     return output

@@ -15,7 +15,7 @@ from dlm.cli import run
 from dlm.cli.info import parts
 from dlm.model.families import FAMILIES
 from dlm.sandbox import best_sandbox
-from tests.helpers import PARITY
+from tests.helpers import PARITY, false_equations
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -133,7 +133,17 @@ def test_python_runs(number, capsys, monkeypatch):
     monkeypatch.chdir(README.parent)
     if "harness" in code_blocks("python")[number]:
         pytest.importorskip("lm_eval")
-    exec(compile(code_blocks("python")[number], f"README block {number}", "exec"), {})
+    code = code_blocks("python")[number]
+    exec(compile(code, f"README block {number}", "exec"), {})
+    out = capsys.readouterr().out
+    for shown in re.findall(r"^ *print\(.*\)  # (\(.*\))$", code, re.M):
+        assert shown in out
+
+
+def test_false_equations_are_found():
+    assert false_equations("9+6=15\n2+15=21\n2*3=6 and 4-1=2\n\\boxed{1+1=3}") == [
+        *("2+15=21", "4-1=2", "1+1=3"),
+    ]
 
 
 def commands(program="dlm"):
@@ -142,6 +152,7 @@ def commands(program="dlm"):
     return [line.split("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
 
 
+@pytest.mark.timeout(7200)
 def test_commands_run(capsys, monkeypatch, tmp_path):
     """One after the other in one folder, as some read what others have written."""
     monkeypatch.chdir(tmp_path)
@@ -151,7 +162,28 @@ def test_commands_run(capsys, monkeypatch, tmp_path):
         if words[2:3] == ["humaneval"] and not best_sandbox().isolates:
             words.append("--allow-unsafe-code")
         assert not {"|", ">", "<"} & set(words)
-        assert run(words[1:]) == 0, capsys.readouterr().err
+        code, shown = run(words[1:]), capsys.readouterr()
+        assert code == 0, shown.err
+        assert false_equations(shown.out) == [], command
+        if words[1] == "generate" and "--explain" not in words:
+            assert shown.out.strip(), command
+
+
+def test_what_make_demo_shows_is_what_it_gives(capsys):
+    """But for the seconds, which are the machine's."""
+    makefile = (README.parent / "Makefile").read_text("utf-8")
+    shown = re.sub(r"[\d.]+ s · ", "", block("demo").search(README.read_text("utf-8"))[0])
+    for prompt in re.findall(r"^define \w+\n(.*?)\nendef$", makefile, re.M | re.S):
+        assert run(["generate", prompt]) == 0
+        out, err = capsys.readouterr()
+        assert out + re.sub(r"[\d.]+ s · ", "", err) in shown
+
+
+def test_the_first_lines_install_and_run():
+    """`tests/wheel_check.py` follows them in a clone of its own."""
+    install, first = code_blocks("sh")[0].strip().rsplit("\n", 1)
+    assert "pip install -c constraints.txt ." in install
+    assert first in commands()
 
 
 @pytest.mark.slow

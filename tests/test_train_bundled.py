@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "examples" / "train_bundled.py"
 sys.path.append(str(PROGRAM.parent))
 
-from bundled_data import EOS, MASK, Batch, batches, load_tokenizer, prompt_ids  # noqa: E402
+from bundled_data import EOS, LONG_BUCKET, MASK, Batch, batches, load_tokenizer, prompt_ids  # noqa: E402
 from bundled_export import Training, config_of, weights_of  # noqa: E402
 from bundled_muon import Muon, orthogonal  # noqa: E402
 from bundled_objectives import fill, fill_blocks, go_on, importance, lesson  # noqa: E402
@@ -198,7 +198,8 @@ def test_from_nothing_to_a_checkpoint_that_loads(shape, work, tmp_path):
     loaded = load_model(folder, device="cpu").state_dict()
     for name, ours in run.average.state_dict().items():
         assert torch.equal(loaded[name], ours.bfloat16().float()), name
-    assert (folder / "training.json").exists()
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts.get("canvas") == (LONG_BUCKET if shape == "tiny" else None)
     assert shape in (folder / "README.md").read_text()
     if shape == "tiny-ar":
         engine = dlm.load("tiny", device="cpu")

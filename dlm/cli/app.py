@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -21,6 +22,8 @@ from dlm.cli.prompt import read_prompt
 from dlm.errors import InvalidRequest, Unavailable
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+# Garbage is looked for after so many new objects: what starting makes, stays. See `gc`.
+COLLECTIONS = 50_000, 20, 20
 
 app = typer.Typer(
     help="Decode diffusion language models.",
@@ -103,6 +106,8 @@ def generate(
     request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
     output.check_file(trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
+    if not quiet:
+        output.long_canvas(engine, config)
     answer, interrupted = _answer(engine, request.for_engine(engine), said, watch=watch)
     output.events(answer, trace, engine)
     output.answer(answer, model, config, as_json=json, quiet=quiet)
@@ -138,9 +143,11 @@ def chat(
 ) -> None:
     """Talk to a model and watch its answers being unmasked."""
     said = given({name: value for name, value in options.items() if name != "trace"})
+    config = dlm.GenerationConfig.from_options(said)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     dlm.inspect(model, aux=helpers, overrides=changes).explain(**said)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
+    output.long_canvas(engine, config)
     talking.talk(engine, system, said, plain=plain)
 
 
@@ -239,6 +246,9 @@ def _fail(message: str, code: int) -> int:
 
 def main() -> None:
     """The entry point of the command `dlm`."""
+    gc.set_threshold(*COLLECTIONS)
     if "" not in sys.path:
         sys.path.append("")  # parts given as `pkg.mod:Class` may live in the current folder
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # else the interpreter looks through all that torch is made of once more
+    sys.exit(code)

@@ -97,6 +97,7 @@ def model_facts(name: str, found: dlm.Inspection) -> dict[str, Any]:
         "eos_ids": list(info.eos_ids),
         "pad_id": info.pad_id,
         "max_length": info.max_length,
+        "trained_canvas": dlm.trained_canvas(name),
         "kv_bytes_per_token": {
             dtype: spec.kv_bytes_per_token(size) for dtype, size in ELEMENT_SIZES.items()
         },

@@ -45,6 +45,17 @@ def answer(
         typer.secho(status([choice.stats for choice in choices], generation), err=True, dim=True)
 
 
+def long_canvas(engine: dlm.Engine, config: dlm.GenerationConfig) -> None:
+    """Say on stderr that a bundled model was not made for a canvas this long."""
+    canvas, asked = dlm.trained_canvas(engine.name), config.max_new_tokens
+    if canvas is not None and asked is not None and asked > canvas:
+        hint = (
+            f"dlm: {engine.name} was trained on canvases of up to {canvas} tokens, this one has "
+            f"{asked}: short answers may come out shortened or empty (--max-new-tokens)"
+        )
+        typer.secho(hint, err=True, dim=True)
+
+
 def _shown(generation: dlm.Generation) -> str:
     """The text, or the ids of a model without a tokenizer, in what stdout can show."""
     text = generation.text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 
@@ -30,6 +31,19 @@ BUNDLED: Final = Path(__file__).parent.parent / "model" / "bundled"
 def bundled_names() -> tuple[str, ...]:
     """The names of the checkpoints that ship."""
     return tuple(sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file()))
+
+
+def trained_canvas(name: str) -> int | None:
+    """The longest canvas that the bundled model `name` was trained to leave partly empty.
+
+    On longer ones its short answers come out shortened or empty. None for models whose answer
+    does not depend on the length of the canvas, and for those that do not ship.
+    """
+    path = BUNDLED / name / "training.json"
+    if name not in bundled_names() or not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return cast("int | None", facts.get("canvas"))
 
 
 def load(

@@ -5,6 +5,7 @@ One callable per case; the decoder's layer loop is the same for both.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.varlen import varlen_attn
 
 from dlm.core import RaggedGroup
 
@@ -37,8 +37,20 @@ WITHOUT_PLANS: Final = (
 """Kernels that serve any shape at once; cuDNN builds a plan for each new one, which takes tens of
 milliseconds, and the shapes of a step seldom come again.
 """
-SAY_GROUPED: Final = "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""Whether torch wants to be told that heads may be grouped, as it does from 2.13 on."""
+
+
+@functools.cache
+def flash_attention() -> Callable[..., Tensor]:
+    """Torch's attention over runs of any lengths, with grouped heads.
+
+    Its module is imported here, as it takes a second and serves CUDA alone.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    flash = cast("Callable[..., Tensor]", varlen_attn)
+    # From 2.13 on torch wants to be told that heads may be grouped.
+    told = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    return functools.partial(flash, enable_gqa=True) if told else flash
 
 
 def takes_ragged(keys: Tensor) -> bool:
@@ -121,9 +133,7 @@ def ragged_attention(q: Tensor, k: Tensor, v: Tensor, group: RaggedGroup) -> Ten
     """
     if takes_ragged(k):
         cuts, most = (group.query_cuts, group.key_cuts), (group.most_queries, group.most_keys)
-        flash = cast("Callable[..., Tensor]", varlen_attn)
-        say = {"enable_gqa": True} if SAY_GROUPED else {}
-        return flash(q, k, v, *cuts, *most, **say).flatten(1)
+        return flash_attention()(q, k, v, *cuts, *most).flatten(1)
     queries, keys = (cuts.diff().tolist() for cuts in (group.query_cuts, group.key_cuts))
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # [1, h, T or K, Dh]
     runs = zip(q.split(queries, 2), k.split(keys, 2), v.split(keys, 2), strict=True)

@@ -38,6 +38,18 @@ class RMSNorm(nn.Module):
         return wide.to(x.dtype) * self.weight
 
 
+class Embedding(nn.Embedding):
+    """`nn.Embedding`, which draws no weights without memory.
+
+    Torch draws normal numbers on the meta device by code whose import takes a second.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, where there are any."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Attention(nn.Module):
     """Self-attention of one layer; `attend` finds the keys.
 
@@ -125,7 +137,7 @@ class Decoder(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.embedding = nn.Embedding(spec.vocab_size, spec.hidden_size)
+        self.embedding = Embedding(spec.vocab_size, spec.hidden_size)
         self.layers = nn.ModuleList(Layer(spec, i) for i in range(spec.layers))
         self.norm = RMSNorm(spec.hidden_size, spec.norm_eps)
         self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)

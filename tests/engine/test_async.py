@@ -24,7 +24,7 @@ def new_engine(**options):
 
 def prompt(seed):
     rng = random.Random(seed)
-    return [rng.randrange(3, 60) for _ in range(rng.randint(1, 20))]
+    return [rng.randrange(3, 60) for _ in range(rng.randint(1, 600))]
 
 
 def config(seed):
@@ -91,8 +91,10 @@ def test_a_cancelled_task_frees_its_pages_and_leaves_the_others_alone():
     async def main():
         async with AsyncEngine(engine) as served:
             kept = asyncio.create_task(served.generate(prompt(1), **config(1)))
-            lost = asyncio.create_task(served.generate(prompt(2), **{**config(2), "seed": 9}))
-            await asyncio.sleep(0.01)
+            long = {**config(2), "max_new_tokens": 800, "unmask": "topk"}
+            lost = asyncio.create_task(served.generate(prompt(2), **long))
+            while engine.scheduler.live < 2:
+                await asyncio.sleep(0)
             lost.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await lost
@@ -175,7 +177,7 @@ def test_a_task_ends_though_another_thread_has_driven_it_to_its_end():
     async def main():
         async with AsyncEngine(engine) as served:
             for seed in range(40):
-                await asyncio.wait_for(served.generate(prompt(seed), **config(seed)), 20)
+                await asyncio.wait_for(served.generate(prompt(seed), **config(seed)), 600)
 
     thread = threading.Thread(target=busy)
     thread.start()

@@ -11,7 +11,7 @@ def test_step_overhead_measures_steps_and_phases():
     engine = Engine(random_decoder(spec), info_of(spec))
     found = step_overhead(engine, prompt_tokens=8, window=6, repeats=2)
     assert found.pairs == 2 * 5, "all steps but the one that opens the block"
-    assert found.cpu[0] > found.cpu[1] > 0
+    assert min(found.cpu) > 0
     assert set(found.phases) == set(PHASES)
     assert "step / forward" in str(found)
     assert engine.kv.pages_in_use == 0

@@ -18,6 +18,11 @@ MASK_TOKENS: Final = (
     *("[MASK]", "|<MASK>|", "<mask>", "<M>"),
 )
 """How tokenizers spell the mask."""
+TEXT_TOKENS: Final = (
+    *("<s>", "</s>", "<pad>", "[PAD]", "<|pad|>", "<|startoftext|>", "<|beginoftext|>"),
+    *("<|begin_of_text|>", "<|endoftext|>", "<|end_of_text|>"),
+)
+"""How tokenizers spell the beginning and the end of a text, and what fills up behind it."""
 TAG: Final = re.compile(r"</?([\w:-]+)>")
 
 
@@ -27,13 +32,12 @@ def control_tokens(
     """Control tokens and their ids, in the order of the ids.
 
     They are the added tokens that are flagged special, are named by the tokenizer (`eos_token`,
-    ...), are spelled as masks or ends of a turn usually are, or are written by the chat template;
-    and what has one of `ids`, which the model's own files name. Tags that open and close
-    (`<think>`, `<tool_call>`) are text, unless flagged: templates write them around what a reader
-    sees.
+    ...), are spelled as masks and ends usually are, or are written by the chat template; and what
+    has one of `ids`, which the model's own files name. Tags that open and close (`<think>`,
+    `<tool_call>`) are text, unless flagged: templates write them around what a reader sees.
     """
     added = tokenizer.added_tokens_decoder
-    named = {*tokenizer.all_special_tokens, *TURN_END_TOKENS, *MASK_TOKENS}
+    named = {*tokenizer.all_special_tokens, *TURN_END_TOKENS, *MASK_TOKENS, *TEXT_TOKENS}
     found = {
         token.content: index
         for index, token in added.items()

@@ -23,7 +23,7 @@ VOCABULARIES: Final = (
     *("*.model", "*.tiktoken"),
 )
 
-IN_PLACE_OF_ANY: Final = ("tekken.json", "tiktoken.model")
+IN_PLACE_OF_ANY: Final = ("tokenizer.model", "tiktoken.model", "tekken.json")
 """Files that transformers converts for any class."""
 
 Settings = Mapping[str, Any]

@@ -13,7 +13,6 @@ from typing import Final
 
 BEGIN, END = "\ue0f0", "\ue0f1"
 DIGITS: Final = "".join(map(chr, range(0xE0E0, 0xE0F0)))
-NUMBERS: Final = {ord(digit): f"{value:x}" for value, digit in enumerate(DIGITS)}
 MARK: Final = re.compile(f"{BEGIN}([{DIGITS}]+){END}")
 
 
@@ -51,9 +50,13 @@ class Marker:
 
 def show(text: str) -> str:
     """A text with hidden tokens as it was."""
-    return MARK.sub(lambda match: chr(int(match[1].translate(NUMBERS), 16)), text)
+    return MARK.sub(lambda match: _unmarked(match[1]), text)
 
 
 def _mark(character: str) -> str:
     digits = "".join(DIGITS[int(digit, 16)] for digit in f"{ord(character):x}")
     return f"{BEGIN}{digits}{END}"
+
+
+def _unmarked(digits: str) -> str:
+    return chr(int("".join(f"{DIGITS.index(digit):x}" for digit in digits), 16))

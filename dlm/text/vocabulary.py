@@ -15,6 +15,8 @@ from dlm.text.prefixes import only_at_the_start, without_prefixes
 
 ANCHORS: Final = ("a", "x", "e", "t", "0", "1", ".", "-")
 """Characters behind which texts and ids are put that do not begin a text."""
+UNKNOWN: Final = "\U0010fffd \U00012000 \u16a0"
+"""Characters that hardly a vocabulary has: private, cuneiform, runic."""
 
 
 class Vocabulary:
@@ -39,7 +41,7 @@ class Vocabulary:
         self.byte_ids = _byte_ids(tokenizer)
         self.marker = Marker(self.control)
         # What stands for unknown characters comes from plain text, and is no control token there.
-        unknown = {tokenizer.unk_token_id}
+        unknown = {tokenizer.unk_token_id, *_ids(tokenizer, UNKNOWN)}
         unknown -= {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id, *ids}
         self._never = frozenset(self.control.values()) - unknown
 
@@ -53,8 +55,14 @@ class Vocabulary:
             return _ids(self._tokenizer, text, begin=begin)
         literal = self.marker.spelled.search(text) is not None
         tokenizer = self._literal if literal else self._tokenizer
-        ids = self._spelled_out(_ids(tokenizer, text, literal=literal))
-        return self._begun(ids) if begin else ids
+        plain = _ids(tokenizer, text, literal=literal)
+        ids = self._spelled_out(plain)
+        if not begin:
+            return ids
+        whole = _ids(tokenizer, text, literal=literal, begin=True)
+        starts = range(len(whole) - len(plain) + 1 if plain else 0)
+        at = next((n for n in starts if whole[n : n + len(plain)] == plain), 0)
+        return [*whole[:at], *ids, *whole[at + len(plain) :]]
 
     def encode_inside(self, text: str, param: str = "prompt") -> list[int]:
         """Ids of `text` as part of a longer text: `decode_inside` gives it back unchanged.
@@ -63,7 +71,7 @@ class Vocabulary:
         """
         first: str | None = None
         for candidate in self._inside_ids(text):
-            ids = self._spelled_out(candidate)
+            ids = self._spelled_out(candidate, param)
             found = self.decode_inside(ids)
             if found == text:
                 return ids
@@ -137,9 +145,10 @@ class Vocabulary:
     def _anchor(self) -> tuple[int, str] | None:
         """An id with its text that others can be decoded behind; None if there is none."""
         for character in ANCHORS:
-            found = _ids(self._literal, character, literal=True)
-            if len(found) == 1 and found[0] not in self.byte_ids and found[0] not in self._never:
-                return found[0], self.decode(found)
+            for index in _ids(self._literal, character, literal=True)[-1:]:
+                text = self.decode([index])
+                if text.strip() == character and index not in self.byte_ids:
+                    return index, text
         return None
 
     def _inside_ids(self, text: str) -> Iterator[list[int]]:
@@ -175,33 +184,30 @@ class Vocabulary:
         """The ids of control tokens that a template writes."""
         return [i for i in map(self.control.__getitem__, tokens) if i in self._never]
 
-    def _spelled_out(self, ids: list[int]) -> list[int]:
+    def _spelled_out(self, ids: list[int], param: str = "prompt") -> list[int]:
         """`ids` of a text without control tokens: those that are ordinary pieces of the tokenizer,
         or that it makes of other characters, are written in parts.
         """
         if self._never.isdisjoint(ids):
             return ids
-        parts = [self._in_parts(i) if i in self._never else [i] for i in ids]
+        parts = [self._in_parts(i, param) if i in self._never else [i] for i in ids]
         return [i for part in parts for i in part]
 
-    def _in_parts(self, index: int) -> list[int]:
+    def _in_parts(self, index: int, param: str) -> list[int]:
+        """The text of a control token as the ids of two parts, if possible without losing any."""
         text = self.decode_inside([index])
-        for cut in range(1, len(text)):
-            halves = (_ids(self._inside, t, literal=True) for t in (text[:cut], text[cut:]))
-            ids = [i for half in halves for i in half]
-            if self._never.isdisjoint(ids):
-                return ids
-        raise InvalidRequest(
-            "prompt", f"holds {text!r}, which this tokenizer can only read as a control token"
+        parts = (
+            _ids(self._inside, text[:cut], literal=True)
+            + _ids(self._inside, text[cut:], literal=True)
+            for cut in range(1, len(text))
         )
-
-    def _begun(self, ids: list[int]) -> list[int]:
-        """`ids` with what the tokenizer adds to a text, before and behind it."""
-        one = _ids(self._tokenizer, ANCHORS[0])
-        whole = _ids(self._tokenizer, ANCHORS[0], begin=True)
-        starts = range(len(whole) - len(one) + 1)
-        at = next(n for n in starts if whole[n : n + len(one)] == one)
-        return [*whole[:at], *ids, *whole[at + len(one) :]]
+        ways = [ids for ids in parts if self._never.isdisjoint(ids)]
+        if not ways:
+            raise InvalidRequest(
+                param,
+                f"this tokenizer cannot write {text!r}: it can only read it as a control token",
+            )
+        return next((ids for ids in ways if self.decode_inside(ids) == text), ways[0])
 
 
 def _ids(tokenizer: Any, text: str, *, begin: bool = False, literal: bool = False) -> list[int]:

@@ -2,8 +2,8 @@
 
 The harness knows texts alone: it keeps what `apply_chat_template` gave in its store of prompts,
 puts texts behind it and hands it back, perhaps in another process. So a chat is stamped with its
-length and its digest, and in it the control tokens that messages spell stay hidden. A text without
-a valid stamp is plain, whatever it begins with.
+length and its digest (but for spaces at its end, which tasks may strip), and in it the control
+tokens that messages spell stay hidden. A text without a stamp is plain, whatever it begins with.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import hashlib
 import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from dlm.errors import InvalidRequest
 
 Hide = Callable[[str], str]
 """`Text.hide`: what a plain text becomes behind a chat."""
@@ -36,18 +38,24 @@ class Context(NamedTuple):
 
 def stamped(chat: str) -> str:
     """What `Text.render_marked` gave, so that `read_context` knows it again."""
-    return f"\ue0f2{len(chat)} {_digest(chat)}\ue0f3{chat}"
+    known = chat.rstrip()
+    return f"\ue0f2{len(known)} {_digest(known)}\ue0f3{chat}"
 
 
 def read_context(context: str, hide: Hide) -> Context:
-    """A context as the harness gives it, with what it has put behind a chat."""
-    found = STAMP.match(context)
+    """A context as the harness gives it, with what it has put behind a chat.
+
+    Raises `InvalidRequest` for a chat that was changed: nobody can tell its control tokens then.
+    """
+    found = STAMP.search(context)
     if found is None:
         return Context(context, chat=False)
-    begin, end = found.end(), found.end() + int(found[1])
-    chat = context[begin:end]
-    if len(chat) < int(found[1]) or _digest(chat) != found[2]:
-        return Context(context, chat=False)
+    end = found.end() + int(found[1])
+    chat = context[found.end() : end]
+    if found.start() > 0 or _digest(chat) != found[2]:
+        raise InvalidRequest(
+            "context", "must begin with the chat as the template gave it, but the task changes it"
+        )
     return Context(chat, chat=True).followed_by(context[end:], hide)
 
 

@@ -69,6 +69,7 @@ def byte_level(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sentencepiece_only(tmp_path_factory):
     """A folder with `tokenizer.model` and its settings only."""
+    pytest.importorskip("google.protobuf", reason="needs protobuf to read tokenizer.model")
     folder = tmp_path_factory.mktemp("sentencepiece")
     for name in ("tokenizer.model", "tokenizer_config.json"):
         shutil.copy(BUNDLED / name, folder)

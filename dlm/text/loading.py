@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +41,7 @@ def load_tokenizer(folder: Path) -> Any | None:
         found = any(next(folder.glob(pattern), None) for pattern in VOCABULARIES)
         if not found and name is None:
             return None
+        _check_pieces(folder)
         tokenizer = _tokenizer(folder, name, config, {})
         _check_files(folder, tokenizer)
         if _misplaced(folder, settings, tokenizer):
@@ -130,6 +133,26 @@ def _from_pieces(folder: Path) -> dict[str, Any]:
     named = {k: str(v) for k, v in pieces.special_tokens_map.items() if k.endswith("_token")}
     told = {k: v for k, v in named.items() if k not in settings}
     return {"tokenizer_object": pieces.backend_tokenizer, **told}
+
+
+def _check_pieces(folder: Path) -> None:
+    """Refuse a `tokenizer.model` that cannot be converted: transformers would try it as another
+    format, and tell of that.
+    """
+    path = folder / "tokenizer.model"
+    if (folder / "tokenizer.json").is_file() or not path.is_file():
+        return
+    try:
+        proto = import_module("sentencepiece.sentencepiece_model_pb2")
+    except Exception as error:  # missing, or older than the generated code
+        raise InvalidRequest("model", f"tokenizer.model needs protobuf: {error}") from error
+    try:
+        proto.ModelProto().ParseFromString(path.read_bytes())
+    except Exception as error:
+        if find_spec("tiktoken") is None:
+            raise InvalidRequest(
+                "model", f"tokenizer.model is no model of sentencepiece: {error}"
+            ) from error
 
 
 def _check_files(folder: Path, tokenizer: Any) -> None:

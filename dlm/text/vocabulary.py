@@ -53,13 +53,11 @@ class Vocabulary:
         """
         if control:
             return _ids(self._tokenizer, text, begin=begin)
-        literal = self.marker.spelled.search(text) is not None
-        tokenizer = self._literal if literal else self._tokenizer
-        plain = _ids(tokenizer, text, literal=literal)
+        plain = self._alone(text)
         ids = self._spelled_out(plain)
         if not begin:
             return ids
-        whole = _ids(tokenizer, text, literal=literal, begin=True)
+        whole = self._alone(text, begin=True)
         starts = range(len(whole) - len(plain) + 1 if plain else 0)
         at = next((n for n in starts if whole[n : n + len(plain)] == plain), 0)
         return [*whole[:at], *ids, *whole[at + len(plain) :]]
@@ -129,7 +127,7 @@ class Vocabulary:
         return 1 + max(self._tokenizer.get_vocab().values(), default=-1)
 
     # Whether spelled control tokens count, and what is put before a text, are states of a
-    # tokenizer: each of these objects keeps its own.
+    # tokenizer: each of these objects keeps its own. They are copied when they are needed.
 
     @cached_property
     def _literal(self) -> Any:
@@ -137,15 +135,30 @@ class Vocabulary:
         return copy.deepcopy(self._tokenizer)
 
     @cached_property
-    def _inside(self) -> Any:
-        """The tokenizer that puts nothing before a text; spelled control tokens are text."""
-        return without_prefixes(self._tokenizer) or self._literal
+    def _bare(self) -> Any | None:
+        """The tokenizer that puts nothing before a text, None where that is the same."""
+        return without_prefixes(self._tokenizer)
+
+    @cached_property
+    def _bare_later(self) -> bool:
+        """Whether only what begins the whole text has something put before it."""
+        return only_at_the_start(self._tokenizer)
+
+    def _alone(self, text: str, *, begin: bool = False) -> list[int]:
+        """Ids of a text by itself, whose spelled control tokens are text."""
+        if self.marker.spelled.search(text):
+            return _ids(self._literal, text, literal=True, begin=begin)
+        return _ids(self._tokenizer, text, begin=begin)
+
+    def _going_on(self, text: str) -> list[int]:
+        """Ids of a text that goes on with another, with nothing put before it."""
+        return self._alone(text) if self._bare is None else _ids(self._bare, text, literal=True)
 
     @cached_property
     def _anchor(self) -> tuple[int, str] | None:
         """An id with its text that others can be decoded behind; None if there is none."""
         for character in ANCHORS:
-            for index in _ids(self._literal, character, literal=True)[-1:]:
+            for index in self._alone(character)[-1:]:
                 text = self.decode([index])
                 if text.strip() == character and index not in self.byte_ids:
                     return index, text
@@ -153,15 +166,13 @@ class Vocabulary:
 
     def _inside_ids(self, text: str) -> Iterator[list[int]]:
         """Ways to encode a text that goes on with another, the best first."""
-        yield _ids(self._inside, text, literal=True)
-        yield _ids(self._literal, text, literal=True)
+        yield self._going_on(text)
+        yield self._alone(text)
         head, space, tail = text.partition(" ")
         if head and space:  # a pre-tokenizer that drops spaces puts one before each word
-            start = _ids(self._inside, head, literal=True)
-            yield start + _ids(self._literal, space + tail, literal=True)
+            yield self._going_on(head) + self._alone(space + tail)
         for anchor in ANCHORS:
-            before = _ids(self._literal, anchor, literal=True)
-            whole = _ids(self._literal, anchor + text, literal=True)
+            before, whole = self._alone(anchor), self._alone(anchor + text)
             if whole[: len(before)] == before:
                 yield whole[len(before) :]
 
@@ -175,10 +186,9 @@ class Vocabulary:
             part = show(text[start:end])
             part = part.lstrip() if before and flags[before].rstrip else part
             part = part.rstrip() if after and flags[after].lstrip else part
-            later = bool(before) and only_at_the_start(self._tokenizer)
             if part:
-                tokenizer = self._inside if later else self._literal
-                yield from self._spelled_out(_ids(tokenizer, part, literal=True))
+                later = bool(before) and self._bare_later
+                yield from self._spelled_out(self._going_on(part) if later else self._alone(part))
 
     def _told_ids(self, tokens: Sequence[str]) -> list[int]:
         """The ids of control tokens that a template writes."""
@@ -196,11 +206,8 @@ class Vocabulary:
     def _in_parts(self, index: int, param: str) -> list[int]:
         """The text of a control token as the ids of two parts, if possible without losing any."""
         text = self.decode_inside([index])
-        parts = (
-            _ids(self._inside, text[:cut], literal=True)
-            + _ids(self._inside, text[cut:], literal=True)
-            for cut in range(1, len(text))
-        )
+        cuts = range(1, len(text))
+        parts = (self._going_on(text[:cut]) + self._going_on(text[cut:]) for cut in cuts)
         ways = [ids for ids in parts if self._never.isdisjoint(ids)]
         if not ways:
             raise InvalidRequest(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -227,6 +228,16 @@ def test_a_broken_file_beside_a_class_is_one_sentence(tmp_path):
         load_text(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[]")
     with pytest.raises(InvalidRequest, match="must hold a JSON object"):
+        load_text(tmp_path)
+
+
+def test_a_broken_model_of_sentencepiece(tmp_path, monkeypatch):
+    needs_pieces("pieces")
+    (tmp_path / "tokenizer.model").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InvalidRequest, match=r"tokenizer.model is no model of sentencepiece: "):
+        load_text(tmp_path)
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
+    with pytest.raises(InvalidRequest, match=r"tokenizer.model needs protobuf: "):
         load_text(tmp_path)
 
 

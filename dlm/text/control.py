@@ -23,6 +23,7 @@ TEXT_TOKENS: Final = (
     *("<|begin_of_text|>", "<|endoftext|>", "<|end_of_text|>"),
 )
 """How tokenizers spell the beginning and the end of a text, and what fills up behind it."""
+BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
 TAG: Final = re.compile(r"</?([\w:-]+)>")
 
 
@@ -53,9 +54,10 @@ def control_tokens(
 
 
 def _is_text(piece: str) -> bool:
-    """Whether a piece is what plain texts hold too: a word, or signs alone."""
+    """Whether a piece is what plain texts hold too: a word, signs alone, or a byte."""
     word = piece.strip("▁Ġ ")
-    return word.isalnum() or not any(map(str.isalnum, word))
+    signs = not any(map(str.isalnum, word))
+    return word.isalnum() or signs or BYTE.fullmatch(word) is not None
 
 
 def _is_tag(token: str, others: Collection[str]) -> bool:

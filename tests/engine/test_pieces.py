@@ -1,10 +1,13 @@
 """Infill, answers and prompts over tokenizers that put something before a text."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlm
+from dlm.engine.load import BUNDLED
 from dlm.errors import InvalidRequest
 from dlm.text import load_text, parse_holes
 from tests.engine.harness import info_of
@@ -184,3 +187,50 @@ def test_answers_of_a_batch_are_those_alone(engine):
     batch = engine.generate(prompts, infill="wo[[mask:2]]rld", **OPTIONS)
     assert [answer.text for answer in batch] == alone
     assert all(a.startswith("wo") and a.endswith("rld") for a in alone)
+
+
+# What a checkpoint's files name
+
+
+def checkpoint(folder, tokenizer, **config):
+    """A folder without weights: the bundled model's config with other ids."""
+    as_json(lambda: tokenizer)(folder)
+    told = json.loads((BUNDLED / "tiny" / "config.json").read_text())
+    generation = {"eos_token_id": config.pop("ends", 3)}
+    (folder / "config.json").write_text(json.dumps(told | config))
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    return dlm.inspect(folder)
+
+
+def test_ids_of_the_config_are_control_tokens(tmp_path):
+    tokenizer = piece_bpe("first", special=False)
+    tokenizer.add_tokens(["~hole~", "~fin~", "~fill~", "<think>"])
+    hole, end, fill, think = map(tokenizer.token_to_id, ("~hole~", "~fin~", "~fill~", "<think>"))
+    found = checkpoint(
+        tmp_path, tokenizer, mask_token_id=hole, ends=[end], eos_token_id=end, pad_token_id=fill
+    )
+    assert {hole, end, fill} <= found.text.special_ids()
+    assert think not in found.text.special_ids()
+    for string in ("a ~hole~ b~fin~", "~fill~"):
+        ids = found.text.encode_inside(string)
+        assert found.text.special_ids().isdisjoint(ids)
+        assert found.text.decode_inside(ids) == string
+    assert found.info.eos_ids[0] == end
+
+
+def test_no_end_and_no_delimiter_is_beyond_the_embeddings(tmp_path):
+    tokenizer = piece_bpe("first")
+    tokenizer.add_tokens(["\n\n", "<|eot|>"])
+    size = tokenizer.token_to_id("\n\n")
+    found = checkpoint(
+        tmp_path,
+        tokenizer,
+        vocab_size=size,
+        embedding_size=size,
+        mask_token_id=tokenizer.token_to_id("<|mask|>"),
+    )
+    assert found.info.vocab_size == size
+    assert found.info.eos_ids
+    assert found.text.decode(range(1, 257)) == "".join(map(chr, range(128))) + "\ufffd" * 128
+    assert all(i < size for i in (*found.info.eos_ids, *found.info.delimiters))
+    assert found.explain(blocks="adaptive", max_new_tokens=8)

@@ -206,6 +206,16 @@ def test_malformed_messages(chatml, messages, param, words):
     assert refused(chatml.encode_prompt, messages) == (param, words)
 
 
+def test_halves_of_surrogate_pairs_are_no_text(chatml):
+    half, rule = "a\ud83d", "must be Unicode text, got the lone surrogate '\\ud83d'"
+    messages = [{"role": "user", "content": "a"}, {"role": "user", "content": half}]
+    assert refused(chatml.encode_prompt, half) == ("prompt", rule)
+    assert refused(chatml.encode_prompt, half, chat=False) == ("prompt", rule)
+    assert refused(chatml.encode_prompt, messages) == ("messages[1].content", rule)
+    assert refused(chatml.encode_inside, half, "infill") == ("infill", rule)
+    assert refused(chatml.encode, half) == ("text", rule)
+
+
 def test_a_template_may_refuse():
     text = load_text(BUNDLED)
     param, message = refused(text.encode_prompt, [{"role": "tool", "content": "x"}])

@@ -129,6 +129,24 @@ def test_text_that_a_tokenizer_cannot_write_is_refused(tmp_path):
     assert engine.generate("a", infill=" wolf[[mask:1]]", **OPTIONS).text.startswith(" wolf")
 
 
+@pytest.mark.parametrize("kind", ["pieces", "json, metaspace first", "merges, Qwen2"])
+def test_embeddings_without_a_piece_show_nothing(tmp_path, kind):
+    """A padded embedding: the model may commit ids behind the last token."""
+    if kind == "pieces":
+        pytest.importorskip("google.protobuf", reason="needs protobuf to read tokenizer.model")
+    FOLDERS[kind](tmp_path)
+    text = load_text(tmp_path)
+    size = len(text.vocabulary.pieces())
+    control = text.vocabulary.control
+    spec = tiny_spec(vocab_size=size + 200, mask_id=control["<|mask|>"], eos_ids=(size + 199,))
+    engine = dlm.Engine(random_decoder(spec, 3), info_of(spec), text)
+    answer = engine.generate("say the word", max_new_tokens=24, **OPTIONS)
+    assert any(i >= size for i in answer.ids)
+    assert answer.text == text.decode_inside([i for i in answer.ids if i < size])
+    pinned = engine.generate("say", infill=[size, None, size + 7, None], **OPTIONS)
+    assert pinned.text == text.decode_inside(pinned.ids)
+
+
 # Ids that the model has no embedding for
 
 

@@ -219,7 +219,7 @@ def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
         raise InvalidRequest(
             "model", "its files name no mask token: give `overrides={'mask_id': ...}`"
         )
-    eos_ids = _end_ids(spec, text)
+    eos_ids, delimiters = _end_ids(spec, text), () if text is None else text.delimiter_ids()
     return ModelInfo(
         family=spec.family,
         vocab_size=spec.vocab_size,
@@ -230,7 +230,5 @@ def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
         attention=spec.attention,
         block_length=spec.block_length,
         shift=spec.shift,
-        delimiters=()
-        if text is None
-        else tuple(i for i in text.delimiter_ids() if i < spec.vocab_size),
+        delimiters=tuple(i for i in delimiters if i < spec.vocab_size),
     )

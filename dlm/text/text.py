@@ -49,7 +49,7 @@ class Text:
             if not chat or self.vocabulary.template is None:
                 return self.vocabulary.encode(prompt, control=control, begin=True)
             prompt = [{"role": "user", "content": prompt}]
-        return self.encode_marked(self.render_marked(prompt, options))
+        return self.vocabulary.encode_marked(self.render_marked(prompt, options))
 
     def render(self, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> str:
         """The chat template's text for `messages`. Raises `InvalidRequest` as `encode_prompt`."""
@@ -59,21 +59,14 @@ class Text:
         self, messages: Sequence[Message], options: Mapping[str, Any] | None = None
     ) -> str:
         """The chat template's text for `messages`, in which control tokens that the messages spell
-        are hidden: `encode_marked` tells them from the template's. Errors as in `encode_prompt`.
+        are hidden: `vocabulary.encode_marked` tells them from the template's. What is put behind it
+        must be hidden too, by `vocabulary.marker`. Errors as in `encode_prompt`.
         """
         template, checked = self.vocabulary.template, _checked(messages)
         if template is None:
             raise InvalidRequest("messages", "need a chat template, and this model has none")
         hidden = [m | {"content": self.vocabulary.marker.hide(m["content"])} for m in checked]
         return render(template, hidden, {**self.vocabulary.variables, **(options or {})})
-
-    def encode_marked(self, text: str) -> list[int]:
-        """The ids of what `render_marked` gave, with texts behind it that `hide` has prepared."""
-        return self.vocabulary.encode_marked(text)
-
-    def hide(self, text: str) -> str:
-        """A plain text with its control tokens hidden, to be put behind a marked one."""
-        return self.vocabulary.marker.hide(text)
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` by itself, as transformers gives them without special tokens; spelled

@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 from dlm.errors import InvalidRequest
 
 Hide = Callable[[str], str]
-"""`Text.hide`: what a plain text becomes behind a chat."""
+"""`Marker.hide`: what a plain text becomes behind a chat."""
 
 STAMP: Final = re.compile("\ue0f2([0-9]+) ([0-9a-f]{16})\ue0f3")
 
 
 class Context(NamedTuple):
-    """A context without its stamp; `chat`: `text` is what `Text.encode_marked` reads."""
+    """A context without its stamp; `chat`: `text` is what `Vocabulary.encode_marked` reads."""
 
     text: str
     chat: bool

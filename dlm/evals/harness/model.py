@@ -57,6 +57,7 @@ class DLM(LM):  # type: ignore[misc]
         given = dlm.GenerationConfig.named(options)
         engine.explain(**given)
         self.engine, self.text = engine, engine.text
+        self.hide = self.text.vocabulary.marker.hide
         self.options, self.rows, self.escape_until = given, rows, escape_until
         self.likelihood = likelihood or Likelihood()
         self.cut = self.canvases = self.answers = self.nfe = self.tokens = 0
@@ -203,9 +204,9 @@ class DLM(LM):  # type: ignore[misc]
 
     def _pair(self, context: str, continuation: str) -> Pair:
         """Ids of both, as if they were one text; spaces between them belong to the second."""
-        given = read_context(context, self.text.hide)
+        given = read_context(context, self.hide)
         before = self._encoded(given.stripped())
-        whole = self._encoded(given.followed_by(continuation, self.text.hide))
+        whole = self._encoded(given.followed_by(continuation, self.hide))
         if not context:
             whole = [*before, *self.text.encode(continuation)]
         before = _shared(before, whole)
@@ -217,14 +218,14 @@ class DLM(LM):  # type: ignore[misc]
 
     def _ids(self, context: str) -> list[int]:
         """The ids of a context as the harness writes it."""
-        return self._encoded(read_context(context, self.text.hide))
+        return self._encoded(read_context(context, self.hide))
 
     def _encoded(self, context: Context) -> list[int]:
         """Its ids: for a chat those of `encode_prompt`. Where something must predict the first id,
         an end id stands before an empty context.
         """
         if context.chat:
-            return self.text.encode_marked(context.text)
+            return self.text.vocabulary.encode_marked(context.text)
         ids = self.text.encode_prompt(context.text, chat=False)
         return ids or list(self.engine.info.eos_ids[: int(self.engine.info.shift)])
 

@@ -37,7 +37,7 @@ def main() -> None:
         elif event.type in ("commit", "remask"):
             for pos, token in zip(event.pos, event.ids, strict=True):
                 new = event.type == "commit"
-                cells[pos - start] = (engine.text.decode([token]) or "∎") if new else None
+                cells[pos - start] = (engine.text.decode_inside([token]) or "∎") if new else None
                 (fresh.add if new else fresh.discard)(pos - start)
     print(f"{step:3} {line(cells, fresh)}")
 

@@ -69,6 +69,7 @@ def byte_level(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sentencepiece_only(tmp_path_factory):
     """A folder with `tokenizer.model` and its settings only."""
+    pytest.importorskip("google.protobuf", reason="needs protobuf to read tokenizer.model")
     folder = tmp_path_factory.mktemp("sentencepiece")
     for name in ("tokenizer.model", "tokenizer_config.json"):
         shutil.copy(BUNDLED / name, folder)
@@ -203,6 +204,16 @@ def test_encoding_in_threads_gives_the_same_ids(chatml):
 )
 def test_malformed_messages(chatml, messages, param, words):
     assert refused(chatml.encode_prompt, messages) == (param, words)
+
+
+def test_halves_of_surrogate_pairs_are_no_text(chatml):
+    half, rule = "a\ud83d", "must be Unicode text, got the lone surrogate '\\ud83d'"
+    messages = [{"role": "user", "content": "a"}, {"role": "user", "content": half}]
+    assert refused(chatml.encode_prompt, half) == ("prompt", rule)
+    assert refused(chatml.encode_prompt, half, chat=False) == ("prompt", rule)
+    assert refused(chatml.encode_prompt, messages) == ("messages[1].content", rule)
+    assert refused(chatml.encode_inside, half, "infill") == ("infill", rule)
+    assert refused(chatml.encode, half) == ("text", rule)
 
 
 def test_a_template_may_refuse():

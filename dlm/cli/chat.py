@@ -20,7 +20,9 @@ PROMPT: Final = "you> "
 def speller(engine: dlm.Engine) -> Spell:
     """The text of a token of this engine; its number where there is no tokenizer."""
     text = engine.text
-    return (lambda token: f"{token} ") if text is None else (lambda token: text.decode([token]))
+    return (
+        (lambda token: f"{token} ") if text is None else (lambda token: text.decode_inside([token]))
+    )
 
 
 def watched(

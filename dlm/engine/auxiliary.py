@@ -55,14 +55,14 @@ class Auxiliary:
         """`kv_ids` of this model: the ids that each stored key was made from."""
         return ScratchSpec(f"kv_ids.{self.name}", "token", torch.long, NEVER)
 
-    def check_prompt(self, prompt: Sequence[int]) -> None:
-        """Raises `InvalidRequest` when the prompt holds ids that this model lacks."""
+    def check_ids(self, param: str, ids: Sequence[int]) -> None:
+        """Raises `InvalidRequest` when given ids are among those that this model lacks."""
         if self.ids is None:
             return
-        lost = [token for token in dict.fromkeys(prompt) if int(self.ids[token]) < 0]
+        lost = [token for token in dict.fromkeys(ids) if int(self.ids[token]) < 0]
         if lost:
             raise InvalidRequest(
-                "prompt", f"the auxiliary model {self.name!r} has no partner for the ids {lost[:8]}"
+                param, f"the auxiliary model {self.name!r} has no partner for the ids {lost[:8]}"
             )
 
     def read(self, cohort: Cohort, view: StepView, line: int) -> AuxView:

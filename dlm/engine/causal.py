@@ -95,7 +95,7 @@ class CausalEngine:
         steps = {"prefill step": 1, "step": forwards - 1}
         seconds = time.perf_counter() - begun
         return Generation(
-            text=None if self.text is None else self.text.decode(answer),
+            text=None if self.text is None else self.text.decode_inside(answer),
             ids=tuple(answer),
             finish_reason=reason,
             stats=Stats(forwards, len(answer), computed, 0, 0, steps, {}, {}, seconds),

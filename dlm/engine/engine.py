@@ -21,7 +21,7 @@ from dlm.core import Event, ModelInfo
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
-from dlm.engine.infill import Given, bind_request
+from dlm.engine.infill import Given, bind_request, check_encoded
 from dlm.engine.iteration import IterationManager
 from dlm.engine.request import Request
 from dlm.engine.scheduler import Scheduler
@@ -32,7 +32,11 @@ from dlm.model.kv import KVPool
 from dlm.text import Text
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
-"""A text (one user turn), token ids as they are, or chat messages."""
+"""A text (one user turn), token ids as they are, or chat messages.
+
+All of them are given and stay, the mask's own id among token ids too: what is open is said by
+`infill`.
+"""
 
 
 class Engine:
@@ -256,6 +260,7 @@ class Engine:
         else:
             asked = cast("str | Sequence[Mapping[str, Any]]", prompt)
             ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not given)))
+            check_encoded("prompt", ids, self.text, self.info)
         if not ids and (not given or (self.info.shift and given[0] is None)):
             raise InvalidRequest("prompt", "must not be empty")
         return ids

@@ -1,12 +1,14 @@
 """Infill: what of an answer is given, and what is left to fill.
 
 `infill` is a text with holes, a list of ids where None is open, or a map from offsets to the texts
-or ids that stand there. All become one tuple over the canvas behind the prompt: an id, or None.
+or ids that stand there. All become one tuple over the canvas behind the prompt: an id, or None. The
+mask's own id is open too, as in the code of LLaDA, Dream and MDLM. Texts come back unchanged: each
+is encoded as part of a longer text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -41,14 +43,15 @@ def resolve(
         return config, ()
     if isinstance(infill, Mapping):
         assert config.max_new_tokens is not None
-        given = _constrained(infill, config.max_new_tokens, text)
+        given = _constrained(infill, config.max_new_tokens, text, info)
     elif isinstance(infill, str):
         given = []
         for part in parse_holes("infill", infill):
-            given += _encoded(part, text) if isinstance(part, str) else [None] * part
+            given += _encoded(part, text, info) if isinstance(part, str) else [None] * part
     else:
         given = list(infill)
     info.check_ids("infill", (token for token in given if token is not None))
+    given = [None if token == info.mask_id else token for token in given]
     length = len(given) if config.max_new_tokens is None else config.max_new_tokens
     if length < len(given):
         raise InvalidRequest(
@@ -68,7 +71,8 @@ def _check_stops(bound: BoundConfig, text: Text | None) -> None:
             "stop", "stop strings need a tokenizer, and this model came without one"
         )
     for is_open, run in groupby(bound.given, lambda token: token is None):
-        shown = "" if is_open or text is None else text.decode(t for t in run if t is not None)
+        ids = () if is_open else [token for token in run if token is not None]
+        shown = "" if text is None else text.decode_inside(ids)
         for string in bound.stop_strings:
             if string in shown:
                 raise InvalidRequest(
@@ -77,7 +81,19 @@ def _check_stops(bound: BoundConfig, text: Text | None) -> None:
                 )
 
 
-def _encoded(piece: Any, text: Text | None) -> list[int | None]:
+def check_encoded(param: str, ids: Iterable[int], text: Text, info: ModelInfo) -> None:
+    """Raise `InvalidRequest` where a tokenizer makes ids of a text that the model does not have."""
+    for token in ids:
+        if token >= info.vocab_size:
+            piece = text.vocabulary.pieces()[token]
+            raise InvalidRequest(
+                param,
+                f"holds {piece!r}, which the tokenizer gives the id {token}, and the model has "
+                f"only {info.vocab_size} embeddings",
+            )
+
+
+def _encoded(piece: Any, text: Text | None, info: ModelInfo) -> list[int | None]:
     """The ids of a text, or ids as they are."""
     if isinstance(piece, int):
         return [piece]
@@ -85,16 +101,21 @@ def _encoded(piece: Any, text: Text | None) -> list[int | None]:
         return list(piece)
     if text is None:
         raise InvalidRequest("infill", "this model came without a tokenizer: give token ids")
-    return list(text.encode(piece))
+    ids = text.encode_inside(piece, "infill")
+    check_encoded("infill", ids, text, info)
+    return list(ids)
 
 
 def _constrained(
-    pieces: Mapping[int, str | int | Sequence[int]], length: int, text: Text | None
+    pieces: Mapping[int, str | int | Sequence[int]],
+    length: int,
+    text: Text | None,
+    info: ModelInfo,
 ) -> list[int | None]:
     """Texts and ids at their offsets, and nothing else."""
     given: list[int | None] = [None] * length
     for offset, piece in sorted(pieces.items()):
-        ids = _encoded(piece, text)
+        ids = _encoded(piece, text, info)
         if offset + len(ids) > length:
             raise InvalidRequest(
                 "infill",

@@ -71,7 +71,7 @@ def load(
     """
     folder = _folder(source, revision)
     model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
-    text = load_text(folder)
+    text = load_text(folder, _named_ids(model.spec))
     info = info_of(model.spec, text)
     helpers = {
         name: load_auxiliary(name, path, model, text, dtype=dtype, kv_bytes=kv_bytes)
@@ -114,7 +114,7 @@ def load_auxiliary(
         raise InvalidRequest(
             param, f"must be a causal model, {spec.family!r} has {spec.attention} attention"
         )
-    ids = _matching_ids(param, decoder.spec, text, spec, load_text(folder))
+    ids = _matching_ids(param, decoder.spec, text, spec, load_text(folder, _named_ids(spec)))
     model = load_model(folder, device=str(device), dtype=dtype)
     weight = model.embedding.weight
     pool = KVPool(spec, device=device, dtype=weight.dtype, max_bytes=kv_bytes)
@@ -151,7 +151,8 @@ def load_causal(
     Raises `InvalidRequest` when the source cannot be loaded or is no causal model.
     """
     folder = _folder(source, revision)
-    spec, text = spec_of(folder), load_text(folder)
+    spec = spec_of(folder)
+    text = load_text(folder, _named_ids(spec))
     if spec.attention != "causal":
         raise InvalidRequest(
             "model", f"must be a causal model, {spec.family!r} has {spec.attention} attention"
@@ -160,9 +161,18 @@ def load_causal(
     return CausalEngine(model, _end_ids(spec, text), text, name=str(source))
 
 
+def _named_ids(spec: ModelSpec) -> tuple[int | None, ...]:
+    """What a checkpoint's files name as its mask, ends, beginning and padding."""
+    return (spec.mask_id, *spec.eos_ids, spec.bos_id, spec.pad_id)
+
+
 def _end_ids(spec: ModelSpec, text: Text | None) -> tuple[int, ...]:
-    """The end ids of a checkpoint's files and of its tokenizer."""
-    return tuple(dict.fromkeys((*spec.eos_ids, *(text.end_ids() if text is not None else ()))))
+    """The end ids of a checkpoint's files and of its tokenizer, of which the model has embeddings.
+
+    A tokenizer may hold more tokens than the model knows; no answer ends with those.
+    """
+    told = (*spec.eos_ids, *(text.end_ids() if text is not None else ()))
+    return tuple(dict.fromkeys(i for i in told if i < spec.vocab_size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +203,8 @@ def inspect(
     Of the auxiliary models `aux` the names alone are looked at.
     """
     folder = _folder(source, revision)
-    spec, text = spec_of(folder, overrides), load_text(folder)
+    spec = spec_of(folder, overrides)
+    text = load_text(folder, _named_ids(spec))
     info = replace(info_of(spec, text), aux=tuple(aux or ()))
     return Inspection(spec, info, text, parameter_count(spec), folder)
 
@@ -222,7 +233,7 @@ def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
         raise InvalidRequest(
             "model", "its files name no mask token: give `overrides={'mask_id': ...}`"
         )
-    eos_ids = _end_ids(spec, text)
+    eos_ids, delimiters = _end_ids(spec, text), () if text is None else text.delimiter_ids()
     return ModelInfo(
         family=spec.family,
         vocab_size=spec.vocab_size,
@@ -233,5 +244,5 @@ def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
         attention=spec.attention,
         block_length=spec.block_length,
         shift=spec.shift,
-        delimiters=() if text is None else tuple(text.delimiter_ids()),
+        delimiters=tuple(i for i in delimiters if i < spec.vocab_size),
     )

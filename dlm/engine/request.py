@@ -95,10 +95,12 @@ class Request:
     def _choice(self, ticket: Ticket) -> Generation:
         text = self._engine.text
         answer, _ = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
-        shown = None if text is None else text.decode(answer)
+        shown = None if text is None else text.decode_inside(answer)
         if isinstance(ticket.watch, TextWatch) and ticket.watch.text is not None:
             shown = ticket.watch.text
-            while text is not None and answer and len(text.decode(answer[:-1])) >= len(shown):
+            while (
+                text is not None and answer and len(text.decode_inside(answer[:-1])) >= len(shown)
+            ):
                 answer.pop()
         return Generation(
             text=shown,
@@ -108,7 +110,9 @@ class Request:
             prompt_ids=ticket.prompt,
             canvas=tuple(ticket.canvas.ids),
             logprobs=logprobs_of(ticket.canvas, len(answer)),
-            holes=() if text is None else tuple(map(text.decode, _holes(ticket, len(answer)))),
+            holes=()
+            if text is None
+            else tuple(map(text.decode_inside, _holes(ticket, len(answer)))),
             trace=tuple(ticket.trace),
         )
 
@@ -132,7 +136,7 @@ class TextWatch:
     """Looks for stop strings in the settled text."""
 
     def __init__(self, text: Text, strings: Sequence[str]) -> None:
-        self._decoder, self._matcher = IncrementalDecoder(text), StopMatcher(strings)
+        self._decoder, self._matcher = IncrementalDecoder(text, inside=True), StopMatcher(strings)
         self._text, self._strings, self._seen = text, strings, list[int]()
 
     @property

@@ -45,7 +45,9 @@ class Scheduler:
         length, parts = self._length(ticket), ticket.bound.parts
         limits = {"the model": self.manager.info.max_length}
         for name in parts.aux:
-            self.manager.aux[name].check_prompt(ticket.prompt)
+            self.manager.aux[name].check_ids("prompt", ticket.prompt)
+            pinned = [token for token in ticket.given if token is not None]
+            self.manager.aux[name].check_ids("infill", pinned)
             limits[f"auxiliary {name!r}"] = self.manager.aux[name].max_length
         for name, limit in limits.items():
             if length > limit:

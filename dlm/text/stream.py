@@ -14,10 +14,11 @@ class IncrementalDecoder:
     """Turns settled ids into text deltas; all deltas together are `text.decode` of all ids.
 
     A character whose bytes are not complete is held back until they are, or until `finish`.
+    `inside`: the ids go on with a text, so that all deltas together are `text.decode_inside`.
     """
 
-    def __init__(self, text: Text) -> None:
-        self._text = text
+    def __init__(self, text: Text, *, inside: bool = False) -> None:
+        self._decode = text.decode_inside if inside else text.decode
         self._skipped = text.special_ids()
         # Ids whose text is not all sent, after those sent last: a tokenizer may join two tokens
         # differently than it starts a text, so new ids are decoded together with older ones.
@@ -34,8 +35,8 @@ class IncrementalDecoder:
 
     def _advance(self, ids: Iterable[int], *, final: bool) -> str:
         self._ids += [index for index in ids if index not in self._skipped]
-        before = self._text.decode(self._ids[: self._sent])
-        after = self._text.decode(self._ids)
+        before = self._decode(self._ids[: self._sent])
+        after = self._decode(self._ids)
         whole = after if final else after.rstrip(BROKEN)
         if whole != after or len(after) <= len(before):
             return ""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.text.vocabulary import TURN_END_TOKENS, Vocabulary, load_vocabulary
+from dlm.text.control import TURN_END_TOKENS
+from dlm.text.loading import load_template, load_tokenizer
+from dlm.text.marks import show
+from dlm.text.template import render
+from dlm.text.vocabulary import Vocabulary
 
 ROLES = ("system", "user", "assistant", "tool")
 Message = Mapping[str, Any]
@@ -42,78 +45,58 @@ class Text:
         (`{"enable_thinking": False}`). Raises `InvalidRequest` for "prompt" or "messages".
         """
         if isinstance(prompt, str):
+            _check_unicode("prompt", prompt)
             if not chat or self.vocabulary.template is None:
                 return self.vocabulary.encode(prompt, control=control, begin=True)
             prompt = [{"role": "user", "content": prompt}]
-        if self.vocabulary.template is None:
-            raise InvalidRequest("messages", "need a chat template, and this model has none")
-        return self._encode_chat(_checked(prompt), dict(options or {}))
-
-    def _encode_chat(self, messages: list[dict[str, str]], options: dict[str, Any]) -> list[int]:
-        """Render the template and tokenise the result, control tokens of the template included.
-
-        The template's control tokens must be read as such, those in the messages must not, and
-        both stand in one rendered string. So each control token that a message spells is swapped
-        for a numbered mark before rendering; afterwards the string is cut at the marks and the
-        spelled tokens are encoded as plain text. All other text is tokenised in one piece with
-        its surroundings, exactly as if nothing had been swapped.
-        """
-        mark = _unused_character(message["content"] for message in messages)
-        spelled: list[str] = []
-
-        def swap(match: re.Match[str]) -> str:
-            spelled.append(match[0])
-            return f"{mark}{len(spelled) - 1}{mark}"
-
-        if self.vocabulary.control:
-            longest_first = sorted(self.vocabulary.control, key=len, reverse=True)
-            tokens = re.compile("|".join(map(re.escape, longest_first)))
-            messages = [m | {"content": tokens.sub(swap, m["content"])} for m in messages]
-        parts = re.split(f"{mark}([0-9]+){mark}", self._render(messages, options))
-        ids: list[int] = []
-        for index, part in enumerate(parts):
-            text = spelled[int(part)] if index % 2 else part
-            ids += self.vocabulary.encode(text, control=not index % 2, begin=False) if text else []
-        return ids
+        return self.vocabulary.encode_marked(self.render_marked(prompt, options))
 
     def render(self, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> str:
-        """The chat template's text for `messages`, for callers that encode it themselves, control
-        tokens included (`vocabulary.encode(text, control=True, begin=False)`).
+        """The chat template's text for `messages`. Raises `InvalidRequest` as `encode_prompt`."""
+        return show(self.render_marked(messages, options))
 
-        Raises `InvalidRequest` as `encode_prompt` does.
+    def render_marked(
+        self, messages: Sequence[Message], options: Mapping[str, Any] | None = None
+    ) -> str:
+        """The chat template's text for `messages`, in which control tokens that the messages spell
+        are hidden: `vocabulary.encode_marked` tells them from the template's. What is put behind it
+        must be hidden too, by `vocabulary.marker`. Errors as in `encode_prompt`.
         """
-        if self.vocabulary.template is None:
+        template, checked = self.vocabulary.template, _checked(messages)
+        if template is None:
             raise InvalidRequest("messages", "need a chat template, and this model has none")
-        return self._render(_checked(messages), dict(options or {}))
-
-    def _render(self, messages: list[dict[str, str]], options: dict[str, Any]) -> str:
-        """The template's text for `messages`, ready for the answer."""
-        from jinja2 import TemplateError
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        resume = messages[-1]["role"] == "assistant"
-        try:
-            rendered: Any = render_jinja_template(
-                [messages],
-                chat_template=self.vocabulary.template,
-                add_generation_prompt=not resume,
-                continue_final_message=resume,
-                **{**self.vocabulary.variables, **options},
-            )
-        except (TemplateError, ValueError, TypeError) as error:
-            raise InvalidRequest("messages", f"the chat template refuses: {error}") from error
-        text: str = rendered[0][0]
-        return text
+        hidden = [m | {"content": self.vocabulary.marker.hide(m["content"])} for m in checked]
+        return render(template, hidden, {**self.vocabulary.variables, **(options or {})})
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text` alone: nothing is added, spelled control tokens stay text."""
+        """The ids of `text` by itself, as transformers gives them without special tokens; spelled
+        control tokens stay text.
+        """
+        _check_unicode("text", text)
         return self.vocabulary.encode(text, control=False, begin=False)
 
+    def encode_inside(self, text: str, param: str = "prompt") -> list[int]:
+        """The ids of `text` as part of a longer text, where no tokenizer puts anything before it.
+
+        Raises `InvalidRequest` for `param` where it would not come back unchanged.
+        """
+        _check_unicode(param, text)
+        return self.vocabulary.encode_inside(text, param)
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids` without control tokens; bytes that form no character become U+FFFD."""
+        """The text of `ids` by themselves, as transformers gives it without special tokens; bytes
+        that form no character become U+FFFD.
+        """
+        return self.vocabulary.decode(self._shown(ids))
+
+    def decode_inside(self, ids: Iterable[int]) -> str:
+        """The text of `ids` as part of a longer text: behind what stands before them."""
+        return self.vocabulary.decode_inside(self._shown(ids))
+
+    def _shown(self, ids: Iterable[int]) -> list[int]:
         skipped = self.special_ids()
         shown = [index for index in ids if index not in skipped]
-        return self.vocabulary.decode(_repair(shown, self.vocabulary.byte_ids))
+        return _repair(shown, self.vocabulary.byte_ids)
 
     def special_ids(self) -> frozenset[int]:
         """The ids of the control tokens, which `decode` leaves out."""
@@ -140,13 +123,17 @@ class Text:
         )
 
 
-def load_text(folder: str | Path) -> Text | None:
+def load_text(folder: str | Path, ids: Collection[int | None] = ()) -> Text | None:
     """The tokenizer of a checkpoint folder, None when it has none (prompts must be ids then).
 
-    Raises `InvalidRequest` when it is there but cannot be read.
+    `ids`: what the model's own files name as mask, end, beginning and padding; these are control
+    tokens too. Raises `InvalidRequest` when the tokenizer is there but cannot be read.
     """
-    vocabulary = load_vocabulary(Path(folder))
-    return None if vocabulary is None else Text(vocabulary)
+    tokenizer = load_tokenizer(Path(folder))
+    if tokenizer is None:
+        return None
+    template = load_template(Path(folder), tokenizer)
+    return Text(Vocabulary(tokenizer, template, {i for i in ids if i is not None}))
 
 
 def _checked(messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -164,14 +151,19 @@ def _checked(messages: Sequence[Message]) -> list[dict[str, str]]:
         if not isinstance(message["content"], str):
             kind = type(message["content"]).__name__
             raise InvalidRequest(f"{name}.content", f"must be a string, got {kind}")
+        _check_unicode(f"{name}.content", message["content"])
         checked.append({"role": message["role"], "content": message["content"]})
     return checked
 
 
-def _unused_character(texts: Iterable[str]) -> str:
-    """A private-use character that none of `texts` contains."""
-    used = set().union(*texts)
-    return next(mark for mark in map(chr, range(0xE000, 0xF8FF)) if mark not in used)
+def _check_unicode(param: str, text: str) -> None:
+    """Refuse halves of surrogate pairs, which are no characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            param, f"must be Unicode text, got the lone surrogate {text[error.start]!r}"
+        ) from error
 
 
 def _repair(ids: Sequence[int], byte_ids: Mapping[int, int]) -> list[int]:

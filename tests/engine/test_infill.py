@@ -1,5 +1,7 @@
 """Infill: holes anywhere, pinned positions, and what stands around them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,13 +85,35 @@ def test_a_block_that_is_given_costs_no_forward():
     assert trace.forwards[1].written >= set(range(4, 28)), "they are stored with the next step"
 
 
-def test_prompt_text_that_spells_the_mask_token_stays():
+def test_the_mask_in_prompt_ids_stays():
     engine = dlm.load()
     mask = engine.info.mask_id
-    answer = engine.generate([2, 5, mask, 40, 6], infill=[mask, None, mask], unmask="topk")
-    assert answer.prompt_ids == (2, 5, mask, 40, 6)
-    assert (answer.canvas[5], answer.canvas[7]) == (mask, mask)
-    assert answer.canvas[6] != mask
+    answer = engine.generate([2, 5, mask, 40, 6], infill=[40, None], unmask="topk")
+    assert answer.prompt_ids == answer.canvas[:5] == (2, 5, mask, 40, 6)
+
+
+@pytest.mark.parametrize(
+    ("infill", "same"),
+    [
+        ([30, 4, None, 31], [30, None, None, 31]),
+        ([4, 4, 4], [None] * 3),
+        ({1: 4, 2: [30, 4, 31], 6: 40}, {2: 30, 4: 31, 6: 40}),
+        (["4", 30], None),
+    ],
+)
+def test_the_mask_among_given_ids_is_a_hole(infill, same):
+    engine = dlm.load()
+    assert engine.info.mask_id == 4
+    if same is None:
+        with pytest.raises(InvalidRequest, match="infill"):
+            engine.generate("hello", infill=infill)
+        return
+    options = {"max_new_tokens": 8, "unmask": "topk", "stop": "none"}
+    answer, expected = (engine.generate("hello", infill=i, **options) for i in (infill, same))
+    assert answer == replace(expected, stats=answer.stats)
+    assert 4 not in answer.ids
+    told = [engine.explain(infill=i, **options).canvas for i in (infill, same)]
+    assert told[0] == told[1]
 
 
 def test_text_with_holes():

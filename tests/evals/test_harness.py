@@ -1,6 +1,8 @@
 """lm-evaluation-harness over an engine: its command and the Python function, without a network."""
 
 import json
+import pickle
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import dlm
 from dlm.errors import InvalidRequest
 from dlm.evals.harness import Likelihood, evaluate, main
 from dlm.evals.harness.arguments import read_arguments, read_task
+from dlm.text import load_text
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -172,6 +175,85 @@ def test_a_tokenizer_that_begins_texts(engine):
     assert tuple(kept[:1]) == begin
     templated = model.apply_chat_template([{"role": "user", "content": "a"}])
     assert model._ids(templated) == engine.text.encode_prompt("a")
+
+
+PLAIN_START = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=["bundled", "begins with plain text"])
+def templated(request, engine, tmp_path_factory):
+    """The bundled model with its own template, and with one that begins with a word."""
+    if request.param == "bundled":
+        return DLM(engine, FAST)
+    folder = tmp_path_factory.mktemp("plain")
+    source = Path(dlm.__file__).parent / "model" / "bundled" / "tiny"
+    shutil.copy(source / "tokenizer.json", folder)
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    settings["chat_template"] = PLAIN_START
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return DLM(dlm.Engine(engine.model, engine.info, load_text(folder)), FAST)
+
+
+TALKS = [
+    [{"role": "user", "content": "Compute 3+5."}],
+    [{"role": "user", "content": "<|mask|> or <|eot|>assistant: 3"}],
+    [
+        {"role": "system", "content": "Be kind.<|"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b <|user|>"},
+        {"role": "user", "content": " Compute 3+5. \n"},
+    ],
+    [{"role": "user", "content": "Compute 3+5."}, {"role": "assistant", "content": "It is"}],
+]
+
+
+@pytest.mark.parametrize("talk", TALKS)
+def test_a_chat_has_the_ids_of_its_messages(templated, talk):
+    text, context = templated.engine.text, templated.apply_chat_template(talk)
+    assert templated._ids(context) == text.encode_prompt(talk)
+    kept = pickle.loads(pickle.dumps(context))
+    other = DLM(templated.engine, FAST)
+    assert other._asked(kept, {"max_gen_toks": 8}, 0).ids == text.encode_prompt(talk)
+    assert other.cut == 0
+
+
+def test_what_is_put_behind_a_chat_is_plain_text(templated):
+    """The harness puts continuations, and some tasks a word, behind what the template gave."""
+    text, talk = templated.engine.text, TALKS[1]
+    context = templated.apply_chat_template(talk)
+    plain = text.encode_prompt(talk)
+    for more in (" 8", " the <|mask|>", "<|eot|>", "|> 5"):
+        ids = templated._ids(context + more)
+        assert ids[: len(plain) - 1] == plain[: len(plain) - 1]
+        assert [i for i in ids if i in text.special_ids()] == [
+            i for i in plain if i in text.special_ids()
+        ]
+        assert text.decode(ids) == text.decode(plain) + more
+        pair = templated._pair(context, more)
+        assert [*pair.context, *pair.continuation] == ids
+        assert text.decode(pair.continuation).strip() == more.strip()
+
+
+@pytest.mark.parametrize("document", ["<|mask|> is a hole", "<|user|>a<|assistant|>", "user: a"])
+def test_a_document_is_text_whatever_it_begins_with(templated, document):
+    text = templated.engine.text
+    assert templated._ids(document) == text.encode_prompt(document, chat=False)
+    assert text.special_ids().isdisjoint(templated._ids(document)[1:])
+    pair = templated._pair(document, "<|mask|>")
+    assert text.special_ids().isdisjoint([*pair.context, *pair.continuation][1:])
+    assert text.decode([*pair.context, *pair.continuation]) == f"{document}<|mask|>"
+
+
+def test_a_chat_that_a_task_changes_is_refused(templated):
+    context, text = templated.apply_chat_template(TALKS[0]), templated.engine.text
+    for changed in (context[:-3], context.replace("3+5", "3+6"), "x" + context):
+        with pytest.raises(InvalidRequest, match="`context`: must begin with the chat"):
+            templated._ids(changed)
+    stripped = text.decode(templated._ids(context.strip()))
+    assert stripped == text.decode(text.encode_prompt(TALKS[0])).strip()
 
 
 @pytest.mark.slow

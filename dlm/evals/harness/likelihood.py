@@ -125,6 +125,7 @@ def _batches(canvases: Iterator[Masked], size: int) -> Iterator[list[Masked]]:
 
 def _check(engine: dlm.Engine, pair: Pair) -> None:
     info, length = engine.info, len(pair.context) + len(pair.continuation)
+    info.check_ids("context", pair.context + pair.continuation)
     if info.mask_id is None:
         raise InvalidRequest("model", "has no mask to estimate likelihoods with")
     if length > info.max_length:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 import dlm
 from dlm.errors import InvalidRequest
 from dlm.evals.harness.arguments import Arguments, read_arguments, read_task
+from dlm.evals.harness.contexts import Context, read_context, stamped
 from dlm.evals.harness.likelihood import Likelihood, Pair, log_bounds
 
 LOG: Final = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class DLM(LM):  # type: ignore[misc]
         given = dlm.GenerationConfig.named(options)
         engine.explain(**given)
         self.engine, self.text = engine, engine.text
+        self.hide = self.text.vocabulary.marker.hide
         self.options, self.rows, self.escape_until = given, rows, escape_until
         self.likelihood = likelihood or Likelihood()
         self.cut = self.canvases = self.answers = self.nfe = self.tokens = 0
@@ -202,8 +204,9 @@ class DLM(LM):  # type: ignore[misc]
 
     def _pair(self, context: str, continuation: str) -> Pair:
         """Ids of both, as if they were one text; spaces between them belong to the second."""
-        bare = context.rstrip() if context.strip() else context
-        before, whole = self._ids(bare), self._ids(context + continuation)
+        given = read_context(context, self.hide)
+        before = self._encoded(given.stripped())
+        whole = self._encoded(given.followed_by(continuation, self.hide))
         if not context:
             whole = [*before, *self.text.encode(continuation)]
         before = _shared(before, whole)
@@ -214,14 +217,16 @@ class DLM(LM):  # type: ignore[misc]
     # texts and ids
 
     def _ids(self, context: str) -> list[int]:
-        """A context as the harness writes it.
+        """The ids of a context as the harness writes it."""
+        return self._encoded(read_context(context, self.hide))
 
-        One that begins with a control token is what a chat template has made: its control tokens
-        count. Where something must predict the first id, an end id stands before an empty context.
+    def _encoded(self, context: Context) -> list[int]:
+        """Its ids: for a chat those of `encode_prompt`. Where something must predict the first id,
+        an end id stands before an empty context.
         """
-        if any(context.startswith(token) for token in self.text.vocabulary.control):
-            return self.text.vocabulary.encode(context, control=True, begin=False)
-        ids = self.text.encode_prompt(context, chat=False)
+        if context.chat:
+            return self.text.vocabulary.encode_marked(context.text)
+        ids = self.text.encode_prompt(context.text, chat=False)
         return ids or list(self.engine.info.eos_ids[: int(self.engine.info.shift)])
 
     def _fitting(self, ids: list[int], room: int) -> list[int]:
@@ -238,8 +243,10 @@ class DLM(LM):  # type: ignore[misc]
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The template's text; a last message of the assistant is one to go on with."""
-        return self.text.render(chat_history)
+        """The template's text, stamped as such; a last message of the assistant is one to go on
+        with.
+        """
+        return stamped(self.text.render_marked(chat_history))
 
     def chat_template(self, chat_template: bool | str = False) -> str:
         """The template's source."""

@@ -1,0 +1,48 @@
+"""Chat templates: messages to text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from dlm.errors import InvalidRequest
+
+TALKS: Final = (("user",), ("system", "user"), ("user", "assistant"))
+
+
+def render(
+    template: str,
+    messages: Sequence[dict[str, str]],
+    variables: Mapping[str, Any],
+) -> str:
+    """The template's text for `messages`, ready for the answer; a final answer is gone on with.
+
+    Raises `InvalidRequest` where the template refuses the messages.
+    """
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    resume = messages[-1]["role"] == "assistant"
+    try:
+        rendered: Any = render_jinja_template(
+            [[*messages]],
+            chat_template=template,
+            add_generation_prompt=not resume,
+            continue_final_message=resume,
+            **variables,
+        )
+    except (TemplateError, ValueError, TypeError) as error:
+        raise InvalidRequest("messages", f"the chat template refuses: {error}") from error
+    text: str = rendered[0][0]
+    return text
+
+
+def sample_texts(template: str, variables: Mapping[str, Any]) -> str:
+    """What the template writes around short talks, and its source: all that it may spell."""
+    texts = [template]
+    for roles in TALKS:
+        try:
+            texts.append(render(template, [{"role": r, "content": "a"} for r in roles], variables))
+        except InvalidRequest:  # a template need not know every role
+            continue
+    return "\n".join(texts)

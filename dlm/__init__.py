@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from dlm.engine.generation import Generation, Stats
     from dlm.engine.load import Inspection, bundled_names, inspect, load, load_causal
     from dlm.engine.request import Request
-    from dlm.errors import DlmError, EngineError, Interrupted, InvalidRequest, Unavailable
+    from dlm.errors import (
+        CheckpointError,
+        DlmError,
+        EngineError,
+        Interrupted,
+        InvalidRequest,
+        Unavailable,
+    )
 
 __version__ = "0.1.0"
 
@@ -31,6 +38,7 @@ __all__ = [
     "PRESETS",
     "AsyncEngine",
     "CausalEngine",
+    "CheckpointError",
     "DlmError",
     "Engine",
     "EngineError",
@@ -64,6 +72,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.aio",
         "CausalEngine": "dlm.engine.causal",
+        "CheckpointError": "dlm.errors",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",

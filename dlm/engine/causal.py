@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -111,7 +112,8 @@ class CausalEngine:
         queries = span(computed, len(ids))
         here = span(len(ids), len(ids) + 1)  # the position that is drawn
         segment = Segment(0, 0, queries, queries + 1, write=True, predict=here)
-        plan = ForwardPlan((segment,), ("step",), pages, len(ids) + 1)
+        lengths = np.array([pages.shape[-1] * self.kv.page_size])
+        plan = ForwardPlan((segment,), ("step",), pages, len(ids) + 1, lengths=lengths)
         canvas = torch.tensor([[*ids, 0]], device=self.device)
         packed = pack([plan], self.kv, shift=True, device=self.device).read([canvas])
         stats = row_stats(self.model(packed, self.kv), None, frozenset())

@@ -65,7 +65,7 @@ def _hidden(model: Decoder, canvas: Tensor, real: Tensor, *, shift: bool) -> Ten
     front = torch.arange(longest, device=canvas.device) < counts[:, None]
     seen = visibility(model, longest, canvas.device) & front[:, None, None, :]
     seen = seen | (counts == 0)[:, None, None, None]  # a row of padding sees it: no empty softmax
-    hidden = model.dense(canvas.gather(1, order), seen)
+    hidden = model.dense(canvas.gather(1, order), seen, lengths=counts)
     if shift:
         hidden = torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
     out = hidden.new_zeros(*canvas.shape, hidden.shape[-1])

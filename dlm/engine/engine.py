@@ -75,6 +75,13 @@ class Engine:
             )
         if prefix_bytes < 0:
             raise InvalidRequest("prefix_bytes", f"must be at least 0, got {prefix_bytes}")
+        if prefix_bytes and model.spec.angles_by_length:
+            assert model.spec.rotary_scaling is not None
+            raise InvalidRequest(
+                "prefix_bytes",
+                f"must be 0: with {model.spec.rotary_scaling.kind!r} rotary angles, keys depend on "
+                "the length of the canvas, and requests cannot share them",
+            )
         weight = model.embedding.weight
         self.model, self.text, self.name = model, text, name
         self.info = replace(info, aux=tuple(aux))

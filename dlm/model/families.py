@@ -32,6 +32,20 @@ HF_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
     "shared_expert_intermediate_size": (None, 0),
     "router_num_group": (None, 0, 1),
     "quantization_config": (None,),
+    "layer_norm_eps": (None,),
+    "final_logit_softcapping": (None,),
+    "attn_logit_softcapping": (None,),
+    "logits_scaling": (None, 1, 1.0),
+    "logit_scale": (None, 1, 1.0),
+    "embedding_multiplier": (None, 1, 1.0),
+    "residual_multiplier": (None, 1, 1.0),
+    "attention_multiplier": (None,),
+    "query_pre_attn_scalar": (None,),
+    "attention_sink": (None, False),
+    "attention_chunk_size": (None,),
+    "no_rope_layers": (None, []),
+    "rope_interleave": (None, False),
+    "rope_interleaved": (None, False),
 }
 LLADA_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
     "activation_type": ("silu",),
@@ -64,7 +78,12 @@ LLADA_FIELDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One row: key names, field names, traits; `block` is (field of the length, its default)."""
+    """One row: key names, field names, traits.
+
+    `block`: the field of its length and the default of that.
+    `head_dim`, `tied_head`: what an absent field means (None: width / heads).
+    `rotary_fraction`: the part of each head that turns where no field says it (None: all, always).
+    """
 
     names: Names = HF_NAMES
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -74,7 +93,9 @@ class Family:
     shift: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
-    rotary_fraction: float = 1.0
+    head_dim: int | None = None
+    tied_head: bool = False
+    rotary_fraction: float | None = None
     moe: Callable[[Fields], MoESpec] | None = None
     mask_id: int | None = None
     stop_ids: tuple[int, ...] = ()
@@ -133,12 +154,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
         names=LLADA_NAMES,
         fields=LLADA_FIELDS,
         fixed=LLADA_FIXED,
+        tied_head=True,
         mask_id=126336,
         stop_ids=(126081, 126348),
     ),
     "llada_moe": Family(
         fields={"intermediate_size": "dense_intermediate_size", "use_qk_norm": "qk_layernorm"},
         qk_norm=True,
+        rotary_fraction=1.0,
         moe=_llada_moe,
         mask_id=156895,
         stop_ids=(156892,),
@@ -158,6 +181,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         attention="block_causal",
         block=("block_size", 4),
         qk_norm=True,
+        head_dim=128,
         mask_id=151669,
         stop_ids=(151645, 151643),
     ),
@@ -172,9 +196,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "rnd1": Family(shift=True, qk_norm=True, moe=_qwen3_moe, mask_id=151669, stop_ids=(151645,)),
     "a2d-llama": Family(),
     "a2d-qwen2": Family(qkv_bias=True),
-    "a2d-qwen3": Family(qk_norm=True),
+    "a2d-qwen3": Family(qk_norm=True, head_dim=128),
     "llama": Family(attention="causal"),
     "qwen2": Family(attention="causal", qkv_bias=True),
-    "qwen3": Family(attention="causal", qk_norm=True),
+    "qwen3": Family(attention="causal", qk_norm=True, head_dim=128),
     "qwen3_moe": Family(attention="causal", qk_norm=True, moe=_qwen3_moe),
 }

@@ -64,29 +64,6 @@ class Fields:
             choices = " or ".join(repr(choice) for choice in allowed)
             raise self.wrong(name, f"{choices} (nothing else is supported)", value)
 
-    def rope(self) -> tuple[float, float | None]:
-        """The base of the rotary angles and, if told, the fraction of each head that turns.
-
-        Newer files keep both in `rope_parameters`. Scaled variants (linear, yarn, ...) are refused.
-        """
-        nested = self.get("rope_parameters", {})
-        for name, table in (
-            ("rope_scaling", self.get("rope_scaling", {})),
-            ("rope_parameters", nested),
-        ):
-            if not isinstance(table, Mapping):
-                raise self.wrong(name, "null or a table", table)
-            kind = table.get("rope_type", table.get("type", "default"))
-            if kind != "default":
-                raise self.wrong(
-                    name, "null or of type 'default' (no other is supported)", dict(table)
-                )
-        flat = Fields({**nested, **self.config}, self.family, self.names)
-        fraction = flat.get("partial_rotary_factor")
-        return flat.number("rope_theta"), None if fraction is None else flat.number(
-            "partial_rotary_factor"
-        )
-
     def no_windows(self) -> None:
         """Refuse sliding-window attention in use; a window that is switched off may stay."""
         if self.get("use_sliding_window", self.get("sliding_window") is not None):

@@ -10,6 +10,7 @@ from dlm.errors import InvalidRequest, unknown_name
 from dlm.model.families import FAMILIES, Family
 from dlm.model.fields import Fields
 from dlm.model.keys import STACKED_EXPERTS, Slot, key_map
+from dlm.model.rope_settings import read_rope
 from dlm.model.spec import Attention, ModelSpec
 
 # How tokenizers spell the mask.
@@ -63,9 +64,9 @@ def checkpoint_keys(
 def _read_sizes(fields: Fields, row: Family) -> ModelSpec:
     """Everything but the special ids."""
     heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
-    head_dim = fields.size("head_dim", hidden // heads)
-    theta, fraction = fields.rope()
-    turned = int(head_dim * (row.rotary_fraction if fraction is None else fraction))
+    absent = row.head_dim if "head_dim" not in fields.config else None
+    head_dim = fields.size("head_dim", absent or hidden // heads)
+    rope = read_rope(fields, head_dim, row.rotary_fraction)
     return ModelSpec(
         family=fields.family,
         vocab_size=fields.size("embedding_size", fields.size("vocab_size")),
@@ -79,13 +80,14 @@ def _read_sizes(fields: Fields, row: Family) -> ModelSpec:
         intermediate_size=fields.size(
             "intermediate_size", fields.get("mlp_ratio", 0) * hidden or None
         ),
-        max_length=fields.size("max_position_embeddings"),
-        rope_theta=theta,
-        rotary_dim=None if turned == head_dim else turned,
+        max_length=rope.max_length,
+        rope_theta=rope.theta,
+        rotary_dim=None if rope.turned == head_dim else rope.turned,
+        rotary_scaling=rope.scaling,
         norm_eps=fields.number("rms_norm_eps"),
         qk_norm=fields.flag("use_qk_norm", row.qk_norm),
         qkv_bias=fields.flag("use_qkv_bias", row.qkv_bias),
-        tied_head=fields.flag("tie_word_embeddings", False),
+        tied_head=fields.flag("tie_word_embeddings", row.tied_head),
         moe=row.moe(fields) if row.moe else None,
         attention=row.attention,
         block_length=fields.size(*row.block) if row.block else None,

@@ -104,7 +104,7 @@ class Family:
 def _qwen3_moe(fields: Fields) -> MoESpec:
     """Softmax over all experts, then the top k; `norm_topk_prob` has no safe default."""
     return MoESpec(
-        experts=fields.size("num_experts", fields.get("num_local_experts")),
+        experts=fields.size("num_experts", fields.count("num_local_experts")),
         per_token=fields.size("num_experts_per_tok"),
         intermediate_size=fields.size("moe_intermediate_size"),
         normalize=fields.flag("norm_topk_prob"),
@@ -117,7 +117,7 @@ def _llada_moe(fields: Fields) -> MoESpec:
     fields.fixed("moe_router_enable_expert_bias", False)
     fields.fixed("routed_scaling_factor", 1, 1.0)
     layers = fields.size("num_hidden_layers")
-    frequency = list(fields.get("moe_layer_freq", [1] * layers))
+    frequency = fields.numbers("moe_layer_freq", [1] * layers)
     dense = frequency.index(1) if 1 in frequency else layers
     if frequency != [0] * dense + [1] * (layers - dense):
         raise fields.wrong("moe_layer_freq", "zeros, then ones, one number a layer", frequency)
@@ -143,9 +143,9 @@ def _llada2_moe(fields: Fields) -> MoESpec:
         scale=fields.number("routed_scaling_factor"),
         groups=fields.size("n_group", 1),
         groups_kept=fields.size("topk_group", 1),
-        shared_experts=int(fields.get("num_shared_experts", 0)),
+        shared_experts=fields.count("num_shared_experts"),
         selection_bias=fields.flag("moe_router_enable_expert_bias", True),
-        first_moe_layer=int(fields.get("first_k_dense_replace", 0)),
+        first_moe_layer=fields.count("first_k_dense_replace"),
     )
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from dlm.errors import InvalidRequest
-from dlm.model.fields import Fields
+from dlm.model.fields import Fields, is_positive
 from dlm.model.rotary import RotaryScaling
 
 DEFAULT_THETA: Final = 10_000.0
@@ -182,7 +182,7 @@ def _number(fields: Fields, name: str, key: str, value: Any) -> float:
         raise InvalidRequest(
             "model", f"config.json of family {fields.family!r} lacks the field `{key}`"
         )
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e30:
+    if not is_positive(value):
         where = key if fields.get(key) == value else f"{name}.{key}"
         raise fields.wrong(where, "a positive number", value)
     return float(value)

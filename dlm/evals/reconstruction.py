@@ -42,6 +42,8 @@ ROWS: Final = 24
 """Rows that the English text is made into."""
 SPAN: Final = 16
 """The last tokens of a row, among which some are asked for."""
+BATCH: Final = 12
+"""Rows that are scored at once."""
 FACTORS: Final = (0.1, 0.5, 2.0, 10.0)
 """Other bases of the rotary angles, as multiples of the given one."""
 LENGTHS: Final = (4, 8, 16, 32)
@@ -66,13 +68,17 @@ def score(engine: Any, rows: Sequence[Row]) -> Tensor:
     Probabilities are among the tokens that are no mask. Raises `CheckpointError`.
     """
     found, mask_id = [], engine.model.spec.mask_id
-    for row in rows:
-        where = torch.zeros(1, len(row.ids), dtype=torch.long)
-        where[0, list(row.open)] = 1
-        logits = engine.logits([row.ids], None, where).double().cpu()
+    for first in range(0, len(rows), BATCH):
+        batch = rows[first : first + BATCH]
+        shape = len(batch), max(len(row.ids) for row in batch)
+        ids, real, where = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+        for at, row in enumerate(batch):
+            ids[at, : len(row.ids)], real[at, : len(row.ids)] = torch.tensor(row.ids), 1
+            where[at, list(row.open)] = 1
+        logits = engine.logits(ids, real, where).double().cpu()
         if mask_id is not None:
             logits[:, mask_id] = -torch.inf
-        right = torch.tensor(row.answers)[:, None]
+        right = torch.tensor([token for row in batch for token in row.answers])[:, None]
         found.append(logits.log_softmax(-1).gather(1, right)[:, 0])
     return torch.cat(found)
 

@@ -17,6 +17,7 @@ BODIES: Final[Mapping[str, str]] = MappingProxyType(
         "sdar": "Qwen3",
         "sdar_moe": "Qwen3Moe",
         "rnd1": "Qwen3Moe",
+        "Fast_dLLM_Qwen": "Qwen2",
         "a2d-llama": "Llama",
         "a2d-qwen2": "Qwen2",
         "a2d-qwen3": "Qwen3",

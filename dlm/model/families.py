@@ -82,6 +82,7 @@ class Family:
 
     `block`: the field of its length and the default of that.
     `head_dim`, `tied_head`: what an absent field means (None: width / heads).
+    `architecture`: the name of the family's class in its files.
     `rotary_fraction`: the part of each head that turns where no field says it (None: all, always).
     """
 
@@ -99,6 +100,7 @@ class Family:
     moe: Callable[[Fields], MoESpec] | None = None
     mask_id: int | None = None
     stop_ids: tuple[int, ...] = ()
+    architecture: str = ""
 
 
 def _qwen3_moe(fields: Fields) -> MoESpec:
@@ -154,11 +156,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
         names=LLADA_NAMES,
         fields=LLADA_FIELDS,
         fixed=LLADA_FIXED,
+        architecture="LLaDAModelLM",
         tied_head=True,
         mask_id=126336,
         stop_ids=(126081, 126348),
     ),
     "llada_moe": Family(
+        architecture="LLaDAMoEModelLM",
         fields={"intermediate_size": "dense_intermediate_size", "use_qk_norm": "qk_layernorm"},
         qk_norm=True,
         rotary_fraction=1.0,
@@ -167,6 +171,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         stop_ids=(156892,),
     ),
     "llada2_moe": Family(
+        architecture="LLaDA2MoeModelLM",
         names=LLADA2_NAMES,
         attention="block_causal",
         block=("block_size", 32),
@@ -176,8 +181,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
         mask_id=156895,
         stop_ids=(156892,),
     ),
-    "Dream": Family(shift=True, qkv_bias=True, mask_id=151666, stop_ids=(151643, 151645)),
+    "Dream": Family(
+        architecture="DreamModel",
+        shift=True,
+        qkv_bias=True,
+        mask_id=151666,
+        stop_ids=(151643, 151645),
+    ),
     "sdar": Family(
+        architecture="SDARForCausalLM",
         attention="block_causal",
         block=("block_size", 4),
         qk_norm=True,
@@ -186,6 +198,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         stop_ids=(151645, 151643),
     ),
     "sdar_moe": Family(
+        architecture="SDARMoeForCausalLM",
         attention="block_causal",
         block=("block_size", 4),
         qk_norm=True,
@@ -193,7 +206,23 @@ FAMILIES: Final[Mapping[str, Family]] = {
         mask_id=151669,
         stop_ids=(151645, 151643),
     ),
-    "rnd1": Family(shift=True, qk_norm=True, moe=_qwen3_moe, mask_id=151669, stop_ids=(151645,)),
+    "Fast_dLLM_Qwen": Family(
+        attention="block_causal",
+        block=("bd_size", 32),
+        shift=True,
+        qkv_bias=True,
+        mask_id=151665,
+        stop_ids=(151645,),
+        architecture="Fast_dLLM_QwenForCausalLM",
+    ),
+    "rnd1": Family(
+        architecture="RND1LM",
+        shift=True,
+        qk_norm=True,
+        moe=_qwen3_moe,
+        mask_id=151669,
+        stop_ids=(151645,),
+    ),
     "a2d-llama": Family(),
     "a2d-qwen2": Family(qkv_bias=True),
     "a2d-qwen3": Family(qk_norm=True, head_dim=128),

@@ -39,7 +39,7 @@ def read_spec(
     `overrides` may set "family" and the fields of `OVERRIDABLE`.
     """
     given = dict(overrides or {})
-    name = str(given.pop("family", None) or config.get("model_type"))
+    name = str(given.pop("family", None) or _named(config))
     if name not in FAMILIES:
         raise unknown_name("model", name, FAMILIES)
     row = FAMILIES[name]
@@ -60,6 +60,15 @@ def checkpoint_keys(
     stacked = any(STACKED_EXPERTS.search(key) for key in found)
     unit_head = bool(config.get("norm_head")) and spec.family == "llada2_moe"
     return key_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
+
+
+def _named(config: Mapping[str, Any]) -> Any:
+    """The family that a file names: by `model_type`, or else by its class, which copies keep."""
+    name, classes = config.get("model_type"), config.get("architectures")
+    if name not in (FAMILIES if isinstance(name, str) else ()) and isinstance(classes, list):
+        known = [row for row in FAMILIES if FAMILIES[row].architecture in classes[:1]]
+        return known[0] if known else name
+    return name
 
 
 def _read_sizes(fields: Fields, row: Family) -> ModelSpec:

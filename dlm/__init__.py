@@ -28,7 +28,14 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.request import Request
-    from dlm.errors import DlmError, EngineError, Interrupted, InvalidRequest, Unavailable
+    from dlm.errors import (
+        CheckpointError,
+        DlmError,
+        EngineError,
+        Interrupted,
+        InvalidRequest,
+        Unavailable,
+    )
 
 __version__ = "0.1.0"
 
@@ -38,6 +45,7 @@ __all__ = [
     "PRESETS",
     "AsyncEngine",
     "CausalEngine",
+    "CheckpointError",
     "DlmError",
     "Engine",
     "EngineError",
@@ -72,6 +80,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.aio",
         "CausalEngine": "dlm.engine.causal",
+        "CheckpointError": "dlm.errors",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",

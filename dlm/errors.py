@@ -1,4 +1,4 @@
-"""The errors a caller may meet: a wrong request, a busy engine, or an engine at fault."""
+"""The errors a caller may meet: a wrong request, a busy engine, a broken checkpoint, or a bug."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ class Unavailable(DlmError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class CheckpointError(DlmError):
+    """The weights of a checkpoint are at fault: its logits are not finite. Neither the request's
+    fault nor a bug; files that cannot be read at all are an `InvalidRequest` of `model`.
+    """
 
 
 class EngineError(DlmError):

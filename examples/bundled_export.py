@@ -28,7 +28,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 from torch import Tensor
 
+import dlm
 from dlm.evals.bands import FILE, verdicts
+from dlm.evals.reconstruction import rows_of, score
+from dlm.evals.soundness import write_record
 from dlm.model.decoder import Decoder
 from dlm.model.families import FAMILIES
 from dlm.model.keys import key_map
@@ -182,7 +185,7 @@ def write_card(
 
 
 def write_checkpoint(folder: Path, net: Decoder, pieces: spm.SentencePieceProcessor) -> None:
-    """Write weights (bfloat16), configs and both forms of the tokenizer."""
+    """Write weights (bfloat16), configs, both forms of the tokenizer, and what verifies them."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     save_file(weights_of(net), weights, metadata={"format": "pt"})
@@ -195,6 +198,9 @@ def write_checkpoint(folder: Path, net: Decoder, pieces: spm.SentencePieceProces
     (folder / "tokenizer.model").write_bytes(pieces.serialized_model_proto())
     fast_tokenizer(pieces).save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", tokenizer_config(net.spec, pieces))
+    load: Any = dlm.load_causal if net.spec.attention == "causal" else dlm.load
+    engine = load(folder, device="cpu")
+    write_record(folder, score(engine, rows_of(engine, tasks=False)).tolist())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -2,7 +2,14 @@ import pickle
 
 import pytest
 
-from dlm.errors import DlmError, EngineError, InvalidRequest, Unavailable, unknown_name
+from dlm.errors import (
+    CheckpointError,
+    DlmError,
+    EngineError,
+    InvalidRequest,
+    Unavailable,
+    unknown_name,
+)
 
 
 def test_invalid_request_names_the_parameter():
@@ -15,7 +22,12 @@ def test_invalid_request_names_the_parameter():
 
 @pytest.mark.parametrize(
     "error",
-    [InvalidRequest("n", "must be positive"), Unavailable("full", 2.5), EngineError("bug")],
+    [
+        InvalidRequest("n", "must be positive"),
+        Unavailable("full", 2.5),
+        EngineError("bug"),
+        CheckpointError("not finite"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_errors_survive_pickling(error):

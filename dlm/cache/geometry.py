@@ -110,4 +110,7 @@ def make_plan(
 ) -> ForwardPlan:
     """Bundle the segments of all rows; `lasts` as in `ForwardPlan`."""
     pages, capacity = rows.host.pages, rows.capacity
-    return ForwardPlan(tuple(segments), tuple(purposes), pages, capacity, lasts=lasts)
+    lengths = rows.host.length.numpy()
+    return ForwardPlan(
+        tuple(segments), tuple(purposes), pages, capacity, lasts=lasts, lengths=lengths
+    )

@@ -19,7 +19,7 @@ from dlm.cli import info as tell
 from dlm.cli import trace as tracing
 from dlm.cli.options import given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
-from dlm.errors import InvalidRequest, Unavailable
+from dlm.errors import CheckpointError, InvalidRequest, Unavailable
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 # Garbage is looked for after so many new objects: what starting makes, stays. See `gc`.
@@ -221,6 +221,8 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (InvalidRequest, Unavailable) as error:
         return _fail(str(error), USAGE)
+    except CheckpointError as error:
+        return _fail(str(error), FAULT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return FAULT

@@ -23,6 +23,11 @@ class Slots(Protocol):
         """Positions of a page."""
         ...
 
+    @property
+    def angles_by_length(self) -> bool:
+        """True if keys depend on the length of their canvas."""
+        ...
+
     def slots(self, pages: Ints, positions: Ints) -> Ints:
         """Pool slots `[...]` of `positions [...]` in the arm whose pages are `pages [P]`."""
         ...
@@ -67,7 +72,8 @@ class Packed(NamedTuple):
     `logit_rows [N]` index the queries: plan by plan, arm by arm, first the predicted positions,
     then the shadow tokens, `sizes` of them for each plan. `source [T]` finds each id in the
     concatenated, flattened canvases of the plans; `fixed [T]` overrides it where it is not
-    negative.
+    negative. `lengths [T]`: the length of each query's canvas, for models whose angles depend on
+    it.
     """
 
     ids: Tensor
@@ -78,6 +84,7 @@ class Packed(NamedTuple):
     source: Tensor
     fixed: Tensor | None
     sizes: tuple[int, ...]
+    lengths: Tensor | None = None
 
     def read(self, canvases: Sequence[Tensor]) -> Packed:
         """The same geometry with the ids that the canvases `[R, L]` hold now."""
@@ -121,6 +128,7 @@ def pack(
         source=_moved(source, device),
         fixed=None if fixed is None else _moved(fixed, device),
         sizes=tuple(len(r) for r in rows),
+        lengths=_moved(_lengths(plans, runs, counts), device) if kv.angles_by_length else None,
     )
 
 
@@ -191,6 +199,16 @@ def _runs(plans: Sequence[ForwardPlan], page_size: int) -> Iterator[_Run]:
                 yield _Run(number, s, shadow=True, base=base, origin=origin)
         canvases += rows * plan.capacity
         tables += rows * arms * pages
+
+
+def _lengths(plans: Sequence[ForwardPlan], runs: Sequence[_Run], counts: Sequence[int]) -> Ints:
+    """`Packed.lengths`."""
+    own = []
+    for run in runs:
+        known = plans[run.number].lengths
+        assert known is not None, "the plan does not say how long its canvases are"
+        own.append(known[run.segment.row])
+    return np.repeat(np.array(own, dtype=np.int64), counts)
 
 
 def _fixed(runs: Sequence[_Run]) -> Ints | None:

@@ -75,6 +75,7 @@ class ForwardPlan:
     `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, a
     tensor on the CPU, of which a segment's arm is the line, and `capacity` (L) place the rows. A
     plan is reused until a block changes, but for `lasts` steps at the most (None: no bound).
+    `lengths [R]`: of the canvases, for models whose angles depend on them.
     """
 
     segments: tuple[Segment, ...]
@@ -83,6 +84,7 @@ class ForwardPlan:
     capacity: int
     arms: int = 1
     lasts: int | None = None
+    lengths: Ints | None = None
 
     @property
     def token_forwards(self) -> list[int]:

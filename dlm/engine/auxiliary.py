@@ -111,7 +111,8 @@ class Auxiliary:
             queries = span(start, max(last, 1))
             segments.append(Segment(row, 0, queries, queries + 1, write=True, predict=predict))
         pages = rows.host.pages[:, line : line + 1]
-        return ForwardPlan(tuple(segments), ("aux",) * rows.count, pages, rows.capacity)
+        purposes, lengths = ("aux",) * rows.count, rows.host.length.numpy()
+        return ForwardPlan(tuple(segments), purposes, pages, rows.capacity, lengths=lengths)
 
     def _own(self, canvas: Tensor) -> Tensor:
         """The canvas in this model's ids. A draft that it lacks, which has no probability here,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dlm.core import ForwardPlan, Segment, pack, span
-from dlm.engine.generation import Generation, Stats
+from dlm.config import GenerationConfig
+from dlm.core import Event, ForwardPlan, Segment, pack, span
+from dlm.engine.causal_row import CausalRow
+from dlm.engine.dense_logits import dense_logits
+from dlm.engine.engine import Prompt, _is_batch, _plain
+from dlm.engine.generation import Generation
 from dlm.engine.stats import Sampler, draw_tokens, row_stats, token_uniforms
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
@@ -22,26 +26,56 @@ from dlm.text import Text
 
 @dataclass(frozen=True, slots=True)
 class CausalConfig:
-    """What a user may ask: as in `GenerationConfig`, of which nothing else applies here."""
+    """What a user may ask: as in `GenerationConfig`, of which nothing else applies here.
+
+    `stop` takes texts alone. Raises `InvalidRequest`.
+    """
 
     max_new_tokens: int = 128
     temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
     seed: int = 0
+    stop: Any = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
+        if type(self.max_new_tokens) is int and self.max_new_tokens < 1:
             raise InvalidRequest("max_new_tokens", f"must be at least 1, got {self.max_new_tokens}")
-        if not 0 <= self.temperature < math.inf:
+        if self.max_new_tokens is None:
+            raise InvalidRequest("max_new_tokens", "must be an integer of at least 1, got None")
+        checked = GenerationConfig(**{f.name: getattr(self, f.name) for f in fields(self)})
+        texts, asked = checked.stop_strings(), checked.several("stop")
+        if len(texts) < len(asked):
+            rule = next(item for item in asked if not any(item is text for text in texts))
             raise InvalidRequest(
-                "temperature", f"must be a finite number of at least 0, got {self.temperature}"
+                "stop", f"takes texts alone for a causal model, got the rule {rule!r}"
             )
+        if not all(texts):
+            raise InvalidRequest("stop", "a stop string must not be empty")
+        object.__setattr__(self, "stop", tuple(map(str, texts)))
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> CausalConfig:
+        """A config from keyword options. Raises `InvalidRequest` for one that applies to diffusion
+        models alone, or to none.
+        """
+        named = GenerationConfig.named(options)
+        known = {f.name for f in fields(cls)}
+        for name in named:
+            if name not in known:
+                raise InvalidRequest(
+                    name, f"is no option of a causal model, which takes {', '.join(sorted(known))}"
+                )
+        return cls(**named)
 
 
 class CausalEngine:
-    """Continues prompts with a causal model, one request at a time.
+    """Continues prompts with a causal model, one request at a time, a token a forward.
 
     Keys and values are kept, so that a forward computes the prompt or one token. A draw is keyed by
-    (seed, position) as in the diffusion engine. Not for several threads.
+    (seed, position) as in the diffusion engine. Prompts of a batch are answered one after the
+    other. It has no rules, caches, infill, several choices (`n`) or traces. Not for several
+    threads.
     """
 
     def __init__(
@@ -51,17 +85,94 @@ class CausalEngine:
         self.model, self.eos_ids, self.text, self.name = model, tuple(eos_ids), text, name
         self.device = weight.device
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype)
+        self.queue: deque[CausalRow] = deque()
 
-    def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation:
-        """Answer one prompt; `options` are the fields of `CausalConfig`.
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Attributes are set once. Raises `AttributeError` for another value."""
+        if name in self.__dict__:
+            raise AttributeError(f"`{name}` of an engine cannot be changed: load another engine")
+        super().__setattr__(name, value)
 
-        Raises `InvalidRequest` before any work starts.
+    def generate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Any:
+        """Answer one prompt (a `Generation`) or a list of them (a list, in order).
+
+        `options` are the fields of `CausalConfig`. Raises `InvalidRequest` before any work starts,
+        `CheckpointError` when logits are not finite.
         """
-        unknown = set(options) - set(CausalConfig.__dataclass_fields__)
-        if unknown:
-            known = ", ".join(CausalConfig.__dataclass_fields__)
-            raise InvalidRequest(min(unknown), f"is no option of a causal model: {known}")
-        config, ids = CausalConfig(**options), self._ids(prompt)
+        asked = _plain(prompt)
+        batch = bool(asked) and _is_batch(asked)
+        config = CausalConfig.from_options(options)
+        rows = [self._row(one, config) for one in (asked if batch else [asked])]
+        self.queue.extend(rows)
+        try:
+            answers = [row.result() for row in rows]
+        finally:
+            for row in rows:
+                row.abort()
+        return answers if batch else answers[0]
+
+    def submit(self, prompt: Prompt, **options: Any) -> CausalRow:
+        """Queue one prompt. Options and errors as in `generate`."""
+        row = self._row(prompt, CausalConfig.from_options(options))
+        self.queue.append(row)
+        return row
+
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event | Generation]:
+        """The events of one answer as they happen, and at last the answer.
+
+        Options are checked at once. Leaving the loop early ends the row.
+        """
+        return self._stream(self.submit(prompt, **options))
+
+    def _stream(self, row: CausalRow) -> Iterator[Event | Generation]:
+        try:
+            yield from row.events()
+            yield row.result()
+        finally:
+            row.abort()
+
+    def step(self) -> None:
+        """Advance the oldest queued row by one token."""
+        while self.queue and self.queue[0].done:
+            self.queue.popleft()
+        if self.queue:
+            with torch.inference_mode():
+                self.queue[0].advance()
+
+    def logits(self, ids: Any, attention_mask: Any = None, where: Any = None) -> Tensor:
+        """`ids [B, L]` -> `logits [B, L, V]`: row i predicts position i; as `Engine.logits`."""
+        return dense_logits(self.model, ids, attention_mask, where, shift=True)
+
+    def next_token(
+        self, ids: Sequence[int], computed: int, pages: Tensor, config: CausalConfig
+    ) -> tuple[int, float]:
+        """Compute `ids` from `computed` on and draw the token after them, with its probability.
+
+        `pages [1, 1, P]`: where the row's keys are.
+        """
+        queries = span(computed, len(ids))
+        here = span(len(ids), len(ids) + 1)  # the position that is drawn
+        segment = Segment(0, 0, queries, queries + 1, write=True, predict=here)
+        lengths = np.array([pages.shape[-1] * self.kv.page_size])
+        plan = ForwardPlan((segment,), ("step",), pages, len(ids) + 1, lengths=lengths)
+        canvas = torch.tensor([[*ids, 0]], device=self.device)
+        packed = pack([plan], self.kv, shift=True, device=self.device).read([canvas])
+        stats = row_stats(self.model(packed, self.kv), None, frozenset())
+        if config.temperature > 0:
+            one = torch.ones(1, device=self.device)
+            zero = one.long() * 0
+            at = one.long()[None] * len(ids)
+            u = token_uniforms(zero + config.seed, zero, at, zero)[0]
+            filters = config.top_p < 1 or config.top_k > 0
+            sampler = Sampler(
+                one * config.temperature, one * config.top_p, zero + config.top_k, filters=filters
+            )
+            stats = draw_tokens(stats, None, sampler, zero, u)
+        return int(stats.token[0]), float(stats.c[0])
+
+    def _row(self, prompt: Any, config: CausalConfig) -> CausalRow:
+        """A checked row that is not queued yet."""
+        ids = self._ids(_plain(prompt))
         length = len(ids) + config.max_new_tokens
         if length > self.model.spec.max_length:
             raise InvalidRequest(
@@ -69,60 +180,9 @@ class CausalEngine:
                 f"a prompt of {len(ids)} and {config.max_new_tokens} new tokens are {length}; the "
                 f"limit of the model is {self.model.spec.max_length}",
             )
-        pages = self.kv.reserve(self.kv.pages_for(length))
-        try:
-            with torch.inference_mode():
-                return self._decode(ids, torch.tensor([[pages]]), config)
-        finally:
-            self.kv.release(pages)
-
-    def _decode(self, prompt: list[int], pages: Tensor, config: CausalConfig) -> Generation:
-        """Forward after forward, until an end id or the limit."""
-        begun, ids = time.perf_counter(), list(prompt)
-        answer: list[int] = []
-        sure: list[float] = []
-        computed = forwards = 0
-        reason = "length"
-        while len(answer) < config.max_new_tokens:
-            token, c = self._next(ids, computed, pages, config)
-            computed, forwards = len(ids), forwards + 1
-            if token in self.eos_ids:
-                reason = "stop"
-                break
-            ids.append(token)
-            answer.append(token)
-            sure.append(c)
-        steps = {"prefill step": 1, "step": forwards - 1}
-        seconds = time.perf_counter() - begun
-        return Generation(
-            text=None if self.text is None else self.text.decode_inside(answer),
-            ids=tuple(answer),
-            finish_reason=reason,
-            stats=Stats(forwards, len(answer), computed, 0, 0, steps, {}, {}, seconds),
-            prompt_ids=tuple(prompt),
-            canvas=tuple(ids),
-            logprobs=tuple(math.log(max(c, 1e-45)) for c in sure),
-        )
-
-    def _next(
-        self, ids: Sequence[int], computed: int, pages: Tensor, config: CausalConfig
-    ) -> tuple[int, float]:
-        """Compute what is new and draw the token behind it, with its probability."""
-        queries = span(computed, len(ids))
-        here = span(len(ids), len(ids) + 1)  # the position that is drawn
-        segment = Segment(0, 0, queries, queries + 1, write=True, predict=here)
-        plan = ForwardPlan((segment,), ("step",), pages, len(ids) + 1)
-        canvas = torch.tensor([[*ids, 0]], device=self.device)
-        packed = pack([plan], self.kv, shift=True, device=self.device).read([canvas])
-        stats = row_stats(self.model(packed, self.kv), None, frozenset())
-        if config.temperature > 0:
-            one = torch.ones(1, device=self.device)
-            key = (one.long() * config.seed, one.long() * 0)
-            at = one.long()[None] * len(ids)
-            u = token_uniforms(*key, at, one.long() * 0)[0]
-            sampler = Sampler(one * config.temperature, one, one.long() * 0, filters=False)
-            stats = draw_tokens(stats, None, sampler, one.long() * 0, u)
-        return int(stats.token[0]), float(stats.c[0])
+        if config.stop and self.text is None:
+            raise InvalidRequest("stop", "a stop string needs a tokenizer, and this model has none")
+        return CausalRow(self, ids, config)
 
     def _ids(self, prompt: Any) -> list[int]:
         if not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt):
@@ -130,37 +190,10 @@ class CausalEngine:
         elif self.text is None:
             raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
         else:
-            ids = self.text.encode_prompt(cast("str | Sequence[Mapping[str, Any]]", prompt))
+            ids = list(self.text.encode_prompt(cast("str | Sequence[Mapping[str, Any]]", prompt)))
         if not ids:
             raise InvalidRequest("prompt", "must not be empty")
         size = self.model.spec.vocab_size
         if not all(0 <= token < size for token in ids):
             raise InvalidRequest("prompt", f"ids must be between 0 and {size - 1}")
         return ids
-
-    # the face of an engine that evaluations drive
-
-    def submit(self, prompt: str | Sequence[int], **options: Any) -> CausalRequest:
-        """A request that is answered at once."""
-        return CausalRequest(self.generate(prompt, **options))
-
-    def step(self) -> None:
-        """Nothing is left to do: `submit` has answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class CausalRequest:
-    """An answered request, with the face of `dlm.Request`."""
-
-    answer: Generation
-    done: bool = True
-
-    def ignore_events(self) -> None:
-        """There are none."""
-
-    def abort(self) -> None:
-        """It has ended."""
-
-    def result(self) -> Generation:
-        """The answer."""
-        return self.answer

@@ -19,6 +19,7 @@ from torch import Tensor
 from dlm.config import GenerationConfig
 from dlm.core import Event, ModelInfo
 from dlm.engine.auxiliary import Auxiliary
+from dlm.engine.dense_logits import dense_logits
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
 from dlm.engine.infill import Given, bind_request, check_encoded
@@ -78,6 +79,13 @@ class Engine:
             )
         if prefix_bytes < 0:
             raise InvalidRequest("prefix_bytes", f"must be at least 0, got {prefix_bytes}")
+        if prefix_bytes and model.spec.angles_by_length:
+            assert model.spec.rotary_scaling is not None
+            raise InvalidRequest(
+                "prefix_bytes",
+                f"must be 0: with {model.spec.rotary_scaling.kind!r} rotary angles, keys depend on "
+                "the length of the canvas, and requests cannot share them",
+            )
         weight = model.embedding.weight
         self.model, self.text, self.name = model, text, name
         self.info = replace(info, aux=tuple(aux))
@@ -89,6 +97,15 @@ class Engine:
             self.manager, max_rows=max_rows, max_token_forwards=max_token_forwards
         )
         self.lock = threading.RLock()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Attributes are set once, as other objects of the engine share them.
+
+        Raises `AttributeError` for another value.
+        """
+        if name in self.__dict__:
+            raise AttributeError(f"`{name}` of an engine cannot be changed: load another engine")
+        super().__setattr__(name, value)
 
     def submit(self, prompt: Prompt, **options: Any) -> Request:
         """Queue one prompt; it advances whenever somebody waits for a request of this engine.
@@ -198,36 +215,13 @@ class Engine:
     ) -> Tensor:
         """`ids [B, L]` -> `logits [B, L, V]`: row i predicts position i.
 
-        Families with a shift repeat row 0. `attention_mask [B, L]` is 0 at padding. `where [B, L]`
-        names the positions that are wanted: `logits [N, V]` of these, row by row, and the head runs
-        nowhere else. Attention has the pattern of the model's training.
+        Families with a shift repeat a row's first logits. `attention_mask [B, L]` is 0 at padding,
+        which may stand before and after a row's tokens; their logits are those of the row without
+        it, and zero at the padding itself. `where [B, L]` names the positions that are wanted:
+        `logits [N, V]` of these, row by row, and the head runs nowhere else. Attention has the
+        pattern of the model's training. Raises `CheckpointError` when logits are not finite.
         """
-        canvas = self._matrix("ids", ids)
-        shape = tuple(canvas.shape)
-        self.info.check_ids("ids", canvas.flatten().tolist())
-        with torch.inference_mode():
-            mask = visibility(self.info, canvas.shape[1], canvas.device)
-            if attention_mask is not None:
-                given = self._matrix("attention_mask", attention_mask, shape)
-                mask = mask & given.bool()[:, None, None, :]
-            hidden = self.model.dense(canvas, mask)
-            if self.info.shift:
-                hidden = torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
-            if where is not None:
-                hidden = hidden[self._matrix("where", where, shape).bool()]
-            out: Tensor = self.model.head(hidden).float()
-        return out
-
-    def _matrix(self, name: str, values: Any, shape: tuple[int, ...] | None = None) -> Tensor:
-        """`values` as an integer tensor `[B, L]` on the device; `shape`: what it must be."""
-        try:
-            matrix = torch.as_tensor(values, device=self.manager.device).long()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidRequest(name, f"must be numbers of shape [B, L]: {error}") from error
-        if matrix.dim() != 2 or (shape is not None and tuple(matrix.shape) != shape):
-            wanted = "[B, L]" if shape is None else str(list(shape))
-            raise InvalidRequest(name, f"must have shape {wanted}, got {list(matrix.shape)}")
-        return matrix
+        return dense_logits(self.model, ids, attention_mask, where, shift=self.info.shift)
 
     def explain(self, **options: Any) -> Explanation:
         """What a generation with these options would do, part by part.
@@ -264,15 +258,6 @@ class Engine:
         if not ids and (not given or (self.info.shift and given[0] is None)):
             raise InvalidRequest("prompt", "must not be empty")
         return ids
-
-
-def visibility(info: ModelInfo, length: int, device: torch.device) -> Tensor:
-    """`[L, L]` bool: which keys a query may see under the model's attention pattern."""
-    at = torch.arange(length, device=device)
-    if info.attention == "full":
-        return torch.ones(length, length, dtype=torch.bool, device=device)
-    block = torch.div(at, info.alignment, rounding_mode="floor")
-    return block[:, None] >= block[None, :]
 
 
 def _is_ids(prompt: Any) -> TypeGuard[Sequence[int]]:

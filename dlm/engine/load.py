@@ -144,20 +144,25 @@ def _matching_ids(
 
 
 def load_causal(
-    source: str | Path, *, device: str = "auto", dtype: str = "auto", revision: str | None = None
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> CausalEngine:
     """A causal model as it is usually decoded. Arguments as in `load`.
 
     Raises `InvalidRequest` when the source cannot be loaded or is no causal model.
     """
     folder = _folder(source, revision)
-    spec = spec_of(folder)
+    spec = spec_of(folder, overrides)
     text = load_text(folder, _named_ids(spec))
     if spec.attention != "causal":
         raise InvalidRequest(
             "model", f"must be a causal model, {spec.family!r} has {spec.attention} attention"
         )
-    model = load_model(folder, device=device, dtype=dtype)
+    model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
     return CausalEngine(model, _end_ids(spec, text), text, name=str(source))
 
 
@@ -187,6 +192,7 @@ class Inspection:
 
     def explain(self, **options: Any) -> Explanation:
         """What a generation with these options would do; as `Engine.explain`."""
+        require_diffusion(self.spec)
         config = GenerationConfig.from_options(options)
         return explain(bind_request(config, self.text, self.info), self.info)
 
@@ -200,12 +206,12 @@ def inspect(
 ) -> Inspection:
     """Look at a checkpoint without reading its weights. Arguments and errors as in `load`.
 
-    Of the auxiliary models `aux` the names alone are looked at.
+    Causal models can be looked at too. Of the auxiliary models `aux` the names alone are looked at.
     """
     folder = _folder(source, revision)
     spec = spec_of(folder, overrides)
     text = load_text(folder, _named_ids(spec))
-    info = replace(info_of(spec, text), aux=tuple(aux or ()))
+    info = replace(_traits(spec, text), aux=tuple(aux or ()))
     return Inspection(spec, info, text, parameter_count(spec), folder)
 
 
@@ -221,15 +227,25 @@ def _folder(source: str | Path, revision: str | None) -> Path:
         ) from error.__cause__
 
 
-def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
-    """What decoding may know of a checkpoint; `InvalidRequest` when it cannot be decoded."""
+def require_diffusion(spec: ModelSpec) -> None:
+    """Raises `InvalidRequest` for a causal model."""
     if spec.attention == "causal":
         raise InvalidRequest(
             "model",
             f"{spec.family!r} is an autoregressive model; it can assist a diffusion model (`aux=`) "
             "but not be decoded as one: use `dlm.load_causal`",
         )
-    if spec.mask_id is None:
+
+
+def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
+    """What decoding may know of a checkpoint; `InvalidRequest` when it cannot be decoded."""
+    require_diffusion(spec)
+    return _traits(spec, text)
+
+
+def _traits(spec: ModelSpec, text: Text | None) -> ModelInfo:
+    """The same of any checkpoint, a causal one too. Raises `InvalidRequest` for a lost mask id."""
+    if spec.mask_id is None and spec.attention != "causal":
         raise InvalidRequest(
             "model", "its files name no mask token: give `overrides={'mask_id': ...}`"
         )
@@ -243,6 +259,6 @@ def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
         max_length=spec.max_length,
         attention=spec.attention,
         block_length=spec.block_length,
-        shift=spec.shift,
+        shift=spec.shift or spec.attention == "causal",
         delimiters=tuple(i for i in delimiters if i < spec.vocab_size),
     )

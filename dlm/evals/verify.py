@@ -1,15 +1,16 @@
-"""Does a checkpoint work here? Its files, its tokenizer, its logits, and three decodes.
+"""Does a checkpoint work here? Its files, its tokenizer, its logits, what it knows, three decodes.
 
 What a published model should be checked for on the machine that will serve it: that its special
-ids are those of its tokenizer, that the forward is that of transformers' own class where there is
-one, that the paged forward is the plain one, and that decoding ends, twice the same, with the
-exact cache as without.
+ids are those of its tokenizer, that its weights are whole, that the forward is that of
+transformers' own class where there is one, that the paged forward is the plain one, that it finds
+words taken out of a text (better than with its weights shuffled, and than with another shift,
+attention pattern or rotary base), and that decoding ends, twice the same, with the exact cache as
+without.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
@@ -18,23 +19,28 @@ import torch
 from torch import Tensor
 
 import dlm
-
-BODIES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "Dream": "Qwen2",
-        "sdar": "Qwen3",
-        "sdar_moe": "Qwen3Moe",
-        "rnd1": "Qwen3Moe",
-        "a2d-llama": "Llama",
-        "a2d-qwen2": "Qwen2",
-        "a2d-qwen3": "Qwen3",
-    }
+from dlm.errors import CheckpointError
+from dlm.evals.reconstruction import (
+    is_better,
+    other_readings,
+    read_otherwise,
+    rows_of,
+    score,
+    shuffle_weights,
 )
-"""Families whose body, tensor names included, transformers has under another name."""
+from dlm.evals.reference import BODIES, reference
+from dlm.evals.soundness import digest_faults, read_record, weight_faults
+
 PROMPTS: Final = ("Hello!", "What is 12 + 30?", "Write a function that reverses a list.")
 TOKENS: Final = 32
-TOLERANCE: Final = 1e-3
-"""Largest difference of two float32 logits, as a share of their range."""
+TOLERANCES: Final[Mapping[torch.dtype, float]] = MappingProxyType(
+    {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 8e-2}
+)
+"""Largest difference of two logits, as a share of their range, and of two confidences."""
+DRIFTS: Final[Mapping[torch.dtype, float]] = MappingProxyType(
+    {torch.float64: 3e-3, torch.float32: 3e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+)
+"""Mean difference of a text's log probabilities from those that its makers have recorded."""
 
 
 class Check(NamedTuple):
@@ -54,22 +60,29 @@ def verify(
 ) -> Iterator[Check]:
     """Look at a checkpoint step by step. Raises `InvalidRequest` when it cannot be loaded at all.
 
-    In float32, unless `dtype` says otherwise: the tolerances are meant for it.
+    Tolerances are those of `dtype`. Weights that are not finite end the checks.
     """
     found = dlm.inspect(source, overrides=overrides)
     yield Check("files", "ok", _described(found))
     yield from _tokenizer(found)
-    engine = dlm.load(source, device=device, dtype=dtype, overrides=overrides)
-    yield Check("weights", "ok", f"{found.parameters:,} parameters, every tensor in its place")
-    yield _against_transformers(engine, found.folder)
-    yield _paged(engine)
-    yield from _decodes(engine)
+    load: Any = dlm.load_causal if found.info.attention == "causal" else dlm.load
+    engine = load(source, device=device, dtype=dtype, overrides=overrides)
+    yield _weights(found)
+    try:
+        engine.logits(_ids(engine, 2))
+        yield _against_transformers(engine, found.folder, overrides or {})
+        yield _paged(engine)
+        yield from _reads_text(engine, found.folder)
+        yield from _decodes(engine)
+        yield from _knows_text(engine, found.folder)
+    except CheckpointError as error:
+        yield Check("logits", "wrong", str(error))
 
 
 def _described(found: dlm.Inspection) -> str:
     spec, info = found.spec, found.info
     blocks = f", blocks of {info.block_length}" if info.block_length else ""
-    shift = ", shifted" if info.shift else ""
+    shift = ", shifted" if spec.shift else ""
     return (
         f"{info.family}: {spec.layers} layers, width {spec.hidden_size}, {spec.heads} heads over "
         f"{spec.kv_heads}, vocabulary {spec.vocab_size}, {info.attention} attention{blocks}{shift}"
@@ -97,102 +110,173 @@ def _tokenizer(found: dlm.Inspection) -> Iterator[Check]:
     yield Check("tokenizer", "ok" if kept else "wrong", f"texts survive it; {template}")
 
 
-def _ids(engine: dlm.Engine, length: int = 24) -> Tensor:
+def _weights(found: dlm.Inspection) -> Check:
+    """Every tensor is in its place, is finite, and is that of the published file."""
+    folder = found.folder
+    faults = [*digest_faults(folder), *weight_faults(folder, found.spec.vocab_size)]
+    whole = f"{found.parameters:,} parameters, every tensor in its place"
+    return Check("weights", "wrong" if faults else "ok", "; ".join(faults) or whole)
+
+
+def _ids(engine: Any, length: int = 24) -> Tensor:
     """Two sequences of common ids with masks in them, `[2, length]`."""
-    generator = torch.Generator().manual_seed(0)
-    top = min(engine.info.vocab_size, 1000)
-    ids = torch.randint(0, top, (2, length), generator=generator)
-    if engine.info.mask_id is not None:
-        ids[:, length // 2 :: 2] = engine.info.mask_id
+    spec, generator = engine.model.spec, torch.Generator().manual_seed(0)
+    ids = torch.randint(0, min(spec.vocab_size, 1000), (2, length), generator=generator)
+    if spec.mask_id is not None:
+        ids[:, length // 2 :: 2] = spec.mask_id
     return ids
 
 
-def _close(ours: Tensor, theirs: Tensor) -> tuple[bool, str]:
+def _dtype(engine: Any) -> torch.dtype:
+    found: torch.dtype = engine.model.embedding.weight.dtype
+    return found
+
+
+def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[bool, str]:
     """Whether logits agree, and by how much they differ."""
     theirs = theirs.float().cpu()
     spread = float(theirs.max() - theirs.min())
     worst = float((ours.float().cpu() - theirs).abs().max())
-    return worst <= TOLERANCE * spread, f"largest difference {worst:.1e} on a range of {spread:.0f}"
+    return worst <= tolerance * spread, f"largest difference {worst:.1e} on a range of {spread:.0f}"
 
 
-def _against_transformers(engine: dlm.Engine, folder: Path) -> Check:
+def _against_transformers(engine: Any, folder: Path, overrides: Mapping[str, Any]) -> Check:
     """Our logits beside those of transformers' class for the body, no remote code run."""
-    name, family = "transformers", engine.info.family
-    if family not in BODIES:
-        return Check(name, "skipped", f"has no class of its own for {family!r}")
+    name, spec = "transformers", engine.model.spec
+    if spec.family not in BODIES:
+        return Check(name, "skipped", f"has no class of its own for {spec.family!r}")
     try:
-        theirs = _reference(engine, folder)
+        theirs = reference(engine, folder, overrides)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Check(name, "skipped", f"its {BODIES[family]} does not load: {reason[:160]}")
+        return Check(name, "skipped", f"its {BODIES[spec.family]} does not load: {reason[:160]}")
     ids = _ids(engine)
     ours = engine.logits(ids)
     with torch.inference_mode():
         raw = theirs(ids.to(ours.device))
-    if engine.info.shift:
+    if spec.shift or spec.attention == "causal":
         raw = torch.cat((raw[:, :1], raw[:, :-1]), dim=1)
-    agree, detail = _close(ours, raw)
-    return Check(name, "ok" if agree else "wrong", f"{BODIES[family]}: {detail}")
+    agree, detail = _close(ours, raw, TOLERANCES[_dtype(engine)])
+    return Check(name, "ok" if agree else "wrong", f"{BODIES[spec.family]}: {detail}")
 
 
-def _reference(engine: dlm.Engine, folder: Path) -> Callable[[Tensor], Tensor]:
-    """transformers' model of the body, with the attention that this one was trained with."""
-    import transformers
-
-    body, weight, info = BODIES[engine.info.family], engine.model.embedding.weight, engine.info
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    fields = {key: told[key] for key in told if key not in ("model_type", "auto_map")}
-    config = getattr(transformers, f"{body}Config").from_dict(fields)
-    model: Any = getattr(transformers, f"{body}ForCausalLM").from_pretrained(
-        folder, config=config, dtype=weight.dtype
-    )
-    model.to(weight.device).eval()
-
-    def run(ids: Tensor) -> Tensor:
-        at = torch.arange(ids.shape[1], device=ids.device)
-        block = torch.div(at, info.alignment, rounding_mode="floor")
-        seen = block[:, None] >= block[None, :]
-        if info.attention == "full":
-            seen = torch.ones_like(seen)
-        mask = seen[None, None].expand(len(ids), 1, -1, -1)
-        found: Tensor = model(ids, attention_mask=mask, use_cache=False).logits
-        return found
-
-    return run
-
-
-def _paged(engine: dlm.Engine) -> Check:
+def _paged(engine: Any) -> Check:
     """The first decision of a decode is the plain forward's: same ids, same confidences."""
-    prompt = _ids(engine, 12)[0, :6].tolist()
-    length, info = 8, engine.info
-    answer = engine.generate(
-        prompt, max_new_tokens=length, unmask="everything", stop="none", trace=True, cache="none"
-    )
-    first = next(event for event in answer.trace if event.type == "commit")
-    total = len(answer.canvas)
-    canvas = [*prompt, *[info.mask_id] * (total - len(prompt))]
-    logp = torch.log_softmax(engine.logits([canvas])[0].float().cpu(), dim=-1)
-    told = torch.tensor(first.conf)
-    plain = logp[list(first.pos), list(first.ids)].exp()
+    prompt, spec = _ids(engine, 12)[0, :6].tolist(), engine.model.spec
+    if spec.attention == "causal":
+        answer = engine.generate(prompt, max_new_tokens=1)
+        last = torch.log_softmax(engine.logits([[*prompt, 0]])[0, -1].float().cpu(), dim=-1)
+        told, plain = torch.tensor(answer.logprobs).exp(), last.max()[None].exp()
+        told = told if len(told) else plain  # an end id at once leaves nothing to compare
+    else:
+        answer = engine.generate(
+            prompt, max_new_tokens=8, unmask="everything", stop="none", trace=True, cache="none"
+        )
+        first = next(event for event in answer.trace if event.type == "commit")
+        canvas = [*prompt, *[spec.mask_id] * (len(answer.canvas) - len(prompt))]
+        logp = torch.log_softmax(engine.logits([canvas])[0].float().cpu(), dim=-1)
+        told, plain = torch.tensor(first.conf), logp[list(first.pos), list(first.ids)].exp()
     worst = float((told - plain).abs().max())
-    agree = worst <= TOLERANCE
+    agree = worst <= TOLERANCES[_dtype(engine)]
     return Check("paged forward", "ok" if agree else "wrong", f"confidences differ by {worst:.1e}")
 
 
-def _decodes(engine: dlm.Engine) -> Iterator[Check]:
+def _reads_text(engine: Any, folder: Path) -> Iterator[Check]:
+    """The traits are those that fit the weights: no other reading fills a text clearly better.
+
+    Where the makers have recorded the scores of a text, they are the same here.
+    """
+    if engine.text is None:
+        yield Check("reading", "skipped", "without a tokenizer there is no text to fill")
+        return
+    record = read_record(folder)
+    if "scores" in record:
+        here, told = score(engine, rows_of(engine, tasks=False)), torch.tensor(record["scores"])
+        yield _as_recorded(here, told, DRIFTS[_dtype(engine)])
+    if any(parameter.is_meta for parameter in engine.model.parameters()):
+        yield Check("reading", "skipped", "the weights are split over devices")
+        return
+    rows = rows_of(engine, tasks="scores" in record)
+    given = score(engine, rows)
+    others = (
+        (traits, score(read_otherwise(engine, traits), rows))
+        for traits in other_readings(engine.model.spec)
+    )
+    better = [(float(s.mean()), traits) for traits, s in others if is_better(s, given)]
+    mean = f"log probability {float(given.mean()):.2f} a token of a text"
+    if not better:
+        yield Check("reading", "ok", f"{mean}; no other shift, attention or base is better")
+        return
+    best, traits = max(better, key=lambda pair: pair[0])
+    told_traits = ", ".join(f"{name}={value!r}" for name, value in traits.items())
+    yield Check("reading", "wrong", f"{mean}, but {best:.2f} with {told_traits}")
+
+
+def _as_recorded(here: Tensor, told: Tensor, tolerance: float) -> Check:
+    """The scores of a text beside those that the makers have recorded."""
+    if here.shape != told.shape:
+        detail = f"its blocks ask for {len(here)} tokens of a text, those recorded for {len(told)}"
+        return Check("record", "wrong", detail)
+    drift = float((here - told).abs().mean())
+    detail = f"log probabilities of a text differ by {drift:.1e} from those recorded"
+    return Check("record", "ok" if drift <= tolerance else "wrong", detail)
+
+
+def _decodes(engine: Any) -> Iterator[Check]:
     """Three prompts: they end, twice the same, with the exact cache as without one."""
     prompts: Sequence[Any] = PROMPTS
+    causal = engine.model.spec.attention == "causal"
     if engine.text is None:
         prompts = [_ids(engine, 8)[0, :4].tolist()] * 3
+    options: dict[str, Any] = {"max_new_tokens": TOKENS} | ({} if causal else {"trace": True})
     for prompt in prompts:
-        first, again = (engine.generate(prompt, max_new_tokens=TOKENS) for _ in range(2))
-        plain = engine.generate(prompt, max_new_tokens=TOKENS, cache="none")
+        first, again = (engine.generate(prompt, **options) for _ in range(2))
         stats = first.stats
         shown = repr(first.text if first.text is not None else list(first.ids))
         detail = f"{stats.nfe} forwards, {stats.tokens_per_second:.0f} tokens/s: {shown[:100]}"
+        plain = first if causal else engine.generate(prompt, **options, cache="none")
         if first.canvas != again.canvas:
             yield Check("decode", "wrong", f"not the same twice: {detail}")
-        elif first.canvas != plain.canvas:
+        elif first.canvas != plain.canvas and not _near(engine, first, plain):
             yield Check("decode", "wrong", f"not the same without a cache: {detail}")
         else:
             yield Check("decode", "ok", detail)
+
+
+def _near(engine: Any, ours: dlm.Generation, theirs: dlm.Generation) -> bool:
+    """Whether two decodes differ as rounding makes them differ: in half precision, and with the
+    same confidences up to the step in which they part.
+    """
+    if _dtype(engine) not in (torch.float16, torch.bfloat16):
+        return False
+    tolerance = TOLERANCES[_dtype(engine)]
+    pairs = zip(*([e for e in x.trace if e.type == "commit"] for x in (ours, theirs)), strict=False)
+    for mine, other in pairs:
+        shared = {p: (i, c) for p, i, c in zip(mine.pos, mine.ids, mine.conf, strict=True)}
+        for pos, token, conf in zip(other.pos, other.ids, other.conf, strict=True):
+            known, told = shared.get(pos, (token, conf))
+            if abs(told - conf) > tolerance:
+                return False
+            if known != token:
+                return True
+        if (mine.pos, mine.ids) != (other.pos, other.ids):
+            return True
+    return True
+
+
+def _knows_text(engine: Any, folder: Path) -> Iterator[Check]:
+    """The weights fill a text clearly better than the same weights shuffled. Spoils the engine."""
+    if engine.text is None or any(p.is_meta for p in engine.model.parameters()):
+        yield Check("knowledge", "skipped", "there is no text, or no way to shuffle the weights")
+        return
+    rows = rows_of(engine, tasks="scores" in read_record(folder))
+    given = score(engine, rows)
+    shuffle_weights(engine)
+    shuffled = score(engine, rows)
+    detail = f"log probability {float(given.mean()):.2f} a token of a text, " + (
+        f"{float(shuffled.mean()):.2f} with the weights shuffled"
+    )
+    if is_better(given, shuffled):
+        yield Check("knowledge", "ok", detail)
+    else:
+        yield Check("knowledge", "wrong", f"no better than shuffled weights: {detail}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dlm.model.attention import Attend, DenseAttend, PackedAttend, kernels
 from dlm.model.moe import MoE
+from dlm.model.rotary import Rotary
 from dlm.model.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ class Decoder(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.rotary = Rotary(spec)
         self.embedding = Embedding(spec.vocab_size, spec.hidden_size)
         self.layers = nn.ModuleList(Layer(spec, i) for i in range(spec.layers))
         self.norm = RMSNorm(spec.hidden_size, spec.norm_eps)
@@ -147,42 +149,39 @@ class Decoder(nn.Module):
     def forward(self, packed: Packed, kv: KVPool) -> Tensor:
         """Packed queries -> `logits [N, V]` in float32, one row for each of `packed.logit_rows`."""
         with kernels(packed.ids.device):
-            hidden = self._run(packed.ids, packed.positions, PackedAttend(packed, kv))
+            turns = self.rotary.tables(packed.positions, packed.lengths)
+            hidden = self._run(packed.ids, turns, PackedAttend(packed, kv))
         logits: Tensor = self.head(self.norm(hidden.index_select(0, packed.logit_rows)))
         return logits.float()
 
     def dense(
-        self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Plain batch `ids [B, L]` -> normed hidden states `[B, L, D]`.
 
         `mask` is boolean, True where a query may look, and broadcasts to `[B, H, L, L]`; None is
         full attention. `positions [L]`: where the tokens of each row stand; None is in order.
+        `lengths [B]`: how long each row's text is; None is `L`.
         """
         batch, length = ids.shape
         if positions is None:
             positions = torch.arange(length, device=ids.device)
-        hidden = self._run(ids.reshape(-1), positions.repeat(batch), DenseAttend(batch, mask))
+        if lengths is None:
+            lengths = torch.full((batch,), length, device=ids.device)
+        turns = self.rotary.tables(positions.repeat(batch), lengths.repeat_interleave(length))
+        hidden = self._run(ids.reshape(-1), turns, DenseAttend(batch, mask))
         out: Tensor = self.norm(hidden).view(batch, length, -1)
         return out
 
-    def _run(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """The layer loop: `ids, positions [T]` -> hidden states `[T, D]` before the final norm."""
+    def _run(self, ids: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """The layer loop: `ids [T]` and their rotary tables -> hidden states `[T, D]` before the
+        final norm.
+        """
         x: Tensor = self.embedding(ids)
-        rotation = rotary_tables(self.spec, positions)
         for layer in self.layers:
             x = layer(x, rotation, attend)
         return x
-
-
-def rotary_tables(spec: ModelSpec, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines `[T, 1, rotary_dim]` in float32 for half-split RoPE.
-
-    From RoFormer (arXiv 2104.09864). The sine's first half is negated, so that a rotation is
-    `x * cos + swap_halves(x) * signed_sin`.
-    """
-    dim = spec.rotary_dim or spec.head_dim
-    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    angles = positions.float()[:, None, None] * spec.rope_theta**-exponents  # [T, 1, dim / 2]
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

@@ -32,6 +32,20 @@ HF_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
     "shared_expert_intermediate_size": (None, 0),
     "router_num_group": (None, 0, 1),
     "quantization_config": (None,),
+    "layer_norm_eps": (None,),
+    "final_logit_softcapping": (None,),
+    "attn_logit_softcapping": (None,),
+    "logits_scaling": (None, 1, 1.0),
+    "logit_scale": (None, 1, 1.0),
+    "embedding_multiplier": (None, 1, 1.0),
+    "residual_multiplier": (None, 1, 1.0),
+    "attention_multiplier": (None,),
+    "query_pre_attn_scalar": (None,),
+    "attention_sink": (None, False),
+    "attention_chunk_size": (None,),
+    "no_rope_layers": (None, []),
+    "rope_interleave": (None, False),
+    "rope_interleaved": (None, False),
 }
 LLADA_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
     "activation_type": ("silu",),
@@ -64,7 +78,13 @@ LLADA_FIELDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One row: key names, field names, traits; `block` is (field of the length, its default)."""
+    """One row: key names, field names, traits.
+
+    `block`: the field of its length and the default of that.
+    `head_dim`, `tied_head`: what an absent field means (None: width / heads).
+    `architecture`: the name of the family's class in its files.
+    `rotary_fraction`: the part of each head that turns where no field says it (None: all, always).
+    """
 
     names: Names = HF_NAMES
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -74,16 +94,19 @@ class Family:
     shift: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
-    rotary_fraction: float = 1.0
+    head_dim: int | None = None
+    tied_head: bool = False
+    rotary_fraction: float | None = None
     moe: Callable[[Fields], MoESpec] | None = None
     mask_id: int | None = None
     stop_ids: tuple[int, ...] = ()
+    architecture: str = ""
 
 
 def _qwen3_moe(fields: Fields) -> MoESpec:
     """Softmax over all experts, then the top k; `norm_topk_prob` has no safe default."""
     return MoESpec(
-        experts=fields.size("num_experts", fields.get("num_local_experts")),
+        experts=fields.size("num_experts", fields.count("num_local_experts")),
         per_token=fields.size("num_experts_per_tok"),
         intermediate_size=fields.size("moe_intermediate_size"),
         normalize=fields.flag("norm_topk_prob"),
@@ -96,7 +119,7 @@ def _llada_moe(fields: Fields) -> MoESpec:
     fields.fixed("moe_router_enable_expert_bias", False)
     fields.fixed("routed_scaling_factor", 1, 1.0)
     layers = fields.size("num_hidden_layers")
-    frequency = list(fields.get("moe_layer_freq", [1] * layers))
+    frequency = fields.numbers("moe_layer_freq", [1] * layers)
     dense = frequency.index(1) if 1 in frequency else layers
     if frequency != [0] * dense + [1] * (layers - dense):
         raise fields.wrong("moe_layer_freq", "zeros, then ones, one number a layer", frequency)
@@ -122,9 +145,9 @@ def _llada2_moe(fields: Fields) -> MoESpec:
         scale=fields.number("routed_scaling_factor"),
         groups=fields.size("n_group", 1),
         groups_kept=fields.size("topk_group", 1),
-        shared_experts=int(fields.get("num_shared_experts", 0)),
+        shared_experts=fields.count("num_shared_experts"),
         selection_bias=fields.flag("moe_router_enable_expert_bias", True),
-        first_moe_layer=int(fields.get("first_k_dense_replace", 0)),
+        first_moe_layer=fields.count("first_k_dense_replace"),
     )
 
 
@@ -133,17 +156,22 @@ FAMILIES: Final[Mapping[str, Family]] = {
         names=LLADA_NAMES,
         fields=LLADA_FIELDS,
         fixed=LLADA_FIXED,
+        architecture="LLaDAModelLM",
+        tied_head=True,
         mask_id=126336,
         stop_ids=(126081, 126348),
     ),
     "llada_moe": Family(
+        architecture="LLaDAMoEModelLM",
         fields={"intermediate_size": "dense_intermediate_size", "use_qk_norm": "qk_layernorm"},
         qk_norm=True,
+        rotary_fraction=1.0,
         moe=_llada_moe,
         mask_id=156895,
         stop_ids=(156892,),
     ),
     "llada2_moe": Family(
+        architecture="LLaDA2MoeModelLM",
         names=LLADA2_NAMES,
         attention="block_causal",
         block=("block_size", 32),
@@ -153,15 +181,24 @@ FAMILIES: Final[Mapping[str, Family]] = {
         mask_id=156895,
         stop_ids=(156892,),
     ),
-    "Dream": Family(shift=True, qkv_bias=True, mask_id=151666, stop_ids=(151643, 151645)),
+    "Dream": Family(
+        architecture="DreamModel",
+        shift=True,
+        qkv_bias=True,
+        mask_id=151666,
+        stop_ids=(151643, 151645),
+    ),
     "sdar": Family(
+        architecture="SDARForCausalLM",
         attention="block_causal",
         block=("block_size", 4),
         qk_norm=True,
+        head_dim=128,
         mask_id=151669,
         stop_ids=(151645, 151643),
     ),
     "sdar_moe": Family(
+        architecture="SDARMoeForCausalLM",
         attention="block_causal",
         block=("block_size", 4),
         qk_norm=True,
@@ -169,12 +206,28 @@ FAMILIES: Final[Mapping[str, Family]] = {
         mask_id=151669,
         stop_ids=(151645, 151643),
     ),
-    "rnd1": Family(shift=True, qk_norm=True, moe=_qwen3_moe, mask_id=151669, stop_ids=(151645,)),
+    "Fast_dLLM_Qwen": Family(
+        attention="block_causal",
+        block=("bd_size", 32),
+        shift=True,
+        qkv_bias=True,
+        mask_id=151665,
+        stop_ids=(151645,),
+        architecture="Fast_dLLM_QwenForCausalLM",
+    ),
+    "rnd1": Family(
+        architecture="RND1LM",
+        shift=True,
+        qk_norm=True,
+        moe=_qwen3_moe,
+        mask_id=151669,
+        stop_ids=(151645,),
+    ),
     "a2d-llama": Family(),
     "a2d-qwen2": Family(qkv_bias=True),
-    "a2d-qwen3": Family(qk_norm=True),
+    "a2d-qwen3": Family(qk_norm=True, head_dim=128),
     "llama": Family(attention="causal"),
     "qwen2": Family(attention="causal", qkv_bias=True),
-    "qwen3": Family(attention="causal", qk_norm=True),
+    "qwen3": Family(attention="causal", qk_norm=True, head_dim=128),
     "qwen3_moe": Family(attention="causal", qk_norm=True, moe=_qwen3_moe),
 }

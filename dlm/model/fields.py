@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from dlm.errors import InvalidRequest
+
+MOST: Final = 2**31
+"""No size of a model reaches this."""
 
 
 class Fields:
@@ -30,10 +34,28 @@ class Fields:
     def size(self, name: str, default: int | None = None) -> int:
         """A positive whole number; 0 stands for the default, as in some published files."""
         value = self.get(name) or default
-        if value is None:
+        if not value:
             raise self.missing(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < MOST:
             raise self.wrong(name, "a positive integer", value)
+        return value
+
+    def count(self, name: str) -> int:
+        """A whole number of things that may be none; absent is none."""
+        return self.size(name) if self.get(name) else 0
+
+    def numbers(self, name: str, default: list[int]) -> list[int]:
+        """A list of whole numbers."""
+        value = self.get(name, default)
+        if not isinstance(value, list | tuple) or not all(type(n) is int for n in value):
+            raise self.wrong(name, "a list of whole numbers", value)
+        return list(value)
+
+    def token(self, name: str, default: int | None = None) -> int | None:
+        """A token id; None where there is none."""
+        value = self.get(name, default)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise self.wrong(name, "null or a token id", value)
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -41,7 +63,7 @@ class Fields:
         value = self.get(name, default)
         if value is None:
             raise self.missing(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        if not is_positive(value):
             raise self.wrong(name, "a positive number", value)
         return float(value)
 
@@ -64,29 +86,6 @@ class Fields:
             choices = " or ".join(repr(choice) for choice in allowed)
             raise self.wrong(name, f"{choices} (nothing else is supported)", value)
 
-    def rope(self) -> tuple[float, float | None]:
-        """The base of the rotary angles and, if told, the fraction of each head that turns.
-
-        Newer files keep both in `rope_parameters`. Scaled variants (linear, yarn, ...) are refused.
-        """
-        nested = self.get("rope_parameters", {})
-        for name, table in (
-            ("rope_scaling", self.get("rope_scaling", {})),
-            ("rope_parameters", nested),
-        ):
-            if not isinstance(table, Mapping):
-                raise self.wrong(name, "null or a table", table)
-            kind = table.get("rope_type", table.get("type", "default"))
-            if kind != "default":
-                raise self.wrong(
-                    name, "null or of type 'default' (no other is supported)", dict(table)
-                )
-        flat = Fields({**nested, **self.config}, self.family, self.names)
-        fraction = flat.get("partial_rotary_factor")
-        return flat.number("rope_theta"), None if fraction is None else flat.number(
-            "partial_rotary_factor"
-        )
-
     def no_windows(self) -> None:
         """Refuse sliding-window attention in use; a window that is switched off may stay."""
         if self.get("use_sliding_window", self.get("sliding_window") is not None):
@@ -96,9 +95,15 @@ class Fields:
                 f"`use_sliding_window` {self.get('use_sliding_window')!r}, `sliding_window` "
                 f"{self.get('sliding_window')!r}; `use_sliding_window` must be false",
             )
-        kinds = set(self.get("layer_types", ())) - {"full_attention"}
-        if kinds:
-            raise self.wrong("layer_types", "'full_attention' for each layer", sorted(kinds))
+        kinds = self.get("layer_types", [])
+        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+            raise self.wrong("layer_types", "'full_attention' for each layer", kinds)
+
+    def no_nesting(self) -> None:
+        """Refuse a language model's config inside that of another."""
+        inner = [name for name in ("text_config", "llm_config") if self.get(name) is not None]
+        if inner:
+            raise self.wrong(inner[0], "absent (a model of texts alone is supported)", "a table")
 
     def missing(self, name: str) -> InvalidRequest:
         """The error for a field that the family needs."""
@@ -113,3 +118,22 @@ class Fields:
             f"config.json of family {self.family!r}: `{self.real(name)}` must be {rule}, "
             f"got {value!r}",
         )
+
+
+def is_positive(value: Any) -> bool:
+    """Whether `value` is a finite number above 0; a bool is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < 1e300 and math.isfinite(value)
+
+
+def token_ids(where: str, value: Any) -> list[int]:
+    """A field of token ids: null, one id, or a list of them. Raises `InvalidRequest`.
+
+    `where` names the field in messages.
+    """
+    ids = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+        raise InvalidRequest(
+            "model", f"{where} must be null, a token id or a list of them, got {value!r}"
+        )
+    return ids

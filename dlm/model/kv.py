@@ -37,7 +37,7 @@ class KVPool:
         max_bytes: int | None = None,
         page_size: int = PAGE_SIZE,
     ) -> None:
-        self.page_size = page_size
+        self.page_size, self.angles_by_length = page_size, spec.angles_by_length
         self._shape = (spec.layers, 2, spec.kv_heads, spec.head_dim)
         self._page_bytes = (
             spec.kv_bytes_per_token(torch.empty(0, dtype=dtype).element_size()) * page_size

@@ -22,7 +22,7 @@ from dlm.model.moe import MoE
 from dlm.model.placement import device_map, dispatch, fits
 from dlm.model.reading import read_spec
 from dlm.model.spec import ModelSpec
-from dlm.model.weights import Weights
+from dlm.model.weights import Weights, check_no_pointer
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "float32": torch.float32,
@@ -131,22 +131,34 @@ def _fetch(source: str, revision: str | None) -> Path:
 
 def added_tokens(folder: Path) -> dict[str, int]:
     """What the tokenizer holds beside its vocabulary (the special tokens among it) -> ids."""
-    table = _read_json(folder / "added_tokens.json", optional=True)
-    decoder = _read_json(folder / "tokenizer_config.json", optional=True).get(
-        "added_tokens_decoder", {}
-    )
-    table |= {entry["content"]: int(token) for token, entry in decoder.items()}
-    listed = _read_json(folder / "tokenizer.json", optional=True).get("added_tokens") or []
-    return table | {entry["content"]: int(entry["id"]) for entry in listed}
+    name = "added_tokens.json"
+    try:
+        table = {
+            str(token): int(index)
+            for token, index in _read_json(folder / name, optional=True).items()
+        }
+        name = "tokenizer_config.json"
+        decoder = _read_json(folder / name, optional=True).get("added_tokens_decoder") or {}
+        table |= {entry["content"]: int(token) for token, entry in decoder.items()}
+        name = "tokenizer.json"
+        listed = _read_json(folder / name, optional=True).get("added_tokens") or []
+        return table | {entry["content"]: int(entry["id"]) for entry in listed}
+    except InvalidRequest:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidRequest(
+            "model", f"{folder / name} lists added tokens in no known form: {error!r}"
+        ) from error
 
 
 def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     """The object in a JSON file; `{}` if it is optional and absent. Raises `InvalidRequest`."""
     if optional and not path.is_file():
         return {}
+    check_no_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidRequest("model", f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise InvalidRequest(

@@ -8,8 +8,9 @@ from typing import Any, Final, get_args
 
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.model.families import FAMILIES, Family
-from dlm.model.fields import Fields
+from dlm.model.fields import Fields, is_positive, token_ids
 from dlm.model.keys import STACKED_EXPERTS, Slot, key_map
+from dlm.model.rope_settings import read_rope
 from dlm.model.spec import Attention, ModelSpec
 
 # How tokenizers spell the mask.
@@ -38,13 +39,14 @@ def read_spec(
     `overrides` may set "family" and the fields of `OVERRIDABLE`.
     """
     given = dict(overrides or {})
-    name = str(given.pop("family", None) or config.get("model_type"))
+    name = str(given.pop("family", None) or _named(config))
     if name not in FAMILIES:
         raise unknown_name("model", name, FAMILIES)
     row = FAMILIES[name]
     fields = Fields(config, name, row.fields)
     for field, allowed in row.fixed.items():
         fields.fixed(field, *allowed)
+    fields.no_nesting()
     fields.no_windows()
     spec = _override(_read_sizes(fields, row), given)
     spec = _with_special_ids(spec, fields, row, generation or {}, tokens or {})
@@ -60,12 +62,23 @@ def checkpoint_keys(
     return key_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
 
 
+def _named(config: Mapping[str, Any]) -> Any:
+    """The family that a file names: by `model_type`, or else by its class, which copies keep."""
+    name, classes = config.get("model_type"), config.get("architectures")
+    if name not in (FAMILIES if isinstance(name, str) else ()) and isinstance(classes, list):
+        known = [row for row in FAMILIES if FAMILIES[row].architecture in classes[:1]]
+        return known[0] if known else name
+    return name
+
+
 def _read_sizes(fields: Fields, row: Family) -> ModelSpec:
     """Everything but the special ids."""
     heads, hidden = fields.size("num_attention_heads"), fields.size("hidden_size")
-    head_dim = fields.size("head_dim", hidden // heads)
-    theta, fraction = fields.rope()
-    turned = int(head_dim * (row.rotary_fraction if fraction is None else fraction))
+    absent = row.head_dim if "head_dim" not in fields.config else None
+    head_dim = fields.size("head_dim", absent or hidden // heads)
+    if hidden % heads and "head_dim" not in fields.config:
+        raise fields.wrong("hidden_size", f"a multiple of the {heads} heads", hidden)
+    rope = read_rope(fields, head_dim, row.rotary_fraction)
     return ModelSpec(
         family=fields.family,
         vocab_size=fields.size("embedding_size", fields.size("vocab_size")),
@@ -76,16 +89,15 @@ def _read_sizes(fields: Fields, row: Family) -> ModelSpec:
             "num_key_value_heads", 1 if fields.get("multi_query_attention") else heads
         ),
         head_dim=head_dim,
-        intermediate_size=fields.size(
-            "intermediate_size", fields.get("mlp_ratio", 0) * hidden or None
-        ),
-        max_length=fields.size("max_position_embeddings"),
-        rope_theta=theta,
-        rotary_dim=None if turned == head_dim else turned,
+        intermediate_size=fields.size("intermediate_size", fields.count("mlp_ratio") * hidden),
+        max_length=rope.max_length,
+        rope_theta=rope.theta,
+        rotary_dim=None if rope.turned == head_dim else rope.turned,
+        rotary_scaling=rope.scaling,
         norm_eps=fields.number("rms_norm_eps"),
         qk_norm=fields.flag("use_qk_norm", row.qk_norm),
         qkv_bias=fields.flag("use_qkv_bias", row.qkv_bias),
-        tied_head=fields.flag("tie_word_embeddings", False),
+        tied_head=fields.flag("tie_word_embeddings", row.tied_head),
         moe=row.moe(fields) if row.moe else None,
         attention=row.attention,
         block_length=fields.size(*row.block) if row.block else None,
@@ -105,21 +117,17 @@ def _with_special_ids(
     fallback = spelled[0] if len(spelled) == 1 else row.mask_id
     if fallback is not None and fallback >= spec.vocab_size:
         fallback = None
-    mask_id = None if spec.attention == "causal" else fields.get("mask_token_id", fallback)
-    ends = [*_ids(fields.get("eos_token_id")), *_ids(generation.get("eos_token_id"))]
+    mask_id = None if spec.attention == "causal" else fields.token("mask_token_id", fallback)
+    ends = token_ids("config.json: `eos_token_id`", fields.get("eos_token_id"))
+    ends += token_ids("generation_config.json: `eos_token_id`", generation.get("eos_token_id"))
     ends += [token for token in row.stop_ids if token < spec.vocab_size]
     return dataclasses.replace(
         spec,
         mask_id=mask_id,
         eos_ids=tuple(dict.fromkeys(ends)),
-        bos_id=fields.get("bos_token_id"),
-        pad_id=fields.get("pad_token_id"),
+        bos_id=fields.token("bos_token_id"),
+        pad_id=fields.token("pad_token_id"),
     )
-
-
-def _ids(value: Any) -> list[int]:
-    """A token id field, which may be null, one id or a list."""
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _override(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
@@ -129,7 +137,8 @@ def _override(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
             raise unknown_name("overrides", name, ("family", *OVERRIDABLE))
     changes = dict(given)
     if "eos_ids" in changes:
-        changes["eos_ids"] = tuple(_ids(changes["eos_ids"]))
+        ends = changes["eos_ids"]
+        changes["eos_ids"] = tuple(ends) if isinstance(ends, list | tuple) else (ends,)
     return dataclasses.replace(spec, **changes)
 
 
@@ -146,9 +155,12 @@ def _check(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
         if not good(value):
             raise refuse(name, rule, value)
     for name in ("mask_id", "eos_ids", "bos_id", "pad_id"):
-        for value in _ids(getattr(spec, name)):
+        held = getattr(spec, name)
+        for value in held if name == "eos_ids" else [] if held is None else [held]:
             if not (_whole(value) and 0 <= value < spec.vocab_size):
                 raise refuse(name, f"in 0..{spec.vocab_size - 1}", value)
+    if spec.heads % spec.kv_heads:
+        raise refuse("heads", f"a multiple of the {spec.kv_heads} key/value heads", spec.heads)
     if spec.attention == "block_causal" and spec.block_length is None:
         raise refuse("block_length", "given for a block-causal model", None)
     if spec.mask_id is not None and spec.mask_id in spec.eos_ids:
@@ -161,11 +173,6 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _positive(value: Any) -> bool:
-    """A number above 0."""
-    return (_whole(value) or isinstance(value, float)) and value > 0
-
-
 # The rule for each trait that can be overridden, in words and as a test; ids are checked apart.
 TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "attention": (f"one of {get_args(Attention)}", lambda value: value in get_args(Attention)),
@@ -176,7 +183,7 @@ TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "shift": ("True or False", lambda value: isinstance(value, bool)),
     "tied_head": ("True or False", lambda value: isinstance(value, bool)),
     "max_length": ("a positive integer", lambda value: _whole(value) and value > 0),
-    "rope_theta": ("a positive number", _positive),
-    "norm_eps": ("a positive number", _positive),
+    "rope_theta": ("a positive number", is_positive),
+    "norm_eps": ("a positive number", is_positive),
 }
 OVERRIDABLE = (*TRAITS, "mask_id", "eos_ids", "bos_id", "pad_id")

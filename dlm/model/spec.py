@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dlm.model.rotary import RotaryScaling
+
 Attention = Literal["full", "block_causal", "causal"]
 
 
@@ -38,7 +40,8 @@ class MoESpec:
 class ModelSpec:
     """Sizes and traits of one decoder checkpoint.
 
-    `rotary_dim` is how many leading dims of a head RoPE rotates.
+    `rotary_dim` is how many leading dims of a head RoPE rotates; `rotary_scaling`: how its
+    frequencies are scaled (None: not at all).
     """
 
     family: str
@@ -52,6 +55,7 @@ class ModelSpec:
     max_length: int
     rope_theta: float = 10_000.0
     rotary_dim: int | None = None
+    rotary_scaling: RotaryScaling | None = None
     norm_eps: float = 1e-6
     qk_norm: bool = False
     qkv_bias: bool = False
@@ -64,6 +68,11 @@ class ModelSpec:
     eos_ids: tuple[int, ...] = ()
     bos_id: int | None = None
     pad_id: int | None = None
+
+    @property
+    def angles_by_length(self) -> bool:
+        """True if rotary angles depend on the length of the canvas, not on positions alone."""
+        return self.rotary_scaling is not None and self.rotary_scaling.by_length
 
     def kv_bytes_per_token(self, element_size: int) -> int:
         """Bytes of keys and values that one position costs over all layers."""

@@ -27,6 +27,8 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {
     "BF16": torch.bfloat16,
 }
 INDEX = "model.safetensors.index.json"
+POINTER: Final = b"version https://git-lfs"
+"""The first bytes of a file whose content Git LFS keeps elsewhere."""
 
 
 class Weights:
@@ -45,7 +47,10 @@ class Weights:
         try:
             for path in weight_files(folder):
                 file = self._open.enter_context(_open(path))
-                self._where |= {canonical(key): (file, key) for key in file.keys()}  # noqa: SIM118
+                for key in file.keys():  # noqa: SIM118
+                    if canonical(key) in self._where:
+                        raise self._refuse(f"holds {canonical(key)!r} twice, again in {path.name}")
+                    self._where[canonical(key)] = (file, key)
         except BaseException:
             self._open.close()
             raise
@@ -140,14 +145,7 @@ class Weights:
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of a folder, one or the shards of its index. Raises `InvalidRequest`."""
     if (folder / INDEX).is_file():
-        try:
-            names = sorted(
-                set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InvalidRequest(
-                "model", f"{folder / INDEX} is not a weight index: {error!r}"
-            ) from error
+        names = _shards(folder / INDEX)
         absent = [name for name in names if not (folder / name).is_file()]
         if absent:
             raise InvalidRequest(
@@ -172,12 +170,42 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _open(path: Path) -> Any:
     """An open safetensors file; the header check covers the length of the data."""
+    check_no_pointer(path)
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise InvalidRequest(
             "model", f"{path} is truncated or not a safetensors file: {error}"
         ) from error
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of the files that a weight index lists. Raises `InvalidRequest`."""
+    check_no_pointer(index)
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise InvalidRequest("model", f"{index} is not a weight index: {error!r}") from error
+    odd = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if odd or not names:
+        raise InvalidRequest(
+            "model", f"{index} must name files of its folder, got {odd[0] if odd else 'none'!r}"
+        )
+    return names
+
+
+def check_no_pointer(path: Path) -> None:
+    """Raises `InvalidRequest` for a file that only points to its content."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(POINTER))
+    except OSError as error:
+        raise InvalidRequest("model", f"{path} cannot be read: {error}") from error
+    if start == POINTER:
+        raise InvalidRequest(
+            "model",
+            f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
+        )
 
 
 def _target(decoder: Decoder, slot: Slot) -> Tensor:

@@ -183,11 +183,15 @@ class Fixed:
 class SubBlocks(Fixed):
     """Blocks whose keys are treated as one block's, filled in sub-blocks of `sub` positions, one
     after the other (Fast-dLLM v2, arXiv 2509.26328).
+
+    `first_alone`: where a block opens with its first position still open, the opening step fills
+    that one alone, as v2's code takes it from the last logits of the block before.
     """
 
-    tier = "T2"
+    tier = "T1"
 
     sub: int = 8
+    first_alone: bool = False
 
     narrows = True
 
@@ -198,7 +202,9 @@ class SubBlocks(Fixed):
 
     def narrow(self, view: StepView) -> Tensor:
         """What stands in the first sub-block with an open position."""
-        (start,) = view.of_first_block(view.blocks.start)
+        start, step = view.of_first_block(view.blocks.start, view.blocks.step)
         number = torch.div(view.pos - start, view.knob.sub, rounding_mode="floor")
         current = torch.div(first_open(view) - start, view.knob.sub, rounding_mode="floor")
-        return view.eligible & (number == current)
+        inside: Tensor = view.eligible & (number == current)
+        alone = self.first_alone & (step == 0) & (first_open(view) == start)
+        return inside & (~alone | (view.pos == start))

@@ -142,8 +142,9 @@ REFUSED = [
     (DREAM_7B, {"use_sliding_window": True}, "sliding-window attention is not supported"),
     (DREAM_7B, {"use_sliding_window": None, "sliding_window": 4096}, "`sliding_window` 4096"),
     (DREAM_7B, {"layer_types": ["sliding_attention"]}, "`layer_types` must be 'full_attention'"),
-    (DREAM_7B, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "`rope_scaling` must be null"),
-    (QWEN3_06B, {"rope_parameters": {"rope_type": "yarn"}}, "`rope_parameters` must be null or of"),
+    (DREAM_7B, {"logits_scaling": 8.0}, "`logits_scaling` must be None or 1"),
+    (SDAR_4B, {"final_logit_softcapping": 30.0}, "`final_logit_softcapping` must be None"),
+    (SDAR_4B, {"layer_norm_eps": 1e-5}, "`layer_norm_eps` must be None"),
     (SDAR_4B, {"attention_bias": True}, "`attention_bias` must be False or None"),
     (SDAR_4B, {"quantization_config": {"bits": 4}}, "`quantization_config` must be None"),
     (SDAR_4B, {"block_size": "4"}, "`block_size` must be a positive integer, got '4'"),
@@ -156,6 +157,12 @@ REFUSED = [
     (LLADA_MOE_7B, {"moe_router_enable_expert_bias": True}, "`moe_router_enable_expert_bias`"),
     (LLADA_MOE_7B, {"moe_layer_freq": [1, 0] * 8}, "`moe_layer_freq` must be zeros, then ones"),
     (QWEN3_30B, {"model_type": "rnd1", "mlp_only_layers": [0]}, "`mlp_only_layers` must be []"),
+    (LLADA_8B, {"d_model": 4097}, "`d_model` must be a multiple of the 32 heads, got 4097"),
+    (SDAR_4B, {"num_key_value_heads": 5}, "`heads` must be a multiple of the 5 key/value heads"),
+    (SDAR_4B, {"mask_token_id": [7]}, "`mask_token_id` must be null or a token id, got [7]"),
+    (SDAR_4B, {"rms_norm_eps": float("nan")}, "`rms_norm_eps` must be a positive number, got nan"),
+    (SDAR_4B, {"num_hidden_layers": 10**12}, "`num_hidden_layers` must be a positive integer"),
+    (SDAR_4B, {"text_config": {}}, "`text_config` must be absent"),
     (LLADA_8B, {"d_model": None}, "family 'llada' lacks the field `d_model`"),
     (DREAM_7B, {"rms_norm_eps": None}, "family 'Dream' lacks the field `rms_norm_eps`"),
     (DREAM_7B, {"mask_token_id": 152064}, "`mask_id` must be in 0..152063, got 152064; correct it"),
@@ -257,3 +264,51 @@ def test_wrapper_names_and_variants_of_llada2():
     assert "model.layers.1.mlp.experts.3.up_proj.weight" in plain
     stacked = checkpoint_keys(spec, config, ["model.layers.1.mlp.experts.up_proj"])
     assert "model.layers.1.mlp.experts.up_proj" in stacked
+
+
+def read_or_refused(*files):
+    """The spec, or the refusal; any other error passes through."""
+    try:
+        return read_spec(*files)
+    except InvalidRequest as refusal:
+        return refusal
+
+
+WRONG = ["x", -1, 0, 1.5, [], [[2], [0]], {}, {"a": 1}, True, None, float("nan"), 10**30]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [LLADA_8B, DREAM_7B, SDAR_4B, LLADA2_MINI, LLADA_MOE_7B, QWEN3_30B | {"model_type": "rnd1"}],
+    ids=lambda config: config["model_type"],
+)
+def test_any_wrong_value_of_a_field_is_read_or_refused_by_name(config):
+    """Of each field a family reads, and of some that its files lack: never another error."""
+    more = ("rope_parameters", "rope_scaling", "layer_types", "text_config", "bos_token_id")
+    for name in (*config, *more, "mlp_ratio", "head_dim", "partial_rotary_factor"):
+        for value in WRONG:
+            found = read_or_refused(config | {name: value})
+            assert not isinstance(found, InvalidRequest) or found.param == "model"
+    for value in WRONG:
+        found = read_or_refused(config, {"eos_token_id": value})
+        if isinstance(found, InvalidRequest):
+            assert "eos" in found.message
+        else:
+            assert all(type(token) is int for token in found.eos_ids)
+
+
+@pytest.mark.parametrize(
+    ("generation", "text"),
+    [
+        ([[2], [0]], "generation_config.json: `eos_token_id` must be null, a token id or a list"),
+        ({"a": 1}, "generation_config.json: `eos_token_id` must be null, a token id or a list"),
+        ("2", "got '2'"),
+        ([2.0], "got [2.0]"),
+        ([True], "got [True]"),
+        ([999999], "`eos_ids` must be in 0..151935, got 999999"),
+    ],
+)
+def test_wrong_end_ids_are_refused(generation, text):
+    with pytest.raises(InvalidRequest) as refusal:
+        read_spec(SDAR_4B, {"eos_token_id": generation})
+    assert text in refusal.value.message

@@ -1,0 +1,211 @@
+"""One request of a causal engine: its tokens, its events, and why it ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from dlm.core import Event, Kind
+from dlm.engine.generation import Generation, Stats
+from dlm.errors import CheckpointError
+from dlm.text import IncrementalDecoder, StopMatcher, Text
+
+if TYPE_CHECKING:
+    from dlm.engine.causal import CausalConfig, CausalEngine
+
+
+class CausalRow:
+    """A prompt that is being continued, with the face of `dlm.Request`.
+
+    Its events are those of the diffusion engine: the canvas opens with room for `max_new_tokens`
+    ids, every forward commits the next one, and what no stop string can take away settles.
+    """
+
+    def __init__(self, engine: CausalEngine, prompt: Sequence[int], config: CausalConfig) -> None:
+        self.engine, self.prompt, self.config = engine, tuple(prompt), config
+        self.answer: list[int] = []
+        self.reason: str | None = None
+        self.error: Exception | None = None
+        self._sure: list[float] = []
+        self._computed = self._forwards = self._settled = 0
+        self._begun = self._seconds = 0.0
+        self._pages: list[int] = []
+        self._events: deque[Event] | None = deque()
+        self._shown: str | None = None
+        self._watch = Watch(engine.text, config.stop) if engine.text and config.stop else None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.reason is not None
+
+    def advance(self) -> None:
+        """Commit one token, or end."""
+        if self.done:
+            return
+        if not self._forwards:
+            self._start()
+        try:
+            ids = [*self.prompt, *self.answer]
+            pages = torch.tensor([[self._pages]])
+            token, c = self.engine.next_token(ids, self._computed, pages, self.config)
+        except Exception as error:
+            return self._end("error", error)
+        self._computed, self._forwards = len(ids), self._forwards + 1
+        if math.isnan(c):
+            return self._end("error", _not_finite(self._forwards))
+        self._take(token, c)
+
+    def events(self) -> Iterator[Event]:
+        """The events as they happen. Raises the error of a row that fails."""
+        while True:
+            done = self.done
+            yield from self.pending()
+            if done:
+                if self.error is not None:
+                    raise self.error
+                return
+            self.engine.step()
+
+    def pending(self) -> Iterator[Event]:
+        """The events that nobody has taken yet, without waiting for more."""
+        while self._events:
+            yield self._events.popleft()
+
+    def ignore_events(self) -> None:
+        """Nobody will read the events: do not keep them."""
+        self._events = None
+
+    def abort(self) -> None:
+        """End it and free its memory; what there is remains its result."""
+        self._end("abort")
+
+    def wait(self) -> None:
+        """Advance the engine until the row has ended."""
+        while not self.done:
+            self.engine.step()
+
+    def result(self) -> Generation:
+        """Wait, and return the answer. Raises the error of a row that has failed."""
+        self.wait()
+        if self.error is not None:
+            raise self.error
+        text, answer = self.engine.text, list(self.answer)
+        shown = None if text is None else text.decode(answer)
+        if text is not None and self._shown is not None:
+            shown = self._shown
+            while answer and len(text.decode(answer[:-1])) >= len(shown):
+                answer.pop()
+        purposes = {"prefill step": min(self._forwards, 1), "step": max(self._forwards - 1, 0)}
+        return Generation(
+            text=shown,
+            ids=tuple(answer),
+            finish_reason=str(self.reason),
+            stats=Stats(
+                self._forwards, len(answer), self._computed, 0, 0, purposes, {}, {}, self._seconds
+            ),
+            prompt_ids=self.prompt,
+            canvas=(*self.prompt, *self.answer),
+            logprobs=tuple(math.log(max(c, 1e-45)) for c in self._sure[: len(answer)]),
+        )
+
+    def _start(self) -> None:
+        """Take pages and open the canvas."""
+        count, room = len(self.prompt), self.config.max_new_tokens
+        self._begun, kv = time.perf_counter(), self.engine.kv
+        self._pages = kv.reserve(kv.pages_for(count + room))
+        kinds = [int(Kind.PROMPT)] * count + [int(Kind.MASK)] * room
+        data = {"prompt": count, "settled": count, "kinds": kinds}
+        self._emit(Event("open", 0, 0, ids=(*self.prompt, *([0] * room)), data=data))
+
+    def _take(self, token: int, c: float) -> None:
+        """Commit a drawn token; end with an end id, a stop string or the last one."""
+        if token in self.engine.eos_ids:
+            return self._end("stop")
+        self.answer.append(token)
+        self._sure.append(c)
+        at = len(self.prompt) + len(self.answer) - 1
+        self._emit(Event("commit", 0, self._forwards, (at,), (token,), (c,)))
+        if self._watch is not None and self._watch.feed(self.answer):
+            return self._end("stop")
+        if len(self.answer) == self.config.max_new_tokens:
+            return self._end("length")
+        self._settle(len(self.answer) if self._watch is None else self._watch.clear)
+
+    def _settle(self, count: int) -> None:
+        """The first `count` ids of the answer will not change."""
+        if count > self._settled:
+            self._settled = count
+            self._emit(Event("settle", 0, self._forwards, (len(self.prompt) + count,)))
+
+    def _end(self, reason: str, error: Exception | None = None) -> None:
+        """End it once: settle what is there, free the pages."""
+        if self.done:
+            return
+        clear = len(self.answer)
+        if self._watch is not None:
+            if self._watch.finish(self.answer):
+                reason, self._shown = ("stop" if reason == "length" else reason), self._watch.text
+            clear = self._watch.clear
+        if error is None:
+            self._settle(clear)
+        self.reason, self.error = reason, error
+        if self._begun:
+            self._seconds = time.perf_counter() - self._begun
+        self.engine.kv.release(self._pages)
+        self._pages = []
+        self._emit(Event("done", 0, self._forwards, data={"reason": reason}))
+
+    def _emit(self, event: Event) -> None:
+        if self._events is not None:
+            self._events.append(event)
+
+
+class Watch:
+    """Looks for stop strings in a growing answer.
+
+    `clear`: how many leading ids have all of their text before any stop string, or the beginning of
+    one. `text`: what is before the stop string, once one is complete.
+    """
+
+    def __init__(self, text: Text, stops: Sequence[str]) -> None:
+        self._tokenizer, self._matcher = text, StopMatcher(stops)
+        self._decoder, self._fed, self._released, self.clear = IncrementalDecoder(text), 0, 0, 0
+
+    @property
+    def text(self) -> str | None:
+        """The text before the first stop string; None while there is none."""
+        cut = self._matcher.cut
+        return None if cut is None else self._matcher.text[:cut]
+
+    def feed(self, answer: Sequence[int]) -> bool:
+        """Take what is new of the answer; whether a stop string is complete."""
+        self._matcher.feed(self._decoder.feed(answer[self._fed :]))
+        self._fed = len(answer)
+        return self._look(answer, final=False)
+
+    def finish(self, answer: Sequence[int]) -> bool:
+        """Nothing will follow; whether there is a stop string."""
+        self._matcher.feed(self._decoder.finish())
+        return self._look(answer, final=True)
+
+    def _look(self, answer: Sequence[int], *, final: bool) -> bool:
+        self._released += len(self._matcher.release(final=final))
+        while self.clear < len(answer):
+            shown = self._tokenizer.decode(list(answer[: self.clear + 1]))
+            if len(shown) > self._released or (not final and shown.endswith("\ufffd")):
+                break
+            self.clear += 1
+        return self._matcher.cut is not None
+
+
+def _not_finite(step: int) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint's logits are not finite in step {step}: its weights are broken, or too "
+        "large for their dtype (`dlm verify` tells which)"
+    )

@@ -1,0 +1,102 @@
+"""Whether the weight files of a checkpoint look like weights: finite, of a sane size, whole.
+
+Read from the files, so that each fault is told by the name that the tensor has there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import safe_open
+from torch import Tensor
+
+LARGEST: Final = 1e4
+"""No weight of a trained network is larger."""
+RUN: Final = 32
+"""So many equal neighbours do not happen in a trained matrix."""
+RECORD: Final = "verify.json"
+"""What a checkpoint's makers have written down: digests of its files, scores of a text."""
+SHA256: Final = re.compile(r"[0-9a-f]{64}")
+SOME: Final = 3
+"""Faults that one line tells."""
+
+
+def weight_faults(folder: Path, vocabulary: int) -> list[str]:
+    """What is wrong with the tensors of a folder's weight files, a sentence for each kind.
+
+    `vocabulary`: rows of the embeddings, some of which may rightly be empty.
+    """
+    found: dict[str, list[str]] = {}
+    for name, tensor in _tensors(folder):
+        total = f"of {tensor.numel():,}"
+        if lost := int((~tensor.isfinite()).sum()):
+            found.setdefault("not finite", []).append(f"{name} ({lost:,} {total})")
+        elif huge := int((tensor.abs() > LARGEST).sum()):
+            found.setdefault(f"beyond {LARGEST:g}", []).append(f"{name} ({huge:,} {total})")
+        elif (runs := _runs(tensor, vocabulary)) > 1:
+            found.setdefault("equal in long runs, as where a file was overwritten", []).append(
+                f"{name} ({runs * RUN:,} {total})"
+            )
+    return [f"values are {kind} in {_listed(names)}" for kind, names in found.items()]
+
+
+def digest_faults(folder: Path) -> list[str]:
+    """Weight files that are not what the checkpoint's record, or the hub's cache, says they are."""
+    known = {path.name: path.resolve().name for path in sorted(folder.glob("*.safetensors"))}
+    told = {name: blob for name, blob in known.items() if SHA256.fullmatch(blob)}
+    told |= read_record(folder).get("sha256", {})
+    wrong = [name for name, digest in told.items() if file_digest(folder / name) != digest]
+    return [f"{name} is not the published file: its sha256 differs" for name in wrong]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's makers have written down of it; empty where there is no such file."""
+    path = folder / RECORD
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def write_record(folder: Path, scores: list[float]) -> None:
+    """Write down the digest of a bundled checkpoint's weights and its scores of the text."""
+    record = {
+        "sha256": {"model.safetensors": file_digest(folder / "model.safetensors")},
+        "scores": [round(score, 3) for score in scores],
+    }
+    (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file; empty for one that is not there."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every floating-point tensor of the weight files, by name."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() and tensor.numel():
+                    yield name, tensor
+
+
+def _runs(tensor: Tensor, vocabulary: int) -> int:
+    """How many stretches of `RUN` neighbours of a matrix are all equal."""
+    if tensor.ndim < 2 or vocabulary in tensor.shape:
+        return 0
+    stretches = tensor.flatten()[: tensor.numel() // RUN * RUN].view(-1, RUN)
+    return int((stretches == stretches[:, :1]).all(dim=1).sum())
+
+
+def _listed(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SOME} more" if len(names) > SOME else ""
+    return ", ".join(names[:SOME]) + more

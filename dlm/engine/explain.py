@@ -9,6 +9,7 @@ from typing import Any
 
 from dlm.config import PRESETS, BoundConfig
 from dlm.core import ModelInfo, ScratchSpec
+from dlm.errors import blaming
 from dlm.unmasking.budgets import MaxNFE
 
 
@@ -86,8 +87,9 @@ class StopText:
 
 def _note(kind: str, part: Any) -> PartNote:
     summary = (inspect.getdoc(type(part)) or "").split("\n\n", maxsplit=1)[0]
-    tier = getattr(part, "tier_as_set", getattr(part, "tier", "own rule"))
-    return PartNote(kind, repr(part), " ".join(summary.split()), tier)
+    with blaming(kind, part):
+        tier = getattr(part, "tier_as_set", getattr(part, "tier", "own rule"))
+        return PartNote(kind, repr(part), " ".join(summary.split()), tier)
 
 
 def _prompt_note(cache: Any) -> str:
@@ -124,7 +126,8 @@ def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
     blocks and is offered all of each.
     """
     parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
-    count = parts.blocks.count(open_now)
+    with blaming("blocks", parts.blocks):
+        count = parts.blocks.count(open_now)
     scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
     if not scheduled:
         return f"{count or 1} to {open_now} forwards"

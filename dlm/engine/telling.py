@@ -8,11 +8,12 @@ from typing import Final
 
 from dlm.core import Event, Kind
 from dlm.engine.admission import Ticket
+from dlm.engine.answers import checked_spent
 from dlm.engine.apply import Op
 from dlm.engine.events import events_of
 from dlm.engine.generation import answer_of
 from dlm.engine.sync import StepReport
-from dlm.errors import EngineError
+from dlm.errors import EngineError, blaming
 
 MOST_STEPS: Final = (64, 8)
 """A row that takes more than this, so much more for each position, and what its parts' schedules
@@ -55,12 +56,21 @@ def tell(ticket: Ticket, report: StepReport, row: int) -> None:
         end(ticket, "error", failed)
     if report.filled[row]:
         end(ticket, "length")
-    for budget in ticket.bound.budgets:
-        spent = budget.spent(ledger.nfe, time.perf_counter() - ticket.started)
-        if spent and any(kind >= Kind.MASK for kind in ticket.canvas.kinds):
-            end(ticket, budget.reason)  # else the row is full, which the last step's report says
+    try:
+        _look_at_budgets(ticket)
+    except Exception as error:  # of a user's budget
+        end(ticket, "error", error)
     if ledger.nfe > most_steps(ticket):
         end(ticket, "error", EngineError(f"the row has no end after {ledger.nfe} steps"))
+
+
+def _look_at_budgets(ticket: Ticket) -> None:
+    """End a row that has spent what it may."""
+    for budget in ticket.bound.budgets:
+        with blaming("stop", budget):
+            spent = budget.spent(ticket.ledger.nfe, time.perf_counter() - ticket.started)
+        if checked_spent(budget, spent) and any(k >= Kind.MASK for k in ticket.canvas.kinds):
+            end(ticket, budget.reason)  # else the row is full, which the last step's report says
 
 
 def end(ticket: Ticket, reason: str, error: Exception | None = None) -> None:

@@ -14,14 +14,22 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, GenerationConfig, StopString
     from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
-    from dlm.engine.aio import AsyncEngine
+    from dlm.engine.aio import AsyncEngine, AsyncRequest
     from dlm.engine.causal import CausalEngine
     from dlm.engine.engine import Engine
     from dlm.engine.events import HostCanvas, replay
     from dlm.engine.generation import Generation, Stats
     from dlm.engine.load import Inspection, bundled_names, inspect, load, load_causal
     from dlm.engine.request import Request
-    from dlm.errors import DlmError, EngineError, Interrupted, InvalidRequest, Unavailable
+    from dlm.engine.streams import AsyncStream, Stream
+    from dlm.errors import (
+        DlmError,
+        EngineError,
+        Interrupted,
+        InvalidRequest,
+        RuleError,
+        Unavailable,
+    )
 
 __version__ = "0.1.0"
 
@@ -30,6 +38,8 @@ __all__ = [
     "KINDS",
     "PRESETS",
     "AsyncEngine",
+    "AsyncRequest",
+    "AsyncStream",
     "CausalEngine",
     "DlmError",
     "Engine",
@@ -45,9 +55,11 @@ __all__ = [
     "ModelInfo",
     "Proposal",
     "Request",
+    "RuleError",
     "Stats",
     "StepView",
     "StopString",
+    "Stream",
     "Unavailable",
     "__version__",
     "bundled_names",
@@ -63,6 +75,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.aio",
+        "AsyncRequest": "dlm.engine.aio",
+        "AsyncStream": "dlm.engine.streams",
         "CausalEngine": "dlm.engine.causal",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
@@ -78,9 +92,11 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "ModelInfo": "dlm.core",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
+        "RuleError": "dlm.errors",
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
+        "Stream": "dlm.engine.streams",
         "Unavailable": "dlm.errors",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -123,8 +124,14 @@ class blaming:
             return
         if is_foreign(self._part) and culprit_of(error) is None:
             found = Culprit(self._kind, name_of(self._part), _line_of(trace, self._part))
-            error.culprit = found  # type: ignore[attr-defined]
-            error.add_note(f"raised in the {found}")
+            charge(error, found)
+
+
+def charge(error: Exception, culprit: Culprit) -> None:
+    """Note on an exception whose fault it is."""
+    error.add_note(f"raised in the {culprit}")
+    with suppress(AttributeError):  # of a class with slots
+        error.culprit = culprit  # type: ignore[attr-defined]
 
 
 def is_foreign(part: Any) -> bool:
@@ -139,9 +146,14 @@ def name_of(part: Any) -> str:
 
 def rule_error(kind: str, part: Any, method: str, message: str) -> RuleError:
     """The error for what `method` of a part has answered; its line is where the method begins."""
+    return RuleError(culprit(kind, part, method), f"`{method}` {message}")
+
+
+def culprit(kind: str, part: Any, method: str) -> Culprit:
+    """A part as the one at fault; its line is where `method` begins."""
     code = getattr(getattr(_class_of(part), method, None), "__code__", None)
     line = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-    return RuleError(Culprit(kind, name_of(part), line), f"`{method}` {message}")
+    return Culprit(kind, name_of(part), line)
 
 
 def unknown_name(param: str, given: str, choices: Iterable[str]) -> InvalidRequest:
@@ -189,8 +201,8 @@ def require_text(param: str, text: str) -> str:
     if found := _SURROGATE.search(text):
         raise InvalidRequest(
             param,
-            f"must be Unicode text, got the lone surrogate {found[0]!r} at {found.start()} "
-            "(bytes that are no UTF-8 become such ones)",
+            f"must be UTF-8 text, got the lone surrogate {found[0]!r} at {found.start()}, which "
+            "stands for no character",
         )
     return text
 

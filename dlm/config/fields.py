@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from dlm.config.alias_checks import check_alias
-from dlm.errors import InvalidRequest, shown, unknown_name
+from dlm.errors import InvalidRequest, unknown_name
 
 
 class Field(NamedTuple):
@@ -93,8 +92,6 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     when an alias and the field that it stands for are both given, and for aliases of different
     calls.
     """
-    for name in options.keys() & ALIASES.keys():
-        check_alias(name, options[name])
     ours = {name: value for name, value in options.items() if name not in ALIASES}
     theirs = {n: v for n, v in options.items() if n in ALIASES and v is not None and v is not False}
     translated: dict[str, Any] = {}
@@ -143,7 +140,7 @@ def _topk_of(theirs: Mapping[str, Any]) -> str:
     remasking = theirs.get("remasking", "low_confidence")
     if remasking not in scores:
         raise InvalidRequest(
-            "remasking", f"must be 'low_confidence' or 'random', got {shown(remasking)}"
+            "remasking", f"must be 'low_confidence' or 'random', got {remasking!r}"
         )
     demote = ", demote='eos'" if "confidence_eos_eot_inf" in theirs else ""
     return f"topk({scores[remasking]!r}{demote})"

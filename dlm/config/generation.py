@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from dlm.config.alias_checks import check_alias
 from dlm.config.checks import is_finite, is_integer, require_integer, require_number
 from dlm.config.fields import FIELDS, resolve_aliases
 from dlm.config.infill import checked_infill
@@ -86,6 +87,8 @@ class GenerationConfig:
     @staticmethod
     def named(options: Mapping[str, Any]) -> dict[str, Any]:
         """The same options by the names of the fields. Raises as `from_options` does."""
+        for name, value in options.items():
+            check_alias(name, value)
         resolved = resolve_aliases(options)
         for name in resolved:
             if name not in FIELDS:

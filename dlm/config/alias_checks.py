@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dlm.config.checks import is_finite, is_integer
+from dlm.config.literals import MOST
 from dlm.errors import InvalidRequest, shown
 
 FLAGS: Final = frozenset({"use_cache", "dual_cache", "logits_eos_inf", "confidence_eos_eot_inf"})
@@ -28,8 +29,9 @@ def check_alias(name: str, value: Any) -> None:
         return
     if name in FLAGS and not isinstance(value, bool):
         raise InvalidRequest(name, f"must be True or False, got {shown(value)}")
-    if name in INTEGERS and not is_integer(value):
-        raise InvalidRequest(name, f"must be an integer, got {shown(value)}")
+    if name in INTEGERS and (not is_integer(value) or abs(value) >= MOST):
+        below = " below 2**31" if is_integer(value) else ""
+        raise InvalidRequest(name, f"must be an integer{below}, got {shown(value)}")
     if name in NUMBERS and not is_finite(value):
         raise InvalidRequest(name, f"must be a finite number, got {shown(value)}")
     if name in NAMES and not isinstance(value, str):

@@ -93,7 +93,8 @@ def _or(given: Any, default: str) -> Any:
 def _listed(config: GenerationConfig, kind: str) -> list[Any]:
     """The parts of a kind that takes several; `"none"` alone is none."""
     given = config.several(kind)
-    return [] if given == ("none",) else list(given)
+    alone = len(given) == 1 and isinstance(given[0], str) and given[0].strip() == NONE
+    return [] if alone else list(given)
 
 
 def _default_cache(info: ModelInfo) -> str:

@@ -105,7 +105,8 @@ class GenerationConfig:
     def several(self, name: str) -> tuple[Any, ...]:
         """The parts of `edit`, `guide` or `stop` as a tuple.
 
-        None is an empty tuple; a value that is no list becomes a tuple of one.
+        None is an empty tuple; a value that is no list
+        becomes a tuple of one.
         """
         value = getattr(self, name)
         if value is None:

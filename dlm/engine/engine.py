@@ -24,7 +24,7 @@ from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
 from dlm.engine.infill import Given, bind_request
 from dlm.engine.iteration import IterationManager
-from dlm.engine.prompts import Prompt, is_batch, is_ids, plain
+from dlm.engine.prompts import Prompt, is_batch, is_ids, one_prompt, plain
 from dlm.engine.request import Request
 from dlm.engine.scheduler import Scheduler
 from dlm.engine.streamers import Streamer, feed
@@ -247,7 +247,7 @@ class Engine:
 
     def _prompt_ids(self, prompt: Prompt, given: Given) -> tuple[int, ...]:
         """The ids of a prompt. Where something is `given` it may be empty, and is then raw text."""
-        prompt = plain(prompt)
+        prompt = one_prompt(prompt)
         if is_ids(prompt):
             ids = tuple(prompt)
             self.info.check_ids("prompt", ids)

@@ -39,13 +39,31 @@ def plain(prompt: Any, name: str = "prompt") -> Any:
     return items
 
 
+def one_prompt(prompt: Any) -> Any:
+    """The same for one prompt alone: a list holds nothing but ids, or nothing but messages."""
+    items = plain(prompt)
+    if isinstance(items, str):
+        return items
+    kinds = {Mapping if isinstance(item, Mapping) else type(item) for item in items}
+    if kinds <= {int} or kinds == {Mapping}:
+        return items
+    wrong = next(item for item in items if type(item) is not int)
+    raise InvalidRequest(
+        "prompt", f"must be a text, or a list of token ids or of messages, got {shown(wrong)} in it"
+    )
+
+
 def _check_message(name: str, message: Mapping[Any, Any]) -> None:
-    """Raise `InvalidRequest` for a text in a message that no encoding has."""
+    """Raise `InvalidRequest` for keys that are no names, and for a text that no encoding has."""
     for key, value in message.items():
-        if isinstance(key, str):
-            require_text(name, key)
+        if not isinstance(key, str):
+            rule = "must have the keys 'role' and 'content'"
+            raise InvalidRequest(name, f"{rule}, got {shown(key)}")
+        require_text(name, key)
         if isinstance(value, str):
             require_text(f"{name}.{key}", value)
+        elif key == "role":
+            raise InvalidRequest(f"{name}.role", f"must be a string, got {shown(value)}")
 
 
 def is_batch(prompt: str | list[Any]) -> bool:

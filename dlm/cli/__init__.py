@@ -19,9 +19,12 @@ def main() -> None:
 
     Nothing is imported before Ctrl-C is provided for: importing takes most of a short run.
     """
-    from dlm.cli.interrupts import leave_at_once
+    try:
+        from dlm.cli.interrupts import leave_at_once
 
-    leave_at_once()
+        leave_at_once()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     from dlm.cli.app import main as main_command
 
     main_command()

@@ -178,17 +178,17 @@ def inspect(
 
     Of the auxiliary models `aux` the names alone are looked at.
     """
-    folder = _folder(source, revision)
+    folder = _folder(source, revision, weights=False)
     spec, text = spec_of(folder, overrides), load_text(folder)
     info = replace(info_of(spec, text), aux=tuple(aux or ()))
     return Inspection(spec, info, text, parameter_count(spec), folder)
 
 
-def _folder(source: str | Path, revision: str | None) -> Path:
+def _folder(source: str | Path, revision: str | None, *, weights: bool = True) -> Path:
     if isinstance(source, str) and source in bundled_names() and not Path(source).exists():
         return BUNDLED / source
     try:
-        return checkpoint_folder(source, revision)
+        return checkpoint_folder(source, revision, weights=weights)
     except InvalidRequest as error:
         bundled = ", ".join(repr(name) for name in bundled_names())
         raise InvalidRequest(

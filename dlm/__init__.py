@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, GenerationConfig, StopString
     from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
-    from dlm.engine.aio import AsyncEngine
+    from dlm.engine.aio import AsyncEngine, AsyncRequest
     from dlm.engine.causal import CausalEngine
     from dlm.engine.engine import Engine
     from dlm.engine.events import HostCanvas, replay
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.request import Request
+    from dlm.engine.streams import AsyncStream, Stream
     from dlm.errors import (
         CheckpointError,
         DlmError,
         EngineError,
         Interrupted,
         InvalidRequest,
+        RuleError,
         Unavailable,
     )
 
@@ -44,6 +46,8 @@ __all__ = [
     "KINDS",
     "PRESETS",
     "AsyncEngine",
+    "AsyncRequest",
+    "AsyncStream",
     "CausalEngine",
     "CheckpointError",
     "DlmError",
@@ -60,9 +64,11 @@ __all__ = [
     "ModelInfo",
     "Proposal",
     "Request",
+    "RuleError",
     "Stats",
     "StepView",
     "StopString",
+    "Stream",
     "Unavailable",
     "__version__",
     "bundled_names",
@@ -79,6 +85,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.aio",
+        "AsyncRequest": "dlm.engine.aio",
+        "AsyncStream": "dlm.engine.streams",
         "CausalEngine": "dlm.engine.causal",
         "CheckpointError": "dlm.errors",
         "DlmError": "dlm.errors",
@@ -95,9 +103,11 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "ModelInfo": "dlm.core",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
+        "RuleError": "dlm.errors",
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
+        "Stream": "dlm.engine.streams",
         "Unavailable": "dlm.errors",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",

@@ -1,9 +1,22 @@
-"""The errors a caller may meet: a wrong request, a busy engine, a broken checkpoint, or a bug."""
+"""The errors a caller may meet: a wrong request, a busy engine, a broken checkpoint, a rule of
+somebody else's at fault, or a bug.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+LONGEST: Final = 360
+"""Characters of a message: more hides what is wrong."""
+SHOWN: Final = 80
+"""Characters of a value in a message."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class DlmError(Exception):
@@ -14,10 +27,12 @@ class InvalidRequest(DlmError, ValueError):
     """The user asked for something that cannot be done; raised before any work starts.
 
     `param` names the field at fault, `message` states the rule, the value given and the choices
-    ("must be at least 1, got 0"). Over HTTP this is a 400.
+    ("must be at least 1, got 0"), on one line that is cut in its middle where it is too long. Over
+    HTTP this is a 400.
     """
 
     def __init__(self, param: str, message: str) -> None:
+        param, message = shortened(param, SHOWN), shortened(message, LONGEST)
         super().__init__(param, message)
         self.param = param
         self.message = message
@@ -55,12 +70,165 @@ class Interrupted(KeyboardInterrupt):
         self.partial = partial
 
 
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """A part that somebody else wrote and that is at fault: its kind, its class, and the line
+    ("file.py:12"; empty where it is not known).
+    """
+
+    kind: str
+    name: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} part {self.name}" + (f" ({self.line})" if self.line else "")
+
+
+class RuleError(DlmError, TypeError):
+    """A part that a user wrote has answered what no part may answer; `culprit` says which one.
+
+    What such a part raises itself is not wrapped: it arrives as it was raised, with a note that
+    names the part (see `culprit_of`).
+    """
+
+    def __init__(self, culprit: Culprit, message: str) -> None:
+        super().__init__(culprit, message)
+        self.culprit = culprit
+        self.message = shortened(message, LONGEST)
+
+    def __str__(self) -> str:
+        return f"{self.culprit}: {self.message}"
+
+
+def culprit_of(error: BaseException) -> Culprit | None:
+    """The user's part that an error comes from; None where it comes from none."""
+    found = getattr(error, "culprit", None)
+    return found if isinstance(found, Culprit) else None
+
+
+class blaming:
+    """`with blaming(kind, part):` marks what a user's part raises as its fault.
+
+    The exception stays what it is and gains a note and a `culprit`. Errors of dlm itself, and those
+    of dlm's own parts, pass unchanged.
+    """
+
+    __slots__ = ("_kind", "_part")
+
+    def __init__(self, kind: str, part: Any) -> None:
+        self._kind, self._part = kind, part
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Mark an exception that comes from a user's part."""
+        if not isinstance(error, Exception) or isinstance(error, DlmError):
+            return
+        if is_foreign(self._part) and culprit_of(error) is None:
+            found = Culprit(self._kind, name_of(self._part), _line_of(trace, self._part))
+            charge(error, found)
+
+
+def charge(error: Exception, culprit: Culprit) -> None:
+    """Note on an exception whose fault it is."""
+    error.add_note(f"raised in the {culprit}")
+    with suppress(AttributeError):  # of a class with slots
+        error.culprit = culprit  # type: ignore[attr-defined]
+
+
+def is_foreign(part: Any) -> bool:
+    """Whether a part, or a class of parts, is no part of dlm's own."""
+    return _class_of(part).__module__.partition(".")[0] != "dlm"
+
+
+def name_of(part: Any) -> str:
+    """The name of a part's class, as its module spells it."""
+    return _class_of(part).__qualname__
+
+
+def rule_error(kind: str, part: Any, method: str, message: str) -> RuleError:
+    """The error for what `method` of a part has answered; its line is where the method begins."""
+    return RuleError(culprit(kind, part, method), f"`{method}` {message}")
+
+
+def culprit(kind: str, part: Any, method: str) -> Culprit:
+    """A part as the one at fault; its line is where `method` begins."""
+    code = getattr(getattr(_class_of(part), method, None), "__code__", None)
+    line = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+    return Culprit(kind, name_of(part), line)
+
+
 def unknown_name(param: str, given: str, choices: Iterable[str]) -> InvalidRequest:
     """The error for a name that is not among `choices`: lists them and suggests the nearest one."""
     known = sorted(choices)
-    folded = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(given.casefold(), folded, n=1)
+    near = nearest(given, known)
     listed = ", ".join(repr(name) for name in known)
     rule = f"must be one of {listed}" if known else "has no known names"
-    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
-    return InvalidRequest(param, f"{rule}, got {given!r}{hint}")
+    hint = f"; did you mean {near!r}?" if near else ""
+    return InvalidRequest(param, f"{rule}, got {shown(given)}{hint}")
+
+
+def nearest(given: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of `choices` that `given` resembles most, None where it resembles none."""
+    folded = {name.casefold(): name for name in choices}
+    near = difflib.get_close_matches(given[:SHOWN].casefold(), folded, n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
+
+
+def shown(value: object, most: int = SHOWN) -> str:
+    """A value as messages show it: on one line, shortened, whatever its `repr` does."""
+    if isinstance(value, str):  # its repr would be made in full
+        value = value if len(value) <= most else value[:most] + value[-most:]
+    try:
+        text = repr(value)
+    except Exception:  # an integer of thousands of digits, or somebody's own class
+        text = f"a very large {type(value).__name__}"
+    return shortened(text, most)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` on one line, its middle left out where it has more than `most` characters."""
+    line = " ".join(text.split()) if len(text) < 20 * most else text
+    if len(line) > most:
+        half = (most - 3) // 2
+        line = " ".join(f"{line[:half]}...{line[-half:]}".split())
+    return line
+
+
+def require_text(param: str, text: str) -> str:
+    """`text`, unless it holds half of a surrogate pair, which no encoding has.
+
+    Raises `InvalidRequest` naming `param`.
+    """
+    if found := _SURROGATE.search(text):
+        raise InvalidRequest(
+            param,
+            f"must be UTF-8 text, got the lone surrogate {found[0]!r} at {found.start()}, which "
+            "stands for no character",
+        )
+    return text
+
+
+def _class_of(part: Any) -> type:
+    return part if isinstance(part, type) else type(part)
+
+
+def _line_of(trace: TracebackType | None, part: Any) -> str:
+    """The innermost line of a traceback in the file of the part's class, or else of its first
+    frame that is not the caller's.
+    """
+    cls, frames = _class_of(part), []
+    while trace is not None:
+        frames.append((trace.tb_frame, trace.tb_lineno))
+        trace = trace.tb_next
+    own = [place for place in frames if place[0].f_globals.get("__name__") == cls.__module__]
+    if not own and len(frames) < 2:
+        return ""
+    frame, number = own[-1] if own else frames[1]
+    return f"{frame.f_code.co_filename}:{number}"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, fields, replace
@@ -336,16 +337,33 @@ def test_ctrl_c_while_loading(call, monkeypatch):
 
 
 def test_a_fault_is_one_line_and_its_traceback_is_kept_for_debugging(call, monkeypatch):
-    arguments = ("generate", "hello", *SHORT, "--unmask", "tests.test_cli:Rule('bug')")
+    def load(*args, **kwargs):
+        raise RuntimeError("over\nthe edge")
+
+    monkeypatch.setattr(dlm, "load", load, raising=False)
     monkeypatch.delenv("DLM_DEBUG", raising=False)
-    code, out, err = call(*arguments)
+    code, out, err = call("generate", "hello")
     assert (code, out) == (1, "")
     assert err.startswith("dlm: error: this is a bug: RuntimeError: over the edge (")
     assert err.count("\n") == 1
     monkeypatch.setenv("DLM_DEBUG", "1")
-    code, _, err = call(*arguments)
+    code, _, err = call("generate", "hello")
     assert code == 1
     assert "Traceback" in err
+
+
+def test_a_rule_that_raises_is_told_with_its_own_lines_and_its_name(call, monkeypatch):
+    monkeypatch.delenv("DLM_DEBUG", raising=False)
+    code, out, err = call("generate", "hello", *SHORT, "--unmask", "tests.test_cli:Rule('bug')")
+    first, *trace, last = err.splitlines()
+    assert (code, out, first) == (1, "", "Traceback (most recent call last):")
+    assert "test_cli.py" in trace[0]
+    assert trace[0].endswith("in propose")
+    assert not any("dlm/engine" in line for line in trace)
+    assert re.fullmatch(
+        r"dlm: error: unmask part Rule \(.*test_cli.py:\d+\) raised RuntimeError: over the edge",
+        last,
+    )
 
 
 def test_busy_engine(call, monkeypatch):

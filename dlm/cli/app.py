@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +15,18 @@ from dlm.cli import benchmark, output, screen
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
 from dlm.cli import trace as tracing
-from dlm.cli.options import given, named, overrides, takes_fields
+from dlm.cli.faults import told
+from dlm.cli.interrupts import INTERRUPTED, Catching
+from dlm.cli.options import PANEL, given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
-from dlm.errors import CheckpointError, InvalidRequest, Unavailable
+from dlm.cli.streams import (
+    FAULT,
+    close_streams,
+    open_missing_streams,
+    show_what_can_be_shown,
+)
 
-FAULT, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
-# Garbage is looked for after so many new objects: what starting makes, stays. See `gc`.
+# Garbage is looked for after this many new objects: what starting makes, stays. See `gc`.
 COLLECTIONS = 50_000, 20, 20
 
 app = typer.Typer(
@@ -50,6 +54,15 @@ Aux = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=MODEL", help="a causal model that rules may ask for; may be repeated"
+    ),
+]
+StopText = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop-string",
+        metavar="STRING",
+        help="a string that ends the text, whatever it spells; may be repeated",
+        rich_help_panel=PANEL,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
@@ -85,6 +98,7 @@ def generate(
     aux: Aux = None,
     raw: Annotated[bool, typer.Option("--raw", help="leave out the chat template")] = False,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="system message")] = None,
+    stop_string: StopText = None,
     json: Json = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="say what these options would do, and stop")
@@ -96,7 +110,7 @@ def generate(
     **options: Any,
 ) -> None:
     """Answer a prompt. The text goes to stdout, one line about it to stderr."""
-    said, trace = given(options), options["trace"]
+    said, trace = given(options, stop_string), options["trace"]
     config = dlm.GenerationConfig.from_options(said)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     if explain:
@@ -122,7 +136,8 @@ def _answer(
     if watch:
         return talking.watched(engine, prompt, said)
     try:
-        return engine.generate(prompt, **said), False
+        with Catching():
+            return engine.generate(prompt, **said), False
     except dlm.Interrupted as stop:
         partial: Any = stop.partial
         return partial, True
@@ -139,16 +154,18 @@ def chat(
     aux: Aux = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="system message")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="do not show the canvas")] = False,
+    stop_string: StopText = None,
     **options: Any,
 ) -> None:
     """Talk to a model and watch its answers being unmasked."""
-    said = given({name: value for name, value in options.items() if name != "trace"})
+    said = given({n: value for n, value in options.items() if n != "trace"}, stop_string)
     config = dlm.GenerationConfig.from_options(said)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     dlm.inspect(model, aux=helpers, overrides=changes).explain(**said)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     output.long_canvas(engine, config)
-    talking.talk(engine, system, said, plain=plain)
+    with Catching():
+        talking.talk(engine, system, said, plain=plain)
 
 
 @app.command()
@@ -174,7 +191,8 @@ def trace(
     if png is not None:
         tracing.write_picture(found, row, png)
     if html is None and png is None:
-        screen.replay(found.shots(row), speed)
+        with Catching():
+            screen.replay(found.shots(row), speed)
 
 
 @app.command()
@@ -214,43 +232,27 @@ def info(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; its exit code. Whatever goes wrong is one line on stderr."""
+    """Run one command; its exit code. Whatever goes wrong is one line on stderr, but for the lines
+    of a user's own rule.
+    """
+    show_what_can_be_shown()
     try:
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="dlm", standalone_mode=False)
         sys.stdout.flush()
-    except (InvalidRequest, Unavailable) as error:
-        return _fail(str(error), USAGE)
-    except CheckpointError as error:
-        return _fail(str(error), FAULT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return FAULT
-    except OSError as error:
-        return _fail(str(error), USAGE)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        if hasattr(error, "format_message"):  # of click or typer: a wrong argument
-            return _fail(error.format_message(), USAGE)
-        if os.environ.get("DLM_DEBUG") == "1":
-            traceback.print_exc()
-        return _fail(
-            f"this is a bug: {type(error).__name__}: {error} (traceback: DLM_DEBUG=1)", FAULT
-        )
+        return told(error)
     return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> int:
-    print("dlm: error:", " ".join(message.split()), file=sys.stderr)
-    return code
-
-
 def main() -> None:
-    """The entry point of the command `dlm`."""
+    """Run the command that the process was started with, and end the process."""
     gc.set_threshold(*COLLECTIONS)
+    lost = open_missing_streams()
     if "" not in sys.path:
         sys.path.append("")  # parts given as `pkg.mod:Class` may live in the current folder
     code = run(sys.argv[1:])
     gc.freeze()  # else the interpreter looks through all that torch is made of once more
-    sys.exit(code)
+    sys.exit(close_streams(code, lost=lost))

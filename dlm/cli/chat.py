@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,10 +11,11 @@ from rich.console import Console
 
 import dlm
 from dlm.cli.film import Spell
+from dlm.cli.interrupts import Catching
 from dlm.cli.screen import Screen, counted
 from dlm.errors import InvalidRequest
 
-HELP: Final = "/new starts over, /quit or Ctrl-D ends, Ctrl-C stops an answer"
+HELP: Final = "/new starts over, /quit or Ctrl-D ends, Ctrl-C stops an answer and twice ends"
 ALONE: Final = "this model is shown the last question alone, as its chat template says"
 PROMPT: Final = "you> "
 
@@ -38,7 +41,7 @@ def watched(
         raise InvalidRequest("n", f"must be 1 to be watched, got {len(request.tickets)}")
     interrupted = False
     try:
-        with Screen(speller(engine), transient=transient) as screen:
+        with Catching(), Screen(speller(engine), transient=transient) as screen:
             screen.show(request.events())
     except KeyboardInterrupt:
         interrupted = True
@@ -57,15 +60,21 @@ def talk(
     if forgets(engine):
         console.print(ALONE, style="dim")
     opening = [] if system is None else [{"role": "system", "content": system}]
-    messages = list(opening)
+    messages, stopped = list(opening), False
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text: told as such
     while True:
         try:
             said = input(PROMPT if console.is_terminal else "").strip()
         except EOFError:
             return
         except KeyboardInterrupt:
+            if stopped:
+                raise
+            stopped = True
             console.print(f"\n({HELP})", style="dim")
             continue
+        stopped = False
         if said in ("/quit", "/exit"):
             return
         if said == "/new":

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from dlm import FIELDS
-from dlm.errors import InvalidRequest
+from dlm import FIELDS, StopString
+from dlm.errors import InvalidRequest, require_text, shown
 
 PANEL: Final = "Decoding"
 ALIAS_PANEL: Final = "The same by the names of the reference codes"
@@ -71,15 +71,15 @@ def _of_fields() -> Iterator[inspect.Parameter]:
             text = "write the events to this file, one JSON object a line"
             yield _parameter(name, Path | None, "FILE", text, PANEL)
         else:
-            kind, shown, more = TYPES[field.type]
+            kind, metavar, more = TYPES[field.type]
             meaning = TEXT_ALONE if name == "infill" else field.meaning
             text = f"{meaning}{more} (default: {field.default})"
-            yield _parameter(name, kind, shown, text, PANEL)
+            yield _parameter(name, kind, metavar, text, PANEL)
 
 
 def _of_aliases() -> Iterator[inspect.Parameter]:
-    for name, (kind, shown, meaning) in ALIASES.items():
-        yield _parameter(name, kind, shown, meaning, ALIAS_PANEL)
+    for name, (kind, metavar, meaning) in ALIASES.items():
+        yield _parameter(name, kind, metavar, meaning, ALIAS_PANEL)
 
 
 def _parameter(name: str, kind: Any, shown: str | None, text: str, panel: str) -> inspect.Parameter:
@@ -96,9 +96,13 @@ def _parameter(name: str, kind: Any, shown: str | None, text: str, panel: str) -
     return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were said, as `Engine.generate` takes them. Raises `InvalidRequest`."""
+def given(options: Mapping[str, Any], texts: Sequence[str] | None = None) -> dict[str, Any]:
+    """The options that were said, as `Engine.generate` takes them; `texts`: strings that end the
+    text, whatever they spell. Raises `InvalidRequest`.
+    """
     said = {name: value for name, value in options.items() if value is not None and value != []}
+    if texts:
+        said["stop"] = [*said.get("stop", ()), *map(StopString, texts)]
     if "logit_bias" in said:
         said["logit_bias"] = biases(said["logit_bias"])
     if "trace" in said:
@@ -114,9 +118,9 @@ def biases(items: Sequence[str]) -> dict[int, float]:
         try:
             index, bias = int(token), float(number)
         except ValueError:
-            raise InvalidRequest("logit_bias", f"must be ID=NUMBER, got {item!r}") from None
+            raise InvalidRequest("logit_bias", f"must be ID=NUMBER, got {shown(item)}") from None
         if index in found:
-            raise InvalidRequest("logit_bias", f"id {index} is given twice")
+            raise InvalidRequest("logit_bias", f"id {shown(index)} is given twice")
         found[index] = bias
     return found
 
@@ -131,13 +135,13 @@ def overrides(items: Sequence[str], mask_id: int | None) -> dict[str, Any]:
     return {name: _literal(value) for name, value in found.items()}
 
 
-def named(param: str, items: Sequence[str], shown: str) -> dict[str, str]:
+def named(param: str, items: Sequence[str], what: str) -> dict[str, str]:
     """`NAME=VALUE` items as a map. Raises `InvalidRequest` naming `param`."""
     found: dict[str, str] = {}
     for item in items:
-        name, equals, value = item.partition("=")
+        name, equals, value = require_text(param, item).partition("=")
         if not (name and equals and value):
-            raise InvalidRequest(param, f"must be NAME={shown}, got {item!r}")
+            raise InvalidRequest(param, f"must be NAME={what}, got {shown(item)}")
         if name in found:
             raise InvalidRequest(param, f"`{name}` is given twice")
         found[name] = value
@@ -150,5 +154,5 @@ def _literal(value: str) -> Any:
         return lowered == "true"
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return value

@@ -15,6 +15,7 @@ import typer
 import dlm
 from dlm.cli.chat import speller
 from dlm.cli.screen import counted
+from dlm.cli.streams import is_unicode
 from dlm.cli.trace import write_trace
 from dlm.errors import InvalidRequest
 
@@ -108,7 +109,7 @@ def explanation(what: Any, *, as_json: bool) -> None:
 
 def show_json(document: dict[str, Any]) -> None:
     """One object on one line."""
-    print(json.dumps(document, ensure_ascii=False))
+    print(json.dumps(document, ensure_ascii=not is_unicode()))
 
 
 def check_file(path: Path | None) -> None:

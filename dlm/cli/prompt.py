@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dlm
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, require_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ def read_prompt(
     """
     if raw and system is not None:
         raise InvalidRequest("system", "needs the chat template, which `raw` leaves out")
-    text = _stdin() if prompt is None or prompt == "-" else _checked("prompt", prompt)
+    text = _stdin() if prompt is None or prompt == "-" else require_text("prompt", prompt)
     if not text.strip() and not may_be_empty:
         raise InvalidRequest("prompt", "must not be empty: give it as an argument or on stdin")
-    return Request(text, None if system is None else _checked("system", system), raw)
+    return Request(text, None if system is None else require_text("system", system), raw)
 
 
 def _stdin() -> str:
@@ -55,12 +55,3 @@ def _stdin() -> str:
     except UnicodeDecodeError as error:
         raise InvalidRequest("prompt", f"stdin must be UTF-8 text: {error}") from error
     return text.removesuffix("\n").removesuffix("\r")
-
-
-def _checked(name: str, text: str) -> str:
-    """`text`, unless the shell handed over bytes that are no UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(name, f"must be UTF-8 text: {error.reason}") from error
-    return text

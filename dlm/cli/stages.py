@@ -10,6 +10,7 @@ import typer
 
 import dlm
 from dlm.cli.checks import at_least
+from dlm.cli.interrupts import Catching
 from dlm.errors import InvalidRequest
 
 
@@ -48,7 +49,8 @@ def carry_out(
     finally:
         if endpoint is not None:
             engine.close()
-    run.grade(Judge(workers, sandbox))
+    with Catching():
+        run.grade(Judge(workers, sandbox))
     return tell_results(run, quiet=quiet)
 
 
@@ -115,7 +117,7 @@ def _generate(engine: Any, causal: dlm.CausalEngine | None, run: Any, *, quiet: 
     )
     begun = time.perf_counter()
     forwards = tokens = 0
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    with Catching(), Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task("answers", total=run.missing(), cost="")
 
         def tell(setting: Any, task: str, sample: Any) -> None:

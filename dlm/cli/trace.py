@@ -57,7 +57,11 @@ def write_trace(path: Path, events: Iterable[dlm.Event], model: str, spell: Spel
 def read_trace(path: Path) -> Trace:
     """A saved trace. Raises `InvalidRequest` naming the line that is wrong."""
     model, texts, events = "", None, []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("trace", f"{path} is no UTF-8 text: {error.reason}") from error
+    for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             if record["type"] == "trace":
@@ -65,8 +69,8 @@ def read_trace(path: Path) -> Trace:
                 texts = {int(i): str(text) for i, text in record.get("texts", {}).items()} or None
             else:
                 events.append(dlm.Event.from_json(record))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidRequest("trace", f"{path}, line {number}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InvalidRequest("trace", f"{path}, line {number}: {error!r}") from error
     if not events:
         raise InvalidRequest("trace", f"{path} holds no events")
     return Trace(events, model, texts)

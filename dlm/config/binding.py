@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, get_args
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from dlm.config.generation import GenerationConfig
-from dlm.config.literals import check_arguments
 from dlm.config.presets import PRESETS, with_preset
-from dlm.config.spec import parse_part, registry_of
+from dlm.config.spec import registry_of
+from dlm.config.stopping import NONE, as_text
+from dlm.config.taking import bound_part
 from dlm.core import (
     STATISTICS,
     BlockScheduler,
@@ -19,12 +20,11 @@ from dlm.core import (
     Filler,
     Guide,
     ModelInfo,
-    Part,
     Parts,
     StopRule,
     Unmasker,
 )
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, blaming
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ def bind(
     ends = frozenset(i for rule in rules for i in rule.end_ids) or frozenset(info.eos_ids)
     if ends and (before := inside_holes(given)):
         guides.append(registry_of("guide").load("forbid")(tuple(sorted(ends)), before=before))
-    unmask = _part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
+    unmask = bound_part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
     parts = Parts(
-        guide=tuple(_part("guide", g, Guide, info) for g in guides),
-        blocks=_part("blocks", _or(config.blocks, "fixed"), BlockScheduler, info),
+        guide=tuple(bound_part("guide", g, Guide, info) for g in guides),
+        blocks=bound_part("blocks", _or(config.blocks, "fixed"), BlockScheduler, info),
         unmask=_with_steps(unmask, config),
-        edit=tuple(_with_steps(_part("edit", e, Editor, info), config) for e in edits),
+        edit=tuple(_with_steps(bound_part("edit", e, Editor, info), config) for e in edits),
         stop=rules,
-        cache=_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
+        cache=bound_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
     _check_needs(parts, info)
     _check_scratch(parts)
@@ -93,7 +93,8 @@ def _or(given: Any, default: str) -> Any:
 def _listed(config: GenerationConfig, kind: str) -> list[Any]:
     """The parts of a kind that takes several; `"none"` alone is none."""
     given = config.several(kind)
-    return [] if given == ("none",) else list(given)
+    alone = len(given) == 1 and isinstance(given[0], str) and given[0].strip() == NONE
+    return [] if alone else list(given)
 
 
 def _default_cache(info: ModelInfo) -> str:
@@ -108,35 +109,6 @@ def _default_unmask(info: ModelInfo) -> str:
     return options["unmask"]
 
 
-def _part(kind: str, spec: Any, protocol: Any, info: ModelInfo) -> Any:
-    """One part, parsed, checked and bound."""
-    part = parse_part(kind, spec)
-    if isinstance(part, type) or not is_dataclass(part):
-        raise InvalidRequest(
-            kind, f"must be one of {', '.join(registry_of(kind).names())} or a part, got {spec!r}"
-        )
-    if not isinstance(part, protocol):
-        lacks = ", ".join(map(repr, _missing(part, protocol)))
-        raise InvalidRequest(
-            kind, f"{type(part).__name__} is no part of this kind: it lacks {lacks}"
-        )
-    own = {f.name: getattr(part, f.name) for f in fields(part) if not f.metadata.get("bound")}
-    check_arguments(kind, type(part), own)
-    assert isinstance(part, Part)
-    return part.bind(info)
-
-
-def _missing(part: Any, protocol: Any) -> list[str]:
-    """What a part lacks of a protocol, or of that among several of which it lacks least."""
-    names = [
-        {name for cls in one.__mro__ for name in vars(cls) if not name.startswith("_")}
-        for one in get_args(protocol) or (protocol,)
-    ]
-    return min(
-        ([name for name in sorted(some) if not hasattr(part, name)] for some in names), key=len
-    )
-
-
 def _stops(
     config: GenerationConfig, default: str, info: ModelInfo
 ) -> tuple[tuple[StopRule, ...], tuple[Budget, ...], tuple[str, ...]]:
@@ -147,20 +119,31 @@ def _stops(
     """
     texts = config.stop_strings()
     rest = [i for i in config.several("stop") if not any(i is text for text in texts)]
-    parts = [_part("stop", i, StopRule | Budget, info) for i in rest if i != "none"]
+    none = [i for i in rest if isinstance(i, str) and i.strip() == NONE]
+    parts = [_stop_part(i, info) for i in rest if i not in none]
     rules = tuple(part for part in parts if isinstance(part, StopRule))
     budgets = tuple(part for part in parts if isinstance(part, Budget))
     if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
     fillers = tuple(rule for rule in rules if isinstance(rule, Filler))
     others = tuple(rule for rule in rules if rule not in fillers)
-    if "none" not in rest:
-        others = others or (_part("stop", default, StopRule, info),)
+    if not none:
+        others = others or (bound_part("stop", default, StopRule, info),)
     elif others:
         raise InvalidRequest(
             "stop", "'none' must stand alone or beside texts, budgets and early commits"
         )
     return fillers + others, budgets, texts
+
+
+def _stop_part(item: Any, info: ModelInfo) -> Any:
+    """A rule or a budget; where a string is refused, it may have been meant as a text."""
+    try:
+        return bound_part("stop", item, StopRule | Budget, info)
+    except InvalidRequest as error:
+        if not isinstance(item, str):
+            raise
+        raise InvalidRequest(error.param, f"{error.message} {as_text(item)}") from error
 
 
 def _with_steps(part: Any, config: GenerationConfig) -> Any:
@@ -171,7 +154,8 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
         or part.steps is not None
     ):
         return part
-    return replace(part, steps=config.steps)
+    with blaming("unmask", part):
+        return replace(part, steps=config.steps)
 
 
 def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | None]) -> None:
@@ -189,7 +173,8 @@ def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | N
             "without steps of its own",
         )
     assert tokens is not None
-    blocks = None if given else parts.blocks.count(tokens)
+    with blaming("blocks", parts.blocks):
+        blocks = None if given else parts.blocks.count(tokens)
     for part in (parts.unmask, *parts.edit):
         own = getattr(part, "steps", None)
         if blocks is not None and own is not None and own % blocks:
@@ -270,8 +255,10 @@ def _check_arms(parts: Parts) -> None:
 def _check_edits(parts: Parts, info: ModelInfo) -> None:
     """Rules that reach before the block need a cache that recomputes what they change."""
     for editor in parts.edit:
-        if reason := editor.refuses(parts.unmask):
-            raise InvalidRequest("edit", reason)
+        with blaming("edit", editor):
+            reason = editor.refuses(parts.unmask)
+        if reason:
+            raise InvalidRequest("edit", str(reason))
         if editor.scope == "row" and parts.narrowing is not None:
             raise InvalidRequest(
                 "edit",

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeGuard
+from typing import Any, Final, Self
 
+from dlm.config.alias_checks import check_alias
+from dlm.config.checks import is_finite, is_integer, require_integer, require_number
 from dlm.config.fields import FIELDS, resolve_aliases
 from dlm.config.infill import checked_infill
-from dlm.config.spec import registry_of
-from dlm.errors import InvalidRequest, unknown_name
+from dlm.config.stopping import is_rule
+from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 
 DEFAULT_LENGTH: Final = 128
 """`max_new_tokens` where nothing else sets it."""
+MOST: Final = 2**31 - 1
+"""Bound of counts: far beyond any model, and two of them can be multiplied."""
 MOST_BIAS: Final = 1e4
 """Bound of `logit_bias`: far beyond any logit, and far from overflow."""
-
-
-class StopString(str):
-    """A string that ends the text, also where it spells the name of a stop rule."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +54,27 @@ class GenerationConfig:
         if self.max_new_tokens is None and not isinstance(self.infill, str | tuple):
             object.__setattr__(self, "max_new_tokens", DEFAULT_LENGTH)
         if self.max_new_tokens is not None:
-            _at_least("max_new_tokens", self.max_new_tokens, 1)
+            require_integer("max_new_tokens", self.max_new_tokens, 1)
+            if self.max_new_tokens > MOST:
+                given = shown(self.max_new_tokens)
+                raise InvalidRequest("max_new_tokens", f"must be at most {MOST}, got {given}")
         if self.steps is not None:
-            _at_least("steps", self.steps, 1, most=2**31 - 1)
-        _at_least("n", self.n, 1, most=1024)
-        _at_least("top_k", self.top_k, 0, most=2**31 - 1)
-        _number("temperature", self.temperature, low=0.0)
-        _number("top_p", self.top_p, low=0.0, high=1.0)
+            require_integer("steps", self.steps, 1, most=MOST)
+        require_integer("n", self.n, 1, most=1024)
+        require_integer("top_k", self.top_k, 0, most=MOST)
+        require_number("temperature", self.temperature, low=0.0)
+        require_number("top_p", self.top_p, low=0.0, high=1.0)
         if self.top_p == 0:
             raise InvalidRequest("top_p", "must be greater than 0 and at most 1, got 0")
-        if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**63:
-            raise InvalidRequest("seed", f"must be a 64-bit integer, got {self.seed!r}")
+        if not is_integer(self.seed) or not -(2**63) <= self.seed < 2**63:
+            raise InvalidRequest("seed", f"must be a 64-bit integer, got {shown(self.seed)}")
         _bias(self.logit_bias)
+        for string in self.stop_strings():
+            require_text("stop", string)
         if self.preset is not None and not isinstance(self.preset, str):
-            raise InvalidRequest("preset", f"must be a name, got {self.preset!r}")
+            raise InvalidRequest("preset", f"must be a name, got {shown(self.preset)}")
         if not isinstance(self.trace, bool):
-            raise InvalidRequest("trace", f"must be True or False, got {self.trace!r}")
+            raise InvalidRequest("trace", f"must be True or False, got {shown(self.trace)}")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
@@ -86,6 +87,8 @@ class GenerationConfig:
     @staticmethod
     def named(options: Mapping[str, Any]) -> dict[str, Any]:
         """The same options by the names of the fields. Raises as `from_options` does."""
+        for name, value in options.items():
+            check_alias(name, value)
         resolved = resolve_aliases(options)
         for name in resolved:
             if name not in FIELDS:
@@ -93,13 +96,17 @@ class GenerationConfig:
         return resolved
 
     def stop_strings(self) -> tuple[str, ...]:
-        """What of `stop` is text: strings that name no rule, and every `StopString`."""
-        return tuple(i for i in self.several("stop") if isinstance(i, str) and not _is_rule(i))
+        """What of `stop` is text: strings that name no rule, and every `StopString`.
+
+        Raises `InvalidRequest` for a string that looks like a rule and is none.
+        """
+        return tuple(i for i in self.several("stop") if isinstance(i, str) and not is_rule(i))
 
     def several(self, name: str) -> tuple[Any, ...]:
         """The parts of `edit`, `guide` or `stop` as a tuple.
 
-        None is an empty tuple; a value that is no list becomes a tuple of one.
+        None is an empty tuple; a value that is no list
+        becomes a tuple of one.
         """
         value = getattr(self, name)
         if value is None:
@@ -109,39 +116,14 @@ class GenerationConfig:
         )
 
 
-def _is_rule(item: str) -> bool:
-    """Whether a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`."""
-    if isinstance(item, StopString):
-        return False
-    spec = re.fullmatch(r"(\w+)\(.*\)|[\w.]+:[A-Za-z_]\w*(\(.*\))?", item.strip(), re.DOTALL)
-    return spec is not None or item == "none" or item.strip() in registry_of("stop")
-
-
-def _at_least(name: str, value: object, low: int, most: int | None = None) -> None:
-    allowed = f"of at least {low}" if most is None else f"between {low} and {most}"
-    top = math.inf if most is None else most
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= top:
-        raise InvalidRequest(name, f"must be an integer {allowed}, got {value!r}")
-
-
-def _number(name: str, value: object, *, low: float, high: float = math.inf) -> None:
-    allowed = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-    if not is_finite(value) or not low <= value <= high:
-        raise InvalidRequest(name, f"must be a finite number {allowed}, got {value!r}")
-
-
-def is_finite(value: object) -> TypeGuard[float]:
-    """Whether `value` is a plain, finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _bias(value: object) -> None:
     """Token ids to finite numbers."""
     rule = f"must map token ids to numbers between -{MOST_BIAS:g} and {MOST_BIAS:g}"
     if not isinstance(value, Mapping):
-        raise InvalidRequest("logit_bias", f"{rule}, got {value!r}")
+        raise InvalidRequest("logit_bias", f"{rule}, got {shown(value)}")
     for token, number in value.items():
-        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
-            raise InvalidRequest("logit_bias", f"{rule}, got the id {token!r}")
+        if not is_integer(token) or token < 0:
+            raise InvalidRequest("logit_bias", f"{rule}, got the id {shown(token)}")
         if not is_finite(number) or abs(number) > MOST_BIAS:
-            raise InvalidRequest("logit_bias", f"{rule}, got {number!r} for id {token}")
+            given = f"{shown(number)} for id {shown(token)}"
+            raise InvalidRequest("logit_bias", f"{rule}, got {given}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from dlm.errors import InvalidRequest
+from dlm.config.checks import is_finite, is_integer
+from dlm.errors import InvalidRequest, shown
 
 MOST: Final = 2**31
 """Numbers of parts stay below it, so that two of them can be multiplied."""
@@ -26,9 +26,10 @@ def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         hint = hints.get(name, Any)
         if not fits(value, hint):
-            large = isinstance(value, int) and abs(value) >= MOST
-            below = " below 2**31" if large else ""
-            raise InvalidRequest(kind, f"`{name}` must be {describe(hint)}{below}, got {value!r}")
+            large = is_integer(value) and abs(value) >= MOST and fits(0, hint)
+            below = " below 2**31" if large and not fits(0.5, hint) else ""
+            wanted = f"{describe(hint)}{below}"
+            raise InvalidRequest(kind, f"`{name}` must be {wanted}, got {shown(value)}")
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -37,14 +38,13 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(fits(value, option) for option in arguments)
     if origin is Literal:
-        return value in arguments
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
     if origin is tuple:
         return isinstance(value, tuple) and _fits_tuple(value, arguments)
     if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return is_finite(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST
+        return is_integer(value) and abs(value) < MOST
     if hint in (bool, str, NoneType):
         return isinstance(value, hint)
     return True

@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dlm.config.literals import check_arguments
-from dlm.errors import InvalidRequest, unknown_name
+from dlm.errors import InvalidRequest, blaming, is_foreign, require_text, shown, unknown_name
 from dlm.registry import Registry
 
 GROUP: Final = "dlm.strategies"
 """Entry point group of installed plug-ins."""
+LONGEST: Final = 20_000
+"""Characters of a spec string: hundreds of ids fit in."""
 
 KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
     {
@@ -108,30 +110,39 @@ def parse_part(kind: str, spec: Any) -> Any:
     registry = registry_of(kind)
     cls = registry.load_path(name) if ":" in name else registry.load(name)
     if not is_dataclass(cls):
-        raise InvalidRequest(kind, f"{name!r} is no part: parts are dataclasses")
+        raise InvalidRequest(kind, f"{shown(name)} is no part: parts are dataclasses")
     known = [f.name for f in fields(cls) if not f.metadata.get("bound")]
     if len(positional) > len(known):
         raise InvalidRequest(
             kind,
-            f"{name!r} takes at most {len(known)} arguments ({', '.join(known)}), got {spec!r}",
+            f"{shown(name)} takes at most {len(known)} arguments ({', '.join(known)}), "
+            f"got {shown(spec)}",
         )
     arguments = dict(zip(known, positional, strict=False))
     for key, value in keywords.items():
         if key not in known:
             raise unknown_name(f"{kind}: {name}", key, known)
         if key in arguments:
-            raise InvalidRequest(kind, f"`{key}` is given twice in {spec!r}")
+            raise InvalidRequest(kind, f"`{key}` is given twice in {shown(spec)}")
         arguments[key] = value
     check_arguments(kind, cls, arguments)
     try:
-        return cls(**arguments)
-    except TypeError as error:  # an argument is missing
-        raise InvalidRequest(kind, f"{spec!r}: {error}") from error
+        with blaming(kind, cls):
+            return cls(**arguments)
+    except TypeError as error:
+        trace = error.__traceback__
+        if is_foreign(cls) and trace is not None and trace.tb_next is not None:
+            raise  # of its own `__post_init__`; else an argument is missing
+        raise InvalidRequest(kind, f"{shown(spec)}: {error}") from error
 
 
 def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:
     """Split `name(arguments)` into its name and literal arguments."""
-    name, bracket, rest = spec.strip().partition("(")
+    if len(spec) > LONGEST:
+        raise InvalidRequest(
+            kind, f"must have at most {LONGEST} characters, got {len(spec)}: {shown(spec)}"
+        )
+    name, bracket, rest = require_text(kind, spec).strip().partition("(")
     if not bracket:
         return name, [], {}
     form = "must be a name or name(argument=value, ...) with literal values"
@@ -143,8 +154,8 @@ def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:
             raise ValueError
         positional = [ast.literal_eval(a) for a in call.args]
         keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise InvalidRequest(kind, f"{form}, got {spec!r}") from error
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise InvalidRequest(kind, f"{form}, got {shown(spec)}") from error
     if len(keywords) < len(call.keywords):
-        raise InvalidRequest(kind, f"an argument is given twice in {spec!r}")
+        raise InvalidRequest(kind, f"an argument is given twice in {shown(spec)}")
     return name.strip(), positional, keywords

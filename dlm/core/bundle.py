@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from dlm.core.parts import (
     ArmedGuide,
@@ -20,6 +20,9 @@ from dlm.core.parts import (
 )
 from dlm.core.rows import ScratchSpec
 from dlm.core.view import STATISTICS
+
+PLAIN: Final = (bool, str, bytes, tuple, frozenset, type(None))
+"""Types of fields whose values are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,13 @@ def is_number(value: object) -> bool:
 
 def _fixed_fields(part: Any) -> tuple[Hashable, ...]:
     values = ((f.name, getattr(part, f.name)) for f in fields(part))
-    return tuple(
-        (name, None if is_number(value) else value, is_number(value)) for name, value in values
-    )
+    return tuple((name, _fixed(value), is_number(value)) for name, value in values)
+
+
+def _fixed(value: Any) -> Any:
+    """What rows must have in common of a field: nothing of a number, the value where values can be
+    compared, else the very object (a tensor of somebody's own part, say).
+    """
+    if is_number(value):
+        return None
+    return value if isinstance(value, PLAIN) else id(value)

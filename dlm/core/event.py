@@ -29,8 +29,10 @@ class Event:
     `pos`, `ids`, `conf` run in parallel where they apply: the canvas positions touched, the ids now
     there, and the confidences of commits. `row` numbers the choices of a request; `step` counts its
     forwards from 1. `open` carries the whole canvas and its kinds, `block` the bounds of an opened
-    block in `pos`, `settle` one position: nothing before it will change. `done` carries the finish
-    reason in `data`.
+    block in `pos`, `settle` one position: nothing before it will change, and none of it stands
+    behind a stop string. `done` carries the finish reason in `data` and, in a stream, the answer
+    as `result`, a `Generation` (None where the row has failed); that is not part of the JSON and
+    not compared.
     """
 
     type: EventType
@@ -40,6 +42,7 @@ class Event:
     ids: tuple[int, ...] = ()
     conf: tuple[float, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    result: Any = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary without empty fields, for one line of JSONL."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dlm.core.process import Absorbing, Process, Uniform
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +48,5 @@ class ModelInfo:
         for token in ids:
             if not 0 <= token < self.vocab_size:
                 raise InvalidRequest(
-                    param, f"ids must be between 0 and {self.vocab_size - 1}, got {token}"
+                    param, f"ids must be between 0 and {self.vocab_size - 1}, got {shown(token)}"
                 )

@@ -27,6 +27,11 @@ class Watch(Protocol):
         """Take more ids; True when nothing may follow. `final`: these are the last."""
         ...
 
+    @property
+    def clear(self) -> int:
+        """How many of the ids may be shown: nothing that a stop string takes away."""
+        ...
+
     def fork(self) -> Watch:
         """A watch that has seen the same ids."""
         ...
@@ -36,9 +41,10 @@ class Watch(Protocol):
 class Ticket:
     """One choice of one request: its inputs, and what is known of it while it runs.
 
-    `watch` looks for stop strings. `events` is its mailbox, None when nobody will read it; `trace`
-    keeps all events when that was asked for. `error`: why the row failed, alone. `kept`: leading
-    positions whose keys are kept for other requests.
+    `watch` looks for stop strings, `seen` counts the ids of the answer that it knows. `events` is
+    the mailbox, None when nobody will read it; `trace` keeps all events when that was asked for.
+    `error`: why the row failed, alone. `kept`: leading positions whose keys are kept for other
+    requests.
     """
 
     prompt: tuple[int, ...]
@@ -48,6 +54,7 @@ class Ticket:
     events: deque[Event] | None = field(default_factory=deque)
     trace: list[Event] = field(default_factory=list)
     canvas: HostCanvas = field(default_factory=HostCanvas)
+    seen: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     started: float = 0.0
     seconds: float = 0.0
@@ -73,6 +80,7 @@ class Ticket:
             choice,
             watch=None if self.watch is None else self.watch.fork(),
             canvas=self.canvas.fork(),
+            seen=self.seen,
             ledger=self.ledger.fork(),
             started=self.started,
         )

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from contextlib import suppress
 from typing import Any, Self
 
 from dlm.core import Event
-from dlm.engine.engine import Engine, Prompt
+from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
+from dlm.engine.prompts import Prompt
 from dlm.engine.request import Request
+from dlm.engine.streams import AsyncStream, abort_aside
+
+Listener = tuple[asyncio.AbstractEventLoop, asyncio.Event]
+"""Who waits for news: its loop, and what is set there."""
 
 
 class AsyncEngine:
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
-    A cancelled task frees its rows within one step. The driving thread starts with the first
-    request; `close` (or `async with`) ends it.
+    Options are checked when a method is called, before anything is awaited. A cancelled task frees
+    its rows within one step. The driving thread starts with the first request; `close` (or
+    `async with`) ends it.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._wake = threading.Condition()
-        self._waiting: dict[Request, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
+        self._running: dict[Request, list[Listener]] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -35,80 +42,102 @@ class AsyncEngine:
         """Close."""
         await self.close()
 
+    def submit(self, prompt: Prompt, **options: Any) -> AsyncRequest:
+        """Queue one prompt and give its handle at once; it is decoded whether awaited or not.
+
+        Options and errors as in `Engine.submit`.
+        """
+        return AsyncRequest(self, self._begin(self.engine.prepare(prompt, **options)))
+
     async def generate(self, prompt: Prompt, **options: Any) -> Generation:
         """Answer one prompt. Options and errors as in `Engine.submit`."""
-        request = self.engine.submit(prompt, **options)
+        request = self.engine.prepare(prompt, **options)
         request.ignore_events()
+        self._begin(request)
         try:
-            async for _ in self._news(request):
-                pass
-            return request.result()
+            return await self._result(request)
         finally:
-            await self._abort(request)
+            await abort_aside(request)
 
-    async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Event]:
-        """The events of one prompt's choices as they happen.
+    def stream(self, prompt: Prompt, **options: Any) -> AsyncStream:
+        """The events of one prompt's choices as they happen; the `done` of each carries its answer.
 
-        Options and errors as in `Engine.submit`; a row that fails raises its error at its end.
+        Options and errors as in `Engine.submit`; the row is queued when the first event is asked
+        for. A row that fails raises its error after its last event.
         """
-        request = self.engine.submit(prompt, **options)
-        try:
-            async for _ in self._news(request):
-                for event in request.pending():
-                    yield event
-            request.result()
-        finally:
-            await self._abort(request)
+        request = self.engine.prepare(prompt, **options)
+        return AsyncStream(request, self._stream(request))
 
     async def close(self) -> None:
         """Stop driving; requests that still run end as aborted."""
         await asyncio.to_thread(self._close)
 
-    def _close(self) -> None:
-        with self._wake:
-            self._closed = True
-            for request, (loop, news) in self._waiting.items():
-                request.abort()
-                loop.call_soon_threadsafe(news.set)
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
+    async def _stream(self, request: Request) -> AsyncIterator[Event]:
+        self._begin(request)
+        try:
+            async for event in self._events(request):
+                yield event
+        finally:
+            await abort_aside(request)
 
-    async def _news(self, request: Request) -> AsyncIterator[None]:
-        """Yield after every step that may have brought news, and once when all is over."""
-        news = asyncio.Event()
+    def _begin(self, request: Request) -> Request:
+        """Queue a request and see to it that it is driven."""
         with self._wake:
             if self._closed:
                 raise RuntimeError("the engine is closed")
-            self._waiting[request] = asyncio.get_running_loop(), news
+            self.engine.enqueue(request)
+            self._running[request] = []
             if self._thread is None:
                 self._thread = threading.Thread(target=self._drive, name="dlm", daemon=True)
                 self._thread.start()
             self._wake.notify()
+        return request
+
+    async def _result(self, request: Request) -> Generation:
+        async for _ in self._news(request):
+            pass
+        return await asyncio.to_thread(request.result)
+
+    async def _events(self, request: Request) -> AsyncIterator[Event]:
+        """What nobody has taken yet, then what comes. Raises the error of a row that fails."""
+        async for _ in self._news(request):
+            for event in request.pending():
+                last = event.type == "done"
+                yield await asyncio.to_thread(request.completed, event) if last else event
+        request.raise_errors()
+
+    async def _news(self, request: Request) -> AsyncIterator[None]:
+        """Yield after every step that may have brought news, and once when all is over."""
+        listener = asyncio.get_running_loop(), asyncio.Event()
+        with self._wake:
+            listeners = self._running.get(request, [])  # none: it is over
+            listeners.append(listener)
         try:
             while not request.done:
-                await news.wait()
-                news.clear()
+                await listener[1].wait()
+                listener[1].clear()
                 yield
             yield
         finally:
             with self._wake:
-                self._waiting.pop(request, None)
+                listeners.remove(listener)
 
-    async def _abort(self, request: Request) -> None:
-        """Free what still runs. The engine may be in a step, which the event loop must not await.
-
-        A second cancellation does not keep the pages: the thread that aborts goes on.
-        """
-        if not request.done:
-            await asyncio.shield(asyncio.to_thread(request.abort))
+    def _close(self) -> None:
+        with self._wake:
+            self._closed = True
+            for request in self._running:
+                request.abort()
+            self._tell_all()
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
 
     def _drive(self) -> None:
-        """The thread: step while anybody waits, and tell all who wait."""
+        """The thread: step while anything runs, and tell all who wait."""
         while True:
             with self._wake:
-                while not self._closed and all(request.done for request in self._waiting):
-                    self._tell_all()  # another thread may have driven them to their end
+                self._tell_all()  # another thread may have driven some to their end
+                while not self._closed and not self._running:
                     self._wake.wait()
                 if self._closed:
                     return
@@ -117,9 +146,43 @@ class AsyncEngine:
             except Exception as error:  # of the engine itself: nobody shall wait for ever
                 with self.engine.lock:
                     self.engine.scheduler.end_all(error)
-            with self._wake:
-                self._tell_all()
 
     def _tell_all(self) -> None:
-        for loop, news in self._waiting.values():
-            loop.call_soon_threadsafe(news.set)
+        """Tell who waits that there may be news, and forget what has ended."""
+        ended = [request for request in self._running if request.done]
+        for loop, news in (one for listeners in self._running.values() for one in listeners):
+            with suppress(RuntimeError):  # of a loop that has been closed
+                loop.call_soon_threadsafe(news.set)
+        for request in ended:
+            del self._running[request]
+
+
+class AsyncRequest:
+    """What `AsyncEngine.submit` returns: a request that is being decoded.
+
+    `await` it for its result. Cancelling a task that waits does not end it; `abort` does.
+    """
+
+    def __init__(self, served: AsyncEngine, request: Request) -> None:
+        self._served, self._request = served, request
+
+    def __await__(self) -> Generator[Any, None, Generation]:
+        """The result."""
+        return self.result().__await__()
+
+    @property
+    def done(self) -> bool:
+        """Whether every choice has ended."""
+        return self._request.done
+
+    async def result(self) -> Generation:
+        """Wait for the answer (with all its choices). Raises the error of a row that has failed."""
+        return await self._served._result(self._request)
+
+    def events(self) -> AsyncIterator[Event]:
+        """The events that nobody has taken yet, then what comes; for one reader."""
+        return self._served._events(self._request)
+
+    async def abort(self) -> None:
+        """End what still runs and free its pages. What there is stays readable."""
+        await abort_aside(self._request)

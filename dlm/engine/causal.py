@@ -15,8 +15,8 @@ from dlm.config import GenerationConfig
 from dlm.core import Event, ForwardPlan, Segment, pack, span
 from dlm.engine.causal_row import CausalRow
 from dlm.engine.dense_logits import dense_logits
-from dlm.engine.engine import Prompt, _is_batch, _plain
 from dlm.engine.generation import Generation
+from dlm.engine.prompts import Prompt, is_batch, plain
 from dlm.engine.stats import Sampler, draw_tokens, row_stats, token_uniforms
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
@@ -99,8 +99,8 @@ class CausalEngine:
         `options` are the fields of `CausalConfig`. Raises `InvalidRequest` before any work starts,
         `CheckpointError` when logits are not finite.
         """
-        asked = _plain(prompt)
-        batch = bool(asked) and _is_batch(asked)
+        asked = plain(prompt)
+        batch = bool(asked) and is_batch(asked)
         config = CausalConfig.from_options(options)
         rows = [self._row(one, config) for one in (asked if batch else [asked])]
         self.queue.extend(rows)
@@ -172,7 +172,7 @@ class CausalEngine:
 
     def _row(self, prompt: Any, config: CausalConfig) -> CausalRow:
         """A checked row that is not queued yet."""
-        ids = self._ids(_plain(prompt))
+        ids = self._ids(plain(prompt))
         length = len(ids) + config.max_new_tokens
         if length > self.model.spec.max_length:
             raise InvalidRequest(

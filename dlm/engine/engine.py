@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dlm.config import GenerationConfig
+from dlm.config.checks import is_integer
 from dlm.core import Event, ModelInfo
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.dense_logits import dense_logits
@@ -24,20 +25,15 @@ from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
 from dlm.engine.infill import Given, bind_request, check_encoded
 from dlm.engine.iteration import IterationManager
+from dlm.engine.prompts import Prompt, is_batch, is_ids, one_prompt, plain
 from dlm.engine.request import Request
 from dlm.engine.scheduler import Scheduler
 from dlm.engine.streamers import Streamer, feed
-from dlm.errors import Interrupted, InvalidRequest
+from dlm.engine.streams import Stream
+from dlm.errors import Interrupted, InvalidRequest, shown
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
 from dlm.text import Text
-
-Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
-"""A text (one user turn), token ids as they are, or chat messages.
-
-All of them are given and stay, the mask's own id among token ids too: what is open is said by
-`infill`.
-"""
 
 
 class Engine:
@@ -68,17 +64,7 @@ class Engine:
         aux: Mapping[str, Auxiliary] = MappingProxyType({}),
         name: str = "",
     ) -> None:
-        if max_rows < 1 or unroll < 1:
-            raise InvalidRequest(
-                "max_rows" if max_rows < 1 else "unroll",
-                f"must be at least 1, got {min(max_rows, unroll)}",
-            )
-        if max_token_forwards is not None and max_token_forwards < 1:
-            raise InvalidRequest(
-                "max_token_forwards", f"must be None or at least 1, got {max_token_forwards}"
-            )
-        if prefix_bytes < 0:
-            raise InvalidRequest("prefix_bytes", f"must be at least 0, got {prefix_bytes}")
+        _check_sizes(max_rows, unroll, max_token_forwards, kv_bytes, prefix_bytes)
         if prefix_bytes and model.spec.angles_by_length:
             assert model.spec.rotary_scaling is not None
             raise InvalidRequest(
@@ -113,7 +99,15 @@ class Engine:
         `options` are the fields of `GenerationConfig`. Raises `InvalidRequest` before any work
         starts, `Unavailable` when the canvas cannot fit the key/value budget.
         """
-        return self._queued([self._request(prompt, GenerationConfig.from_options(options))])[0]
+        return self.enqueue(self.prepare(prompt, **options))
+
+    def prepare(self, prompt: Prompt, **options: Any) -> Request:
+        """A checked request that is not queued yet; `enqueue` does that. Errors as in `submit`."""
+        return self._request(prompt, GenerationConfig.from_options(options))
+
+    def enqueue(self, request: Request) -> Request:
+        """Queue what `prepare` gave, once; it advances whenever somebody waits."""
+        return self._queued([request])[0]
 
     def generate(
         self,
@@ -128,12 +122,13 @@ class Engine:
         errors as in `submit`; a row that fails raises its error here. `Interrupted` on Ctrl-C
         carries what there is so far.
         """
-        asked = _plain(prompt)
-        batch = _is_batch(asked)
+        asked = plain(prompt)
+        batch = is_batch(asked)
         config = GenerationConfig.from_options(options)
         if streamer is not None and (batch or config.n > 1):
             raise InvalidRequest("streamer", "follows one answer, got several prompts or n > 1")
-        requests = [self._request(p, config) for p in (asked if batch else [asked])]
+        prompts = [plain(p, f"prompt[{i}]") for i, p in enumerate(asked)] if batch else [asked]
+        requests = [self._request(p, config) for p in prompts]
         for request in requests if streamer is None else ():
             request.ignore_events()
         self._queued(requests)
@@ -165,8 +160,7 @@ class Engine:
         """
         config = GenerationConfig.from_options(options)
         most = 2 * self.scheduler.max_rows if in_flight is None else in_flight
-        if most < 1:
-            raise InvalidRequest("in_flight", f"must be at least 1, got {in_flight}")
+        _require_size("in_flight", most, 1)
         return self._map(iter(prompts), config, most)
 
     def _map(
@@ -187,19 +181,21 @@ class Engine:
             for request in held:
                 request.abort()
 
-    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
-        """The events of one answer as they happen.
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+        """The events of one answer as they happen; the last one, `done`, carries the `Generation`
+        as its `result`, which `Stream.result()` gives as well.
 
-        Leaving the loop early aborts the row and frees its pages. `options` and errors as in
-        `submit`; the row is queued when the first event is asked for.
+        What `settle` events have settled never changes, and none of it is taken away by a stop
+        string. Leaving the loop early aborts the row and frees its pages. `options` and errors as
+        in `submit`, at once; the row is queued when the first event is asked for.
         """
         request = self._request(prompt, GenerationConfig.from_options(options))
         if len(request.tickets) != 1:
             raise InvalidRequest("n", f"must be 1 for a stream, got {len(request.tickets)}")
-        return self._stream(request)
+        return Stream(request, self._stream(request))
 
     def _stream(self, request: Request) -> Iterator[Event]:
-        (request,) = self._queued([request])
+        self.enqueue(request)
         try:
             yield from request.events()
         finally:
@@ -245,8 +241,8 @@ class Engine:
 
     def _prompt_ids(self, prompt: Prompt, given: Given) -> tuple[int, ...]:
         """The ids of a prompt. Where something is `given` it may be empty, and is then raw text."""
-        prompt = _plain(prompt)
-        if _is_ids(prompt):
+        prompt = one_prompt(prompt)
+        if is_ids(prompt):
             ids = tuple(prompt)
             self.info.check_ids("prompt", ids)
         elif self.text is None:
@@ -260,25 +256,26 @@ class Engine:
         return ids
 
 
-def _is_ids(prompt: Any) -> TypeGuard[Sequence[int]]:
-    return not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt)
+def _check_sizes(
+    max_rows: int,
+    unroll: int,
+    max_token_forwards: int | None,
+    kv_bytes: int | None,
+    prefix_bytes: int,
+) -> None:
+    """Raise `InvalidRequest` for a size that an engine cannot have."""
+    _require_size("max_rows", max_rows, 1)
+    _require_size("unroll", unroll, 1)
+    if max_token_forwards is not None:
+        _require_size("max_token_forwards", max_token_forwards, 1, "None or ")
+    if kv_bytes is not None:
+        _require_size("kv_bytes", kv_bytes, 0, "None or ")
+    _require_size("prefix_bytes", prefix_bytes, 0)
 
 
-def _plain(prompt: Any) -> Any:
-    """A text as it is; arrays of ids and any other iterable as a list."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, Mapping | bytes | bytearray) or not isinstance(prompt, Iterable):
-        raise InvalidRequest(
-            "prompt", f"must be a text, token ids, messages, or a list of these, got {prompt!r}"
-        )
-    return prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
-
-
-def _is_batch(prompt: str | list[Any]) -> bool:
-    """A list of prompts, as against one text, one list of ids, or one list of messages."""
-    return not (
-        isinstance(prompt, str)
-        or (prompt and all(isinstance(i, int) for i in prompt))
-        or (prompt and all(isinstance(i, Mapping) for i in prompt))
-    )
+def _require_size(name: str, value: Any, least: int, other: str = "") -> None:
+    """Raise `InvalidRequest` unless `value` is an integer of at least `least`."""
+    if not is_integer(value):
+        raise InvalidRequest(name, f"must be {other}an integer, got {shown(value)}")
+    if value < least:
+        raise InvalidRequest(name, f"must be {other}at least {least}, got {shown(value)}")

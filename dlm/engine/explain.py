@@ -9,6 +9,8 @@ from typing import Any
 
 from dlm.config import PRESETS, BoundConfig
 from dlm.core import ModelInfo, ScratchSpec
+from dlm.engine.counting import scheduled_forwards
+from dlm.errors import blaming
 from dlm.unmasking.budgets import MaxNFE
 
 
@@ -86,8 +88,9 @@ class StopText:
 
 def _note(kind: str, part: Any) -> PartNote:
     summary = (inspect.getdoc(type(part)) or "").split("\n\n", maxsplit=1)[0]
-    tier = getattr(part, "tier_as_set", getattr(part, "tier", "own rule"))
-    return PartNote(kind, repr(part), " ".join(summary.split()), tier)
+    with blaming(kind, part):
+        tier = getattr(part, "tier_as_set", getattr(part, "tier", "own rule"))
+        return PartNote(kind, repr(part), " ".join(summary.split()), tier)
 
 
 def _prompt_note(cache: Any) -> str:
@@ -119,22 +122,26 @@ def _cost(bound: BoundConfig, info: ModelInfo) -> str:
 
 
 def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
-    """How many forwards. A canvas that is rounded up to whole blocks has a few open positions more
-    than were asked for; a schedule of fewer steps than positions keeps to them where it knows the
-    blocks and is offered all of each.
+    """How many forwards: as a schedule says, or from one a block to one a position.
+
+    A canvas that is rounded up to whole blocks has a few open positions more than were asked for.
     """
     parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
-    count = parts.blocks.count(open_now)
     scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
     if not scheduled:
-        return f"{count or 1} to {open_now} forwards"
-    steps = next((part.steps for part in scheduled if part.steps is not None), None)
-    known = count is not None and not bound.given and (steps or 0) <= open_now
-    shown = parts.narrowing is None and getattr(parts.cache, "shows_block", True)
-    certain = info.alignment == 1 and (steps is None or (known and shown))
-    if any(getattr(part, "by_chance", False) for part in scheduled):
-        certain = False
-    return f"{'' if certain else 'about '}{steps or open_now} forwards"
+        with blaming("blocks", parts.blocks):
+            count = parts.blocks.count(open_now)
+        return _range(count or 1, open_now)
+    if known := scheduled_forwards(bound, scheduled[0], info.alignment):
+        return _range(*known)
+    steps, one_by_one = scheduled[0].steps, getattr(scheduled[0], "schedule", "") == "even"
+    if steps is None and one_by_one and info.alignment == 1:
+        return f"{open_now} forwards"
+    return f"about {min(steps or open_now, open_now)} forwards"
+
+
+def _range(least: int, most: int) -> str:
+    return f"{least} forwards" if least == most else f"{least} to {most} forwards"
 
 
 def _scratch_bytes(specs: Sequence[ScratchSpec], length: int) -> int:

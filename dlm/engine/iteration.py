@@ -22,6 +22,13 @@ from dlm.core import (
     Proposal,
     StepView,
 )
+from dlm.engine.answers import (
+    checked_ends,
+    checked_logits,
+    checked_narrowing,
+    checked_proposal,
+    checked_stop,
+)
 from dlm.engine.apply import Op, Outcome, resolve
 from dlm.engine.auxiliary import Auxiliary
 from dlm.engine.blockwise import forced, per_block
@@ -32,6 +39,7 @@ from dlm.engine.planning import Planner
 from dlm.engine.prefixes import PrefixStore
 from dlm.engine.sync import Changes, StepReport, advance, catch_up, no_changes
 from dlm.engine.viewing import frame_of, view_of
+from dlm.errors import blaming
 from dlm.model.kv import KVPool
 
 
@@ -132,7 +140,8 @@ class IterationManager:
     def _guide(self, cohort: Cohort, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
         for guide, knob in cohort.with_knobs["guide"]:
-            logits = guide(logits, frame, knob)
+            with blaming("guide", guide):
+                logits = checked_logits(guide, guide(logits, frame, knob), logits)
         return logits[0]
 
     def _view(self, cohort: Cohort, logits: Tensor, frame: Frame) -> StepView:
@@ -153,7 +162,10 @@ class IterationManager:
         """
         if not cohort.current.opening:
             return view
-        end = cohort.parts.blocks.close_at(view._replace(knob=cohort.knob("blocks")))
+        scheduler = cohort.parts.blocks
+        with blaming("blocks", scheduler):
+            end = scheduler.close_at(view._replace(knob=cohort.knob("blocks")))
+        end = checked_ends(scheduler, end, view)
         table, opens = view.blocks, view.blocks.phase == Phase.OPENING
         table = replace(table, end=torch.where(opens, end[:, None], table.end))
         inside = view._replace(blocks=table).open_inside
@@ -171,9 +183,13 @@ class IterationManager:
         """
         rule, scheduler = cohort.parts.unmask, cohort.narrowing
         if scheduler is not None:
-            now = scheduler.narrow(view._replace(knob=cohort.knob("blocks")))
+            with blaming("blocks", scheduler):
+                now = scheduler.narrow(view._replace(knob=cohort.knob("blocks")))
+            now = checked_narrowing(scheduler, now, view)
             view = view._replace(eligible=view.eligible & now, force=view.force & now)
-        proposal = rule.propose(view._replace(knob=cohort.knob("unmask")))
+        with blaming("unmask", rule):
+            proposal = rule.propose(view._replace(knob=cohort.knob("unmask")))
+        proposal = checked_proposal("unmask", rule, "propose", view, proposal)
         commit = proposal.commit & view.eligible
         if not cohort.parts.clock:
             commit = commit | forced(view, commit)
@@ -182,7 +198,9 @@ class IterationManager:
     def _edit(self, cohort: Cohort, view: StepView, proposal: Proposal) -> Proposal:
         """What the editors make of it; rows that have ended idle and are not touched."""
         for editor, knob in cohort.with_knobs["edit"]:
-            proposal = editor.edit(view._replace(knob=knob), proposal)
+            with blaming("edit", editor):
+                proposal = editor.edit(view._replace(knob=knob), proposal)
+            proposal = checked_proposal("edit", editor, "edit", view, proposal)
         return proposal.of_rows(cohort.active) if cohort.parts.edit else proposal
 
     def _apply(
@@ -206,7 +224,9 @@ class IterationManager:
         stopped = torch.zeros_like(rows.step)
         try:
             for number, (rule, knob) in enumerate(cohort.with_knobs["stop"], start=1):
-                stop = rule(rows, view._replace(knob=knob))
+                with blaming("stop", rule):
+                    stop = rule(rows, view._replace(knob=knob))
+                stop = checked_stop(rule, stop, view)
                 kept(cohort, stop.scratch)()
                 if stop.fill is not None:
                     view, outcome = self._fill(cohort, view, outcome, stop.fill)

@@ -208,18 +208,18 @@ def inspect(
 
     Causal models can be looked at too. Of the auxiliary models `aux` the names alone are looked at.
     """
-    folder = _folder(source, revision)
+    folder = _folder(source, revision, weights=False)
     spec = spec_of(folder, overrides)
     text = load_text(folder, _named_ids(spec))
     info = replace(_traits(spec, text), aux=tuple(aux or ()))
     return Inspection(spec, info, text, parameter_count(spec), folder)
 
 
-def _folder(source: str | Path, revision: str | None) -> Path:
+def _folder(source: str | Path, revision: str | None, *, weights: bool = True) -> Path:
     if isinstance(source, str) and source in bundled_names() and not Path(source).exists():
         return BUNDLED / source
     try:
-        return checkpoint_folder(source, revision)
+        return checkpoint_folder(source, revision, weights=weights)
     except InvalidRequest as error:
         bundled = ", ".join(repr(name) for name in bundled_names())
         raise InvalidRequest(

@@ -8,9 +8,11 @@ from dataclasses import replace
 import torch
 
 from dlm.core import ForwardPlan, ModelInfo, Packed, Phase, Window, pack
+from dlm.engine.answers import checked_plan
 from dlm.engine.cohort import Cohort, Planned
 from dlm.engine.memory import copy_on_write
 from dlm.engine.reuse import Reuse
+from dlm.errors import blaming
 from dlm.model.attention import takes_ragged
 from dlm.model.kv import KVPool
 
@@ -54,16 +56,23 @@ class Planner:
     def _complete(self, cohort: Cohort) -> ForwardPlan:
         """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
         parts, rows = cohort.parts, cohort.rows
-        plan = parts.cache.plan(rows)
+        with blaming("cache", parts.cache):
+            plan = parts.cache.plan(rows)
+        plan = checked_plan("cache", parts.cache, "plan", plan, rows.count)
         for editor in parts.extenders:
-            plan = editor.extend(plan, rows)
+            with blaming("edit", editor):
+                plan = editor.extend(plan, rows)
+            plan = checked_plan("edit", editor, "extend", plan, rows.count)
         guide, prompt = parts.armed, rows.host.prompt.tolist()
         if guide is None:
             return plan
         assert self.info.mask_id is not None, "a guide that hides something needs a mask"
-        return plan.with_arms(
-            guide.arms, lambda arm, s: guide.conceal(arm, s.q_pos, prompt[s.row]), self.info.mask_id
-        )
+        with blaming("guide", guide):
+            return plan.with_arms(
+                guide.arms,
+                lambda arm, s: guide.conceal(arm, s.q_pos, prompt[s.row]),
+                self.info.mask_id,
+            )
 
     def _with_own_pages(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
         pages = copy_on_write(self.kv, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 from threading import RLock
@@ -13,7 +13,8 @@ from dlm.core import Event, Kind, ModelInfo
 from dlm.engine.admission import Ticket
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
 from dlm.engine.scheduler import Scheduler
-from dlm.text import IncrementalDecoder, StopMatcher, Text
+from dlm.engine.watching import TextWatch
+from dlm.text import Text
 
 
 class Driver(Protocol):
@@ -61,19 +62,32 @@ class Request:
                 self._engine.scheduler.abort(ticket)
 
     def events(self) -> Iterator[Event]:
-        """The events of all choices as they happen. Raises the error of a row that fails."""
+        """The events of all choices as they happen; `done` carries the choice's answer.
+
+        Raises the error of a row that fails, after its last event.
+        """
         while True:
             done = self.done
-            yield from self.pending()
+            yield from map(self.completed, self.pending())
             if done:
-                return self._raise_errors()
+                return self.raise_errors()
             self._engine.step()
 
     def pending(self) -> Iterator[Event]:
-        """The events that nobody has taken yet, without waiting for more."""
+        """The events that nobody has taken yet, without waiting for more or for answers."""
         for ticket in self.tickets:
             while ticket.events:
                 yield ticket.events.popleft()
+
+    def completed(self, event: Event) -> Event:
+        """An event as a stream gives it: a `done` together with the answer of its row, unless that
+        has failed. Waits for the end of a step that is under way.
+        """
+        ticket = next(ticket for ticket in self.tickets if ticket.choice == event.row)
+        if event.type != "done" or ticket.error is not None:
+            return event
+        with self._engine.lock:
+            return replace(event, result=self._choice(ticket))
 
     def ignore_events(self) -> None:
         """Nobody will read the events: do not keep them."""
@@ -83,11 +97,27 @@ class Request:
     def result(self) -> Generation:
         """Wait, and return the first choice (with all `choices` where there are several)."""
         self.wait()
-        self._raise_errors()
-        choices = tuple(self._choice(ticket) for ticket in self.tickets)
+        self.raise_errors()
+        with self._engine.lock:  # the step in which a row ends may not have billed it all
+            choices = tuple(self._choice(ticket) for ticket in self.tickets)
         return replace(choices[0], choices=choices) if len(choices) > 1 else choices[0]
 
-    def _raise_errors(self) -> None:
+    def shown_ids(self) -> tuple[int, ...]:
+        """Ids of the first answer that spell its text and nothing behind it.
+
+        Those of the answer, but for a last token that a stop string cuts: the text before it is
+        encoded anew, or left out where no ids spell it.
+        """
+        answer, text, watch = self.result(), self._engine.text, self.tickets[0].watch
+        if text is None or watch is None or answer.text == text.decode(answer.ids):
+            return answer.ids
+        whole = answer.ids[: watch.clear]
+        rest = (answer.text or "")[len(text.decode(whole)) :]
+        spelled = (*whole, *text.encode(rest))
+        return spelled if text.decode(spelled) == answer.text else whole
+
+    def raise_errors(self) -> None:
+        """Raise the error of the first row that has failed."""
         for ticket in self.tickets:
             if ticket.error is not None:
                 raise ticket.error
@@ -130,31 +160,3 @@ def _holes(ticket: Ticket, count: int) -> Iterator[list[int]]:
         places = [at for at, _ in run]
         if is_open:
             yield ticket.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
-
-
-class TextWatch:
-    """Looks for stop strings in the settled text."""
-
-    def __init__(self, text: Text, strings: Sequence[str]) -> None:
-        self._decoder, self._matcher = IncrementalDecoder(text, inside=True), StopMatcher(strings)
-        self._text, self._strings, self._seen = text, strings, list[int]()
-
-    @property
-    def text(self) -> str | None:
-        """The text before the first stop string, once one is complete."""
-        cut = self._matcher.cut
-        return None if cut is None else self._matcher.text[:cut]
-
-    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
-        """Take newly settled ids of the answer; whether a stop string is complete."""
-        self._seen += ids
-        self._matcher.feed(self._decoder.feed(ids))
-        if final:
-            self._matcher.feed(self._decoder.finish())
-        return self._matcher.cut is not None
-
-    def fork(self) -> TextWatch:
-        """A watch that has seen the same ids."""
-        twin = TextWatch(self._text, self._strings)
-        twin(self._seen, final=False)
-        return twin

@@ -142,11 +142,20 @@ class Scheduler:
         if most is None or not self._cohorts:
             return [list(self._cohorts)]
         for cohort, tickets in list(self._cohorts):
-            pieces = runs_within(self.manager.planner.plan(cohort).token_forwards, most)
+            pieces = runs_within(self._sizes(cohort), most)
             if len(pieces) > 1:
                 self._divide(cohort, tickets, pieces)
-        sizes = [sum(self.manager.planner.plan(c).token_forwards) for c, _ in self._cohorts]
+        sizes = [sum(self._sizes(cohort)) for cohort, _ in self._cohorts]
         return [[self._cohorts[i] for i in run] for run in runs_within(sizes, most)]
+
+    def _sizes(self, cohort: Cohort) -> list[int]:
+        """The positions that the next forward computes for each row; none where a part cannot plan
+        it, which `_run` meets again.
+        """
+        try:
+            return self.manager.planner.plan(cohort).token_forwards
+        except Exception:
+            return [0] * cohort.rows.count
 
     def _keep_prefixes(self) -> None:
         """Keep the final keys that rows have stored, for requests that begin alike."""

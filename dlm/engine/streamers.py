@@ -32,17 +32,17 @@ def feed(streamer: Streamer, request: Request) -> None:
     """Drive a request of one choice to its end and tell the streamer.
 
     `put_draft`, where there is one, gets what stands behind the settled ids after each step, open
-    positions left out. With stop strings nothing is put before the end: what has settled may yet
-    turn out to belong to one.
+    positions left out. A last token that a stop string cuts is put as the ids of the text before
+    it, or left out where that text has no such ids.
     """
     (ticket,) = request.tickets
     draft = getattr(streamer, "put_draft", None)
-    sent, step, hold = 0, 0, ticket.watch is not None
+    sent, step = 0, 0
     streamer.put(_ids(ticket.prompt))
     try:
         for event in request.events():
             canvas = ticket.canvas
-            if event.type == "settle" and not hold:
+            if event.type == "settle":
                 answer, _ = answer_of(canvas, min(event.pos[0], ticket.limit), ticket.end_ids)
                 sent = _put(streamer, answer, sent)
             elif draft is not None and event.step > step:
@@ -51,7 +51,7 @@ def feed(streamer: Streamer, request: Request) -> None:
                 kinds = canvas.kinds[canvas.prompt + sent :]
                 filled = zip(open_end, kinds, strict=False)
                 draft(_ids([token for token, kind in filled if kind <= Kind.COMMITTED]))
-        _put(streamer, request.result().ids, sent)
+        _put(streamer, request.shown_ids(), sent)
     finally:
         streamer.end()
 

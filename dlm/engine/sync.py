@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from dlm.core import BlockTable, Frame, HostRows, Phase, Progress, Rows
+from dlm.engine.answers import checked_reach, checked_table
 from dlm.engine.apply import Op
 from dlm.engine.blockwise import FAR
 from dlm.engine.cohort import Cohort, select_knobs
+from dlm.errors import blaming
 
 
 class Changes(NamedTuple):
@@ -171,16 +173,20 @@ def _no_errors(rows: int) -> list[Exception | None]:
 def _advanced(cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: Any) -> BlockTable:
     """The table after the cohort's block scheduler was asked."""
     scheduler, host = cohort.parts.blocks, rows.host
+    with blaming("blocks", scheduler):
+        reach = scheduler.reach(rows, knob)
     progress = Progress(
         left=left,
-        reach=scheduler.reach(rows, knob),
+        reach=checked_reach(scheduler, reach, host.length),
         length=host.length,
         prompt=host.prompt,
         to_open=host.to_open,
         live=live,
         stores=cohort.parts.cache.stores,
     )
-    return scheduler.advance(host.blocks, progress, knob)
+    with blaming("blocks", scheduler):
+        table = scheduler.advance(host.blocks, progress, knob)
+    return checked_table(scheduler, table, host.blocks, host.length)
 
 
 def _advanced_alone(

@@ -8,11 +8,12 @@ from typing import Final
 
 from dlm.core import Event, Kind
 from dlm.engine.admission import Ticket
+from dlm.engine.answers import checked_spent
 from dlm.engine.apply import Op
 from dlm.engine.events import events_of
 from dlm.engine.generation import answer_of
 from dlm.engine.sync import StepReport
-from dlm.errors import CheckpointError, EngineError
+from dlm.errors import CheckpointError, EngineError, blaming, charge, culprit, is_foreign
 
 MOST_STEPS: Final = (64, 8)
 """A row that takes more than this, so much more for each position, and what its parts' schedules
@@ -55,12 +56,33 @@ def tell(ticket: Ticket, report: StepReport, row: int) -> None:
         end(ticket, "error", failed)
     if report.filled[row]:
         end(ticket, "length")
-    for budget in ticket.bound.budgets:
-        spent = budget.spent(ledger.nfe, time.perf_counter() - ticket.started)
-        if spent and any(kind >= Kind.MASK for kind in ticket.canvas.kinds):
-            end(ticket, budget.reason)  # else the row is full, which the last step's report says
+    try:
+        _look_at_budgets(ticket)
+    except Exception as error:  # of a user's budget
+        end(ticket, "error", error)
     if ledger.nfe > most_steps(ticket):
-        end(ticket, "error", EngineError(f"the row has no end after {ledger.nfe} steps"))
+        end(ticket, "error", _endless(ticket))
+
+
+def _endless(ticket: Ticket) -> EngineError:
+    """The error of a row that does not end: of the rule that a user wrote, where there is one."""
+    error = EngineError(f"the row has no end after {ticket.ledger.nfe} steps")
+    parts = ticket.bound.parts
+    rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
+    for kind, part, method in rules:
+        if is_foreign(part):
+            charge(error, culprit(kind, part, method))
+            break
+    return error
+
+
+def _look_at_budgets(ticket: Ticket) -> None:
+    """End a row that has spent what it may."""
+    for budget in ticket.bound.budgets:
+        with blaming("stop", budget):
+            spent = budget.spent(ticket.ledger.nfe, time.perf_counter() - ticket.started)
+        if checked_spent(budget, spent) and any(k >= Kind.MASK for k in ticket.canvas.kinds):
+            end(ticket, budget.reason)  # else the row is full, which the last step's report says
 
 
 def end(ticket: Ticket, reason: str, error: Exception | None = None) -> None:
@@ -90,10 +112,9 @@ def most_steps(ticket: Ticket) -> int:
 
 def _is_complete(ticket: Ticket) -> bool:
     """Settle what is filled and say whether the answer has come to its end."""
-    found = _settle(ticket)
+    found = _settle(ticket, final=True)
     answer, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
-    ended = ended or (ticket.ends_given and len(answer) == len(ticket.given))
-    return found or ended or (ticket.watch is not None and ticket.watch((), final=True))
+    return found or ended or (ticket.ends_given and len(answer) == len(ticket.given))
 
 
 def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
@@ -121,15 +142,24 @@ def _not_finite(ticket: Ticket, step: int) -> CheckpointError:
     )
 
 
-def _settle(ticket: Ticket) -> bool:
-    """Nothing before the front will change: show it to the watch, up to the answer's end.
+def _settle(ticket: Ticket, *, final: bool = False) -> bool:
+    """Nothing before the front will change: settle it, up to the end id or what a stop string, or
+    the beginning of one, takes away.
 
-    Returns whether the watch has seen all it waits for.
+    `final`: nothing follows. Returns whether a stop string is complete.
     """
-    before, front = ticket.canvas.settled, ticket.canvas.front()
-    if front <= before:
+    canvas, watch, front = ticket.canvas, ticket.watch, ticket.canvas.front()
+    if front == canvas.settled and not (watch and final):
         return False
-    emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
-    answer, ended = answer_of(ticket.canvas, min(front, ticket.limit), ticket.end_ids)
-    fresh = answer[before - ticket.canvas.prompt :]
-    return ticket.watch is not None and ticket.watch(fresh, final=ended)
+    answer, ended = answer_of(canvas, min(front, ticket.limit), ticket.end_ids)
+    found = False
+    if watch is not None:
+        fresh, ticket.seen = answer[ticket.seen :], len(answer)
+        found = watch(fresh, final=final or ended)
+    if watch is not None and (found or watch.clear < len(answer)):
+        front = canvas.prompt + watch.clear
+    elif ended:
+        front = canvas.prompt + len(answer) + 1
+    if front > canvas.settled:
+        emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,11 +32,10 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {
 }
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 # What of a hub repository is fetched: never pickles, never code.
+HUB_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 HUB_FILES = (
     "config.json",
     "generation_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -95,8 +94,13 @@ def parameter_count(spec: ModelSpec) -> int:
     return sum(parameter.numel() for parameter in _empty_decoder(spec).parameters())
 
 
-def checkpoint_folder(source: str | Path, revision: str | None = None) -> Path:
-    """The local folder of `source`, fetched if it is a hub id. Raises `InvalidRequest`."""
+def checkpoint_folder(
+    source: str | Path, revision: str | None = None, *, weights: bool = True
+) -> Path:
+    """The local folder of `source`, fetched if it is a hub id; `weights`: with them, too.
+
+    Raises `InvalidRequest`.
+    """
     path = Path(source).expanduser()
     if path.exists():
         if revision is not None:
@@ -112,15 +116,15 @@ def checkpoint_folder(source: str | Path, revision: str | None = None) -> Path:
         raise InvalidRequest(
             "model", f"must be a folder or a hub id 'owner/name', but {source} does not exist"
         )
-    return _fetch(source, revision)
+    return _fetch(source, revision, HUB_FILES + (HUB_WEIGHTS if weights else ()))
 
 
-def _fetch(source: str, revision: str | None) -> Path:
+def _fetch(source: str, revision: str | None, files: Sequence[str]) -> Path:
     """Download the checkpoint `owner/name`, or find it in the local hub cache."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(source, revision=revision, allow_patterns=list(HUB_FILES))
+        folder = snapshot_download(source, revision=revision, allow_patterns=list(files))
     except Exception as error:  # a dozen classes, from "offline" to "gated": one sentence for all
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InvalidRequest(

@@ -8,7 +8,13 @@ from typing import Final
 from dlm.errors import InvalidRequest
 
 HOLE: Final = re.compile(r"\[\[mask:([0-9]{1,6})\]\]")
-LIKE_A_HOLE: Final = re.compile(r"\[\[mask\b.{0,12}")
+LIKE_A_HOLE: Final = re.compile(
+    r"(?:\[\[\s*masks?(?:(?![a-z_])|_?[0-9])|(?<![\w)\]\[])\[masks?\s*:\s*[0-9]).{0,12}",
+    re.IGNORECASE,
+)
+"""What is meant as a hole: other brackets, spaces, signs or letters than a hole has; an index
+such as `x[mask:3]` is none.
+"""
 
 
 def parse_holes(param: str, text: str) -> list[str | int]:

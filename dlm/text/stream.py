@@ -29,6 +29,11 @@ class IncrementalDecoder:
         """The text that `ids` complete."""
         return self._advance(ids, final=False)
 
+    @property
+    def holds(self) -> bool:
+        """Whether ids are held back whose text is not complete."""
+        return len(self._ids) > self._sent
+
     def finish(self) -> str:
         """The rest, with U+FFFD for a character that never became complete."""
         return self._advance((), final=True)

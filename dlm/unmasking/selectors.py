@@ -127,7 +127,7 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
     if schedule == "even":
         count = even_counts(masks, step, steps)
     elif schedule == "eps":
-        count = (open_now * eps_share(step, steps, knob.eps) + _ROUNDING).long()
+        count = (open_now * eps_share(step, steps, knob.eps) + ROUNDING).long()
     else:
         count = curve_counts(schedule, masks, step, steps, knob.power)
     return torch.where(step < steps, count, open_now)
@@ -159,7 +159,7 @@ def curve_counts(
             gamma = 1 - ratio**power
         else:
             gamma = 1 - ratio
-        return (masks * gamma + _ROUNDING).floor().long()
+        return (masks * gamma + ROUNDING).floor().long()
 
     return left(step) - left(step + 1)
 
@@ -184,5 +184,5 @@ def warmed(score: Tensor, temperature: Tensor, view: StepView) -> Tensor:
 
 _TINY = 1e-300
 """A uniform may be 0, its logarithm must not be infinite."""
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """Keeps a share that is a whole number from being rounded down."""

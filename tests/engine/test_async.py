@@ -10,7 +10,7 @@ import torch
 
 from dlm import AsyncEngine, Engine
 from dlm.engine.events import HostCanvas
-from dlm.errors import CheckpointError, EngineError
+from dlm.errors import EngineError, RuleError
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -136,7 +136,7 @@ def test_a_row_with_broken_logits_fails_alone():
     bad = engine.submit(prompt(7), **{**OPTIONS, "guide": Poison()})
     good = engine.submit(prompt(8), **config(8))
     assert good.result().ids == alone(8)
-    with pytest.raises(CheckpointError, match="what Poison made of them, are not finite"):
+    with pytest.raises(RuleError, match=r"guide part Poison .*finite logits"):
         bad.result()
     assert idle(engine)
 

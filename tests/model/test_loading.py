@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from fnmatch import fnmatch
 
 import accelerate
 import pytest
@@ -243,6 +244,26 @@ def test_hub_ids_are_fetched_without_pickles_or_code(folder, monkeypatch):
     assert load_model("owner/name-1.5", revision="abc").spec.family == "sdar"
     assert (asked["source"], asked["revision"]) == ("owner/name-1.5", "abc")
     assert not any(pattern.endswith((".py", ".bin", ".pt")) for pattern in asked["allow_patterns"])
+
+
+def test_looking_at_a_hub_id_fetches_no_weights(folder, monkeypatch, capsys):
+    from dlm.cli import run
+
+    asked = []
+
+    def fetch(source, **options):
+        names = [p.name for p in folder.iterdir()]
+        wanted = options["allow_patterns"]
+        asked.append({n for n in names if any(fnmatch(n, pattern) for pattern in wanted)})
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert run(["info", "owner/name", "--json"]) == 0
+    assert '"family": "sdar"' in capsys.readouterr().out
+    assert asked[0] >= {"config.json"}
+    assert not any("safetensors" in name for name in asked[0])
+    load_model("owner/name")
+    assert any("safetensors" in name for name in asked[1])
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):

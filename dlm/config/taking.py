@@ -1,0 +1,115 @@
+"""One part as a request takes it: parsed, checked against what its kind must have, and bound.
+
+Parts may be anybody's. What they declare is looked at here, once, so that a step can rely on it;
+what they raise is told as their fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import fields, is_dataclass
+from types import MappingProxyType
+from typing import Any, Final, get_args
+
+from dlm.config.checks import is_integer
+from dlm.config.literals import check_arguments
+from dlm.config.spec import parse_part, registry_of
+from dlm.core import ModelInfo, ScratchSpec, SharedPrefix
+from dlm.errors import InvalidRequest, blaming, is_foreign, rule_error, shown
+
+
+def bound_part(kind: str, spec: Any, protocol: Any, info: ModelInfo) -> Any:
+    """The part of `kind` that `spec` means, bound to the model.
+
+    Raises `InvalidRequest` for what is no part of this kind, `RuleError` for a part of somebody
+    else's that declares something wrong, and what such a part raises itself.
+    """
+    part: Any = parse_part(kind, spec)
+    is_part = is_dataclass(part) and not isinstance(part, type)
+    if not is_part:
+        known = ", ".join(registry_of(kind).names())
+        raise InvalidRequest(kind, f"must be one of {known} or a part, got {shown(spec)}")
+    with blaming(kind, part):
+        fits = isinstance(part, protocol)
+    if not fits:
+        lacks = ", ".join(map(repr, _missing(part, protocol)))
+        raise InvalidRequest(
+            kind, f"{type(part).__name__} is no part of this kind: it lacks {lacks}"
+        )
+    own = {f.name: getattr(part, f.name) for f in fields(part) if not f.metadata.get("bound")}
+    check_arguments(kind, type(part), own)
+    for name, value in own.items():
+        if is_integer(value) and abs(value) >= 2**63:
+            raise InvalidRequest(kind, f"`{name}` must be a 64-bit integer, got {shown(value)}")
+    with blaming(kind, part):
+        bound = part.bind(info)
+    if is_foreign(part):
+        _check_bound(kind, part, bound, protocol)
+    return bound
+
+
+def _missing(part: Any, protocol: Any) -> list[str]:
+    """What a part lacks of a protocol, or of that among several of which it lacks least."""
+    names = [
+        {name for cls in one.__mro__ for name in vars(cls) if not name.startswith("_")}
+        for one in get_args(protocol) or (protocol,)
+    ]
+    return min(
+        ([name for name in sorted(some) if not hasattr(part, name)] for some in names), key=len
+    )
+
+
+def _check_bound(kind: str, part: Any, bound: Any, protocol: Any) -> None:
+    """Raise `RuleError` unless `bind` gave a part of the kind with traits that can be used."""
+    if isinstance(bound, type) or not is_dataclass(bound) or not isinstance(bound, protocol):
+        given = "None" if bound is None else f"an object of {type(bound).__name__}"
+        raise rule_error(kind, part, "bind", f"must return the bound part, got {given}")
+    for name, (words, is_right) in TRAITS.items():
+        if not hasattr(bound, name):
+            continue
+        with blaming(kind, bound):
+            value = getattr(bound, name)
+        if not is_right(value):
+            raise rule_error(kind, bound, name, f"must be {words}, got {shown(value)}")
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, Set) and all(isinstance(name, str) for name in value)
+
+
+def _ids(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(is_integer, value))
+
+
+def _memory(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(spec, ScratchSpec) for spec in value)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = MappingProxyType(
+    {
+        "needs": ("a frozenset of names", _names),
+        "clock": ("True or False", _flag),
+        "arms": ("an integer of at least 1", lambda value: is_integer(value) and value > 0),
+        "scope": ("'block' or 'row'", lambda value: value in ("block", "row")),
+        "watches": ("True or False", _flag),
+        "narrows": ("True or False", _flag),
+        "reason": ("a string", lambda value: isinstance(value, str)),
+        "patient": ("True or False", _flag),
+        "fills": ("True or False", _flag),
+        "end_ids": ("a tuple of ids", _ids),
+        "exact": ("True or False", _flag),
+        "at_opening": ("True or False", _flag),
+        "stores": ("True or False", _flag),
+        "on_edit": ("'refuse' or 'requery'", lambda value: value in ("refuse", "requery")),
+        "shared_prefix": (
+            "None or a SharedPrefix",
+            lambda value: value is None or isinstance(value, SharedPrefix),
+        ),
+        "scratch": ("a tuple of ScratchSpec", _memory),
+    }
+)
+"""What a part declares of itself: in words, and whether a value is such a thing."""

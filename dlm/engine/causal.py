@@ -15,9 +15,9 @@ from dlm.config import GenerationConfig
 from dlm.core import Event, ForwardPlan, Segment, pack, span
 from dlm.engine.causal_row import CausalRow
 from dlm.engine.dense_logits import dense_logits
-from dlm.engine.generation import Generation
 from dlm.engine.prompts import Prompt, is_batch, plain
 from dlm.engine.stats import Sampler, draw_tokens, row_stats, token_uniforms
+from dlm.engine.streams import Stream
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
@@ -117,17 +117,15 @@ class CausalEngine:
         self.queue.append(row)
         return row
 
-    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event | Generation]:
-        """The events of one answer as they happen, and at last the answer.
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+        """The events of one answer as they happen; as `Engine.stream`."""
+        row = self._row(prompt, CausalConfig.from_options(options))
+        return Stream(row, self._stream(row))
 
-        Options are checked at once. Leaving the loop early ends the row.
-        """
-        return self._stream(self.submit(prompt, **options))
-
-    def _stream(self, row: CausalRow) -> Iterator[Event | Generation]:
+    def _stream(self, row: CausalRow) -> Iterator[Event]:
+        self.queue.append(row)
         try:
             yield from row.events()
-            yield row.result()
         finally:
             row.abort()
 

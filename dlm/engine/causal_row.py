@@ -6,14 +6,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from dlm.core import Event, Kind
 from dlm.engine.generation import Generation, Stats
+from dlm.engine.watching import TextWatch
 from dlm.errors import CheckpointError
-from dlm.text import IncrementalDecoder, StopMatcher, Text
 
 if TYPE_CHECKING:
     from dlm.engine.causal import CausalConfig, CausalEngine
@@ -37,7 +38,9 @@ class CausalRow:
         self._pages: list[int] = []
         self._events: deque[Event] | None = deque()
         self._shown: str | None = None
-        self._watch = Watch(engine.text, config.stop) if engine.text and config.stop else None
+        self._watch: TextWatch | None = None
+        if engine.text is not None and config.stop:
+            self._watch = TextWatch(engine.text, config.stop)
 
     @property
     def done(self) -> bool:
@@ -62,10 +65,15 @@ class CausalRow:
         self._take(token, c)
 
     def events(self) -> Iterator[Event]:
-        """The events as they happen. Raises the error of a row that fails."""
+        """The events as they happen; `done` carries the answer.
+
+        Raises the error of a row that fails, after its last event.
+        """
         while True:
             done = self.done
-            yield from self.pending()
+            for event in self.pending():
+                ended = event.type == "done" and self.error is None
+                yield replace(event, result=self.result()) if ended else event
             if done:
                 if self.error is not None:
                     raise self.error
@@ -131,7 +139,7 @@ class CausalRow:
         self._sure.append(c)
         at = len(self.prompt) + len(self.answer) - 1
         self._emit(Event("commit", 0, self._forwards, (at,), (token,), (c,)))
-        if self._watch is not None and self._watch.feed(self.answer):
+        if self._watch is not None and self._watch([token], final=False):
             return self._end("stop")
         if len(self.answer) == self.config.max_new_tokens:
             return self._end("length")
@@ -149,7 +157,7 @@ class CausalRow:
             return
         clear = len(self.answer)
         if self._watch is not None:
-            if self._watch.finish(self.answer):
+            if self._watch((), final=True):
                 reason, self._shown = ("stop" if reason == "length" else reason), self._watch.text
             clear = self._watch.clear
         if error is None:
@@ -164,44 +172,6 @@ class CausalRow:
     def _emit(self, event: Event) -> None:
         if self._events is not None:
             self._events.append(event)
-
-
-class Watch:
-    """Looks for stop strings in a growing answer.
-
-    `clear`: how many leading ids have all of their text before any stop string, or the beginning of
-    one. `text`: what is before the stop string, once one is complete.
-    """
-
-    def __init__(self, text: Text, stops: Sequence[str]) -> None:
-        self._tokenizer, self._matcher = text, StopMatcher(stops)
-        self._decoder, self._fed, self._released, self.clear = IncrementalDecoder(text), 0, 0, 0
-
-    @property
-    def text(self) -> str | None:
-        """The text before the first stop string; None while there is none."""
-        cut = self._matcher.cut
-        return None if cut is None else self._matcher.text[:cut]
-
-    def feed(self, answer: Sequence[int]) -> bool:
-        """Take what is new of the answer; whether a stop string is complete."""
-        self._matcher.feed(self._decoder.feed(answer[self._fed :]))
-        self._fed = len(answer)
-        return self._look(answer, final=False)
-
-    def finish(self, answer: Sequence[int]) -> bool:
-        """Nothing will follow; whether there is a stop string."""
-        self._matcher.feed(self._decoder.finish())
-        return self._look(answer, final=True)
-
-    def _look(self, answer: Sequence[int], *, final: bool) -> bool:
-        self._released += len(self._matcher.release(final=final))
-        while self.clear < len(answer):
-            shown = self._tokenizer.decode(list(answer[: self.clear + 1]))
-            if len(shown) > self._released or (not final and shown.endswith("\ufffd")):
-                break
-            self.clear += 1
-        return self._matcher.cut is not None
 
 
 def _not_finite(step: int) -> CheckpointError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from threading import RLock
@@ -14,6 +14,7 @@ from dlm.engine.admission import Ticket
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
 from dlm.engine.scheduler import Scheduler
 from dlm.engine.watching import TextWatch
+from dlm.errors import InvalidRequest
 from dlm.text import Text
 
 
@@ -42,7 +43,8 @@ class Request:
 
     def _ticket(self, prompt: tuple[int, ...], choice: int) -> Ticket:
         strings, text = self._bound.stop_strings, self._engine.text
-        watch = TextWatch(text, strings) if text is not None and strings else None
+        inside = bool(self._bound.given)
+        watch = TextWatch(text, strings, inside=inside) if text is not None and strings else None
         return Ticket(prompt, self._bound, choice, watch)
 
     @property
@@ -109,12 +111,15 @@ class Request:
         encoded anew, or left out where no ids spell it.
         """
         answer, text, watch = self.result(), self._engine.text, self.tickets[0].watch
-        if text is None or watch is None or answer.text == text.decode(answer.ids):
+        if text is None or watch is None or answer.text == self._decoded(answer.ids):
             return answer.ids
         whole = answer.ids[: watch.clear]
-        rest = (answer.text or "")[len(text.decode(whole)) :]
-        spelled = (*whole, *text.encode(rest))
-        return spelled if text.decode(spelled) == answer.text else whole
+        rest = (answer.text or "")[len(self._decoded(whole) or "") :]
+        try:
+            spelled = (*whole, *text.encode_inside(rest))
+        except InvalidRequest:
+            return whole
+        return spelled if self._decoded(spelled) == answer.text else whole
 
     def raise_errors(self) -> None:
         """Raise the error of the first row that has failed."""
@@ -122,15 +127,24 @@ class Request:
             if ticket.error is not None:
                 raise ticket.error
 
+    def _decoded(self, ids: Sequence[int]) -> str | None:
+        """The text of an answer's ids, None without a tokenizer.
+
+        By themselves, as the tokenizer decodes them; with `infill`, whose texts come back as they
+        are, as part of a longer text.
+        """
+        text = self._engine.text
+        if text is None:
+            return None
+        return text.decode_inside(ids) if self._bound.given else text.decode(ids)
+
     def _choice(self, ticket: Ticket) -> Generation:
         text = self._engine.text
         answer, _ = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
-        shown = None if text is None else text.decode_inside(answer)
+        shown = self._decoded(answer)
         if isinstance(ticket.watch, TextWatch) and ticket.watch.text is not None:
             shown = ticket.watch.text
-            while (
-                text is not None and answer and len(text.decode_inside(answer[:-1])) >= len(shown)
-            ):
+            while answer and len(self._decoded(answer[:-1]) or "") >= len(shown):
                 answer.pop()
         return Generation(
             text=shown,

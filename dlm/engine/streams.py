@@ -5,11 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from dlm.core import Event
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request
+
+
+class Streamed(Protocol):
+    """What a stream needs of the request whose events it gives."""
+
+    def result(self) -> Generation:
+        """Wait, and return the answer."""
+        ...
+
+    def abort(self) -> None:
+        """End what still runs."""
+        ...
 
 
 class Stream(Iterator[Event]):
@@ -19,7 +31,7 @@ class Stream(Iterator[Event]):
     the stream go aborts what still runs and frees its pages.
     """
 
-    def __init__(self, request: Request, events: Iterator[Event]) -> None:
+    def __init__(self, request: Streamed, events: Iterator[Event]) -> None:
         self._request, self._events = request, events
 
     def __iter__(self) -> Self:

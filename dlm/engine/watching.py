@@ -11,11 +11,12 @@ class TextWatch:
     """Sees the ids of an answer that will not change any more, and says where its text must end.
 
     `clear`: how many of them may be shown: those whose text is complete and stands before every
-    stop string, also before one that has only begun.
+    stop string, also before one that has only begun. `inside`: as for `IncrementalDecoder`.
     """
 
-    def __init__(self, text: Text, strings: Sequence[str]) -> None:
-        self._decoder, self._matcher = IncrementalDecoder(text), StopMatcher(strings)
+    def __init__(self, text: Text, strings: Sequence[str], *, inside: bool = False) -> None:
+        self._decoder = IncrementalDecoder(text, inside=inside)
+        self._matcher, self._inside = StopMatcher(strings), inside
         self._text, self._strings, self._seen = text, strings, list[int]()
         self._ends: list[int | None] = []  # where the text of each id ends; None: not complete
         self._released = self.clear = 0
@@ -52,6 +53,6 @@ class TextWatch:
 
     def fork(self) -> TextWatch:
         """A watch that has seen the same ids."""
-        twin = TextWatch(self._text, self._strings)
+        twin = TextWatch(self._text, self._strings, inside=self._inside)
         twin(self._seen, final=False)
         return twin

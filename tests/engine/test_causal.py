@@ -141,7 +141,8 @@ def test_a_batch_is_answered_in_order():
 
 
 def test_a_stream_tells_what_happens_and_ends_with_the_answer(talker):
-    *events, answer = talker.stream("What is 12 + 30?", max_new_tokens=24)
+    events = [*talker.stream("What is 12 + 30?", max_new_tokens=24)]
+    answer = events[-1].result
     again = talker.generate("What is 12 + 30?", max_new_tokens=24)
     assert (answer.text, answer.ids, answer.finish_reason) == (
         again.text,
@@ -173,7 +174,8 @@ def test_nothing_after_a_stop_string_is_settled_or_returned(talker, cut):
     whole = talker.generate(prompt, max_new_tokens=40).text
     assert len(whole) > 8
     stop = whole[len(whole) // 2 : len(whole) // 2 + cut]
-    *events, answer = talker.stream(prompt, max_new_tokens=40, stop=[stop, "never in it"])
+    events = [*talker.stream(prompt, max_new_tokens=40, stop=[stop, "never in it"])]
+    answer = events[-1].result
     assert answer.text == whole[: whole.index(stop)]
     assert answer.finish_reason == "stop"
     settled = [e.pos[0] for e in events if e.type == "settle"]

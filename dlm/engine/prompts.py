@@ -22,13 +22,15 @@ def is_ids(prompt: Any) -> TypeGuard[Sequence[int]]:
 def plain(prompt: Any, name: str = "prompt") -> Any:
     """A text as it is; arrays of ids and any other iterable as a list, its texts checked.
 
-    Raises `InvalidRequest` naming `prompt`, one of several, or the message's field.
+    Raises `InvalidRequest` naming `prompt`, or for a text that no encoding has `name` or the field
+    of the message.
     """
     if isinstance(prompt, str):
         return require_text(name, prompt)
     if isinstance(prompt, Mapping | bytes | bytearray) or not isinstance(prompt, Iterable):
         raise InvalidRequest(
-            name, f"must be a text, token ids, messages, or a list of these, got {shown(prompt)}"
+            "prompt",
+            f"must be a text, token ids, messages, or a list of these, got {shown(prompt)}",
         )
     try:
         items = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)

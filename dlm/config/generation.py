@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeGuard
 
-from dlm.config.fields import FIELDS, resolve_aliases
+from dlm.config.aliases import resolve_aliases
+from dlm.config.fields import FIELDS
 from dlm.config.infill import checked_infill
 from dlm.config.spec import registry_of
 from dlm.errors import InvalidRequest, unknown_name

@@ -8,7 +8,7 @@ import pytest
 
 from dlm import Engine
 from dlm.config import GenerationConfig, bind
-from dlm.config.fields import resolve_aliases
+from dlm.config.aliases import resolve_aliases
 from dlm.errors import InvalidRequest
 from dlm.unmasking.adaptive import AdaBlock
 from dlm.unmasking.blocks import Fixed
@@ -163,9 +163,12 @@ def test_a_part_of_ones_own_is_told_what_it_lacks():
     ("given", "rule"),
     [
         ({"threshold": 0.9, "remasking": "low_confidence"}, "threshold(0.9)"),
-        ({"threshold": 0.9, "factor": 2.0}, "factor(2.0)"),
+        ({"threshold": 0.9, "factor": 2.0}, "factor(2.0, last_passes=True)"),
         ({"eps": 0.1}, "ancestral(eps=0.1)"),
-        ({"remasking": "random", "confidence_eos_eot_inf": True}, "topk('random', demote='eos')"),
+        (
+            {"confidence_eos_eot_inf": True},
+            "topk('confidence', demote='eos', renormalise=True)",
+        ),
     ],
 )
 def test_names_of_one_reference_call(given, rule):

@@ -64,6 +64,12 @@ ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
         ),
         "denoising_steps": (int | None, "INTEGER", "--unmask 'dynamic(block_steps=...)'"),
         "confidence_threshold": (float | None, "NUMBER", "--unmask 'dynamic(threshold=...)'"),
+        "editing_threshold": (float | None, "NUMBER", "LLaDA2.1's: --edit 'rewrite(...)'"),
+        "max_post_steps": (
+            int | None,
+            "INTEGER",
+            "beside it: rewrite(post_steps=...)",
+        ),
         "eb_threshold": (float | None, "NUMBER", "--unmask 'entropy_bound(...)'"),
         "stopping_criteria_idx": (list[int] | None, "ID", "--stop \"eos('block', ...)\"" + MORE),
     }

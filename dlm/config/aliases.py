@@ -15,6 +15,7 @@ from dlm.errors import InvalidRequest, unknown_name
 
 LLADA: Final = ("confidence_eos_eot_inf", "remasking")
 DREAM: Final = ("alg", "alg_temp", "eps")
+LLADA21: Final = ("editing_threshold", "max_post_steps")
 SDAR: Final = ("remasking_strategy", "denoising_steps", "confidence_threshold", "eb_threshold")
 CACHES: Final = ("dual_cache", "use_cache")
 ALIASES: Final[Mapping[str, str]] = MappingProxyType(
@@ -32,6 +33,8 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
         "remasking_strategy": "unmask",
         "confidence_threshold": "unmask",
         "eb_threshold": "unmask",
+        "editing_threshold": "edit",
+        "max_post_steps": "edit",
         "cfg_scale": "guide",
         "logits_eos_inf": "guide",
         "stopping_criteria_idx": "stop",
@@ -61,12 +64,12 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     if "blocks" not in ours or "block_length" in theirs:
         one = "block_length" in options and options["block_length"] is None
         translated |= _blocks_of(theirs, one_block=one)
-    guides = [f"cfg({theirs['cfg_scale']!r})"] if theirs.get("cfg_scale") else []
-    guides += ["forbid('end_of_text')"] if "logits_eos_inf" in theirs else []
-    if guides:
+    if guides := _guides_of(theirs):
         translated["guide"] = guides
     if rule := _rule_of(theirs, ours):
         translated["unmask"] = rule
+    if edit := _edit_of(theirs):
+        translated["edit"] = edit
     if "stopping_criteria_idx" in theirs:
         translated["stop"] = f"eos('block', {_ids(theirs['stopping_criteria_idx'])!r}, True)"
     if _cached(theirs):
@@ -100,6 +103,22 @@ def _blocks_of(theirs: Mapping[str, Any], *, one_block: bool) -> dict[str, str]:
     if theirs.keys() & set(DREAM):
         return {"blocks": "fixed(32)" if _cached(theirs) and not one_block else "whole"}
     return {}
+
+
+def _guides_of(theirs: Mapping[str, Any]) -> list[str]:
+    """LLaDA's operations on the logits."""
+    guides = [f"cfg({theirs['cfg_scale']!r})"] if theirs.get("cfg_scale") else []
+    return guides + (["forbid('end_of_text')"] if "logits_eos_inf" in theirs else [])
+
+
+def _edit_of(theirs: Mapping[str, Any]) -> str:
+    """LLaDA2.1's editing; empty where it is not asked for."""
+    if "editing_threshold" in theirs:
+        numbers = ", ".join(repr(theirs[name]) for name in LLADA21 if name in theirs)
+        return f"rewrite({numbers}, conf_from='tempered')"
+    if "max_post_steps" in theirs:
+        raise InvalidRequest("max_post_steps", "bounds the edits of `editing_threshold`: give both")
+    return ""
 
 
 def _rule_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

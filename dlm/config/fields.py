@@ -54,7 +54,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
             True,
             "what a step commits",
         ),
-        "edit": Field("parts", "none", "", True, "what a step revises"),
+        "edit": Field("parts", "none", "editing_threshold", True, "what a step revises"),
         "guide": Field(
             "parts", "none", "cfg_scale, logits_eos_inf", True, "operations on the logits"
         ),

@@ -57,7 +57,11 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             },
             GROUP,
         ),
-        "edit": Registry("edit", {"rcr": "dlm.unmasking.revise:RCR"}, GROUP),
+        "edit": Registry(
+            "edit",
+            {"rcr": "dlm.unmasking.revise:RCR", "rewrite": "dlm.unmasking.revise:Rewrite"},
+            GROUP,
+        ),
         "stop": Registry(
             "stop",
             {

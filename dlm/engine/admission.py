@@ -38,7 +38,7 @@ class Ticket:
 
     `watch` looks for stop strings. `events` is its mailbox, None when nobody will read it; `trace`
     keeps all events when that was asked for. `error`: why the row failed, alone. `kept`: leading
-    positions whose keys are kept for other requests.
+    positions whose keys are kept for other requests. `opened`: the start of the latest block.
     """
 
     prompt: tuple[int, ...]
@@ -53,6 +53,7 @@ class Ticket:
     seconds: float = 0.0
     error: Exception | None = None
     kept: int = 0
+    opened: int = 0
 
     @property
     def done(self) -> bool:
@@ -75,6 +76,7 @@ class Ticket:
             canvas=self.canvas.fork(),
             ledger=self.ledger.fork(),
             started=self.started,
+            opened=self.opened,
         )
 
     @property

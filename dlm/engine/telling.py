@@ -85,6 +85,7 @@ def most_steps(ticket: Ticket) -> int:
     base, each = MOST_STEPS
     schedules = (getattr(part, "steps", None) for part in ticket.bound.parts.all())
     planned = sum(steps for steps in schedules if isinstance(steps, int))
+    each += sum(getattr(editor, "post_steps", 0) for editor in ticket.bound.parts.edit)
     return base + each * len(ticket.canvas.ids) + planned
 
 
@@ -100,24 +101,29 @@ def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
     """The events of a step; settle what no rule will touch again."""
     step, changes = ticket.ledger.nfe, report.changes[row]
     if (bounds := report.opened[row]) is not None:
+        ticket.opened = bounds[0]
         emit(ticket, Event("block", ticket.choice, step, bounds))
     if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
         error = EngineError(f"the model's logits are not finite in step {step}")
         return end(ticket, "error", error)
     for event in events_of(ticket.choice, step, changes):
         emit(ticket, event)
-    if not ticket.bound.parts.whole_row and _settle(ticket):
+    parts = ticket.bound.parts
+    live = 0 if parts.blocks.watches else ticket.opened
+    if not parts.whole_row and _settle(ticket, live if parts.edit else None):
         end(ticket, "stop")
     if stopped := report.stopped[row]:
         end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
 
 
-def _settle(ticket: Ticket) -> bool:
+def _settle(ticket: Ticket, most: int | None = None) -> bool:
     """Nothing before the front will change: show it to the watch, up to the answer's end.
 
-    Returns whether the watch has seen all it waits for.
+    `most`: where the block starts that editors may still revise. Returns whether the watch has seen
+    all it waits for.
     """
     before, front = ticket.canvas.settled, ticket.canvas.front()
+    front = front if most is None else min(front, most)
     if front <= before:
         return False
     emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))

@@ -62,7 +62,10 @@ def sdar(args):
 
 
 def llada2(args):
-    return {"unmask": f"dynamic({args['threshold']}, {args['steps']})", "stop": "eos('block')"}
+    out = {"unmask": f"dynamic({args['threshold']}, {args.get('steps')})"}
+    if "editing_threshold" not in args:
+        return out | {"stop": "eos('block')"}
+    return out | {"edit": f"rewrite({args['editing_threshold']}, {args['max_post_steps']})"}
 
 
 TRANSLATIONS = {
@@ -70,14 +73,7 @@ TRANSLATIONS = {
 }
 RECORDED = json.loads((PARITY / "manifest.json").read_text())
 SPECIAL = {"mask_id": RECORDED["mask"], "eos_ids": (RECORDED["eos"],)}
-NO_RULE_YET = {
-    "llada2/v21_b8_t0.6_e0.8",
-}
-CASES = [
-    case
-    for case in RECORDED["cases"]
-    if case.partition("/")[0] in TRANSLATIONS and case not in NO_RULE_YET
-]
+CASES = [case for case in RECORDED["cases"] if case.partition("/")[0] in TRANSLATIONS]
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import pytest
 import dlm
 from dlm.cli import output, run
 from dlm.cli.options import ALIASES
-from dlm.config import fields as config_fields
+from dlm.config import aliases as config_aliases
 
 ROOT = Path(__file__).parents[1]
 NO_TOKENIZER = ROOT / "tests" / "data" / "parity" / "models" / "llada"
@@ -95,7 +95,7 @@ def test_every_field_has_an_option_and_help_shows_it(call):
 
 
 def test_every_alias_of_the_reference_codes_has_an_option(call):
-    assert ALIASES.keys() == config_fields.ALIASES.keys()
+    assert ALIASES.keys() == config_aliases.ALIASES.keys()
     shown = words(call("generate", "--help")[1])
     assert all(f"--{name.replace('_', '-')}" in shown for name in ALIASES)
 

@@ -37,21 +37,41 @@ ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
     {
         "gen_length": (int | None, "INTEGER", "--max-new-tokens"),
         "block_length": (int | None, "INTEGER", "--blocks 'fixed(...)'"),
-        "factor": (float | None, "NUMBER", "--unmask 'factor(...)'"),
+        "factor": (float | None, "NUMBER", "--unmask 'factor(..., last_passes=True)'"),
         "threshold": (float | None, "NUMBER", "--unmask 'threshold(...)'"),
         "remasking": (str | None, "NAME", "low_confidence, random: --unmask 'topk(score=...)'"),
         "alg": (
             str | None,
             "NAME",
-            "Dream's: --unmask \"topk(score, 'eps', conf_from='tempered')\" --blocks whole",
+            "Dream's: --unmask \"topk(score, 'eps', conf_from='tempered')\" --blocks whole; or "
+            "Fast-dLLM's confidence_threshold",
         ),
         "alg_temp": (float | None, "NUMBER", "beside alg: topk(..., temperature=...)"),
         "eps": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', eps=...)\", 'ancestral'"),
         "use_cache": (bool | None, None, "--cache prefix"),
         "dual_cache": (bool | None, None, "--cache dual"),
         "cfg_scale": (float | None, "NUMBER", "--guide 'cfg(...)'"),
-        "logits_eos_inf": (bool | None, None, "--guide forbid"),
-        "confidence_eos_eot_inf": (bool | None, None, "--unmask \"topk(demote='eos')\""),
+        "logits_eos_inf": (bool | None, None, "--guide \"forbid('end_of_text')\""),
+        "confidence_eos_eot_inf": (
+            bool | None,
+            None,
+            "--unmask \"topk(demote='eos', renormalise=True)\"",
+        ),
+        "remasking_strategy": (
+            str | None,
+            "NAME",
+            "SDAR's: low_confidence_dynamic, low_confidence_static, sequential: --unmask dynamic",
+        ),
+        "denoising_steps": (int | None, "INTEGER", "--unmask 'dynamic(block_steps=...)'"),
+        "confidence_threshold": (float | None, "NUMBER", "--unmask 'dynamic(threshold=...)'"),
+        "editing_threshold": (float | None, "NUMBER", "LLaDA2.1's: --edit 'rewrite(...)'"),
+        "max_post_steps": (
+            int | None,
+            "INTEGER",
+            "beside it: rewrite(post_steps=...)",
+        ),
+        "eb_threshold": (float | None, "NUMBER", "--unmask 'entropy_bound(...)'"),
+        "stopping_criteria_idx": (list[int] | None, "ID", "--stop \"eos('block', ...)\"" + MORE),
     }
 )
 

@@ -13,11 +13,14 @@ from dlm.errors import InvalidRequest, shown
 
 FLAGS: Final = frozenset({"use_cache", "dual_cache", "logits_eos_inf", "confidence_eos_eot_inf"})
 """Names whose value is True or False."""
-INTEGERS: Final = frozenset({"gen_length", "block_length"})
+INTEGERS: Final = frozenset({"gen_length", "block_length", "denoising_steps", "max_post_steps"})
 """Names whose value counts something."""
-NUMBERS: Final = frozenset({"factor", "threshold", "alg_temp", "eps", "cfg_scale"})
+NUMBERS: Final = frozenset(
+    {"factor", "threshold", "alg_temp", "eps", "cfg_scale"}
+    | {"confidence_threshold", "editing_threshold", "eb_threshold"}
+)
 """Names whose value is any finite number."""
-NAMES: Final = frozenset({"remasking", "alg"})
+NAMES: Final = frozenset({"remasking", "alg", "remasking_strategy"})
 """Names whose value is a name."""
 
 

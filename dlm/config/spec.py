@@ -59,7 +59,11 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             },
             GROUP,
         ),
-        "edit": Registry("edit", {"rcr": "dlm.unmasking.revise:RCR"}, GROUP),
+        "edit": Registry(
+            "edit",
+            {"rcr": "dlm.unmasking.revise:RCR", "rewrite": "dlm.unmasking.revise:Rewrite"},
+            GROUP,
+        ),
         "stop": Registry(
             "stop",
             {
@@ -111,14 +115,15 @@ def parse_part(kind: str, spec: Any) -> Any:
     cls = registry.load_path(name) if ":" in name else registry.load(name)
     if not is_dataclass(cls):
         raise InvalidRequest(kind, f"{shown(name)} is no part: parts are dataclasses")
-    known = [f.name for f in fields(cls) if not f.metadata.get("bound")]
-    if len(positional) > len(known):
+    own = [f for f in fields(cls) if not f.metadata.get("bound")]
+    known, in_order = [f.name for f in own], [f.name for f in own if not f.kw_only]
+    if len(positional) > len(in_order):
         raise InvalidRequest(
             kind,
-            f"{shown(name)} takes at most {len(known)} arguments ({', '.join(known)}), "
-            f"got {shown(spec)}",
+            f"{shown(name)} takes at most {len(in_order)} arguments ({', '.join(in_order)}) "
+            f"without their names, got {shown(spec)}",
         )
-    arguments = dict(zip(known, positional, strict=False))
+    arguments = dict(zip(in_order, positional, strict=False))
     for key, value in keywords.items():
         if key not in known:
             raise unknown_name(f"{kind}: {name}", key, known)

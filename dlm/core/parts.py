@@ -140,7 +140,10 @@ class Unmasker(Part, Protocol):
 
 @runtime_checkable
 class Editor(Part, Protocol):
-    """What a step revises. `scope`: `block` (live blocks only) or `row` (anything generated)."""
+    """What a step revises. `scope`: `block` (live blocks only) or `row` (anything generated).
+
+    One that holds filled blocks open has `post_steps`: for so many steps each at the most.
+    """
 
     @property
     def needs(self) -> frozenset[str]:

@@ -184,7 +184,8 @@ class Proposal(NamedTuple):
 
     commit writes `token` (None: the view's) into open positions; remask reopens committed ones;
     replace overwrites them with `token`; renoise draws open ones anew (uniform processes).
-    `scratch` holds new values of declared tensors, whole or some entries.
+    `scratch` holds new values of declared tensors, whole or some entries. `hold [R]`: the row's
+    block is not closed by this step, though nothing of it may be open.
     """
 
     commit: Tensor
@@ -193,6 +194,7 @@ class Proposal(NamedTuple):
     replace: Tensor | None = None
     renoise: Tensor | None = None
     scratch: Mapping[str, Tensor | Entries] | None = None
+    hold: Tensor | None = None
 
     def of_rows(self, active: Tensor) -> Proposal:
         """The proposal for the rows `active [R]` alone."""
@@ -202,6 +204,7 @@ class Proposal(NamedTuple):
             remask=None if self.remask is None else self.remask & rows,
             replace=None if self.replace is None else self.replace & rows,
             renoise=None if self.renoise is None else self.renoise & rows,
+            hold=None if self.hold is None else self.hold & active,
         )
 
 

@@ -44,7 +44,7 @@ class Ticket:
     `watch` looks for stop strings, `seen` counts the ids of the answer that it knows. `events` is
     the mailbox, None when nobody will read it; `trace` keeps all events when that was asked for.
     `error`: why the row failed, alone. `kept`: leading positions whose keys are kept for other
-    requests.
+    requests. `opened`: the start of the latest block.
     """
 
     prompt: tuple[int, ...]
@@ -60,6 +60,7 @@ class Ticket:
     seconds: float = 0.0
     error: Exception | None = None
     kept: int = 0
+    opened: int = 0
 
     @property
     def done(self) -> bool:
@@ -83,6 +84,7 @@ class Ticket:
             seen=self.seen,
             ledger=self.ledger.fork(),
             started=self.started,
+            opened=self.opened,
         )
 
     @property

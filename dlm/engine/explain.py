@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from dlm.config import PRESETS, BoundConfig
@@ -90,7 +90,18 @@ def _note(kind: str, part: Any) -> PartNote:
     summary = (inspect.getdoc(type(part)) or "").split("\n\n", maxsplit=1)[0]
     with blaming(kind, part):
         tier = getattr(part, "tier_as_set", getattr(part, "tier", "own rule"))
-        return PartNote(kind, repr(part), " ".join(summary.split()), tier)
+        return PartNote(kind, _spelled(part), " ".join(summary.split()), tier)
+
+
+def _spelled(part: Any) -> str:
+    """The part as it would be written; options that are given by name alone are left out where
+    they are at their default.
+    """
+    own = [f for f in fields(part) if f.repr]
+    said = [f for f in own if not f.kw_only or getattr(part, f.name) != f.default]
+    return (
+        f"{type(part).__name__}({', '.join(f'{f.name}={getattr(part, f.name)!r}' for f in said)})"
+    )
 
 
 def _prompt_note(cache: Any) -> str:

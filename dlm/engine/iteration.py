@@ -112,7 +112,7 @@ class IterationManager:
                 cohort.undo(before, error)
                 changes.append(no_changes(cohort, frame))
             else:
-                changes.append(self._stop(cohort, view, outcome))
+                changes.append(self._stop(cohort, view, outcome, proposal.hold))
         return changes
 
     def admit(self, cohort: Cohort) -> None:
@@ -215,10 +215,13 @@ class IterationManager:
         keep()
         return view._replace(ids=outcome.ids, kind=outcome.kind), outcome
 
-    def _stop(self, cohort: Cohort, view: StepView, outcome: Outcome) -> Changes:
+    def _stop(
+        self, cohort: Cohort, view: StepView, outcome: Outcome, hold: Tensor | None
+    ) -> Changes:
         """Ask the stop rules and advance the clocks.
 
-        Rows that have ended, or have nothing open, idle until the host looks.
+        Rows that have ended, or have nothing open, idle until the host looks; a row whose block an
+        editor holds goes on.
         """
         rows, active = cohort.rows, cohort.active
         stopped = torch.zeros_like(rows.step)
@@ -230,10 +233,13 @@ class IterationManager:
                 kept(cohort, stop.scratch)()
                 if stop.fill is not None:
                     view, outcome = self._fill(cohort, view, outcome, stop.fill)
-                stopped = torch.where(stop.done & (stopped == 0), number, stopped)
+                done = stop.done if hold is None else stop.done & ~hold
+                stopped = torch.where(done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
             cohort.error = error
         left = per_block(view.open_inside & active[:, None], view.block)
+        if hold is not None:
+            left = left + (cohort.current.window.live & hold[:, None])
         rows.step.add_(active)
         rows.blocks.step.add_(cohort.current.window.live & active[:, None])
         cohort.active = active & (stopped == 0) & (left > 0).any(dim=1)

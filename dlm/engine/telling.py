@@ -107,6 +107,7 @@ def most_steps(ticket: Ticket) -> int:
     base, each = MOST_STEPS
     schedules = (getattr(part, "steps", None) for part in ticket.bound.parts.all())
     planned = sum(steps for steps in schedules if isinstance(steps, int))
+    each += sum(getattr(editor, "post_steps", 0) for editor in ticket.bound.parts.edit)
     return base + each * len(ticket.canvas.ids) + planned
 
 
@@ -121,12 +122,15 @@ def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
     """The events of a step; settle what no rule will touch again."""
     step, changes = ticket.ledger.nfe, report.changes[row]
     if (bounds := report.opened[row]) is not None:
+        ticket.opened = bounds[0]
         emit(ticket, Event("block", ticket.choice, step, bounds))
     if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
         return end(ticket, "error", _not_finite(ticket, step))
     for event in events_of(ticket.choice, step, changes):
         emit(ticket, event)
-    if not ticket.bound.parts.whole_row and _settle(ticket):
+    parts = ticket.bound.parts
+    live = 0 if parts.blocks.watches else ticket.opened
+    if not parts.whole_row and _settle(ticket, live if parts.edit else None):
         end(ticket, "stop")
     if stopped := report.stopped[row]:
         end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
@@ -142,14 +146,16 @@ def _not_finite(ticket: Ticket, step: int) -> CheckpointError:
     )
 
 
-def _settle(ticket: Ticket, *, final: bool = False) -> bool:
+def _settle(ticket: Ticket, most: int | None = None, *, final: bool = False) -> bool:
     """Nothing before the front will change: settle it, up to the end id or what a stop string, or
     the beginning of one, takes away.
 
-    `final`: nothing follows. Returns whether a stop string is complete.
+    `most`: where the block starts that editors may still revise. `final`: nothing follows. Returns
+    whether a stop string is complete.
     """
     canvas, watch, front = ticket.canvas, ticket.watch, ticket.canvas.front()
-    if front == canvas.settled and not (watch and final):
+    front = front if most is None else min(front, most)
+    if front <= canvas.settled and not (watch and final):
         return False
     answer, ended = answer_of(canvas, min(front, ticket.limit), ticket.end_ids)
     found = False

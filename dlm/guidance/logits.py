@@ -41,11 +41,12 @@ class Bias:
 class Forbid:
     """Never produce these ids: their logits become -inf.
 
-    `"eos"` is the model's end ids (LLaDA's `logits_eos_inf`). `before`: only among so many first
-    positions of the answer, as no answer ends inside a hole.
+    `"eos"` is all of the model's end ids, `"end_of_text"` its `eos_token_id` alone, the first of
+    them: LLaDA's `logits_eos_inf`, which lets an answer end with its turn. `before`: only among so
+    many first positions of the answer, as no answer ends inside a hole.
     """
 
-    tier = "T2"
+    tier = "T1"
 
     ids: tuple[int, ...] | str = "eos"
     before: int | None = None
@@ -53,20 +54,21 @@ class Forbid:
     arms = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.ids, str) and self.ids != "eos":
+        if isinstance(self.ids, str) and self.ids not in ("eos", "end_of_text"):
             raise InvalidRequest(
-                "guide", f"`ids` must be 'eos' or a tuple of ids, got {self.ids!r}"
+                "guide", f"`ids` must be 'eos', 'end_of_text' or a tuple of ids, got {self.ids!r}"
             )
         if self.before is not None and self.before < 1:
             raise InvalidRequest("guide", f"`before` must be at least 1, got {self.before}")
 
     def bind(self, info: ModelInfo) -> Self:
-        """Resolve `"eos"` to the model's end ids.
+        """Resolve a name to the model's end ids.
 
         Raises `InvalidRequest` for ids outside the vocabulary, for none, and when nothing would be
         left.
         """
-        ids = info.eos_ids if isinstance(self.ids, str) else tuple(self.ids)
+        ends = {"eos": info.eos_ids, "end_of_text": info.eos_ids[:1]}
+        ids = ends[self.ids] if isinstance(self.ids, str) else tuple(self.ids)
         left = set(range(info.vocab_size)) - {info.mask_id, *ids}
         if not ids or not left:
             raise InvalidRequest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -134,12 +134,14 @@ class Fixed:
     """Blocks of `length` positions, left to right (LLaDA, arXiv 2502.09992 B.3).
 
     Semi-autoregressive decoding. `length=None` takes the trained block of block-causal models, 32
-    elsewhere.
+    elsewhere. `trained`: on block-causal models take no other length than theirs, for there the
+    reference codes' `block_length` is that of the attention, too.
     """
 
     tier = "T1"
 
     length: int | None = None
+    trained: bool = field(default=False, kw_only=True, repr=False)
     alignment: int = bound(1)
 
     watches = False
@@ -151,6 +153,12 @@ class Fixed:
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` unless the length is a multiple of the trained block."""
         length = self.length or info.block_length or 32
+        if self.trained and info.attention == "block_causal" and length != info.block_length:
+            raise InvalidRequest(
+                "block_length",
+                f"is that of this model's attention, too, which has blocks of {info.block_length}, "
+                f"got {length}: load it with overrides={{'block_length': {length}}} to change that",
+            )
         if length % info.alignment:
             raise InvalidRequest(
                 "blocks",
@@ -158,7 +166,7 @@ class Fixed:
                 "trained block, "
                 f"got {length}",
             )
-        return replace(self, length=length, alignment=info.alignment)
+        return replace(self, length=length, alignment=info.alignment, trained=False)
 
     def count(self, tokens: int) -> int:
         """`tokens / length`, rounded up."""

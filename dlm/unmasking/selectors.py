@@ -96,6 +96,21 @@ def top(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
     return among & (rank < count)
 
 
+def first_position(view: StepView) -> Tensor:
+    """`[R, W]`: the first eligible position of each row."""
+    return view.eligible & (view.eligible.cumsum(dim=1) == 1)
+
+
+def opens_alone(view: StepView, commit: Tensor) -> Tensor:
+    """`[R, W]`: the first position where the block of a row has just opened, `commit` elsewhere.
+
+    Fast-dLLM's cached steps on Dream cannot predict a block's first position, whose logits are
+    those of the position before it; so the forward that renews the keys commits it, and it alone.
+    """
+    (step,) = view.of_first_block(view.blocks.step)
+    return torch.where(step == 0, first_position(view), commit)
+
+
 def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """`[R, 1]` each: step, steps and masks at the opening of the block that each row is in.
 

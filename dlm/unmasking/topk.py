@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self
+
+import torch
+from torch import Tensor
 
 from dlm.core import ModelInfo, Proposal, StepView, is_one_of
 from dlm.errors import InvalidRequest, unknown_name
@@ -14,6 +17,7 @@ from dlm.unmasking.selectors import (
     Schedule,
     Score,
     needs_of,
+    opens_alone,
     require_conf_from,
     require_schedule,
     scheduled_count,
@@ -34,9 +38,11 @@ class TopK:
     out to the blocks, each of which takes one at least; None is one token a step. `temperature`:
     draw the positions, without replacement and with probabilities `softmax(score / temperature)`,
     in place of the best ones (Dream's `alg_temp`). `demote` lists ids that are picked only when
-    nothing else is left (`"eos"`: the model's end ids; LLaDA's `confidence_eos_eot_inf` in its
-    intended meaning). `conf_from="tempered"` scores the distribution that tokens are drawn from, as
-    Dream does, not the clean one.
+    nothing else is left (`"eos"`: the model's end ids; LLaDA's `confidence_eos_eot_inf` as its
+    paper has it); with `renormalise` all other confidences are shares of what those ids leave, as
+    in its code. `conf_from="tempered"` scores the distribution that tokens are drawn from, as Dream
+    does, not the clean one. `first_alone`: the step that opens a block commits the block's first
+    position and nothing else (Fast-dLLM's caches on Dream).
     """
 
     tier = "T1"
@@ -49,6 +55,9 @@ class TopK:
     eps: float = 1e-3
     temperature: float | None = None
     conf_from: ConfFrom = "clean"
+    _: KW_ONLY
+    renormalise: bool = False
+    first_alone: bool = False
 
     clock = True
 
@@ -66,6 +75,13 @@ class TopK:
         if self.temperature is not None and not self.temperature > 0:
             raise InvalidRequest(
                 "unmask", f"`temperature` must be greater than 0, got {self.temperature}"
+            )
+
+        if self.renormalise and not (
+            self.demote and self.score == "confidence" and self.conf_from == "clean"
+        ):
+            raise InvalidRequest(
+                "unmask", "`renormalise` takes ids to `demote`, and clean confidences for a score"
             )
 
     @property
@@ -86,7 +102,7 @@ class TopK:
     @property
     def one_block(self) -> bool:
         """Whether it counts down the clock of a block."""
-        return self.steps is not None or self.schedule != "even"
+        return self.steps is not None or self.schedule != "even" or self.first_alone
 
     def bind(self, info: ModelInfo) -> Self:
         """Resolve `demote`.
@@ -104,14 +120,33 @@ class TopK:
 
     def propose(self, view: StepView) -> Proposal:
         """The scheduled number of eligible positions, by score."""
-        score = score_of(self.score, view, self.conf_from)
+        score = self._score(view)
         if self.temperature is not None:
             score = warmed(score, view.knob.temperature, view)
         total = None if self.steps is None else view.knob.steps
         count = scheduled_count(view, self.schedule, total, view.knob)
-        if not self.demote or isinstance(self.demote, str):
-            return Proposal(top(score, view.eligible, count))
-        unwanted = is_one_of(view.token, self.demote)
+        taken = self._taken(view, score, count)
+        return Proposal(opens_alone(view, taken) if self.first_alone else taken)
+
+    def _score(self, view: StepView) -> Tensor:
+        """`[R, W]`: higher commits earlier."""
+        if not self.renormalise:
+            return score_of(self.score, view, self.conf_from)
+        chosen = view.logits[view.logit_row, view.token]
+        left = view.logits.index_fill(1, view.knob.demote, -torch.inf).logsumexp(dim=1)
+        share = (chosen - left[view.logit_row]).exp()
+        return share.masked_fill(is_one_of(view.token, self._demoted), 0.0)
+
+    def _taken(self, view: StepView, score: Tensor, count: Tensor) -> Tensor:
+        """`[R, W]`: the best ones, first of those that say no id which is demoted."""
+        if not self._demoted:
+            return top(score, view.eligible, count)
+        unwanted = is_one_of(view.token, self._demoted)
         first = top(score, view.eligible & ~unwanted, count)
         rest = count - first.sum(dim=1, keepdim=True)
-        return Proposal(first | top(score, view.eligible & unwanted, rest))
+        return first | top(score, view.eligible & unwanted, rest)
+
+    @property
+    def _demoted(self) -> tuple[int, ...]:
+        """The ids, after `bind` has resolved them."""
+        return () if isinstance(self.demote, str) else self.demote

@@ -17,7 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dlm.config import FIELDS, KINDS, PRESETS
-from dlm.config.fields import ALIASES
+from dlm.config.aliases import ALIASES
 from dlm.errors import InvalidRequest
 from tests.engine import test_invariants as invariants
 from tests.engine.harness import Bench

@@ -14,13 +14,12 @@ from dlm.model.kv import KVPool
 from dlm.model.loading import load_model
 from tests.engine.harness import CPU, Bench
 from tests.helpers import DEVICES, PARITY, parity
-from tests.rules.factor import LastRankPasses
 
 SCORES = {"entropy": "entropy", "maskgit_plus": "confidence", "topk_margin": "margin"}
 
 
 def llada_generate(args):
-    guide = "forbid('eos')" if args.get("logits_eos_inf") else None
+    guide = "forbid('end_of_text')" if args.get("logits_eos_inf") else None
     guide = f"cfg({args['cfg_scale']})" if "cfg_scale" in args else guide
     blocks = f"fixed({args['block_length']})"
     return {"steps": args["steps"], "blocks": blocks, "unmask": "topk", "guide": guide}
@@ -30,7 +29,7 @@ def fastdllm(args):
     cache = {"nocache": "none"}.get(args["cache"], args["cache"])
     out = {"blocks": f"fixed({args['block_length']})", "cache": cache}
     if "factor" in args:
-        return out | {"unmask": LastRankPasses(args["factor"])}
+        return out | {"unmask": f"factor({args['factor']}, last_passes=True)"}
     if "threshold" in args:  # then the reference ignores the steps
         return out | {"unmask": f"threshold({args['threshold']})"}
     return out | {"unmask": "topk", "steps": args["steps"]}
@@ -63,7 +62,10 @@ def sdar(args):
 
 
 def llada2(args):
-    return {"unmask": f"dynamic({args['threshold']}, {args['steps']})", "stop": "eos('block')"}
+    out = {"unmask": f"dynamic({args['threshold']}, {args.get('steps')})"}
+    if "editing_threshold" not in args:
+        return out | {"stop": "eos('block')"}
+    return out | {"edit": f"rewrite({args['editing_threshold']}, {args['max_post_steps']})"}
 
 
 TRANSLATIONS = {
@@ -71,14 +73,7 @@ TRANSLATIONS = {
 }
 RECORDED = json.loads((PARITY / "manifest.json").read_text())
 SPECIAL = {"mask_id": RECORDED["mask"], "eos_ids": (RECORDED["eos"],)}
-NO_RULE_YET = {
-    "llada2/v21_b8_t0.6_e0.8",
-}
-CASES = [
-    case
-    for case in RECORDED["cases"]
-    if case.partition("/")[0] in TRANSLATIONS and case not in NO_RULE_YET
-]
+CASES = [case for case in RECORDED["cases"] if case.partition("/")[0] in TRANSLATIONS]
 
 
 @functools.cache
@@ -213,7 +208,5 @@ def test_the_references_own_arguments_mean_the_same(case):
             del theirs["steps"]  # they ignore them
     ours = TRANSLATIONS[family](args)
     ours["max_new_tokens"] = args.get("gen_length") or args["max_new_tokens"]
-    if "factor" in args:  # ours by the strict definition
-        ours["unmask"] = f"factor({args['factor']})"
     one, other = (bind(GenerationConfig.from_options(o), info).parts for o in (theirs, ours))
     assert one == other

@@ -297,7 +297,7 @@ def test_what_departs_from_a_protocol_is_custom(tmp_path):
         limit=2,
     )
     assert [setting.name for setting in run.settings] == ["llada", "custom: fast"]
-    assert run.settings[1].options["guide"] == "forbid('eos')", "the rest stays"
+    assert run.settings[1].options["guide"] == "forbid('end_of_text')", "the rest stays"
 
 
 def test_the_command(tmp_path, capsys):

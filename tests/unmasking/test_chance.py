@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from dlm.config.fields import resolve_aliases
+from dlm.config.aliases import resolve_aliases
 from dlm.core import Kind
 from dlm.errors import InvalidRequest
 from dlm.unmasking.ancestral import Ancestral

@@ -8,7 +8,7 @@ import pytest
 
 from dlm import Engine
 from dlm.config import GenerationConfig, bind
-from dlm.config.fields import resolve_aliases
+from dlm.config.aliases import resolve_aliases
 from dlm.errors import InvalidRequest
 from dlm.unmasking.adaptive import AdaBlock
 from dlm.unmasking.blocks import Fixed
@@ -163,9 +163,30 @@ def test_a_part_of_ones_own_is_told_what_it_lacks():
     ("given", "rule"),
     [
         ({"threshold": 0.9, "remasking": "low_confidence"}, "threshold(0.9)"),
-        ({"threshold": 0.9, "factor": 2.0}, "factor(2.0)"),
+        ({"threshold": 0.9, "factor": 2.0}, "factor(2.0, last_passes=True)"),
         ({"eps": 0.1}, "ancestral(eps=0.1)"),
-        ({"remasking": "random", "confidence_eos_eot_inf": True}, "topk('random', demote='eos')"),
+        (
+            {"alg": "confidence_threshold", "dual_cache": True},
+            "threshold(0.9, conf_from='tempered', first_alone=True)",
+        ),
+        (
+            {"alg": "confidence_threshold", "threshold": 0.5, "steps": 8},
+            "threshold(0.5, conf_from='tempered', shares=8)",
+        ),
+        (
+            {"alg": "entropy", "use_cache": True},
+            "topk('entropy', 'eps', conf_from='tempered', first_alone=True)",
+        ),
+        ({"remasking_strategy": "low_confidence_static"}, "dynamic(1.0, None, 'tempered')"),
+        ({"confidence_threshold": 0.7, "denoising_steps": 2}, "dynamic(0.7, 2, 'tempered')"),
+        (
+            {"remasking_strategy": "sequential", "denoising_steps": 4},
+            "dynamic(1.0, 4, 'tempered', order='left')",
+        ),
+        (
+            {"confidence_eos_eot_inf": True},
+            "topk('confidence', demote='eos', renormalise=True)",
+        ),
     ],
 )
 def test_names_of_one_reference_call(given, rule):
@@ -187,6 +208,25 @@ def test_names_of_one_reference_call(given, rule):
         ({"alg": "entropy", "confidence_eos_eot_inf": True}, "beside Dream's `alg`"),
         ({"alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
         ({"alg": "origin", "alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
+        ({"remasking": "random", "confidence_eos_eot_inf": True}, "remasking 'random' reads none"),
+        ({"alg": "entropy", "threshold": 0.9}, "`alg`: has no meaning beside `threshold`"),
+        ({"alg": "confidence_threshold"}, "shares the canvas out to `steps`"),
+        ({"alg": "confidence_threshold", "eps": 0.1, "dual_cache": True}, "`eps`: has no meaning"),
+        ({"alg": "maskgit_plus", "use_cache": True}, "takes the entropy in place of"),
+        ({"eps": 0.1, "dual_cache": True}, "takes the entropy in place of 'origin'"),
+        ({"threshold": 0.9, "steps": 8}, "`steps`: has no meaning beside `threshold`"),
+        ({"threshold": 0.9, "denoising_steps": 8}, "beside `threshold`"),
+        ({"remasking": "random", "remasking_strategy": "sequential"}, "beside LLaDA's `remasking`"),
+        ({"remasking_strategy": "entropy_bounded", "eb_threshold": 0.35}, "does not run in SDAR's"),
+        ({"remasking_strategy": "x"}, "`remasking_strategy`: must be one of"),
+        (
+            {"remasking_strategy": "sequential", "confidence_threshold": 0.9},
+            "`confidence_threshold`: has no meaning beside 'sequential'",
+        ),
+        ({"denoising_steps": 4, "top_k": 50, "top_p": 0.9}, "`top_p`: is a share of what `top_k`"),
+        ({"stopping_criteria_idx": 5}, "`stopping_criteria_idx`: must be a list of ids"),
+        ({"stopping_criteria_idx": [5], "stop": "eos"}, "stands for `stop`"),
+        ({"max_post_steps": 4}, "`editing_threshold`: give both"),
     ],
 )
 def test_names_of_different_reference_calls(given, message):
@@ -199,6 +239,30 @@ def test_a_dream_call_unmasks_the_whole_canvas():
     assert resolve_aliases({"eps": 0.1})["blocks"] == "whole"
     assert resolve_aliases({"alg": "entropy"})["blocks"] == "whole"
     assert "blocks" not in resolve_aliases({"threshold": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("given", "blocks"), [({}, "fixed(32)"), ({"block_length": None}, "whole")]
+)
+def test_a_cached_dream_call_has_blocks(given, blocks):
+    call = {"alg": "entropy", "dual_cache": True, **given}
+    assert resolve_aliases(call)["blocks"] == blocks
+
+
+def test_none_is_off_where_the_references_say_so():
+    assert resolve_aliases({"top_k": None, "top_p": None, "threshold": None}) == {}
+    config = GenerationConfig.from_options({"top_k": None, "top_p": None})
+    assert (config.top_k, config.top_p) == (0, 1.0)
+
+
+@pytest.mark.parametrize("length", [2, 8, 32])
+def test_the_attentions_block_is_not_changed_by_a_call(length):
+    """As a part, two trained blocks at once are a rule of our own; no reference does that."""
+    told = refused(BLOCKS, block_length=length)
+    assert "attention, too, which has blocks of 4" in told
+    assert f"overrides={{'block_length': {length}}}" in told
+    assert accepted(BLOCKS, block_length=4).blocks == accepted(BLOCKS, blocks="fixed(4)").blocks
+    assert accepted(FULL, block_length=length).blocks == Fixed(length).bind(FULL)
 
 
 def told(**options: Any) -> str:

@@ -6,7 +6,13 @@ from dlm.config import parse_part
 
 CASES = [
     ("Fast-dLLM, arXiv 2505.22618", "unmask", "threshold", {"threshold": 0.9}),
-    ("Fast-dLLM, arXiv 2505.22618", "unmask", "factor", {"factor": 1.0}),
+    (
+        "Fast-dLLM, arXiv 2505.22618",  # and not what its code does besides
+        "unmask",
+        "factor",
+        {"factor": 1.0, "last_passes": False},
+    ),
+    ("LLaDA2.1, arXiv 2602.08676", "edit", "rewrite", {"threshold": 0.9, "post_steps": 16}),
     (
         "LocalLeap, arXiv 2510.07081",  # one hop, a hard window, open positions as anchors
         "unmask",

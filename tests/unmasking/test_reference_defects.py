@@ -3,7 +3,7 @@
 | defect | test |
 | --- | --- |
 | a prompt that spells the mask token is decoded (all) | engine/test_infill.py |
-| factor decoding commits the rank that fails when it is the last (Fast-dLLM) | rules/factor.py |
+| factor decoding commits a last rank that fails (Fast-dLLM) | unmasking/test_rules.py |
 | a confidence of exactly 0 counts as certain (MDPO's RCR) | unmasking/test_rules.py |
 | steps beyond the masks run idle forwards (LLaDA) | engine/test_hard_cases.py |
 | left padding shifts what the attention sees (Fast-dLLM) | engine/test_invariants.py |
@@ -11,6 +11,10 @@
 | k beyond the candidates takes what is not open (SDAR, LLaDA) | here |
 | positions whose best id is MASK are skipped for ever (dInfer) | here |
 | end ids are suppressed only while nothing is drawn (LLaDA) | here |
+| demoted ids leave their share of the softmax to the others (LLaDA) | engine/test_differential.py |
+| a block's first position falls alone, whatever its score (Fast-dLLM) | here |
+| a block of one step stays masked (Fast-dLLM on Dream) | here |
+| a block's quota overwrites prompts and commits (SDAR) | here |
 | one count for the whole batch (Dream) | here |
 | confidences in the model's half precision move thresholds (LLaDA) | here |
 | `>` where the paper has `>=`, and the other way round | here |
@@ -61,6 +65,52 @@ def test_a_count_beyond_the_candidates_takes_open_positions_alone(rule):
     kinds = [Kind.PROMPT, Kind.COMMITTED, Kind.MASK, Kind.MASK]
     view = make_view(rule.bind(INFO), [[0.9, 0.9, 0.1, 0.2]], kind=[kinds], step=0)
     assert rule.bind(INFO).propose(view).commit.tolist() == [[False, False, True, True]]
+
+
+@pytest.mark.parametrize("rule", [Dynamic(1.0, 2), Dynamic(0.8, 2), Dynamic(1.0, 2, order="left")])
+def test_a_blocks_quota_never_reaches_the_prompt(rule):
+    kinds = [Kind.PROMPT, Kind.PROMPT, Kind.PROMPT, Kind.MASK]
+    view = make_view(rule.bind(INFO), [[0.9, 0.9, 0.1, 0.2]], kind=[kinds], step=0)
+    assert rule.bind(INFO).propose(view).commit.tolist() == [[False, False, False, True]]
+
+
+@pytest.mark.parametrize("schedule", ["even", "eps"])
+def test_a_first_position_falls_alone_only_on_demand(schedule):
+    """Threshold and schedule alike; in the steps after the opening both are as always."""
+    c = [[0.1, 0.9, 0.95, 0.2], [0.1, 0.9, 0.95, 0.2]]
+    kinds = [[Kind.MASK] * 4, [Kind.COMMITTED, Kind.COMMITTED, Kind.MASK, Kind.MASK]]
+    for rule, usual in (
+        (Threshold(0.5), [False, True, True, False]),
+        (TopK(schedule=schedule, steps=2), [False, schedule == "even", True, False]),
+    ):
+        ways = {
+            way: replace(rule, first_alone=way).propose(
+                make_view([replace(rule, first_alone=way)] * 2, c, kind=kinds, step=[0, 1], masks=4)
+            )
+            for way in (False, True)
+        }
+        assert ways[False].commit[0].tolist() == usual
+        assert ways[True].commit[0].tolist() == [True, False, False, False]
+        assert ways[True].commit[1].tolist() == ways[False].commit[1].tolist()
+
+
+def test_no_block_of_one_step_stays_masked():
+    """Its first position falls with the refresh; the next forward fills what is left."""
+    answer = new_engine().generate(
+        PROMPT, alg="entropy", steps=2, block_length=8, dual_cache=True, max_new_tokens=16,
+        stop="none",
+    )  # fmt: skip
+    assert answer.stats.forwards == {"refresh step": 2, "step": 2}
+    assert 63 not in answer.canvas
+
+
+def test_shares_add_up():
+    """Of 7 masks and 3 shares, 3, 5 and 7 may have fallen after so many steps; one always does."""
+    rule = Threshold(0.5, shares=3)
+    for step, taken, most in ((0, 0, 3), (1, 1, 4), (1, 3, 2), (2, 4, 3), (3, 5, 2), (2, 6, 1)):
+        kinds = [[Kind.COMMITTED] * taken + [Kind.MASK] * (7 - taken)]
+        view = make_view(rule, [[0.9] * 7], kind=kinds, step=step, masks=7)
+        assert int(rule.propose(view).commit.sum()) == most
 
 
 @pytest.mark.parametrize("unmask", ["threshold(0.9)", "topk", "leap", "factor", "slowfast"])

@@ -20,7 +20,6 @@ from dlm.unmasking.selectors import SCHEDULES
 from dlm.unmasking.stops import Eos
 from dlm.unmasking.threshold import Dynamic, Everything, Factor, Threshold
 from dlm.unmasking.topk import TopK
-from tests.rules.factor import LastRankPasses
 from tests.unmasking.views import INFO, MASK, knobs, make_view
 
 GRID = st.integers(0, 16).map(lambda n: n / 16)  # exact in float32, with many ties
@@ -69,7 +68,7 @@ def test_factor_takes_ranks_until_one_fails(c, factor):
 def test_factor_does_not_pass_the_last_rank_unseen():
     """The reference code commits all of these; its defect is known (c = .99, .98, .1 and f = 1)."""
     assert chosen(Factor(1.0), make_view(Factor(1.0), [[0.99, 0.98, 0.1]])) == [[True, True, False]]
-    defect = LastRankPasses(1.0)
+    defect = Factor(1.0, last_passes=True)
     assert chosen(defect, make_view(defect, [[0.99, 0.98, 0.1]])) == [[True, True, True]]
     assert chosen(defect, make_view(defect, [[0.9, 0.2]])) == [[True, True]]
 

@@ -39,10 +39,14 @@ def _dream(length: int, **more: Any) -> Options:
     return _whole(length, unmask="topk('entropy', 'eps', conf_from='tempered')", **more)
 
 
-LAST: Final[Mapping[str, Any]] = MappingProxyType({"unmask": "topk(demote='eos')"})
+LAST: Final[Mapping[str, Any]] = MappingProxyType(
+    {"unmask": "topk(demote='eos', renormalise=True)"}
+)
 """LLaDA's `confidence_eos_eot_inf`: ends are committed last."""
-NEVER: Final[Mapping[str, Any]] = MappingProxyType({"unmask": "topk", "guide": "forbid('eos')"})
-"""LLaDA's `logits_eos_inf`: ends are never predicted."""
+NEVER: Final[Mapping[str, Any]] = MappingProxyType(
+    {"unmask": "topk", "guide": "forbid('end_of_text')"}
+)
+"""LLaDA's `logits_eos_inf`: the end of the text is never predicted, that of the turn may be."""
 WARM: Final[Mapping[str, Any]] = MappingProxyType({"temperature": 0.1, "top_p": 0.9})
 """Dream-Instruct."""
 BASE: Final[Mapping[str, Any]] = MappingProxyType({"temperature": 0.2, "top_p": 0.95})

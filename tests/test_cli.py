@@ -397,7 +397,7 @@ WRONG = {
     "--logit-bias 5000=1": "ids must be between 0 and 1023, got 5000",
     "--unmask treshold": "did you mean 'threshold'?",
     "--unmask threshold(2)": "`threshold` must be between 0 and 1, got 2",
-    "--unmask threshold(sure=1)": "must be one of 'threshold', got 'sure'",
+    "--unmask threshold(sure=1)": "'shares', 'threshold', got 'sure'",
     "--unmask threshold(1,2)": "takes at most 1 argument",
     "--unmask threshold('a')": "`threshold` must be a finite number, got 'a'",
     "--unmask threshold(": "must be a name or name(argument=value, ...)",

@@ -97,6 +97,11 @@ class Prefix(Bidirectional):
         require_prompt(self.frozen_prompt)
         require_period("every", self.every)
 
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what Fast-dLLM's code was recorded with."""
+        return "T1" if self.every is None and self.frozen_prompt is False else "T2"
+
     def plan(self, rows: Rows) -> ForwardPlan:
         """Refresh with the opening step; then from the block's start to the canvas end."""
         segments: list[Segment] = []
@@ -143,6 +148,12 @@ class Dual(Bidirectional):
                 "cache", f"`on_edit` must be 'refuse' or 'requery', got {self.on_edit!r}"
             )
         require_period("every", self.every)
+
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what Fast-dLLM's code was recorded with."""
+        plain = self.every is None and self.frozen_prompt is False
+        return "T1" if plain and self.on_edit == "refuse" else "T2"
 
     def plan(self, rows: Rows) -> ForwardPlan:
         """Refresh with the opening step; then the block, and what edits have touched before it."""

@@ -46,6 +46,11 @@ class AdaBlock:
         if not 0 <= self.threshold <= 1:
             raise InvalidRequest("blocks", f"`threshold` must be in [0, 1], got {self.threshold}")
 
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what its reference was recorded with."""
+        return "T1" if self.min_length == 1 else "T2"
+
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` on block-causal models, where no delimiter is known, and for one
         outside the vocabulary.

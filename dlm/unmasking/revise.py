@@ -49,6 +49,11 @@ class RCR:
             raise unknown_name("edit: schedule", str(self.schedule), known)
         require_schedule("edit", self.steps, power=self.power)
 
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what its reference was recorded with."""
+        return "T1" if self.schedule == "linear" else "T2"
+
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""
         return self
@@ -98,6 +103,11 @@ class Rewrite:
         if self.post_steps < 0:
             raise InvalidRequest("edit", f"`post_steps` must be at least 0, got {self.post_steps}")
         require_conf_from(self.conf_from)
+
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what its reference was recorded with."""
+        return "T1" if self.conf_from == "clean" else "T2"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -33,6 +33,11 @@ class Eos:
             raise InvalidRequest("stop", f"`when` must be 'prefix' or 'block', got {self.when!r}")
 
     @property
+    def tier_as_set(self) -> str:
+        """T1 for SDAR's and LLaDA2's; no reference ends inside a block."""
+        return "T1" if self.when == "block" else "T2"
+
+    @property
     def patient(self) -> bool:
         """Whether it waits for clean blocks."""
         return self.when == "block"

@@ -107,6 +107,11 @@ class Factor:
         if not self.factor > 0:
             raise InvalidRequest("unmask", f"`factor` must be greater than 0, got {self.factor}")
 
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what Fast-dLLM's code does; the paper's rule has a twin."""
+        return "T1" if self.last_passes else "T2"
+
     def bind(self, info: ModelInfo) -> Self:
         """Nothing to bind."""
         return self

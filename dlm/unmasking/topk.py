@@ -86,13 +86,17 @@ class TopK:
 
     @property
     def tier_as_set(self) -> str:
-        """T1 for what LLaDA's, Dream's and SDAR's references were recorded with."""
+        """T1 for what LLaDA's, MDPO's and Dream's references were recorded with."""
         recorded = {
-            "even": ("confidence", "random", "left"),
+            "even": ("confidence",),
+            "cosine": ("confidence",),
             "eps": ("confidence", "entropy", "margin"),
         }
         plain = self.temperature is None and (self.conf_from == "clean" or self.schedule == "eps")
-        return "T1" if plain and self.score in recorded.get(self.schedule, ()) else "T2"
+        ends = self.renormalise or not self.demote
+        alone = not self.first_alone or (self.schedule, self.score) == ("eps", "entropy")
+        known = self.score in recorded.get(self.schedule, ())
+        return "T1" if plain and ends and alone and known else "T2"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -8,11 +8,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from dlm.core import Event, Kind
 from dlm.engine.generation import Generation, Stats
-from dlm.errors import CheckpointError
+from dlm.errors import not_finite
 from dlm.text import IncrementalDecoder, StopMatcher, Text
 
 if TYPE_CHECKING:
@@ -40,6 +38,11 @@ class CausalRow:
         self._watch = Watch(engine.text, config.stop) if engine.text and config.stop else None
 
     @property
+    def length(self) -> int:
+        """Positions of the whole canvas."""
+        return len(self.prompt) + self.config.max_new_tokens
+
+    @property
     def done(self) -> bool:
         """Whether it has ended."""
         return self.reason is not None
@@ -52,13 +55,14 @@ class CausalRow:
             self._start()
         try:
             ids = [*self.prompt, *self.answer]
-            pages = torch.tensor([[self._pages]])
-            token, c = self.engine.next_token(ids, self._computed, pages, self.config)
+            token, c = self.engine.next_token(
+                ids, self._computed, self._pages, self.config, self.length
+            )
         except Exception as error:
             return self._end("error", error)
         self._computed, self._forwards = len(ids), self._forwards + 1
         if math.isnan(c):
-            return self._end("error", _not_finite(self._forwards))
+            return self._end("error", not_finite(f" in step {self._forwards}"))
         self._take(token, c)
 
     def events(self) -> Iterator[Event]:
@@ -118,7 +122,7 @@ class CausalRow:
         """Take pages and open the canvas."""
         count, room = len(self.prompt), self.config.max_new_tokens
         self._begun, kv = time.perf_counter(), self.engine.kv
-        self._pages = kv.reserve(kv.pages_for(count + room))
+        self._pages = kv.reserve(kv.pages_for(self.length))
         kinds = [int(Kind.PROMPT)] * count + [int(Kind.MASK)] * room
         data = {"prompt": count, "settled": count, "kinds": kinds}
         self._emit(Event("open", 0, 0, ids=(*self.prompt, *([0] * room)), data=data))
@@ -202,10 +206,3 @@ class Watch:
                 break
             self.clear += 1
         return self._matcher.cut is not None
-
-
-def _not_finite(step: int) -> CheckpointError:
-    return CheckpointError(
-        f"the checkpoint's logits are not finite in step {step}: its weights are broken, or too "
-        "large for their dtype (`dlm verify` tells which)"
-    )

@@ -164,6 +164,18 @@ def culprit(kind: str, part: Any, method: str) -> Culprit:
     return Culprit(kind, name_of(part), line)
 
 
+def not_finite(where: str = "", others: str = "") -> CheckpointError:
+    """The error for logits that are not finite, `where` they are (" in step 3").
+
+    `others`: guides that may have spoiled them.
+    """
+    whose = f", or what {others} made of them," if others else ""
+    return CheckpointError(
+        f"the checkpoint's logits{whose} are not finite{where}: its weights are broken, or too "
+        "large for their dtype (`dlm verify` tells which)"
+    )
+
+
 def unknown_name(param: str, given: str, choices: Iterable[str]) -> InvalidRequest:
     """The error for a name that is not among `choices`: lists them and suggests the nearest one."""
     known = sorted(choices)

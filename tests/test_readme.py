@@ -27,6 +27,7 @@ CHECKPOINTS = {
     "Dream": "Dream 7B",
     "sdar": "SDAR 1.7B to 8B",
     "sdar_moe": "SDAR 30B-A3B",
+    "Fast_dLLM_Qwen": "Fast-dLLM v2 1.5B, 7B",
     "rnd1": "RND1 30B-A3B",
     "a2d-llama": "Llama checkpoints turned into diffusion models",
     "a2d-qwen2": "Qwen2 checkpoints turned into diffusion models",
@@ -68,7 +69,8 @@ def parts_table():
 
 def models_table():
     recorded = {(PARITY / "models" / m / "config.json").read_text() for m in ("llada", "dream")}
-    recorded |= {(PARITY / "models" / m / "config.json").read_text() for m in ("sdar", "llada2")}
+    names = ("sdar", "llada2", "fast_dllm_v2")
+    recorded |= {(PARITY / "models" / m / "config.json").read_text() for m in names}
     rows = []
     for name, family in FAMILIES.items():
         if family.attention == "causal":

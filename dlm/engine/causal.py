@@ -142,17 +142,27 @@ class CausalEngine:
         return dense_logits(self.model, ids, attention_mask, where, shift=True)
 
     def next_token(
-        self, ids: Sequence[int], computed: int, pages: Tensor, config: CausalConfig
+        self,
+        ids: Sequence[int],
+        computed: int,
+        pages: Sequence[int],
+        config: CausalConfig,
+        length: int,
     ) -> tuple[int, float]:
         """Compute `ids` from `computed` on and draw the token after them, with its probability.
 
-        `pages [1, 1, P]`: where the row's keys are.
+        `pages`: where the row's keys are; `length`: of its whole canvas.
         """
         queries = span(computed, len(ids))
         here = span(len(ids), len(ids) + 1)  # the position that is drawn
         segment = Segment(0, 0, queries, queries + 1, write=True, predict=here)
-        lengths = np.array([pages.shape[-1] * self.kv.page_size])
-        plan = ForwardPlan((segment,), ("step",), pages, len(ids) + 1, lengths=lengths)
+        plan = ForwardPlan(
+            (segment,),
+            ("step",),
+            torch.tensor([[pages]]),
+            len(ids) + 1,
+            lengths=np.array([length]),
+        )
         canvas = torch.tensor([[*ids, 0]], device=self.device)
         packed = pack([plan], self.kv, shift=True, device=self.device).read([canvas])
         stats = row_stats(self.model(packed, self.kv), None, frozenset())

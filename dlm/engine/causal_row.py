@@ -9,12 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from dlm.core import Event, Kind
 from dlm.engine.generation import Generation, Stats
 from dlm.engine.watching import TextWatch
-from dlm.errors import CheckpointError
+from dlm.errors import not_finite
 
 if TYPE_CHECKING:
     from dlm.engine.causal import CausalConfig, CausalEngine
@@ -43,6 +41,11 @@ class CausalRow:
             self._watch = TextWatch(engine.text, config.stop)
 
     @property
+    def length(self) -> int:
+        """Positions of the whole canvas."""
+        return len(self.prompt) + self.config.max_new_tokens
+
+    @property
     def done(self) -> bool:
         """Whether it has ended."""
         return self.reason is not None
@@ -55,13 +58,14 @@ class CausalRow:
             self._start()
         try:
             ids = [*self.prompt, *self.answer]
-            pages = torch.tensor([[self._pages]])
-            token, c = self.engine.next_token(ids, self._computed, pages, self.config)
+            token, c = self.engine.next_token(
+                ids, self._computed, self._pages, self.config, self.length
+            )
         except Exception as error:
             return self._end("error", error)
         self._computed, self._forwards = len(ids), self._forwards + 1
         if math.isnan(c):
-            return self._end("error", _not_finite(self._forwards))
+            return self._end("error", not_finite(f" in step {self._forwards}"))
         self._take(token, c)
 
     def events(self) -> Iterator[Event]:
@@ -126,7 +130,7 @@ class CausalRow:
         """Take pages and open the canvas."""
         count, room = len(self.prompt), self.config.max_new_tokens
         self._begun, kv = time.perf_counter(), self.engine.kv
-        self._pages = kv.reserve(kv.pages_for(count + room))
+        self._pages = kv.reserve(kv.pages_for(self.length))
         kinds = [int(Kind.PROMPT)] * count + [int(Kind.MASK)] * room
         data = {"prompt": count, "settled": count, "kinds": kinds}
         self._emit(Event("open", 0, 0, ids=(*self.prompt, *([0] * room)), data=data))
@@ -172,10 +176,3 @@ class CausalRow:
     def _emit(self, event: Event) -> None:
         if self._events is not None:
             self._events.append(event)
-
-
-def _not_finite(step: int) -> CheckpointError:
-    return CheckpointError(
-        f"the checkpoint's logits are not finite in step {step}: its weights are broken, or too "
-        "large for their dtype (`dlm verify` tells which)"
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlm.errors import CheckpointError, InvalidRequest
+from dlm.errors import InvalidRequest, not_finite
 from dlm.model.decoder import Decoder
 
 
@@ -36,10 +36,7 @@ def dense_logits(
             hidden = hidden[_flags("where", where, canvas)]
         out: Tensor = model.head(hidden).float()
         if not bool(out.isfinite().all()):
-            raise CheckpointError(
-                "the checkpoint's logits are not finite: its weights are broken, or too large for "
-                f"{str(hidden.dtype).removeprefix('torch.')} (`dlm verify` tells which)"
-            )
+            raise not_finite()
     return out
 
 

@@ -13,7 +13,7 @@ from dlm.engine.apply import Op
 from dlm.engine.events import events_of
 from dlm.engine.generation import answer_of
 from dlm.engine.sync import StepReport
-from dlm.errors import CheckpointError, EngineError, blaming, charge, culprit, is_foreign
+from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
 
 MOST_STEPS: Final = (64, 8)
 """A row that takes more than this, so much more for each position, and what its parts' schedules
@@ -125,7 +125,8 @@ def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
         ticket.opened = bounds[0]
         emit(ticket, Event("block", ticket.choice, step, bounds))
     if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-        return end(ticket, "error", _not_finite(ticket, step))
+        guides = ", ".join(type(guide).__name__ for guide in ticket.bound.parts.guide)
+        return end(ticket, "error", not_finite(f" in step {step}", guides))
     for event in events_of(ticket.choice, step, changes):
         emit(ticket, event)
     parts = ticket.bound.parts
@@ -134,16 +135,6 @@ def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
         end(ticket, "stop")
     if stopped := report.stopped[row]:
         end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
-
-
-def _not_finite(ticket: Ticket, step: int) -> CheckpointError:
-    """The error for a commit whose confidence is no number, with whose logits that may be."""
-    guides = ", ".join(type(guide).__name__ for guide in ticket.bound.parts.guide)
-    others = f", or what {guides} made of them," if guides else ""
-    return CheckpointError(
-        f"the checkpoint's logits{others} are not finite in step {step}: its weights are broken, "
-        "or too large for their dtype (`dlm verify` tells which)"
-    )
 
 
 def _settle(ticket: Ticket, most: int | None = None, *, final: bool = False) -> bool:

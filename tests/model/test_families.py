@@ -171,7 +171,7 @@ REFUSED = [
         {"mask_token_id": 156892},
         "`mask_id` must be none of `eos_ids` (156892,), got 156892; correct it",
     ),
-    (SDAR_4B, {"model_type": "gpt2"}, "must be one of 'Dream', 'a2d-llama'"),
+    (SDAR_4B, {"model_type": "gpt2"}, "must be one of 'Dream', 'Fast_dLLM_Qwen', 'a2d-llama'"),
     (SDAR_4B, {"model_type": "dream"}, "did you mean 'Dream'?"),
 ]
 

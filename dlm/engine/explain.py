@@ -96,9 +96,8 @@ def _spelled(part: Any) -> str:
     """
     own = [f for f in fields(part) if f.repr]
     said = [f for f in own if not f.kw_only or getattr(part, f.name) != f.default]
-    return (
-        f"{type(part).__name__}({', '.join(f'{f.name}={getattr(part, f.name)!r}' for f in said)})"
-    )
+    arguments = ", ".join(f"{f.name}={getattr(part, f.name)!r}" for f in said)
+    return f"{type(part).__name__}({arguments})"
 
 
 def _prompt_note(cache: Any) -> str:
@@ -138,7 +137,9 @@ def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
     count = parts.blocks.count(open_now)
     scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
     if not scheduled:
-        return f"{count or 1} to {open_now} forwards"
+        held = sum(getattr(editor, "post_steps", 0) for editor in parts.edit)
+        least, most = count or 1, open_now + held * (count or open_now)
+        return f"{least + least * (held > 0)} to {most} forwards"
     steps = next((part.steps for part in scheduled if part.steps is not None), None)
     known = count is not None and not bound.given and (steps or 0) <= open_now
     shown = parts.narrowing is None and getattr(parts.cache, "shows_block", True)

@@ -234,7 +234,7 @@ def _sdar_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
         raise unknown_name("remasking_strategy", str(strategy), known)
     if strategy != known[0] and "confidence_threshold" in theirs:
         raise InvalidRequest("confidence_threshold", f"has no meaning beside {strategy!r}")
-    if (ours.get("top_k") or 0) > 0 and ours.get("top_p", 1.0) < 1.0:
+    if ours.get("top_k", 0) != 0 and ours.get("top_p", 1) != 1:
         raise InvalidRequest(
             "top_p",
             "is a share of what `top_k` leaves in SDAR's code, here of everything: give one of "

@@ -99,9 +99,8 @@ def _spelled(part: Any) -> str:
     """
     own = [f for f in fields(part) if f.repr]
     said = [f for f in own if not f.kw_only or getattr(part, f.name) != f.default]
-    return (
-        f"{type(part).__name__}({', '.join(f'{f.name}={getattr(part, f.name)!r}' for f in said)})"
-    )
+    arguments = ", ".join(f"{f.name}={getattr(part, f.name)!r}" for f in said)
+    return f"{type(part).__name__}({arguments})"
 
 
 def _prompt_note(cache: Any) -> str:
@@ -142,7 +141,9 @@ def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
     if not scheduled:
         with blaming("blocks", parts.blocks):
             count = parts.blocks.count(open_now)
-        return _range(count or 1, open_now)
+        held = sum(getattr(editor, "post_steps", 0) for editor in parts.edit)
+        least, most = count or 1, open_now + held * (count or open_now)
+        return _range(least + least * (held > 0), most)
     if known := scheduled_forwards(bound, scheduled[0], info.alignment):
         return _range(*known)
     steps, one_by_one = scheduled[0].steps, getattr(scheduled[0], "schedule", "") == "even"

@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 import dlm
-from tests.helpers import PARITY
+from tests.helpers import PARITY, parity
 
 CASES = sorted(path.stem for path in (PARITY / "differential").glob("*.safetensors"))
 MASK, EOS = 500, 496
@@ -74,3 +74,18 @@ def test_every_case_has_a_rule_that_matters():
         ours = load(header).generate(theirs["prompts"], **kept, **other, stop="none")
         rows = zip(theirs["prompts"], ours, theirs["answers"], strict=True)
         assert any(answer(p, o, len(wanted)) != wanted for p, o, wanted in rows), case
+
+
+@pytest.mark.parametrize("case", ["llada2/v20_b8_s8_t0.6", "llada2/v21_b8_t0.6_e0.8"])
+def test_llada2s_arguments_by_sdars_names(case):
+    manifest, tensors = parity(case)
+    args, (prompt,) = manifest["args"], tensors["prompt"].tolist()
+    same = ("gen_length", "block_length", "editing_threshold", "max_post_steps", "temperature")
+    call = {name: args[name] for name in same if name in args}
+    call |= {"denoising_steps": args.get("steps"), "confidence_threshold": args["threshold"]}
+    special = {"mask_id": MASK, "eos_ids": (EOS,), "block_length": args["block_length"]}
+    engine = dlm.load(
+        PARITY / "models" / "llada2", device="cpu", dtype="float32", overrides=special
+    )
+    wanted = tensors["final"][0].tolist()
+    assert answer(prompt, engine.generate(prompt, **call, stop="none"), len(wanted)) == wanted

@@ -278,6 +278,7 @@ def test_what_is_explained_is_what_will_happen():
     assert "about 64 forwards" in told(unmask="topk", steps=64, blocks="whole")
     assert "about 32 forwards" in told(unmask="ancestral", blocks="whole")
     assert "4 to 32 forwards" in told(unmask="threshold", blocks="fixed(8)")
+    assert "8 to 44 forwards" in told(unmask="threshold", blocks="fixed(8)", edit="rewrite(0.9, 3)")
     holes = told(unmask="topk", steps=8, infill={4: 9})
     assert "about 8 forwards" in holes
     shown = told(unmask="topk", steps=8, blocks="whole", cache="freecache('window', window=4)")

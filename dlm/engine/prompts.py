@@ -19,20 +19,21 @@ def is_ids(prompt: Any) -> TypeGuard[Sequence[int]]:
 def plain(prompt: Any, name: str = "prompt") -> Any:
     """A text as it is; arrays of ids and any other iterable as a list, its texts checked.
 
-    Raises `InvalidRequest` naming `prompt`, one of several, or the message's field.
+    Raises `InvalidRequest` naming the prompt, or the text in it (`name`, or a message's field).
     """
     if isinstance(prompt, str):
         return require_text(name, prompt)
     if isinstance(prompt, Mapping | bytes | bytearray) or not isinstance(prompt, Iterable):
         raise InvalidRequest(
-            name, f"must be a text, token ids, messages, or a list of these, got {shown(prompt)}"
+            "prompt",
+            f"must be a text, token ids, messages, or a list of these, got {shown(prompt)}",
         )
     try:
         items = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
     except TypeError:  # a tensor without a dimension
         items = None
     if not isinstance(items, list):
-        raise InvalidRequest(name, f"must have at least one dimension, got {shown(prompt)}")
+        raise InvalidRequest("prompt", f"must have at least one dimension, got {shown(prompt)}")
     for index, message in enumerate(items):
         if isinstance(message, Mapping):
             _check_message(f"messages[{index}]", message)

@@ -55,6 +55,8 @@ def _tell_fault_of(culprit: Culprit, error: Exception) -> int:
     """Somebody else's part is at fault: what it has raised, with its own lines, and its name."""
     if isinstance(error, RuleError):
         return complain(str(error), FAULT)
+    if isinstance(error, DlmError):  # an engine that the part has driven nowhere
+        return complain(f"{culprit}: {error}", FAULT)
     file = culprit.line.rpartition(":")[0]
     frames = traceback.extract_tb(error.__traceback__)
     first = next((at for at, frame in enumerate(frames) if frame.filename == file), None)
@@ -62,8 +64,7 @@ def _tell_fault_of(culprit: Culprit, error: Exception) -> int:
         lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames[first:])]
         with suppress(OSError):
             print("".join(lines), end="", file=sys.stderr)
-    what = str(error) if isinstance(error, DlmError) else f"{type(error).__name__}: {error}"
-    return complain(f"{culprit} raised {what}", FAULT)
+    return complain(f"{culprit} raised {type(error).__name__}: {error}", FAULT)
 
 
 def _tell_system_error(error: OSError) -> int:

@@ -179,9 +179,10 @@ def _require(
 
 
 def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Proposal) -> Tensor:
-    """`[R, W]`: the proposal's tokens, which are ids and not MASK where they are written.
+    """`[R, W]`: the proposal's tokens, which are ids of the vocabulary where they are written.
 
-    Elsewhere they may be anything; the view's stand in for what is no id.
+    Elsewhere they may be anything; the view's stand in for what is no id. MASK may be proposed: it
+    is never written.
     """
     assert proposal.token is not None
     token, size = proposal.token.long(), view.logits.shape[1]
@@ -189,11 +190,9 @@ def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Pr
     if proposal.replace is not None:
         writes = writes | (proposal.replace & (view.kind == Kind.COMMITTED))
     outside = (token < 0) | (token >= size)
-    wrong = writes & (outside if view.mask_id is None else outside | (token == view.mask_id))
+    wrong = writes & outside
     if bool(wrong.any()):
-        first = int(token[wrong][0])
-        what = "MASK, which is never written" if first == view.mask_id else "no id"
-        message = f"must give `token` as ids from 0 to {size - 1}, got {first}: {what}"
+        message = f"must give `token` as ids from 0 to {size - 1}, got {int(token[wrong][0])}"
         raise rule_error(kind, part, method, message)
     return torch.where(outside, view.token, token)
 

@@ -37,7 +37,7 @@ def plain(prompt: Any, name: str = "prompt") -> Any:
     except TypeError:  # a tensor without a dimension
         items = None
     if not isinstance(items, list):
-        raise InvalidRequest(name, f"must have at least one dimension, got {shown(prompt)}")
+        raise InvalidRequest("prompt", f"must have at least one dimension, got {shown(prompt)}")
     for index, message in enumerate(items):
         if isinstance(message, Mapping):
             _check_message(f"messages[{index}]", message)

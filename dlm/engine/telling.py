@@ -66,7 +66,11 @@ def tell(ticket: Ticket, report: StepReport, row: int) -> None:
 
 def _endless(ticket: Ticket) -> EngineError:
     """The error of a row that does not end: of the rule that a user wrote, where there is one."""
-    error = EngineError(f"the row has no end after {ticket.ledger.nfe} steps")
+    left = sum(kind >= Kind.MASK for kind in ticket.canvas.kinds)
+    error = EngineError(
+        f"the row has no end after {ticket.ledger.nfe} steps, {left} positions are open: nothing "
+        "was committed there, or MASK, which is never written"
+    )
     parts = ticket.bound.parts
     rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
     for kind, part, method in rules:

@@ -49,7 +49,7 @@ def answer(
 def long_canvas(engine: dlm.Engine, config: dlm.GenerationConfig) -> None:
     """Say on stderr that a bundled model was not made for a canvas this long."""
     canvas, asked = dlm.trained_canvas(engine.name), config.max_new_tokens
-    if canvas is not None and asked is not None and asked > canvas:
+    if canvas is not None and asked is not None and canvas < asked <= engine.info.max_length:
         hint = (
             f"dlm: {engine.name} was trained on canvases of up to {canvas} tokens, this one has "
             f"{asked}: short answers may come out shortened or empty (--max-new-tokens)"

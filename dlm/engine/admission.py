@@ -209,6 +209,5 @@ def _sampler(config: GenerationConfig, needs: frozenset[str]) -> Sampler | None:
     filters = config.top_p < 1 or config.top_k > 0
     if config.temperature == 0 and not (filters and "tempered" in needs):
         return None
-    numbers = (config.temperature, config.top_p, config.top_k)
-    temperature, top_p, top_k = (torch.tensor([number]) for number in numbers)
-    return Sampler(temperature, top_p, top_k, filters)
+    temperature, top_p = (torch.tensor([float(n)]) for n in (config.temperature, config.top_p))
+    return Sampler(temperature, top_p, torch.tensor([config.top_k]), filters)

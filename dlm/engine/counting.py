@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from dlm.unmasking.blocks import Fixed, Whole
 from dlm.unmasking.revise import RCR
 from dlm.unmasking.selectors import ROUNDING, curve_counts, eps_share, even_counts
 from dlm.unmasking.topk import TopK
+
+LONGEST_CLOCK: Final = 4096
+"""Steps of a schedule up to which its clock is run beforehand."""
 
 
 def scheduled_forwards(bound: BoundConfig, part: Any, alignment: int) -> tuple[int, int] | None:
@@ -26,6 +29,8 @@ def scheduled_forwards(bound: BoundConfig, part: Any, alignment: int) -> tuple[i
     plain = type(part) in (TopK, RCR) and not getattr(part, "first_alone", False)
     shown = parts.narrowing is None and getattr(parts.cache, "shows_block", True)
     if not plain or not shown or type(parts.blocks) not in schedulers:
+        return None
+    if (part.steps or 0) > LONGEST_CLOCK:
         return None
     counts = [_forwards(part, parts.blocks, _open(bound, at, alignment)) for at in range(alignment)]
     return min(counts), max(counts)

@@ -84,7 +84,7 @@ def checked(told: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any
     """
     if told.keys() != kinds.keys():
         wrong = sorted(told.keys() ^ kinds.keys())
-        raise ValueError(f"must have {', '.join(kinds)}; missing or unknown: {', '.join(wrong)}")
+        raise ValueError(f"missing or unknown: {', '.join(wrong)}")
     for name, kind in kinds.items():
         value = told[name]
         fits = isinstance(value, (int, float) if kind is float else kind)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from torch import Tensor
 
 from dlm.core import Flags, Frame, Ints, ModelInfo
 from dlm.errors import InvalidRequest
+
+MOST_SCALE: Final = 1e4
+"""Bound of `scale`: far beyond any that is of use, and far from overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,10 @@ class CFG:
     arms = 2
 
     def __post_init__(self) -> None:
-        if not self.scale >= 0:
-            raise InvalidRequest("guide", f"`scale` must be at least 0, got {self.scale}")
+        if not 0 <= self.scale <= MOST_SCALE:
+            raise InvalidRequest(
+                "guide", f"`scale` must be between 0 and {MOST_SCALE:g}, got {self.scale}"
+            )
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` on models without a mask to hide the prompt behind."""

@@ -63,9 +63,9 @@ def checkpoint_keys(
 
 
 def _named(config: Mapping[str, Any]) -> Any:
-    """The family that a file names: by `model_type`, or else by its class, which copies keep."""
+    """The family that a file names: by `model_type`, or where it has none by its class."""
     name, classes = config.get("model_type"), config.get("architectures")
-    if name not in (FAMILIES if isinstance(name, str) else ()) and isinstance(classes, list):
+    if name is None and isinstance(classes, list):
         known = [row for row in FAMILIES if FAMILIES[row].architecture in classes[:1]]
         return known[0] if known else name
     return name

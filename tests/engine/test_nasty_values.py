@@ -75,6 +75,26 @@ def test_options(engine, name):
         short(engine.prepare, "hello", **{**length, name: value})
 
 
+RUN = ("0", "1", "-1", "0.5", "2147483647", "1e308", "-1e308", "5e-324", "9e18")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_accepted_runs(engine, kind):
+    for name in KINDS[kind].names():
+        cls = KINDS[kind].load(name)
+        for argument in (f.name for f in fields(cls) if not f.metadata.get("bound")):
+            for value in RUN:
+                if (argument, value) != ("steps", "2147483647"):  # as many forwards as it says
+                    spec = f"{name}({argument}={value})"
+                    short(engine.generate, "hello", max_new_tokens=4, **{kind: spec})
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k", "seed"])
+def test_draws_run(engine, name):
+    for value in NUMBERS_GIVEN:
+        short(engine.generate, "hello", max_new_tokens=4, **{"temperature": 0.5, name: value})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_arguments_of_parts(engine, kind):
     for name in KINDS[kind].names():

@@ -275,12 +275,12 @@ def test_what_is_explained_is_what_will_happen():
     assert "about 8 forwards, fewer where the answer ends before, 9 at the most" in text
     assert "32 forwards, fewer" in told(unmask="topk")
     assert "8 forwards, fewer" in told(unmask="topk", steps=8, blocks="fixed(8)")
-    assert "about 64 forwards" in told(unmask="topk", steps=64, blocks="whole")
+    assert "32 forwards, fewer" in told(unmask="topk", steps=64, blocks="whole")
     assert "about 32 forwards" in told(unmask="ancestral", blocks="whole")
     assert "4 to 32 forwards" in told(unmask="threshold", blocks="fixed(8)")
     assert "8 to 44 forwards" in told(unmask="threshold", blocks="fixed(8)", edit="rewrite(0.9, 3)")
     holes = told(unmask="topk", steps=8, infill={4: 9})
-    assert "about 8 forwards" in holes
+    assert "cost    8 forwards" in holes
     shown = told(unmask="topk", steps=8, blocks="whole", cache="freecache('window', window=4)")
     assert "about 8 forwards" in shown
     assert "[T1]" in told(unmask="topk").split("unmask")[1].split("\n")[0]

@@ -47,6 +47,7 @@ class FreeCache(Bidirectional):
     stale = "keys of the clean prefix are as old as its filling, and never refreshed"
     at_opening = False
     on_edit = "refuse"
+    leaves_filled = True
 
     def __post_init__(self) -> None:
         require_prompt(self.frozen_prompt)
@@ -159,6 +160,7 @@ class Delayed(Bidirectional):
     stale = "keys of committed tokens are as old as the last refresh, at most `every` steps"
     at_opening = False
     on_edit = "requery"
+    leaves_filled = True
 
     def __post_init__(self) -> None:
         require_prompt(self.frozen_prompt)

@@ -266,6 +266,12 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
                 f"and {type(parts.blocks).__name__} offers some of them in each step: use blocks "
                 "'fixed', 'whole' or 'adaptive'",
             )
+        if getattr(editor, "post_steps", 0) and getattr(parts.cache, "leaves_filled", False):
+            raise InvalidRequest(
+                "edit",
+                f"{type(editor).__name__} looks at a filled block again, of which the cache "
+                f"{type(parts.cache).__name__} computes nothing: use cache 'none' or 'dual'",
+            )
         if editor.scope == "row" and parts.cache.on_edit == "refuse":
             name = type(parts.cache).__name__
             other = ", 'delayed' or 'dual(on_edit=\"requery\")'" if info.attention == "full" else ""

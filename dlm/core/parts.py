@@ -241,7 +241,7 @@ class CacheManager(Part, Protocol):
     """Which positions are computed and which keys are reused.
 
     For `explain` it may have: `computes` and `stale` in words · `shows_block`: whether a step
-    predicts all of a block.
+    predicts all of a block. With `leaves_filled` steps compute no filled positions of a block.
     """
 
     @property

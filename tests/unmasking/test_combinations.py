@@ -301,3 +301,12 @@ def test_llada2_is_surer_than_sdar():
         info = replace(BLOCKS, family=family)
         assert accepted(info).unmask.threshold == threshold
         assert accepted(info, preset="fast").unmask.threshold == threshold
+
+
+@pytest.mark.parametrize("cache", ["delayed(3)", "freecache('token')", "freecache('block', 4)"])
+def test_a_block_that_is_held_is_computed(cache):
+    engine = Engine(random_decoder(tiny_spec()), FULL)
+    options = {"max_new_tokens": 8, "unmask": "everything", "stop": "none", "cache": cache}
+    with pytest.raises(InvalidRequest, match=r"Rewrite looks at a filled block again"):
+        engine.generate([5, 9], edit="rewrite(0.1)", **options)
+    assert len(engine.generate([5, 9], edit="rewrite(0.1, 0)", **options).ids) == 8

@@ -98,7 +98,7 @@ class Registry:
             else:
                 text = f"needs the package {missing!r}, which is not installed"
             raise InvalidRequest(self.kind, f"{subject}{text}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module may end the process
             text = f"importing {module_name!r} failed with {type(error).__name__}: {error}"
             raise InvalidRequest(self.kind, f"{subject}{text}") from error
         for attribute in qualname.split("."):

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 import dlm
 from dlm.errors import InvalidRequest
 from dlm.text import IncrementalDecoder, StopMatcher, load_text
+from tests.text.folders import as_json, byte_bpe
 
 BUNDLED = Path(dlm.__file__).parent / "model" / "bundled" / "tiny"
 CHATML = (
@@ -352,3 +353,16 @@ def test_stop_strings_must_be_strings(stops):
         "stop",
         f"must be a list of non-empty strings, got {stops!r}",
     )
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast", "CodeGenTokenizer"])
+def test_a_class_is_read_from_tokenizer_json_alone(tmp_path, name):
+    as_json(byte_bpe, name)(tmp_path)
+    text = load_text(tmp_path)
+    assert text.decode(text.encode("Hello wo")) == "Hello wo"
+
+
+def test_a_class_that_lacks_its_pieces_is_no_bug(tmp_path):
+    as_json(byte_bpe, "GemmaTokenizer")(tmp_path)
+    with pytest.raises(InvalidRequest, match=r"`model`: the tokenizer in .* cannot encode"):
+        load_text(tmp_path)

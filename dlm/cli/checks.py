@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from dlm.errors import InvalidRequest
+
+MOST_THREADS: Final = 1024
+"""More threads than any machine has use for."""
 
 
 def at_least(low: int, **given: int | None) -> None:
@@ -13,6 +17,13 @@ def at_least(low: int, **given: int | None) -> None:
     for name, value in given.items():
         if value is not None and value < low:
             raise InvalidRequest(name, f"must be at least {low}, got {value}")
+
+
+def at_most(high: int, **given: int | None) -> None:
+    """Raise `InvalidRequest` for the first of the numbers that is above `high`."""
+    for name, value in given.items():
+        if value is not None and value > high:
+            raise InvalidRequest(name, f"must be at most {high}, got {value}")
 
 
 def names(option: str, text: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 import dlm
-from dlm.cli.checks import at_least
+from dlm.cli.checks import MOST_THREADS, at_least, at_most
 from dlm.cli.interrupts import Catching
 from dlm.errors import InvalidRequest
 
@@ -35,6 +35,7 @@ def carry_out(
     from dlm.evals.run import estimate
 
     at_least(1, threads=threads, workers=workers)
+    at_most(MOST_THREADS, threads=threads, workers=workers)
     run.check()
     engine, twin = _answering(run, model, where, threads, causal, endpoint)
     _tell_alike(run)

@@ -136,7 +136,7 @@ def _rule_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
         (whose, first), (_, other) = said[:2]
         raise InvalidRequest(other, f"has no meaning beside {whose}`{first}`")
     if fast:
-        if "steps" in ours and "edit" not in ours:
+        if ours.get("steps") is not None and "edit" not in ours:
             raise InvalidRequest(
                 "steps",
                 f"has no meaning beside `{fast[0]}`, which decides by itself how many fall; what "

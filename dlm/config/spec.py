@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -138,7 +138,14 @@ def parse_part(kind: str, spec: Any) -> Any:
         trace = error.__traceback__
         if is_foreign(cls) and trace is not None and trace.tb_next is not None:
             raise  # of its own `__post_init__`; else an argument is missing
-        raise InvalidRequest(kind, f"{shown(spec)}: {error}") from error
+        lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
+        reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
+        raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+
+
+def _is_needed(field: Field[Any]) -> bool:
+    """Whether an argument has no default."""
+    return field.init and field.default is MISSING and field.default_factory is MISSING
 
 
 def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:

@@ -54,9 +54,10 @@ def _missing(part: Any, protocol: Any) -> list[str]:
         {name for cls in one.__mro__ for name in vars(cls) if not name.startswith("_")}
         for one in get_args(protocol) or (protocol,)
     ]
-    return min(
+    lacks = min(
         ([name for name in sorted(some) if not hasattr(part, name)] for some in names), key=len
     )
+    return lacks or [n for n in sorted(set.union(*names)) if getattr(part, n, None) is None]
 
 
 def _check_bound(kind: str, part: Any, bound: Any, protocol: Any) -> None:

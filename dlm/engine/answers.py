@@ -37,6 +37,8 @@ def checked_proposal(kind: str, part: Any, method: str, view: StepView, answer: 
     if answer.token is not None:
         _require(kind, part, method, "token", answer.token, view.token, WHOLE)
         proposal = answer._replace(token=_checked_ids(kind, part, method, view, answer))
+    if answer.hold is not None:
+        _require(kind, part, method, "hold", answer.hold, view.step, (torch.bool,))
     _require_scratch(kind, part, method, answer.scratch, view)
     return proposal
 
@@ -169,6 +171,7 @@ def _require(
     """
     if (
         isinstance(value, Tensor)
+        and value.layout == like.layout
         and value.shape == like.shape
         and value.dtype in dtypes
         and value.device == like.device

@@ -11,6 +11,7 @@ from dlm.config import PRESETS, BoundConfig
 from dlm.core import ModelInfo, ScratchSpec
 from dlm.engine.counting import scheduled_forwards
 from dlm.errors import blaming
+from dlm.unmasking.blocks import SubBlocks
 from dlm.unmasking.budgets import MaxNFE
 
 
@@ -138,14 +139,18 @@ def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
     """
     parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
     scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
+    with blaming("blocks", parts.blocks):
+        count = parts.blocks.count(open_now)
+    held = sum(getattr(editor, "post_steps", 0) for editor in parts.edit) * (count or open_now)
     if not scheduled:
-        with blaming("blocks", parts.blocks):
-            count = parts.blocks.count(open_now)
-        held = sum(getattr(editor, "post_steps", 0) for editor in parts.edit)
-        least, most = count or 1, open_now + held * (count or open_now)
-        return _range(least + least * (held > 0), most)
+        least = count or 1
+        return _range(least + least * (held > 0), open_now + held)
     if known := scheduled_forwards(bound, scheduled[0], info.alignment):
-        return _range(*known)
+        return _range(known[0] + (held > 0), known[1] + held)
+    if isinstance(parts.blocks, SubBlocks):  # each of which starts the schedule anew
+        return f"at least {-(-_to_fill(bound) // parts.blocks.sub)} forwards"
+    if held:
+        return f"at least {min(scheduled[0].steps or open_now, open_now) + 1} forwards"
     steps, one_by_one = scheduled[0].steps, getattr(scheduled[0], "schedule", "") == "even"
     if steps is None and one_by_one and info.alignment == 1:
         return f"{open_now} forwards"

@@ -129,8 +129,10 @@ def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
         ticket.opened = bounds[0]
         emit(ticket, Event("block", ticket.choice, step, bounds))
     if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-        guides = ", ".join(type(guide).__name__ for guide in ticket.bound.parts.guide)
-        return end(ticket, "error", not_finite(f" in step {step}", guides))
+        parts = ticket.bound.parts
+        foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
+        others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
+        return end(ticket, "error", not_finite(f" in step {step}", others))
     for event in events_of(ticket.choice, step, changes):
         emit(ticket, event)
     parts = ticket.bound.parts

@@ -15,6 +15,8 @@ from typing import Any, Final
 from safetensors import safe_open
 from torch import Tensor
 
+from dlm.errors import InvalidRequest
+
 LARGEST: Final = 1e4
 """No weight of a trained network is larger."""
 RUN: Final = 32
@@ -55,9 +57,21 @@ def digest_faults(folder: Path) -> list[str]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What a checkpoint's makers have written down of it; empty where there is no such file."""
+    """What a checkpoint's makers have written down of it; empty where there is no such file.
+
+    Raises `InvalidRequest` for a file that holds something else.
+    """
     path = folder / RECORD
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        digests, scores = found.get("sha256", {}), found.get("scores", [])
+        is_right = isinstance(digests, dict) and all(isinstance(s, int | float) for s in scores)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InvalidRequest("model", f"{path} cannot be read: {error}") from error
+    if not is_right:
+        raise InvalidRequest("model", f"{path} must map 'sha256' to digests, 'scores' to numbers")
     return found
 
 

@@ -25,7 +25,7 @@ VOCABULARIES: Final = (
     *("*.model", "*.tiktoken"),
 )
 
-IN_PLACE_OF_ANY: Final = ("tokenizer.model", "tiktoken.model", "tekken.json")
+IN_PLACE_OF_ANY: Final = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
 """Files that transformers converts for any class."""
 
 Settings = Mapping[str, Any]

@@ -19,7 +19,6 @@ def render(
 
     Raises `InvalidRequest` where the template refuses the messages.
     """
-    from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
     resume = messages[-1]["role"] == "assistant"
@@ -31,7 +30,7 @@ def render(
             continue_final_message=resume,
             **variables,
         )
-    except (TemplateError, ValueError, TypeError) as error:
+    except Exception as error:  # of Jinja, or of what the template computes
         raise InvalidRequest("messages", f"the chat template refuses: {error}") from error
     text: str = rendered[0][0]
     return text

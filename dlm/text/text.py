@@ -133,7 +133,13 @@ def load_text(folder: str | Path, ids: Collection[int | None] = ()) -> Text | No
     if tokenizer is None:
         return None
     template = load_template(Path(folder), tokenizer)
-    return Text(Vocabulary(tokenizer, template, {i for i in ids if i is not None}))
+    try:
+        vocabulary = Vocabulary(tokenizer, template, {i for i in ids if i is not None})
+    except Exception as error:  # the libraries raise bare Exception where a class lacks a piece
+        raise InvalidRequest(
+            "model", f"the tokenizer in {folder} cannot encode: {error}"
+        ) from error
+    return Text(vocabulary)
 
 
 def _checked(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -128,7 +128,7 @@ def test_a_part_of_a_spec_string_that_raises_when_it_is_made(engine, where):
     with pytest.raises(TypeError, match="not like that") as caught:
         engine.generate(PROMPT, **{**PLAIN, "unmask": spec})
     assert culprit_of(caught.value).line.startswith(__file__)
-    with pytest.raises(InvalidRequest, match="missing 1 required"):
+    with pytest.raises(InvalidRequest, match="lacks '"):
         engine.generate(PROMPT, **{**PLAIN, "unmask": spec.replace("(3)", "")})
 
 
@@ -306,3 +306,18 @@ def test_editors_of_a_row_are_checked_like_all_others():
     part = breaks(RCR, "edit", lambda p: p._replace(remask=p.commit[0]))()
     with pytest.raises(RuleError, match=r"edit part BrokenRCR .*`remask`"):
         engine.generate(PROMPT, **{**PLAIN, "unmask": "everything", "edit": part})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("hold", torch.ones(3)), ("hold", torch.ones(2, dtype=torch.bool)), ("commit", None)],
+)
+def test_what_is_held_and_how_masks_are_stored_is_looked_at(engine, field, value):
+    @dataclass(frozen=True)
+    class Holds(Threshold):
+        def propose(self, view):
+            wrong = view.eligible.to_sparse() if value is None else value
+            return Proposal(view.eligible)._replace(**{field: wrong})
+
+    with pytest.raises(RuleError, match=f"Holds .*`{field}` as"):
+        engine.generate(PROMPT, **{**PLAIN, "unmask": Holds()})

@@ -215,3 +215,10 @@ def test_cleaning_takes_what_is_nested_too_deep():
     """Parsed without trouble, and too deep to be written down again."""
     deep = "def f():\n    return " + "+".join(["1"] * 600)
     assert sanitized(deep, "f", "").rule == "sanitized"
+
+
+def test_a_body_that_a_fence_ends_is_kept_and_no_program_holds_a_byte_order_mark():
+    body = "    return x + 1\n```\nThis adds one."
+    assert extract(body, "f").source == "    return x + 1\n"
+    marked = "```python\n\ufeffdef f(x):\n    return x + 1\n```"
+    assert extract(marked, "f").source == "def f(x):\n    return x + 1\n"

@@ -279,6 +279,8 @@ def test_what_is_explained_is_what_will_happen():
     assert "about 32 forwards" in told(unmask="ancestral", blocks="whole")
     assert "4 to 32 forwards" in told(unmask="threshold", blocks="fixed(8)")
     assert "8 to 44 forwards" in told(unmask="threshold", blocks="fixed(8)", edit="rewrite(0.9, 3)")
+    assert "33 to 34 forwards" in told(unmask="topk", edit="rewrite(0.9, 2)", blocks="whole")
+    assert "at least 8 forwards" in told(unmask="topk", steps=8, blocks="sub_blocks(8, sub=4)")
     holes = told(unmask="topk", steps=8, infill={4: 9})
     assert "cost    8 forwards" in holes
     shown = told(unmask="topk", steps=8, blocks="whole", cache="freecache('window', window=4)")

@@ -7,6 +7,7 @@ every verdict says which rule applied.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -27,6 +28,8 @@ from dlm.evals.graders.source import (
 STOPS: Final = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Where a completion of a bare prompt ends (lm-evaluation-harness, task `humaneval`)."""
 LINES_READ: Final = 100
+MARKED: Final = re.compile("^\ufeff", re.MULTILINE)
+"""A byte order mark, which no program may hold."""
 
 
 class Program(NamedTuple):
@@ -50,7 +53,7 @@ def extract(text: str, entry: str | None = None) -> Program:
     with a definition inside a class or a function; then code before the first mark, the first
     fence, the text. A mark inside a string or a comment of the program ends no fence.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = MARKED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     blocks = blocks_of(text)
     if entry:
         for depth in (AT_TOP, INSIDE):
@@ -63,8 +66,15 @@ def extract(text: str, entry: str | None = None) -> Program:
     before = blocks[0].program
     if begins_like_code(before) and parsed(before) is not None:
         return Program(f"{before}\n", "bare")
+    if not blocks[0].fenced and _is_body(blocks[0].text):
+        return Program(f"{blocks[0].text.rstrip()}\n", "bare")
     chosen = next((block for block in fenced if block.python), fenced[0])
     return _parsing(chosen.program, "first fence")
+
+
+def _is_body(text: str) -> bool:
+    """Whether a text is the body of a function, whose first line the prompt has."""
+    return text[:1] in (" ", "\t") and parsed(f"def body():\n{text.rstrip()}\n") is not None
 
 
 def _candidates(text: str, blocks: Sequence[Block], entry: str, depth: int) -> Iterator[Program]:

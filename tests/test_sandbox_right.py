@@ -356,3 +356,39 @@ def test_what_was_written_is_told(box):
     source = "print('program')\ndef f(x):\n    print('called', end='')\n    return x"
     told = run_python(source, "f(1)\nprint('tests')", timeout_s=10, memory_mb=256, sandbox=box)
     assert told == (Verdict.PASSED, "program\ncalledtests\n", "", "")
+
+
+SUBCLASSES = {
+    "an ordered dict with methods of its own": (
+        "from collections import OrderedDict\n"
+        "class LRU(OrderedDict):\n"
+        "    def __init__(self, size):\n        super().__init__()\n        self.size = size\n"
+        "    def get(self, key):\n        if key not in self:\n            return -1\n"
+        "        self.move_to_end(key)\n        return self[key]\n"
+        "    def put(self, key, value):\n        self[key] = value\n        self.move_to_end(key)\n"
+        "        if len(self) > self.size:\n            self.popitem(last=False)\n",
+        "c = LRU(2)\nc.put(1, 1)\nc.put(2, 2)\nassert c.get(1) == 1\nc.put(3, 3)\n"
+        "assert c.get(2) == -1\nassert list(c) == [1, 3]",
+    ),
+    "a list whose append doubles": (
+        "class S(list):\n    def append(self, x):\n        list.append(self, x * 2)\n"
+        "def f():\n    return S()\n",
+        "s = f()\ns.append(3)\ns.extend([1])\nassert s == [6, 1]",
+    ),
+    "a counter": (
+        "from collections import Counter\nclass C(Counter):\n    pass\n"
+        "def f():\n    return C('aab')\n",
+        "assert f().most_common(1) == [('a', 2)]\nassert f() == {'a': 2, 'b': 1}",
+    ),
+    "a named tuple": (
+        "from collections import namedtuple\nP = namedtuple('P', 'x y')\n"
+        "def f():\n    return P(1, 2)\n",
+        "assert f().x == 1 and f() == (1, 2) and f()._asdict() == {'x': 1, 'y': 2}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUBCLASSES)
+def test_methods_of_subclasses_of_plain_types_are_theirs(box, name):
+    source, tests = SUBCLASSES[name]
+    assert check_program(source, tests, sandbox=box).ok

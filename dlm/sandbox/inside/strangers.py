@@ -18,6 +18,9 @@ UNARY: Final = (
 )
 """Special methods that ask the other end."""
 
+HEAP: Final = 1 << 9
+"""Flag of a type that a class statement has made."""
+
 
 def _one(operation: str) -> Callable[..., Any]:
     return lambda self, *args: _ask(self, operation, *args)
@@ -121,11 +124,19 @@ class Strangers:
         self.numbers[id(value)] = number, value
 
     def view(self, base: type) -> type:
-        """A class of plain values whose further attributes are those of the object."""
+        """A class of plain values whose public attributes are those of the object, which may have
+        methods of its own under the names of its base's.
+        """
         found = self.views.get(base)
         if found is None:
             link = self.link
             assert link is not None
+
+            def attribute(self: Any, name: str) -> Any:
+                if name.startswith("_"):
+                    return object.__getattribute__(self, name)
+                return link.ask("getattr", self, name)
+
             methods: dict[str, Any] = {
                 name: lambda self, *args, _name=operation: link.ask(_name, self, *args)
                 for name, operation in (
@@ -135,6 +146,10 @@ class Strangers:
                     ("__format__", "format"),
                 )
             }
+            if (
+                not base.__flags__ & HEAP
+            ):  # `Counter` is written in Python and calls its own methods
+                methods["__getattribute__"] = attribute
             found = self.views[base] = type(base.__name__, (base,), methods)
         return found
 

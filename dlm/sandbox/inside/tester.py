@@ -17,7 +17,7 @@ import sys
 from dlm.sandbox.inside.link import Link, Lost
 from dlm.sandbox.inside.objects import Objects
 from dlm.sandbox.inside.operations import OPERATIONS
-from dlm.sandbox.inside.strangers import Strangers
+from dlm.sandbox.inside.strangers import HEAP, Strangers
 from dlm.sandbox.inside.writing import Writer
 
 TYPE_CHECKING = False
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from typing import Any, Final, NoReturn
 
 TOLD: Final = frozenset({"__name__", "__qualname__", "__doc__", "__module__"})
-HEAP: Final = 1 << 9
-"""Flag of a type that a class statement has made."""
 LEFT: Final = "left"
 """Verdict on a program whose process is gone: its exit code says more."""
 

@@ -1,7 +1,11 @@
 """No program makes itself pass, whatever it can reach."""
 
 import ctypes
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -331,3 +335,52 @@ def has_landlock() -> bool:
     """Whether the kernel says that it has Landlock."""
     zero = ctypes.c_ulong(0)
     return sys.platform == "linux" and ctypes.CDLL(None).syscall(444, zero, zero, 1) > 0
+
+
+SWAP = """
+import os, sys
+for place in [q for q in sys.path if q.endswith('packages') and 'dlm-sandbox' in q]:
+    try:
+        os.rename(place + '/numpy', place + '/old')
+        os.mkdir(place + '/numpy')
+        with open(place + '/numpy/__init__.py', 'w') as file:
+            file.write(
+                "import gc\\n"
+                "[o.end('passed') for o in gc.get_objects() if type(o).__name__ == 'Tester']\\n"
+            )
+    except OSError:
+        pass
+def f(x):
+    return 0
+"""
+USES_NUMPY = "import numpy\nassert f(numpy.zeros(3)) == 1"
+
+
+def test_numpy_of_the_tests_is_not_the_programs_to_swap(box):
+    if not box.packages:
+        pytest.skip("no numpy in this sandbox")
+    assert verdict(box, SWAP, USES_NUMPY) not in (Verdict.PASSED, Verdict.SANDBOX)
+
+
+def test_a_plain_user_swaps_no_numpy_either():
+    """Under `rlimit` the user that runs both owns the folder of links."""
+    numpy = pytest.importorskip("numpy")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root, to become a plain user")
+    code = (
+        "from dlm.sandbox import check_program, find_sandbox\n"
+        "box = find_sandbox('rlimit')\n"
+        "assert box.packages\n"
+        f"told = check_program({SWAP!r}, {USES_NUMPY!r}, sandbox=box)\n"
+        "print(told.verdict)"
+    )
+    become = ("setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", "env")
+    paths = str(Path(__file__).parents[1]), str(Path(numpy.__file__).parents[1])
+    user = (*become, "PYTHONDONTWRITEBYTECODE=1", f"PYTHONPATH={os.pathsep.join(paths)}")
+    for python in (sys.executable, "/usr/bin/python3"):
+        reached = (*user, python, "-c", "import numpy, dlm.sandbox")
+        if subprocess.run(reached, capture_output=True).returncode == 0:
+            done = subprocess.run((*user, python, "-c", code), capture_output=True, text=True)
+            assert done.stdout.strip() in ("exception", "assertion"), done.stderr
+            return
+    pytest.skip("a plain user reaches no interpreter with numpy")

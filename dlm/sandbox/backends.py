@@ -84,6 +84,14 @@ class Sandbox:
             (links / Path(path).name).symlink_to(path)
         return str(links)
 
+    def packages_of_tests(self) -> str:
+        """Where the tests' end finds the packages: where they are, for no program may write there
+        what the user that runs it may not.
+        """
+        if not self.packages or self.kind == "bwrap":
+            return BOUND_AT if self.packages else ""
+        return str(Path(self.packages[0]).parent)
+
     def task_limit(self) -> int:
         """The limit on processes that leaves a program `TASKS`.
 

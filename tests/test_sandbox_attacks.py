@@ -384,3 +384,28 @@ def test_a_plain_user_swaps_no_numpy_either():
             assert done.stdout.strip() in ("exception", "assertion"), done.stderr
             return
     pytest.skip("a plain user reaches no interpreter with numpy")
+
+
+@pytest.mark.parametrize("base", ["", "(int)", "(str)"])
+def test_numpy_reads_no_memory_that_the_program_names(box, base):
+    """An address in an answer would be one of the process with the tests."""
+    if not box.packages:
+        pytest.skip("no numpy in this sandbox")
+    source = (
+        f"asked = []\nclass A{base}:\n"
+        "    def __getattr__(self, name):\n"
+        "        asked.append(name)\n"
+        "        if name == '__array_interface__':\n"
+        "            return {'data': (16, False), 'shape': (1,), 'typestr': '<i8', 'version': 3}\n"
+        "        raise AttributeError(name)\n"
+        "a = A()\n"
+    )
+    tests = (
+        "import numpy\nassert numpy.array(a).dtype.kind in 'OiU'\n"
+        "for name in ('__array__', '__array_struct__', '__array_interface__', '__buffer__',\n"
+        "             '__dlpack__', '__dlpack_device__', '__cuda_array_interface__'):\n"
+        "    assert not hasattr(a, name)\n"
+        "assert not [name for name in asked if 'array' in name or 'dl' in name]\n"
+    )
+    told = check_program(source, tests, sandbox=box)
+    assert told.ok, told

@@ -17,6 +17,8 @@ UNARY: Final = (
     *("trunc", "floor", "ceil", "enter", "exit", "copy"),
 )
 """Special methods that ask the other end."""
+MEMORY: Final = ("__array", "__buffer__", "__dlpack", "__cuda_array_interface__")
+"""How names begin by which numpy finds memory: an address of the other end's is none here."""
 
 
 def _one(operation: str) -> Callable[..., Any]:
@@ -30,6 +32,13 @@ def _two(operation: str) -> Callable[..., Any]:
         return _ask(self, operation, other)
 
     return method
+
+
+def _attribute(self: Any, name: str, ask: Callable[..., Any]) -> Any:
+    """An attribute that the other end is asked for; none leads to memory."""
+    if name.startswith(MEMORY):
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    return ask("getattr", self, name)
 
 
 def _with_special_methods(kind: type) -> Any:
@@ -52,7 +61,7 @@ class Stranger:
     __slots__ = ("_dlm_digest", "_dlm_link", "_dlm_number")
 
     def __getattr__(self, name: str) -> Any:
-        return _ask(self, "getattr", name)
+        return _attribute(self, name, self._dlm_link.ask)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _ask(self, "setattr", name, value)
@@ -129,12 +138,12 @@ class Strangers:
             methods: dict[str, Any] = {
                 name: lambda self, *args, _name=operation: link.ask(_name, self, *args)
                 for name, operation in (
-                    ("__getattr__", "getattr"),
                     ("__str__", "str"),
                     ("__repr__", "repr"),
                     ("__format__", "format"),
                 )
             }
+            methods["__getattr__"] = lambda self, name: _attribute(self, name, link.ask)
             found = self.views[base] = type(base.__name__, (base,), methods)
         return found
 

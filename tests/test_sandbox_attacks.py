@@ -310,6 +310,26 @@ def test_a_function_is_checked_by_the_same_rule(box):
         assert not check_function(source, "f", cases, sandbox=box)
 
 
+@pytest.mark.parametrize(
+    ("source", "entry", "case", "right"),
+    [
+        ("def repr(x): return 'same'\ndef sum(x): return 0", "sum", ([1, 2], 3), False),
+        ("def sum(x): return 0\ndef all(x): return True", "sum", ([1], [1]), False),
+        ("def same(x, y): return True\ndef f(x): return 0", "f", (1, 2), False),
+        ("def helper(x): return 1", "max", ([1, 2], 2), False),
+        ("import json", "max", ([1, 2], 2), False),
+        ("def map(x): return [y + 1 for y in x]", "map", ([2], [3]), True),
+        ("def repr(x): return x + 1", "repr", (1, 2), True),
+        *((f"def {n}(x): return x[::-1]", n, ([1, 2], [2, 1]), True) for n in ("len", "type")),
+        *((f"def {n}(x): return [x]", n, (1, [1]), True) for n in ("isinstance", "all", "list")),
+        *((f"def {n}(x): return x + 1", n, (1, 2), True) for n in ("same", "_same", "_given")),
+        *((f"def {n}(x): return x + 1", n, (1, 2), True) for n in ("json", "entry", "given")),
+    ],
+)
+def test_of_the_program_the_checked_function_alone_counts(box, source, entry, case, right):
+    assert check_function(source, entry, [case], sandbox=box) is right
+
+
 def test_processes_of_a_run_are_apart(box):
     """The program sees no other process, or may look into none."""
     source = (

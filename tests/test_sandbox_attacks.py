@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dlm.sandbox import Verdict, check_function, check_program
+import dlm
+from dlm.sandbox import Sandbox, Verdict, check_function, check_program
 
 TESTS = "assert f(1) == 2\nassert f(2) == 3"
 """`f` adds one; no program here does."""
@@ -349,6 +350,54 @@ def test_processes_of_a_run_are_apart(box):
         pytest.skip("this kernel has no Landlock, without which a user's processes see each other")
     else:
         assert told.stdout == "[]\n"
+
+
+def test_solutions_are_hidden(box):
+    """Neither end sees the folder of `dlm`, nor can the program bring it back."""
+    if not box.isolates:
+        pytest.skip("nothing that is readable can be hidden")
+    place = str(Path(dlm.__file__).resolve().parent)
+    sees = f"import os\nseen = os.listdir({place!r}) if os.path.isdir({place!r}) else []\n"
+    undo = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        f"libc.umount2({place.encode()!r}, 2)\n"
+        "libc.unshare(0x10000000 | 0x20000)\n"  # a user of its own, and mounts
+        f"libc.umount2({place.encode()!r}, 2)\n"
+    )
+    told = check_program(
+        f"{undo}{sees}theirs = seen", f"{sees}assert not seen + theirs", sandbox=box
+    )
+    assert told.ok, told
+    assert os.path.isfile(f"{place}/__init__.py")  # the machine's own folder is as it was
+
+
+def test_a_folder_with_any_name_is_hidden(monkeypatch, tmp_path):
+    """Its path is no text of a shell's."""
+    if not Sandbox("unshare", sys.executable).works():
+        pytest.skip("unshare does not work here")
+    place = tmp_path / "a 'b' $(exit 3) \"c\" -o;"
+    place.mkdir()
+    (place / "solution").touch()
+    monkeypatch.setattr("dlm.sandbox.backends.OURS", str(place))
+    command = Sandbox("unshare", sys.executable).command(
+        ["-c", f"import os; print(os.path.isdir({str(place)!r}) and os.listdir({str(place)!r}))"]
+    )
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "[]\n"
+    assert (place / "solution").exists()
+
+
+def test_bwrap_hides_the_folder_where_it_is_bound(monkeypatch):
+    box = Sandbox("bwrap", "/opt/python/bin/python3")
+    for place in ("/usr/lib/python3/dlm", "/opt/python/lib/dlm"):
+        monkeypatch.setattr("dlm.sandbox.backends.OURS", place)
+        command = box.command(["-c", "0"])
+        bound = max(n for n, word in enumerate(command) if word in ("/usr", "/opt/python"))
+        assert command[command.index(place) - 1] == "--tmpfs"
+        assert command.index(place) > bound
+    monkeypatch.setattr("dlm.sandbox.backends.OURS", "/srv/dlm")
+    assert "/srv/dlm" not in box.command(["-c", "0"])
 
 
 def has_landlock() -> bool:

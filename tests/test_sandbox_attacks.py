@@ -1,11 +1,16 @@
 """No program makes itself pass, whatever it can reach."""
 
 import ctypes
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from dlm.sandbox import Verdict, check_function, check_program
+import dlm
+from dlm.sandbox import Sandbox, Verdict, check_function, check_program
 
 TESTS = "assert f(1) == 2\nassert f(2) == 3"
 """`f` adds one; no program here does."""
@@ -306,6 +311,26 @@ def test_a_function_is_checked_by_the_same_rule(box):
         assert not check_function(source, "f", cases, sandbox=box)
 
 
+@pytest.mark.parametrize(
+    ("source", "entry", "case", "right"),
+    [
+        ("def repr(x): return 'same'\ndef sum(x): return 0", "sum", ([1, 2], 3), False),
+        ("def sum(x): return 0\ndef all(x): return True", "sum", ([1], [1]), False),
+        ("def same(x, y): return True\ndef f(x): return 0", "f", (1, 2), False),
+        ("def helper(x): return 1", "max", ([1, 2], 2), False),
+        ("import json", "max", ([1, 2], 2), False),
+        ("def map(x): return [y + 1 for y in x]", "map", ([2], [3]), True),
+        ("def repr(x): return x + 1", "repr", (1, 2), True),
+        *((f"def {n}(x): return x[::-1]", n, ([1, 2], [2, 1]), True) for n in ("len", "type")),
+        *((f"def {n}(x): return [x]", n, (1, [1]), True) for n in ("isinstance", "all", "list")),
+        *((f"def {n}(x): return x + 1", n, (1, 2), True) for n in ("same", "_same", "_given")),
+        *((f"def {n}(x): return x + 1", n, (1, 2), True) for n in ("json", "entry", "given")),
+    ],
+)
+def test_of_the_program_the_checked_function_alone_counts(box, source, entry, case, right):
+    assert check_function(source, entry, [case], sandbox=box) is right
+
+
 def test_processes_of_a_run_are_apart(box):
     """The program sees no other process, or may look into none."""
     source = (
@@ -327,7 +352,129 @@ def test_processes_of_a_run_are_apart(box):
         assert told.stdout == "[]\n"
 
 
+def test_solutions_are_hidden(box):
+    """Neither end sees the folder of `dlm`, nor can the program bring it back."""
+    if not box.isolates:
+        pytest.skip("nothing that is readable can be hidden")
+    place = str(Path(dlm.__file__).resolve().parent)
+    sees = f"import os\nseen = os.listdir({place!r}) if os.path.isdir({place!r}) else []\n"
+    undo = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        f"libc.umount2({place.encode()!r}, 2)\n"
+        "libc.unshare(0x10000000 | 0x20000)\n"  # a user of its own, and mounts
+        f"libc.umount2({place.encode()!r}, 2)\n"
+    )
+    told = check_program(
+        f"{undo}{sees}theirs = seen", f"{sees}assert not seen + theirs", sandbox=box
+    )
+    assert told.ok, told
+    assert os.path.isfile(f"{place}/__init__.py")  # the machine's own folder is as it was
+
+
+def test_a_folder_with_any_name_is_hidden(monkeypatch, tmp_path):
+    """Its path is no text of a shell's."""
+    if not Sandbox("unshare", sys.executable).works():
+        pytest.skip("unshare does not work here")
+    place = tmp_path / "a 'b' $(exit 3) \"c\" -o;"
+    place.mkdir()
+    (place / "solution").touch()
+    monkeypatch.setattr("dlm.sandbox.backends.OURS", str(place))
+    command = Sandbox("unshare", sys.executable).command(
+        ["-c", f"import os; print(os.path.isdir({str(place)!r}) and os.listdir({str(place)!r}))"]
+    )
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "[]\n"
+    assert (place / "solution").exists()
+
+
+def test_bwrap_hides_the_folder_where_it_is_bound(monkeypatch):
+    box = Sandbox("bwrap", "/opt/python/bin/python3")
+    for place in ("/usr/lib/python3/dlm", "/opt/python/lib/dlm"):
+        monkeypatch.setattr("dlm.sandbox.backends.OURS", place)
+        command = box.command(["-c", "0"])
+        bound = max(n for n, word in enumerate(command) if word in ("/usr", "/opt/python"))
+        assert command[command.index(place) - 1] == "--tmpfs"
+        assert command.index(place) > bound
+    monkeypatch.setattr("dlm.sandbox.backends.OURS", "/srv/dlm")
+    assert "/srv/dlm" not in box.command(["-c", "0"])
+
+
 def has_landlock() -> bool:
     """Whether the kernel says that it has Landlock."""
     zero = ctypes.c_ulong(0)
     return sys.platform == "linux" and ctypes.CDLL(None).syscall(444, zero, zero, 1) > 0
+
+
+SWAP = """
+import os, sys
+for place in [q for q in sys.path if q.endswith('packages') and 'dlm-sandbox' in q]:
+    try:
+        os.rename(place + '/numpy', place + '/old')
+        os.mkdir(place + '/numpy')
+        with open(place + '/numpy/__init__.py', 'w') as file:
+            file.write(
+                "import gc\\n"
+                "[o.end('passed') for o in gc.get_objects() if type(o).__name__ == 'Tester']\\n"
+            )
+    except OSError:
+        pass
+def f(x):
+    return 0
+"""
+USES_NUMPY = "import numpy\nassert f(numpy.zeros(3)) == 1"
+
+
+def test_numpy_of_the_tests_is_not_the_programs_to_swap(box):
+    if not box.packages:
+        pytest.skip("no numpy in this sandbox")
+    assert verdict(box, SWAP, USES_NUMPY) not in (Verdict.PASSED, Verdict.SANDBOX)
+
+
+def test_a_plain_user_swaps_no_numpy_either():
+    """Under `rlimit` the user that runs both owns the folder of links."""
+    numpy = pytest.importorskip("numpy")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root, to become a plain user")
+    code = (
+        "from dlm.sandbox import check_program, find_sandbox\n"
+        "box = find_sandbox('rlimit')\n"
+        "assert box.packages\n"
+        f"told = check_program({SWAP!r}, {USES_NUMPY!r}, sandbox=box)\n"
+        "print(told.verdict)"
+    )
+    become = ("setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", "env")
+    paths = str(Path(__file__).parents[1]), str(Path(numpy.__file__).parents[1])
+    user = (*become, "PYTHONDONTWRITEBYTECODE=1", f"PYTHONPATH={os.pathsep.join(paths)}")
+    for python in (sys.executable, "/usr/bin/python3"):
+        reached = (*user, python, "-c", "import numpy, dlm.sandbox")
+        if subprocess.run(reached, capture_output=True).returncode == 0:
+            done = subprocess.run((*user, python, "-c", code), capture_output=True, text=True)
+            assert done.stdout.strip() in ("exception", "assertion"), done.stderr
+            return
+    pytest.skip("a plain user reaches no interpreter with numpy")
+
+
+@pytest.mark.parametrize("base", ["", "(int)", "(str)"])
+def test_numpy_reads_no_memory_that_the_program_names(box, base):
+    """An address in an answer would be one of the process with the tests."""
+    if not box.packages:
+        pytest.skip("no numpy in this sandbox")
+    source = (
+        f"asked = []\nclass A{base}:\n"
+        "    def __getattr__(self, name):\n"
+        "        asked.append(name)\n"
+        "        if name == '__array_interface__':\n"
+        "            return {'data': (16, False), 'shape': (1,), 'typestr': '<i8', 'version': 3}\n"
+        "        raise AttributeError(name)\n"
+        "a = A()\n"
+    )
+    tests = (
+        "import numpy\nassert numpy.array(a).dtype.kind in 'OiU'\n"
+        "for name in ('__array__', '__array_struct__', '__array_interface__', '__buffer__',\n"
+        "             '__dlpack__', '__dlpack_device__', '__cuda_array_interface__'):\n"
+        "    assert not hasattr(a, name)\n"
+        "assert not [name for name in asked if 'array' in name or 'dl' in name]\n"
+    )
+    told = check_program(source, tests, sandbox=box)
+    assert told.ok, told

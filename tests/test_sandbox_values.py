@@ -25,7 +25,7 @@ SCALARS = (
     | st.decimals(allow_nan=False)
     | st.fractions()
     | st.dates()
-    | st.datetimes()
+    | st.datetimes().map(lambda moment: moment.replace(fold=0))
     | st.timedeltas()
 )
 KEYS = st.integers() | st.text() | st.tuples(st.integers())

@@ -5,7 +5,10 @@ network, nothing of the machine but `/usr` and numpy, a system call filter), `un
 and another user; needs root), `rlimit` (a separate process in an empty folder with limits, which
 stops runaway model output but no attacker: it can read what is readable and open sockets). In all
 of them a program has an empty stdin, a minimal environment, limits on time, memory, file sizes and
-processes, and is killed with its process group.
+processes, and is killed with its process group. The folder of `dlm`, which holds the solutions of
+benchmarks, is hidden under `bwrap` and `unshare`, but other files of the machine that every user
+may read are visible under `unshare`; under `rlimit` nothing readable can be hidden, those solutions
+neither.
 
 Nothing that a program does says that it passes. Its tests run in a second process, in a sandbox of
 its own, which has the only pipe for verdicts; that process asks the program's for the names that

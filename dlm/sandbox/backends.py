@@ -35,9 +35,17 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-INIT: Final = ("sh", "-c", '"$@"; exit $?', "init")
-"""The first process of a namespace: no signal of its own reaches it, so it is not the program."""
-SPACES: Final = ("--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child")
+OURS: Final = str(Path(__file__).resolve().parents[1])
+"""The folder of `dlm`, which holds the solutions of benchmarks: nothing in a sandbox needs it."""
+INIT: Final = ("sh", "-c", '"$1" -t tmpfs -o ro,size=4k tmpfs "$2" && shift 2 && "$@"; exit $?')
+"""The first process of a namespace: no signal of its own reaches it, so it is not the program.
+
+It lays an empty folder over `OURS`, which the namespace alone sees.
+"""
+SPACES: Final = (
+    *("--mount", "--propagation", "private", "--net", "--ipc", "--uts"),
+    *("--pid", "--fork", "--kill-child"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,7 @@ class Sandbox:
     """A way of keeping programs apart, and the interpreter that works in it.
 
     `packages`: folders of packages that programs may import · `drops`: under `rlimit`, whether each
-    process becomes a user of its own, which root alone can make it. `isolates`: the program sees no
-    network and nothing of the user.
+    process becomes a user of its own, which root alone can make it.
     """
 
     kind: str
@@ -56,7 +63,10 @@ class Sandbox:
 
     @property
     def isolates(self) -> bool:
-        """Whether it holds programs that mean harm."""
+        """Whether it holds programs that mean harm: they see no network, no other process and
+        nothing of `dlm`. Of the machine's files they see `/usr`, the interpreter and the packages
+        under `bwrap`, and all that every user may read under `unshare`.
+        """
         return self.kind != "rlimit"
 
     def command(self, program: Sequence[str], seccomp: int | None = None) -> list[str]:
@@ -67,7 +77,8 @@ class Sandbox:
             return [*(_as_nobody_else() if root else ()), *self._bwrap(seccomp), *run]
         if self.kind == "unshare":
             inside = (*_as_nobody_else(), "--no-new-privs")
-            return [_tool("unshare"), *SPACES, "--mount-proc", *INIT, *inside, *run]
+            init = (*INIT, "init", _tool("mount"), OURS)
+            return [_tool("unshare"), *SPACES, "--mount-proc", *init, *inside, *run]
         return [*_as_nobody_else(), "--no-new-privs", *run] if self.drops else run
 
     def environment(self, folder: Path) -> dict[str, str]:
@@ -83,6 +94,14 @@ class Sandbox:
         for path in self.packages:
             (links / Path(path).name).symlink_to(path)
         return str(links)
+
+    def packages_of_tests(self) -> str:
+        """Where the tests' end finds the packages: where they are, for no program may write there
+        what the user that runs it may not.
+        """
+        if not self.packages or self.kind == "bwrap":
+            return BOUND_AT if self.packages else ""
+        return str(Path(self.packages[0]).parent)
 
     def task_limit(self) -> int:
         """The limit on processes that leaves a program `TASKS`.
@@ -100,25 +119,34 @@ class Sandbox:
         return _says_42(self.command(["-c", "import json, resource; print(6 * 7)"]))
 
     def _bwrap(self, seccomp: int | None) -> list[str]:
-        """Namespaces of its own, `/usr` to read, and an empty folder in memory."""
+        """Namespaces of its own, folders to read, and an empty folder in memory."""
         found = [_tool("bwrap"), "--unshare-user", "--disable-userns", "--unshare-all"]
         found += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
         for name, value in (*ENVIRONMENT.items(), ("HOME", "/tmp")):
             found += ["--setenv", name, value]
-        found += ["--ro-bind", "/usr", "/usr"]
-        for path in ("/bin", "/lib", "/lib64"):
-            if os.path.islink(path):
-                found += ["--symlink", os.readlink(path).lstrip("/"), path]
-            elif os.path.isdir(path):
-                found += ["--ro-bind", path, path]
-        home = str(Path(self.python).parents[1])
-        if not home.startswith("/usr"):
-            found += ["--ro-bind", home, home]
+        found += self._bound()
         for path in self.packages:
             found += ["--ro-bind", path, f"{BOUND_AT}/{Path(path).name}"]
         found += ["--proc", "/proc", "--dev", "/dev", "--size", str(SPARE_BYTES), "--tmpfs", "/tmp"]
         found += ["--chdir", "/tmp", "--uid", str(NOBODY), "--gid", str(NOBODY)]
         return found if seccomp is None else [*found, "--seccomp", str(seccomp)]
+
+    def _bound(self) -> list[str]:
+        """What `bwrap` shows: `/usr` and the interpreter, less what is ours in them."""
+        found, shown = [], ["/usr"]
+        for path in ("/bin", "/lib", "/lib64"):
+            if os.path.islink(path):
+                found += ["--symlink", os.readlink(path).lstrip("/"), path]
+            elif os.path.isdir(path):
+                shown.append(path)
+        home = str(Path(self.python).parents[1])
+        if not home.startswith("/usr"):
+            shown.append(home)
+        for path in shown:
+            found += ["--ro-bind", path, path]
+        if any(Path(OURS).is_relative_to(Path(path).resolve()) for path in shown):
+            found += ["--size", "4096", "--tmpfs", OURS, "--remount-ro", OURS]
+        return found
 
 
 def find_sandbox(*kinds: str) -> Sandbox:

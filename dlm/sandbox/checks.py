@@ -10,19 +10,21 @@ from dlm.sandbox.backends import Sandbox
 from dlm.sandbox.running import Outcome, SandboxError, Verdict, run_python
 
 CASES: Final = """
-def _same(found, wanted):
+import json
+
+def same(found, wanted):
     if type(found) is not type(wanted):
         return False
     if isinstance(wanted, list):
-        return len(found) == len(wanted) and all(map(_same, found, wanted))
+        return len(found) == len(wanted) and all(map(same, found, wanted))
     if isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(_same(found[k], wanted[k]) for k in wanted)
+        return found.keys() == wanted.keys() and all(same(found[k], wanted[k]) for k in wanted)
     return repr(found) == repr(wanted)
 
-import json as _json
-for _given, _wanted in _json.loads({cases!r}):
-    assert _same({entry}(_given), _wanted)
+for given, wanted in json.loads({cases!r}):
+    assert same(entry(given), wanted)
 """
+"""What tests a function, by the name `entry`: every other name here is the tests' own."""
 
 
 def check_function(
@@ -37,13 +39,19 @@ def check_function(
     """Whether the function `entry` of a program maps each test's input to its expected value.
 
     `tests` are (input, expected) pairs of JSON values; a result must be equal and of the same types
-    at every depth. The expected values never enter the process of the program. Raises
-    `SandboxError` where the sandbox fails.
+    at every depth. The program itself must define `entry`, and none of its other names counts. The
+    expected values never enter the process of the program. Raises `SandboxError` where the sandbox
+    fails.
     """
     assert entry.isidentifier(), f"`entry` must be an identifier, got {entry!r}"
-    cases = CASES.format(cases=json.dumps([list(test) for test in tests]), entry=entry)
+    cases = CASES.format(cases=json.dumps([list(test) for test in tests]))
     result = run_python(
-        source, tests=cases, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox
+        source,
+        tests=cases,
+        entry=entry,
+        timeout_s=timeout_s,
+        memory_mb=memory_mb,
+        sandbox=sandbox,
     )
     _must_have_begun(result)
     return result.ok

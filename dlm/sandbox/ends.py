@@ -33,17 +33,21 @@ class Ends(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a verdict is wanted of."""
+    """What a verdict is wanted of; `entry`: the program's one name that the tests have, "" for all
+    that they do not define.
+    """
 
     nonce: str
     source: str
     tests: str
+    entry: str = ""
 
 
 def parcel(task: Task) -> bytes:
     """All that the tests' end reads on its stdin."""
     source, tests = (_encodable(text) for text in (task.source, task.tests))
-    given = (task.nonce, source, tests, borrowed_names(tests))
+    borrowed = () if task.entry else borrowed_names(tests)
+    given = (task.nonce, source, tests, borrowed, task.entry)
     return b"".join(
         len(data).to_bytes(8, "big") + data for data in (code(), marshal.dumps(given, MARSHAL))
     )

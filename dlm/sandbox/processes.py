@@ -179,7 +179,10 @@ def start(
         said = stack.enter_context(open(proof, "rb", buffering=0))
         ends = Ends(1, asked, telling), Ends(proving, told, asking)
         hides = box.kind == "rlimit"
-        arguments = [boot_arguments(end, packages, limits, hides=hides) for end in ends]
+        arguments = [
+            boot_arguments(end, where, limits, hides=hides)
+            for end, where in zip(ends, (packages, box.packages_of_tests()), strict=True)
+        ]
         program = _interpreter(stack, box, work, arguments[0], ends[0])
         try:
             tester = _interpreter(stack, box, folder, arguments[1], ends[1])

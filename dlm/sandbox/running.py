@@ -67,6 +67,7 @@ def run_python(
     source: str,
     tests: str = "",
     *,
+    entry: str = "",
     timeout_s: float,
     memory_mb: int,
     sandbox: Sandbox | None = None,
@@ -78,7 +79,8 @@ def run_python(
     the tests need. `timeout_s` is wall time in seconds from when both interpreters have begun, less
     what they wait for a processor on a busy machine; CPU time is limited to the next whole second
     above it. `memory_mb` is address space in MiB, of which the interpreter itself takes about 20.
-    `sandbox` None is the strongest that works here.
+    `entry` is a name that the program must define: the tests then have it as `entry`, and no other
+    name of the program's. `sandbox` None is the strongest that works here.
     """
     box, nonce = sandbox or best_sandbox(), secrets.token_hex(16)
     limits = {
@@ -96,7 +98,7 @@ def run_python(
         except OSError as error:
             return Outcome(Verdict.SANDBOX, "", "", str(error))
         try:
-            run.follow(parcel(Task(nonce, source, tests)), nonce.encode(), timeout_s)
+            run.follow(parcel(Task(nonce, source, tests, entry)), nonce.encode(), timeout_s)
         finally:
             run.kill()
         return _outcome(run)

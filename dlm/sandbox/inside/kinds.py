@@ -153,7 +153,7 @@ PARTS: Final[Mapping[str, Callable[[Any], tuple[Any, ...]]]] = {
     "uuid.UUID": lambda value: (value.hex,),
     "numpy.scalar": lambda value: (value.tobytes(), value.dtype.str),
 }
-"""Qualified name -> the arguments that make an equal value."""
+"""Qualified name -> the arguments that make an equal value; `fold` of times is no part of that."""
 
 
 def made(name: str, parts: tuple[Any, ...]) -> Any:

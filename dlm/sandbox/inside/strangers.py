@@ -17,6 +17,8 @@ UNARY: Final = (
     *("trunc", "floor", "ceil", "enter", "exit", "copy"),
 )
 """Special methods that ask the other end."""
+MEMORY: Final = ("__array", "__buffer__", "__dlpack", "__cuda_array_interface__")
+"""How names begin by which numpy finds memory: an address of the other end's is none here."""
 
 HEAP: Final = 1 << 9
 """Flag of a type that a class statement has made."""
@@ -33,6 +35,13 @@ def _two(operation: str) -> Callable[..., Any]:
         return _ask(self, operation, other)
 
     return method
+
+
+def _attribute(self: Any, name: str, ask: Callable[..., Any]) -> Any:
+    """An attribute that the other end is asked for; none leads to memory."""
+    if name.startswith(MEMORY):
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    return ask("getattr", self, name)
 
 
 def _with_special_methods(kind: type) -> Any:
@@ -55,7 +64,7 @@ class Stranger:
     __slots__ = ("_dlm_digest", "_dlm_link", "_dlm_number")
 
     def __getattr__(self, name: str) -> Any:
-        return _ask(self, "getattr", name)
+        return _attribute(self, name, self._dlm_link.ask)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _ask(self, "setattr", name, value)
@@ -140,15 +149,15 @@ class Strangers:
             methods: dict[str, Any] = {
                 name: lambda self, *args, _name=operation: link.ask(_name, self, *args)
                 for name, operation in (
-                    ("__getattr__", "getattr"),
                     ("__str__", "str"),
                     ("__repr__", "repr"),
                     ("__format__", "format"),
                 )
             }
-            if (
-                not base.__flags__ & HEAP
-            ):  # `Counter` is written in Python and calls its own methods
+            methods["__getattr__"] = lambda self, name: _attribute(self, name, link.ask)
+            # A class written in Python, as `Counter`, calls its own methods; what numpy makes of an
+            # array is no object of the program's.
+            if base.__module__ in ("builtins", "collections") and not base.__flags__ & HEAP:
                 methods["__getattribute__"] = attribute
             found = self.views[base] = type(base.__name__, (base,), methods)
         return found

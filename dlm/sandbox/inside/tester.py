@@ -99,7 +99,9 @@ class Tester:
             text = ""
         self.end(verdict, f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
-    def judge(self, link: Link, source: str, tests: str, borrowed: Sequence[str]) -> NoReturn:
+    def judge(
+        self, link: Link, source: str, tests: str, borrowed: Sequence[str], entry: str
+    ) -> NoReturn:
         """Run the program there and its tests here."""
         try:
             wrong = link.ask("load", source)
@@ -112,7 +114,7 @@ class Tester:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             self.end("syntax", f"in the tests: {error}")
         try:
-            exec(code, Names(link, borrowed))
+            exec(code, {"entry": link.ask("name", entry)} if entry else Names(link, borrowed))
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
             self.raised(error)
@@ -137,8 +139,10 @@ def permitted(objects: Objects, operation: str, args: tuple[Any, ...]) -> bool:
 
 
 def main(verdict: int, outgoing: int, incoming: int, given: tuple[Any, ...]) -> NoReturn:
-    """Judge the program in `given`: nonce, source, tests, names of builtins it may redefine."""
-    nonce, source, tests, borrowed = given
+    """Judge the program in `given`: nonce, source, tests, names of builtins it may redefine,
+    and the one name that the tests have of it, "" for all.
+    """
+    nonce, source, tests, borrowed, entry = given
 
     def perform(operation: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if not permitted(objects, operation, args):
@@ -148,4 +152,4 @@ def main(verdict: int, outgoing: int, incoming: int, given: tuple[Any, ...]) -> 
     tester, strangers = Tester(verdict, nonce), Strangers()
     objects = Objects(strangers, judges=True)
     link = strangers.link = Link(objects, (incoming, outgoing), perform, tester.fail)
-    tester.judge(link, source, tests, borrowed)
+    tester.judge(link, source, tests, borrowed, entry)

@@ -1,4 +1,4 @@
-"""What the options of `dlm eval` may be: checked before anything is loaded, drawn or written."""
+"""Checks of the options of `dlm eval`, before anything is loaded, drawn or written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong, as a line on stderr and an exit code: 1 for a fault, 2 for a wrong request."""
+"""Errors as a line on stderr and an exit code: 1 for a fault, 2 for a wrong request."""
 
 from __future__ import annotations
 

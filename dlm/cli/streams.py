@@ -39,7 +39,7 @@ def show_what_can_be_shown() -> None:
 
 
 def is_unicode() -> bool:
-    """Whether stdout can show every character."""
+    """Return True if stdout can show every character."""
     return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
 
 

@@ -24,12 +24,12 @@ def require_number(name: str, value: object, *, low: float, high: float = math.i
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether `value` is a plain integer; a boolean is none."""
+    """Return True for a plain integer; a boolean is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_finite(value: object) -> TypeGuard[float]:
-    """Whether `value` is a plain number that a float can hold and that is finite."""
+    """Return True for a plain number that a float can hold and that is finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import dlm
-from dlm.cli import output, run
+from dlm.cli import output
+from dlm.cli.app import run
 from dlm.cli.options import ALIASES
 from dlm.config import aliases as config_aliases
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlm.cli import run
+from dlm.cli.app import run
 
 ROOT = Path(__file__).parents[1]
 SHORT = ("generate", "hello", "--max-new-tokens", "8", "--guide", "forbid")
@@ -32,7 +32,7 @@ main()
 RULES = """
 import os, signal
 from dataclasses import dataclass
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.unmask.topk import TopK
 
 @dataclass(frozen=True)
 class Strikes(TopK):

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlm.config.generation import GenerationConfig
 from dlm.config.presets import PRESETS, with_preset
-from dlm.config.spec import registry_of
+from dlm.config.spec_strings import registry_of
 from dlm.config.stopping import NONE, as_text
 from dlm.config.taking import bound_part
 from dlm.core import (

@@ -11,9 +11,9 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
+from dlm.config.argument_types import check_arguments
 from dlm.config.checks import is_integer
-from dlm.config.literals import check_arguments
-from dlm.config.spec import parse_part, registry_of
+from dlm.config.spec_strings import parse_part, registry_of
 from dlm.core import ModelInfo, ScratchSpec, SharedPrefix
 from dlm.errors import InvalidRequest, blaming, is_foreign, rule_error, shown
 

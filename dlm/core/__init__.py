@@ -1,11 +1,13 @@
 """The nouns everybody shares. Imported from here, never redefined."""
 
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
-from dlm.core.bundle import Parts, is_number
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
-from dlm.core.packing import AttentionGroup, Packed, RaggedGroup, pack
-from dlm.core.parts import (
+from dlm.core.packed import AttentionGroup, Packed, RaggedGroup
+from dlm.core.parts import Parts, is_number
+from dlm.core.plan import INT64_MAX, NOTHING, Extra, Flags, ForwardPlan, Ints, Segment, span
+from dlm.core.process import Absorbing, Process, Uniform
+from dlm.core.protocols import (
     ArmedGuide,
     BlockScheduler,
     Budget,
@@ -23,8 +25,6 @@ from dlm.core.parts import (
     Unmasker,
     bound,
 )
-from dlm.core.plan import NOTHING, Extra, Flags, ForwardPlan, Ints, Segment, span
-from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
     LEAST,
@@ -44,6 +44,7 @@ from dlm.core.window import Window
 __all__ = [
     "BLOCK_COLUMNS",
     "EVENT_VERSION",
+    "INT64_MAX",
     "LEAST",
     "NOTHING",
     "STATISTICS",
@@ -96,6 +97,5 @@ __all__ = [
     "bound",
     "is_number",
     "is_one_of",
-    "pack",
     "span",
 ]

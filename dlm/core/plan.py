@@ -58,6 +58,8 @@ class Segment(NamedTuple):
         return self.key_end if isinstance(self.key_end, int) else int(self.key_end.max())
 
 
+INT64_MAX = int(np.iinfo(np.int64).max)
+"""After every position."""
 NOTHING = np.empty(0, dtype=np.int64)
 """A segment that predicts nothing."""
 

@@ -2,111 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dlm.config import BoundConfig, GenerationConfig
-from dlm.core import BlockTable, Event, HostRows, Kind, ModelInfo, Rows
-from dlm.engine.cohort import Cohort, knobs_of, tables_of
-from dlm.engine.events import HostCanvas
-from dlm.engine.iteration import IterationManager
-from dlm.engine.ledger import Ledger
-from dlm.engine.stats import Sampler
-
-
-class Watch(Protocol):
-    """Sees newly settled ids and says whether the text is complete."""
-
-    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
-        """Take more ids; True when nothing may follow. `final`: these are the last."""
-        ...
-
-    @property
-    def clear(self) -> int:
-        """How many of the ids may be shown: nothing that a stop string takes away."""
-        ...
-
-    def fork(self) -> Watch:
-        """A watch that has seen the same ids."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One choice of one request: its inputs, and what is known of it while it runs.
-
-    `watch` looks for stop strings, `seen` counts the ids of the answer that it knows. `events` is
-    the mailbox, None when nobody will read it; `trace` keeps all events when that was asked for.
-    `error`: why the row failed, alone. `kept`: leading positions whose keys are kept for other
-    requests. `opened`: the start of the latest block.
-    """
-
-    prompt: tuple[int, ...]
-    bound: BoundConfig
-    choice: int
-    watch: Watch | None = None
-    events: deque[Event] | None = field(default_factory=deque)
-    trace: list[Event] = field(default_factory=list)
-    canvas: HostCanvas = field(default_factory=HostCanvas)
-    seen: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
-    started: float = 0.0
-    seconds: float = 0.0
-    error: Exception | None = None
-    kept: int = 0
-    opened: int = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the row has ended."""
-        return self.canvas.reason is not None
-
-    def begin(self, ids: list[int], kinds: list[Kind]) -> None:
-        """The row is admitted with this canvas; its time runs."""
-        self.canvas.ids, self.canvas.kinds = ids, kinds
-        self.canvas.prompt = self.canvas.settled = len(self.prompt)
-        self.started = time.perf_counter()
-
-    def fork(self, choice: int) -> Ticket:
-        """A copy that goes its own way from here."""
-        return Ticket(
-            self.prompt,
-            self.bound,
-            choice,
-            watch=None if self.watch is None else self.watch.fork(),
-            canvas=self.canvas.fork(),
-            seen=self.seen,
-            ledger=self.ledger.fork(),
-            started=self.started,
-            opened=self.opened,
-        )
-
-    @property
-    def given(self) -> Sequence[int | None]:
-        """What is pinned behind the prompt."""
-        return self.bound.given
-
-    @property
-    def ends_given(self) -> bool:
-        """Whether the canvas ends with something that is given."""
-        return len(self.given) > 0 and self.given[-1] is not None
-
-    @property
-    def end_ids(self) -> Collection[int]:
-        """The ids that end the answer."""
-        return self.bound.end_ids
-
-    @property
-    def limit(self) -> int:
-        """The answer ends before this position."""
-        return len(self.prompt) + self.bound.length
-
+from dlm.config import GenerationConfig
+from dlm.core import BlockTable, HostRows, Kind, ModelInfo, Rows
+from dlm.decode.group import Cohort, knobs_of, tables_of
+from dlm.decode.iteration import IterationManager
+from dlm.decode.sampling import Sampler
+from dlm.engine.row import Ticket
 
 Members = tuple[Cohort, list[Ticket]]
 """A cohort and the tickets of its rows."""

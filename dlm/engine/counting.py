@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dlm.config import BoundConfig
-from dlm.unmasking.blocks import Fixed, Whole
-from dlm.unmasking.revise import RCR
-from dlm.unmasking.selectors import ROUNDING, curve_counts, eps_share, even_counts
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.blocks.fixed import Fixed, Whole
+from dlm.unmasking.edit.rcr import RCR
+from dlm.unmasking.schedules import ROUNDING, curve_counts, eps_share, even_counts
+from dlm.unmasking.unmask.topk import TopK
 
 LONGEST_CLOCK: Final = 4096
 """Steps of a schedule up to which its clock is run beforehand."""

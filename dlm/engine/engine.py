@@ -19,21 +19,19 @@ from torch import Tensor
 from dlm.config import GenerationConfig
 from dlm.config.checks import is_integer
 from dlm.core import Event, ModelInfo
-from dlm.engine.auxiliary import Auxiliary
-from dlm.engine.dense_logits import dense_logits
+from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.iteration import IterationManager
+from dlm.engine.binding import Given, bind_request, check_encoded
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
-from dlm.engine.infill import Given, bind_request, check_encoded
-from dlm.engine.iteration import IterationManager
-from dlm.engine.prompts import Prompt, is_batch, is_ids, one_prompt, plain
-from dlm.engine.request import Request
+from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler
-from dlm.engine.streamers import Streamer, feed
-from dlm.engine.streams import Stream
 from dlm.errors import Interrupted, InvalidRequest, shown
 from dlm.model.decoder import Decoder
+from dlm.model.dense import dense_logits
 from dlm.model.kv import KVPool
 from dlm.text import Text
+from dlm.text.prompts import Prompt, is_batch, is_ids, one_prompt, plain
 
 
 class Engine:

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 from dlm.core import Event, EventType, Kind
-from dlm.engine.apply import Op
-from dlm.engine.sync import Change
+from dlm.decode.apply import Op
+from dlm.decode.sync import Change
 from dlm.errors import EngineError
 
 

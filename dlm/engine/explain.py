@@ -11,8 +11,8 @@ from dlm.config import PRESETS, BoundConfig
 from dlm.core import ModelInfo, ScratchSpec
 from dlm.engine.counting import scheduled_forwards
 from dlm.errors import blaming
-from dlm.unmasking.blocks import SubBlocks
-from dlm.unmasking.budgets import MaxNFE
+from dlm.unmasking.blocks.fixed import SubBlocks
+from dlm.unmasking.stop.budgets import MaxNFE
 
 
 @dataclass(frozen=True, slots=True)

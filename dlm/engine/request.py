@@ -6,16 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from threading import RLock
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
 
 from dlm.config import BoundConfig
 from dlm.core import Event, Kind, ModelInfo
-from dlm.engine.admission import Ticket
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
+from dlm.engine.row import Ticket
 from dlm.engine.scheduler import Scheduler
-from dlm.engine.watching import TextWatch
 from dlm.errors import InvalidRequest
 from dlm.text import Text
+from dlm.text.stream import TextWatch
 
 
 class Driver(Protocol):
@@ -174,3 +178,112 @@ def _holes(ticket: Ticket, count: int) -> Iterator[list[int]]:
         places = [at for at, _ in run]
         if is_open:
             yield ticket.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
+
+
+class Streamed(Protocol):
+    """What a stream needs of the request whose events it gives."""
+
+    def result(self) -> Generation:
+        """Wait, and return the answer."""
+        ...
+
+    def abort(self) -> None:
+        """End what still runs."""
+        ...
+
+
+class Stream(Iterator[Event]):
+    """The events of one answer; the last one, `done`, carries the answer as `event.result`.
+
+    The row is queued when the first event is asked for. Leaving a `with` block, `close`, or letting
+    the stream go aborts what still runs and frees its pages.
+    """
+
+    def __init__(self, request: Streamed, events: Iterator[Event]) -> None:
+        self._request, self._events = request, events
+
+    def __iter__(self) -> Self:
+        """The stream itself."""
+        return self
+
+    def __next__(self) -> Event:
+        """The next event. Raises the error of a row that fails, after its last event."""
+        return next(self._events)
+
+    def result(self) -> Generation:
+        """The answer, when all events have been taken or are skipped now.
+
+        After `close` it is what there was. Raises the error of a row that has failed.
+        """
+        for _ in self:
+            pass
+        return self._request.result()
+
+    def close(self) -> None:
+        """Abort what still runs; no event follows."""
+        close = getattr(self._events, "close", None)
+        if close is not None:
+            close()
+        self._request.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Streamer(Protocol):
+    """Takes ids `[n]` on the CPU: the prompt's first, then the answer's as they settle."""
+
+    def put(self, value: Tensor) -> None:
+        """Ids that will not change any more."""
+        ...
+
+    def end(self) -> None:
+        """Nothing follows."""
+        ...
+
+
+def feed(streamer: Streamer, request: Request) -> None:
+    """Drive a request of one choice to its end and tell the streamer.
+
+    `put_draft`, where there is one, gets what stands behind the settled ids after each step, open
+    positions left out. A last token that a stop string cuts is put as the ids of the text before
+    it, or left out where that text has no such ids.
+    """
+    (ticket,) = request.tickets
+    draft = getattr(streamer, "put_draft", None)
+    sent, step = 0, 0
+    streamer.put(_ids(ticket.prompt))
+    try:
+        for event in request.events():
+            canvas = ticket.canvas
+            if event.type == "settle":
+                answer, _ = answer_of(canvas, min(event.pos[0], ticket.limit), ticket.end_ids)
+                sent = _put(streamer, answer, sent)
+            elif draft is not None and event.step > step:
+                step = event.step
+                open_end = canvas.ids[canvas.prompt + sent : ticket.limit]
+                kinds = canvas.kinds[canvas.prompt + sent :]
+                filled = zip(open_end, kinds, strict=False)
+                draft(_ids([token for token, kind in filled if kind <= Kind.COMMITTED]))
+        _put(streamer, request.shown_ids(), sent)
+    finally:
+        streamer.end()
+
+
+def _put(streamer: Streamer, answer: Sequence[int], sent: int) -> int:
+    """Put what is new of an answer; how much has been sent."""
+    if len(answer) > sent:
+        streamer.put(_ids(answer[sent:]))
+    return max(sent, len(answer))
+
+
+def _ids(values: Sequence[int]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.long)

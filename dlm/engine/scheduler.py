@@ -11,11 +11,11 @@ from traceback import clear_frames
 import torch
 
 from dlm.core import Kind
-from dlm.engine.admission import Members, Ticket, joined, new_cohort
-from dlm.engine.cohort import Cohort
-from dlm.engine.iteration import IterationManager
-from dlm.engine.sync import StepReport
-from dlm.engine.telling import deliver, emit, end, tell
+from dlm.decode.group import Cohort
+from dlm.decode.iteration import IterationManager
+from dlm.decode.sync import StepReport
+from dlm.engine.admission import Members, joined, new_cohort
+from dlm.engine.row import Ticket, deliver, emit, end, tell
 from dlm.errors import InvalidRequest, Unavailable
 
 

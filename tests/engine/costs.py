@@ -17,7 +17,7 @@ import torch
 
 from dlm import KINDS, Engine
 from dlm.core import StepView
-from dlm.engine.stats import row_stats
+from dlm.decode.sampling import row_stats
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.core import Kind, ModelInfo, Packed
-from dlm.engine.auxiliary import Auxiliary
-from dlm.engine.infill import bind_request
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.iteration import IterationManager
+from dlm.engine.binding import bind_request
+from dlm.engine.row import Ticket
+from dlm.engine.scheduler import Scheduler
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
 from dlm.model.spec import ModelSpec

@@ -11,7 +11,7 @@ import torch
 import dlm
 from dlm.cli.app import run
 from dlm.core import Proposal
-from dlm.engine.auxiliary import Auxiliary
+from dlm.decode.auxiliary import Auxiliary
 from dlm.engine.load import BUNDLED
 from dlm.errors import InvalidRequest
 from dlm.model.kv import KVPool

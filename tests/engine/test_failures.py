@@ -10,7 +10,7 @@ from dlm import Engine
 from dlm.core import Entries, Kind, Proposal, ScratchSpec, Stop
 from dlm.engine.admission import new_cohort
 from dlm.errors import EngineError, InvalidRequest, Unavailable, culprit_of
-from dlm.unmasking.blocks import Fixed
+from dlm.unmasking.blocks.fixed import Fixed
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 

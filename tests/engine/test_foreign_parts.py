@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from dlm import Engine, Proposal
-from dlm.cache.freeze import NoCache
+from dlm.cache.block_freeze import NoCache
 from dlm.core import Stop
 from dlm.errors import InvalidRequest, RuleError, culprit_of
-from dlm.unmasking.blocks import Fixed, SubBlocks
-from dlm.unmasking.budgets import MaxNFE
-from dlm.unmasking.revise import RCR
-from dlm.unmasking.stops import Eos
-from dlm.unmasking.threshold import Threshold
+from dlm.unmasking.blocks.fixed import Fixed, SubBlocks
+from dlm.unmasking.edit.rcr import RCR
+from dlm.unmasking.stop.budgets import MaxNFE
+from dlm.unmasking.stop.end_ids import Eos
+from dlm.unmasking.unmask.threshold import Threshold
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from dlm.config import GenerationConfig, bind
+from dlm.decode.iteration import IterationManager
 from dlm.engine.events import replay
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.engine.row import Ticket
+from dlm.engine.scheduler import Scheduler
 from dlm.errors import InvalidRequest, Unavailable
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dlm.config import KINDS
 from dlm.core import Kind, Proposal
+from dlm.decode.sampling import DRAW_STREAM
 from dlm.engine.events import HostCanvas, replay
-from dlm.engine.stats import DRAW_STREAM
 from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
 from tests.engine.harness import Bench, open_positions

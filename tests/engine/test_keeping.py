@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlm.core import Entries
-from dlm.engine.keeping import kept
+from dlm.decode.apply import kept
 
 
 def cohort_of(active, **scratch):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dlm.config import GenerationConfig, bind
-from dlm.core import ForwardPlan, Segment, pack, span
+from dlm.core import ForwardPlan, Segment, span
+from dlm.decode.packing import pack
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
 from dlm.model.loading import load_model

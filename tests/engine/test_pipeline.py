@@ -5,8 +5,9 @@ import torch
 
 from dlm import Engine
 from dlm.config import GenerationConfig, bind
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.decode.iteration import IterationManager
+from dlm.engine.row import Ticket
+from dlm.engine.scheduler import Scheduler
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of
 from tests.helpers import block_mask, random_decoder, tiny_spec

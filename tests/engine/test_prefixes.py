@@ -7,7 +7,7 @@ import torch
 
 from dlm import Engine
 from dlm.core import SharedPrefix
-from dlm.engine.prefixes import PrefixStore
+from dlm.decode.pages import PrefixStore
 from dlm.errors import EngineError, InvalidRequest
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of

@@ -5,9 +5,10 @@ import torch
 
 from dlm.config import GenerationConfig, bind
 from dlm.core import Kind
+from dlm.decode.iteration import IterationManager
 from dlm.engine.events import replay
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.engine.row import Ticket
+from dlm.engine.scheduler import Scheduler
 from dlm.model.kv import KVPool
 from dlm.rng import uniforms
 from tests.engine.harness import CPU, info_of

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlm.core import Extra, ForwardPlan, Segment, pack, span
+from dlm.core import Extra, ForwardPlan, Segment, span
+from dlm.decode.packing import pack
 from dlm.errors import InvalidRequest
 from dlm.model.kv import KVPool
 from tests import twins

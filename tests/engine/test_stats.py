@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.config import KINDS
-from dlm.engine.stats import CHUNK, SMALL, Sampler, draw_tokens, row_stats, token_uniforms
+from dlm.decode.sampling import CHUNK, SMALL, Sampler, draw_tokens, row_stats, token_uniforms
 from tests.engine.costs import NEEDS, report
 
 MASK = 5

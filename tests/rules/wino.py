@@ -27,7 +27,7 @@ from dlm.core import (
     span,
 )
 from dlm.errors import InvalidRequest
-from dlm.unmasking.selectors import top
+from dlm.unmasking.scores import top
 
 
 @dataclass(frozen=True)

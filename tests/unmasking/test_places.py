@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from dlm.core import BlockTable, Kind, Phase
 from dlm.errors import InvalidRequest
-from dlm.unmasking.adaptive import AdaBlock
-from dlm.unmasking.blocks import Sliding, SubBlocks
-from dlm.unmasking.certainty import EntropyBound, LowEntropy
-from dlm.unmasking.leap import Hierarchical, Leap
-from dlm.unmasking.threshold import RunningMean
+from dlm.unmasking.blocks.adaptive import AdaBlock
+from dlm.unmasking.blocks.fixed import Sliding, SubBlocks
+from dlm.unmasking.unmask.entropy import EntropyBound, LowEntropy
+from dlm.unmasking.unmask.local_leap import Hierarchical, Leap
+from dlm.unmasking.unmask.threshold import RunningMean
 from tests.unmasking.views import make_view
 
 GRID = st.integers(0, 8).map(lambda n: n / 8)  # exact in float32, with many ties

@@ -31,10 +31,10 @@ import torch
 
 from dlm import Engine
 from dlm.core import Kind
-from dlm.unmasking.adaptive import AdaBlock
-from dlm.unmasking.certainty import EntropyBound, LowEntropy
-from dlm.unmasking.threshold import Dynamic, Threshold
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.blocks.adaptive import AdaBlock
+from dlm.unmasking.unmask.entropy import EntropyBound, LowEntropy
+from dlm.unmasking.unmask.threshold import Dynamic, Threshold
+from dlm.unmasking.unmask.topk import TopK
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 from tests.unmasking.views import INFO, make_view

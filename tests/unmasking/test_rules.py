@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from dlm.core import BlockTable, HostRows, Kind, Phase, Progress, Proposal
 from dlm.errors import InvalidRequest
-from dlm.unmasking.adaptive import AdaBlock
-from dlm.unmasking.blocks import Fixed, Whole
-from dlm.unmasking.revise import RCR
-from dlm.unmasking.selectors import SCHEDULES
-from dlm.unmasking.stops import Eos
-from dlm.unmasking.threshold import Dynamic, Everything, Factor, Threshold
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.blocks.adaptive import AdaBlock
+from dlm.unmasking.blocks.fixed import Fixed, Whole
+from dlm.unmasking.edit.rcr import RCR
+from dlm.unmasking.schedules import SCHEDULES
+from dlm.unmasking.stop.end_ids import Eos
+from dlm.unmasking.unmask.threshold import Dynamic, Everything, Factor, Threshold
+from dlm.unmasking.unmask.topk import TopK
 from tests.unmasking.views import INFO, MASK, knobs, make_view
 
 GRID = st.integers(0, 16).map(lambda n: n / 16)  # exact in float32, with many ties

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlm.core import Kind
-from dlm.unmasking.stops import Eos
+from dlm.unmasking.stop.end_ids import Eos
 from tests.unmasking.views import INFO, make_view
 
 OPEN, DONE, GIVEN = Kind.MASK, Kind.COMMITTED, Kind.PROMPT

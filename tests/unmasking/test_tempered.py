@@ -8,8 +8,8 @@ import torch
 
 from dlm import Engine
 from dlm.core import Tempered
-from dlm.unmasking.threshold import Dynamic
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.unmask.threshold import Dynamic
+from dlm.unmasking.unmask.topk import TopK
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 from tests.unmasking.views import make_view

@@ -1,0 +1,103 @@
+"""From logits to the view that rules read: one draw and one set of statistics for each position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from dlm.core import AuxView, Frame, Kind, StepView, Tempered, Window
+from dlm.decode.group import Cohort
+from dlm.decode.sampling import RowStats, draw_tokens, row_stats, tempered_stats, token_uniforms
+
+NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
+
+
+def frame_of(cohort: Cohort) -> Frame:
+    """What the step shows before its logits are read."""
+    rows, window = cohort.rows, cohort.current.window
+    return Frame(
+        window,
+        rows.ids.gather(1, window.pos),
+        rows.kind.gather(1, window.pos),
+        rows.prompt,
+        rows.step,
+        rows.blocks,
+    )
+
+
+def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
+    """Draw a token for every scored position and read the statistics that the parts need.
+
+    `logits [N + S, V]`: those of the predicted positions, then those of shadow tokens.
+    """
+    rows, window = cohort.rows, frame.window
+    logits, shadows = logits.split((len(window.slot), len(window.shadow)))
+    stats = _read(cohort, logits, frame, mask_id)
+    token, c, best, entropy, margin, gap, c_current = (
+        None if s is None else s.take(window.logit_row) for s in stats[:7]
+    )
+    assert token is not None
+    assert c is not None
+    is_open = (frame.kind >= Kind.MASK) & cohort.active[:, None]
+    return StepView(
+        *frame,
+        eligible=is_open & window.scored,
+        force=is_open & window.full,
+        token=token,
+        c=c,
+        best=best,
+        entropy=entropy,
+        margin=margin,
+        gap=gap,
+        c_current=_through_shadows(c_current, shadows, frame),
+        tempered=_tempered(cohort, stats, window, mask_id),
+        logits=stats.logits,
+        norm=stats.norm,
+        mask_id=mask_id,
+        conf_prev=rows.conf.gather(1, window.pos),
+        born=rows.born.gather(1, window.pos),
+        length=rows.length,
+        limit=rows.limit,
+        to_fill=rows.to_fill,
+        seed=rows.seed,
+        path=rows.path,
+        scratch=rows.scratch,
+        aux=NO_AUX,
+        knob=None,
+    )
+
+
+def _read(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
+    """Draw a token from each of the logits `[N, V]`; the statistics that the parts need."""
+    rows, window, needs = cohort.rows, frame.window, cohort.needs
+    current = frame.ids.take(window.slot) if "c_current" in needs else None
+    stats = row_stats(logits, mask_id, needs, current)
+    if cohort.sampler is None:
+        return stats
+    u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
+    return draw_tokens(stats, mask_id, cohort.sampler, window.row[: len(window.slot)], u)
+
+
+def _tempered(
+    cohort: Cohort, stats: RowStats, window: Window, mask_id: int | None
+) -> Tempered | None:
+    """The statistics of what tokens are drawn from, where a part needs them."""
+    if "tempered" not in cohort.needs:
+        return None
+    row = window.row[: len(window.slot)]
+    found = tempered_stats(stats, mask_id, cohort.sampler, row)
+    return Tempered(*(s.take(window.logit_row) for s in found))
+
+
+def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:
+    """`c_current [R, W]`, where a shadow token looks as it sees it: `logits [S, V]`."""
+    slot = frame.window.shadow
+    if len(slot) == 0:
+        return c_current
+    seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
+    own = seen.new_full(frame.ids.shape, torch.nan) if c_current is None else c_current
+    return own.put(slot, seen)

@@ -1,0 +1,259 @@
+"""Telling a ticket what its row did: bills, events, settled text, and why it ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from dlm.config import BoundConfig
+from dlm.core import Event, Kind
+from dlm.core.contracts import checked_spent
+from dlm.decode.apply import Op
+from dlm.decode.sync import StepReport
+from dlm.engine.events import HostCanvas, events_of
+from dlm.engine.generation import Ledger, answer_of
+from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
+
+MOST_STEPS: Final = (64, 8)
+"""A row that takes more than this, so much more for each position, and what its parts' schedules
+allow, has no end.
+"""
+
+
+def emit(ticket: Ticket, event: Event) -> None:
+    """Hand an event to whoever reads the ticket and apply it to the host's canvas.
+
+    In this order: who sees that a row is done finds its last event.
+    """
+    deliver(ticket, event)
+    ticket.canvas.apply(event)
+
+
+def deliver(ticket: Ticket, event: Event) -> None:
+    """Hand over an event that the host's canvas already shows."""
+    mailbox = ticket.events
+    if mailbox is not None:
+        mailbox.append(event)
+    if ticket.bound.config.trace:
+        ticket.trace.append(event)
+
+
+def tell(ticket: Ticket, report: StepReport, row: int) -> None:
+    """Bill one row for a step, turn its changes into events, and end it where it has ended."""
+    ledger = ticket.ledger
+    took_part = report.active[row] and not ticket.done
+    ledger.record(report.purposes[row], report.positions[row], report.arms, idle=not took_part)
+    ledger.staleness = max(ledger.staleness, report.key_ages[row])
+    for name, tokens in report.aux.items():
+        ledger.record_aux(name, tokens[row])
+    try:
+        if took_part:
+            _tell_step(ticket, report, row)
+    except Exception as error:  # an event that cannot follow what came before
+        end(ticket, "error", error)
+    if (failed := report.errors[row]) is not None:
+        end(ticket, "error", failed)
+    if report.filled[row]:
+        end(ticket, "length")
+    try:
+        _look_at_budgets(ticket)
+    except Exception as error:  # of a user's budget
+        end(ticket, "error", error)
+    if ledger.nfe > most_steps(ticket):
+        end(ticket, "error", _endless(ticket))
+
+
+def _endless(ticket: Ticket) -> EngineError:
+    """The error of a row that does not end: of the rule that a user wrote, where there is one."""
+    left = sum(kind >= Kind.MASK for kind in ticket.canvas.kinds)
+    error = EngineError(
+        f"the row has no end after {ticket.ledger.nfe} steps, {left} positions are open: nothing "
+        "was committed there, or MASK, which is never written"
+    )
+    parts = ticket.bound.parts
+    rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
+    for kind, part, method in rules:
+        if is_foreign(part):
+            charge(error, culprit(kind, part, method))
+            break
+    return error
+
+
+def _look_at_budgets(ticket: Ticket) -> None:
+    """End a row that has spent what it may."""
+    for budget in ticket.bound.budgets:
+        with blaming("stop", budget):
+            spent = budget.spent(ticket.ledger.nfe, time.perf_counter() - ticket.started)
+        if checked_spent(budget, spent) and any(k >= Kind.MASK for k in ticket.canvas.kinds):
+            end(ticket, budget.reason)  # else the row is full, which the last step's report says
+
+
+def end(ticket: Ticket, reason: str, error: Exception | None = None) -> None:
+    """End a row once.
+
+    `error` is why it failed. A row that ends by itself settles what it has; whatever has ended it,
+    it is a `stop` when an end id or a stop string is in the answer, and when the answer reaches
+    what is given at its end.
+    """
+    if ticket.done:
+        return
+    ticket.error = error
+    if reason not in ("abort", "error") and _is_complete(ticket):
+        reason = "stop"
+    if ticket.started:
+        ticket.seconds = time.perf_counter() - ticket.started
+    emit(ticket, Event("done", ticket.choice, ticket.ledger.nfe, data={"reason": reason}))
+
+
+def most_steps(ticket: Ticket) -> int:
+    """More steps than any row takes that has an end."""
+    base, each = MOST_STEPS
+    schedules = (getattr(part, "steps", None) for part in ticket.bound.parts.all())
+    planned = sum(steps for steps in schedules if isinstance(steps, int))
+    each += sum(getattr(editor, "post_steps", 0) for editor in ticket.bound.parts.edit)
+    return base + each * len(ticket.canvas.ids) + planned
+
+
+def _is_complete(ticket: Ticket) -> bool:
+    """Settle what is filled and say whether the answer has come to its end."""
+    found = _settle(ticket, final=True)
+    answer, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
+    return found or ended or (ticket.ends_given and len(answer) == len(ticket.given))
+
+
+def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
+    """The events of a step; settle what no rule will touch again."""
+    step, changes = ticket.ledger.nfe, report.changes[row]
+    if (bounds := report.opened[row]) is not None:
+        ticket.opened = bounds[0]
+        emit(ticket, Event("block", ticket.choice, step, bounds))
+    if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
+        parts = ticket.bound.parts
+        foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
+        others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
+        return end(ticket, "error", not_finite(f" in step {step}", others))
+    for event in events_of(ticket.choice, step, changes):
+        emit(ticket, event)
+    parts = ticket.bound.parts
+    live = 0 if parts.blocks.watches else ticket.opened
+    if not parts.whole_row and _settle(ticket, live if parts.edit else None):
+        end(ticket, "stop")
+    if stopped := report.stopped[row]:
+        end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
+
+
+def _settle(ticket: Ticket, most: int | None = None, *, final: bool = False) -> bool:
+    """Nothing before the front will change: settle it, up to the end id or what a stop string, or
+    the beginning of one, takes away.
+
+    `most`: where the block starts that editors may still revise. `final`: nothing follows. Returns
+    whether a stop string is complete.
+    """
+    canvas, watch, front = ticket.canvas, ticket.watch, ticket.canvas.front()
+    front = front if most is None else min(front, most)
+    if front <= canvas.settled and not (watch and final):
+        return False
+    answer, ended = answer_of(canvas, min(front, ticket.limit), ticket.end_ids)
+    found = False
+    if watch is not None:
+        fresh, ticket.seen = answer[ticket.seen :], len(answer)
+        found = watch(fresh, final=final or ended)
+    if watch is not None and (found or watch.clear < len(answer)):
+        front = canvas.prompt + watch.clear
+    elif ended:
+        front = canvas.prompt + len(answer) + 1
+    if front > canvas.settled:
+        emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
+    return found
+
+
+class Watch(Protocol):
+    """Sees newly settled ids and says whether the text is complete."""
+
+    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
+        """Take more ids; True when nothing may follow. `final`: these are the last."""
+        ...
+
+    @property
+    def clear(self) -> int:
+        """How many of the ids may be shown: nothing that a stop string takes away."""
+        ...
+
+    def fork(self) -> Watch:
+        """A watch that has seen the same ids."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One choice of one request: its inputs, and what is known of it while it runs.
+
+    `watch` looks for stop strings, `seen` counts the ids of the answer that it knows. `events` is
+    the mailbox, None when nobody will read it; `trace` keeps all events when that was asked for.
+    `error`: why the row failed, alone. `kept`: leading positions whose keys are kept for other
+    requests. `opened`: the start of the latest block.
+    """
+
+    prompt: tuple[int, ...]
+    bound: BoundConfig
+    choice: int
+    watch: Watch | None = None
+    events: deque[Event] | None = field(default_factory=deque)
+    trace: list[Event] = field(default_factory=list)
+    canvas: HostCanvas = field(default_factory=HostCanvas)
+    seen: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    started: float = 0.0
+    seconds: float = 0.0
+    error: Exception | None = None
+    kept: int = 0
+    opened: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the row has ended."""
+        return self.canvas.reason is not None
+
+    def begin(self, ids: list[int], kinds: list[Kind]) -> None:
+        """The row is admitted with this canvas; its time runs."""
+        self.canvas.ids, self.canvas.kinds = ids, kinds
+        self.canvas.prompt = self.canvas.settled = len(self.prompt)
+        self.started = time.perf_counter()
+
+    def fork(self, choice: int) -> Ticket:
+        """A copy that goes its own way from here."""
+        return Ticket(
+            self.prompt,
+            self.bound,
+            choice,
+            watch=None if self.watch is None else self.watch.fork(),
+            canvas=self.canvas.fork(),
+            seen=self.seen,
+            ledger=self.ledger.fork(),
+            started=self.started,
+            opened=self.opened,
+        )
+
+    @property
+    def given(self) -> Sequence[int | None]:
+        """What is pinned behind the prompt."""
+        return self.bound.given
+
+    @property
+    def ends_given(self) -> bool:
+        """Whether the canvas ends with something that is given."""
+        return len(self.given) > 0 and self.given[-1] is not None
+
+    @property
+    def end_ids(self) -> Collection[int]:
+        """The ids that end the answer."""
+        return self.bound.end_ids
+
+    @property
+    def limit(self) -> int:
+        """The answer ends before this position."""
+        return len(self.prompt) + self.bound.length

@@ -200,9 +200,9 @@ def a_failed_row_takes_its_mates_along() -> None:
     from dlm.engine.scheduler import Scheduler
 
     def together(self: Any) -> None:
-        for cohort, tickets in self._cohorts:
-            for ticket in tickets if cohort.error is not None else ():
-                end(ticket, "error", cohort.error)
+        for group, states in self._groups:
+            for state in states if group.error is not None else ():
+                end(state, "error", group.error)
 
     Scheduler._set_apart = together  # type: ignore[method-assign]
 

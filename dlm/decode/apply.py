@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, StepView
-from dlm.decode.group import Cohort
+from dlm.decode.group import RowGroup
 
 
 class Op(IntEnum):
@@ -66,12 +66,12 @@ def resolve(view: StepView, proposal: Proposal, process: Process, mask_id: int |
     return Outcome(ids, kind.masked_fill(committed, Kind.COMMITTED), op, written)
 
 
-def kept(cohort: Cohort, scratch: Mapping[str, Tensor | Entries] | None) -> Callable[[], None]:
+def kept(group: RowGroup, scratch: Mapping[str, Tensor | Entries] | None) -> Callable[[], None]:
     """Check new values of scratch tensors; what is returned writes them.
 
     Rows that have ended keep theirs. Raises `ValueError` for another shape.
     """
-    writes = [_written(cohort, name, value) for name, value in (scratch or {}).items()]
+    writes = [_written(group, name, value) for name, value in (scratch or {}).items()]
 
     def write() -> None:
         for tensor, at, value in writes:
@@ -81,19 +81,19 @@ def kept(cohort: Cohort, scratch: Mapping[str, Tensor | Entries] | None) -> Call
 
 
 def _written(
-    cohort: Cohort, name: str, value: Tensor | Entries
+    group: RowGroup, name: str, value: Tensor | Entries
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """A scratch tensor, flat where entries of it are written, their places, and the values."""
-    old = cohort.rows.scratch[name]
+    old = group.rows.scratch[name]
     if isinstance(value, Entries):
         flat = old.flatten(0, 1)
         _require_shape(value.values, (len(value.at), *flat.shape[1:]))
         row = torch.div(value.at, old.shape[1], rounding_mode="floor")
         spare = (row + 1) * old.shape[1] - 1  # which nobody reads
-        at = torch.where(cohort.active.take(row), value.at, spare)
+        at = torch.where(group.active.take(row), value.at, spare)
         return flat, at, value.values.to(old.dtype)
     _require_shape(value, old.shape)
-    return old, None, torch.where(_wide(cohort.active, old), value.to(old.dtype), old)
+    return old, None, torch.where(_wide(group.active, old), value.to(old.dtype), old)
 
 
 def _require_shape(value: Tensor, shape: tuple[int, ...]) -> None:

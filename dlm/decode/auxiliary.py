@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlm.core import AuxView, ForwardPlan, Kind, Model, Rows, ScratchSpec, Segment, StepView, span
-from dlm.decode.group import Cohort
+from dlm.decode.group import RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
 from dlm.errors import InvalidRequest
@@ -55,13 +55,13 @@ class Auxiliary:
                 param, f"the auxiliary model {self.name!r} has no partner for the ids {lost[:8]}"
             )
 
-    def read(self, cohort: Cohort, view: StepView, line: int) -> AuxView:
+    def read(self, group: RowGroup, view: StepView, line: int) -> AuxView:
         """Read every canvas with the drawn tokens in its open positions; what the model says.
 
         `line`: the model's line in the page tables. The rows' pages that it writes become their
         own, and the cohort's `aux_tokens` tell what was computed.
         """
-        rows = cohort.rows
+        rows = group.rows
         drafted = view.scored & (view.kind >= Kind.MASK)
         canvas = rows.ids.scatter(1, view.pos, torch.where(drafted, view.token, view.ids))
         known = rows.scratch[self.made_of.name]
@@ -71,14 +71,14 @@ class Auxiliary:
         plan = replace(plan, pages=copy_on_write(self.kv, plan))
         pages = rows.host.pages.clone()
         pages[:, line] = plan.pages[:, 0]
-        cohort.rows = replace(rows, host=replace(rows.host, pages=pages))
+        group.rows = replace(rows, host=replace(rows.host, pages=pages))
         packed = pack([plan], self.kv, shift=True, device=rows.device).read([self._own(canvas)])
         logp = self._ours(torch.log_softmax(self.model(packed, self.kv), dim=1))
         for s in plan.segments:
             first, end = int(s.q_pos[0]), int(s.q_pos[-1]) + 1
             known[s.row, first:end] = canvas[s.row, first:end]
             known[s.row, end:] = NEVER  # these keys have seen other ids before them
-        cohort.aux_tokens[self.name] = plan.token_forwards
+        group.aux_tokens[self.name] = plan.token_forwards
         return _said(view, drafted, logp)
 
     def _plan(

@@ -85,7 +85,7 @@ class Planned:
 
 
 @dataclass(slots=True)
-class Cohort:
+class RowGroup:
     """Rows that share every call, with their parts and the current plan.
 
     `knobs` and `tables` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that all rows
@@ -176,10 +176,10 @@ class Cohort:
         """Go on with `rows`, whose blocks have changed."""
         self.rows, self.planned, self.age = rows, None, 0
 
-    def select(self, index: Tensor) -> Cohort:
+    def select(self, index: Tensor) -> RowGroup:
         """The rows `index [r]`, without a plan."""
         at = index.to(self.rows.device)
-        return Cohort(
+        return RowGroup(
             self.parts,
             self.rows.select(index),
             tuple(select_knobs(k, at) for k in self.knobs),
@@ -188,12 +188,12 @@ class Cohort:
             self.apart,
         )
 
-    def to(self, device: torch.device) -> Cohort:
+    def to(self, device: torch.device) -> RowGroup:
         """The same rows on `device`, without a plan."""
         if self.rows.device == device:
             return self
         knobs = [{n: v.to(device) for n, v in vars(knob).items()} for knob in self.knobs]
-        return Cohort(
+        return RowGroup(
             self.parts,
             self.rows.to(device),
             tuple(SimpleNamespace(**knob) for knob in knobs),
@@ -203,15 +203,15 @@ class Cohort:
         )
 
     @staticmethod
-    def cat(cohorts: Sequence[Cohort]) -> Cohort:
+    def cat(groups: Sequence[RowGroup]) -> RowGroup:
         """Stack cohorts of equal signature, without a plan; one alone is given back as it is."""
-        if len(cohorts) == 1:
-            return cohorts[0]
-        samplers = [c.sampler for c in cohorts if c.sampler is not None]
-        return Cohort(
-            cohorts[0].parts,
-            Rows.cat([c.rows for c in cohorts]),
-            tuple(cat_knobs(k) for k in zip(*(c.knobs for c in cohorts), strict=True)),
-            cohorts[0].tables,
+        if len(groups) == 1:
+            return groups[0]
+        samplers = [c.sampler for c in groups if c.sampler is not None]
+        return RowGroup(
+            groups[0].parts,
+            Rows.cat([c.rows for c in groups]),
+            tuple(cat_knobs(k) for k in zip(*(c.knobs for c in groups), strict=True)),
+            groups[0].tables,
             Sampler.cat(samplers) if samplers else None,
         )

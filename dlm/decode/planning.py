@@ -9,7 +9,7 @@ import torch
 
 from dlm.core import ForwardPlan, ModelInfo, Packed, Phase
 from dlm.core.contracts import checked_plan
-from dlm.decode.group import Cohort, Planned
+from dlm.decode.group import Planned, RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
 from dlm.decode.window import Reuse, window_of
@@ -29,34 +29,34 @@ class Planner:
         self.ragged = takes_ragged(kv.storage)
         self._packed: tuple[tuple[ForwardPlan, ...], Packed] | None = None
 
-    def plan(self, cohort: Cohort) -> ForwardPlan:
+    def plan(self, group: RowGroup) -> ForwardPlan:
         """The cohort's plan, made anew where a block has changed."""
-        if cohort.planned is None:
-            plan = self._with_own_pages(cohort, self._complete(cohort))
-            host, blocks = cohort.rows.host, cohort.rows.host.blocks
+        if group.planned is None:
+            plan = self._with_own_pages(group, self._complete(group))
+            host, blocks = group.rows.host, group.rows.host.blocks
             opening = bool((blocks.phase == Phase.OPENING).any())
-            cohort.planned = Planned(
+            group.planned = Planned(
                 plan,
                 window_of(plan, host, self.device),
                 live=blocks.live,
-                reuse=None if cohort.parts.cache.exact else Reuse.of(plan, host),
+                reuse=None if group.parts.cache.exact else Reuse.of(plan, host),
                 opening=opening,
                 moving=opening or bool((blocks.phase == Phase.CLEAN).any()),
             )
-        return cohort.planned.plan
+        return group.planned.plan
 
-    def pack(self, cohorts: Sequence[Cohort], plans: Sequence[ForwardPlan]) -> Packed:
+    def pack(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> Packed:
         """The plans as one model call on the ids that the canvases hold now."""
         key = tuple(plans)
         if self._packed is None or self._packed[0] != key:
             shift, where = self.info.shift, self.device
             packed = pack(plans, self.kv, shift=shift, device=where, ragged=self.ragged)
             self._packed = key, packed
-        return self._packed[1].read([cohort.rows.ids for cohort in cohorts])
+        return self._packed[1].read([group.rows.ids for group in groups])
 
-    def _complete(self, cohort: Cohort) -> ForwardPlan:
+    def _complete(self, group: RowGroup) -> ForwardPlan:
         """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
-        parts, rows = cohort.parts, cohort.rows
+        parts, rows = group.parts, group.rows
         with blaming("cache", parts.cache):
             plan = parts.cache.plan(rows)
         plan = checked_plan("cache", parts.cache, "plan", plan, rows.count)
@@ -75,8 +75,8 @@ class Planner:
                 self.info.mask_id,
             )
 
-    def _with_own_pages(self, cohort: Cohort, plan: ForwardPlan) -> ForwardPlan:
+    def _with_own_pages(self, group: RowGroup, plan: ForwardPlan) -> ForwardPlan:
         pages = copy_on_write(self.kv, plan)
         if pages is not plan.pages:
-            cohort.rows = replace(cohort.rows, host=replace(cohort.rows.host, pages=pages))
+            group.rows = replace(group.rows, host=replace(group.rows.host, pages=pages))
         return replace(plan, pages=pages)

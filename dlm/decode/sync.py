@@ -13,7 +13,7 @@ from torch import Tensor
 from dlm.core import INT64_MAX, BlockTable, Frame, HostRows, Phase, Progress, Rows
 from dlm.core.contracts import checked_reach, checked_table
 from dlm.decode.apply import Op
-from dlm.decode.group import Cohort, select_knobs
+from dlm.decode.group import RowGroup, select_knobs
 from dlm.errors import blaming
 
 
@@ -38,10 +38,10 @@ class Changes(NamedTuple):
     failed: bool = False
 
 
-def no_changes(cohort: Cohort, frame: Frame) -> Changes:
+def no_changes(group: RowGroup, frame: Frame) -> Changes:
     """A step whose decisions have failed: its forward is billed, nothing else has happened."""
     none = torch.zeros_like(frame.kind)
-    rows = cohort.rows
+    rows = group.rows
     return Changes(
         frame.window.pos,
         frame.ids,
@@ -49,8 +49,8 @@ def no_changes(cohort: Cohort, frame: Frame) -> Changes:
         none,
         torch.zeros_like(rows.blocks.start),
         torch.zeros_like(rows.step),
-        cohort.active,
-        cohort.aux_tokens,
+        group.active,
+        group.aux_tokens,
         failed=True,
     )
 
@@ -88,25 +88,25 @@ class StepReport(NamedTuple):
     key_ages: list[int]
 
 
-def catch_up(cohort: Cohort, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
+def catch_up(group: RowGroup, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
     """Learn what the rounds since the last sync have done; close and open blocks where due."""
-    planned, table = cohort.current, cohort.rows.host.blocks
-    rows, last = cohort.rows.count, rounds[-1]
+    planned, table = group.current, group.rows.host.blocks
+    rows, last = group.rows.count, rounds[-1]
     left, stopped = last.left.cpu(), _joined([r.stopped for r in rounds]).view(-1, rows).cpu()
     active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
     steps = (active[:-1] if last.failed else active).sum(dim=0)  # only the last can have failed
     table.step.add_(planned.live * steps[:, None])
-    cohort.rows.host.step.add_(steps)
-    ages = [0] * rows if planned.reuse is None else planned.reuse.after(cohort.rows.host, steps)
+    group.rows.host.step.add_(steps)
+    ages = [0] * rows if planned.reuse is None else planned.reuse.after(group.rows.host, steps)
     opened = _opened(table, planned.opening and not last.failed)
     filled, errors = [False] * rows, _no_errors(rows)
     changes = read_changes(rounds)
-    cohort.age += len(rounds)
-    due = cohort.restless or cohort.steps_left == 0 or bool((planned.live & (left == 0)).any())
+    group.age += len(rounds)
+    due = group.restless or group.steps_left == 0 or bool((planned.live & (left == 0)).any())
     if due and not last.failed:
-        errors = advance(cohort, left, stopped[-1] == 0)
-        filled = (~cohort.rows.host.blocks.live.any(dim=1)).tolist()
-    cohort.active = torch.ones(rows, dtype=torch.bool, device=device)
+        errors = advance(group, left, stopped[-1] == 0)
+        filled = (~group.rows.host.blocks.live.any(dim=1)).tolist()
+    group.active = torch.ones(rows, dtype=torch.bool, device=device)
     end = len(rounds) - 1
     return [
         StepReport(
@@ -146,22 +146,22 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
-def advance(cohort: Cohort, left: Tensor, live: Tensor) -> list[Exception | None]:
+def advance(group: RowGroup, left: Tensor, live: Tensor) -> list[Exception | None]:
     """Close and open blocks on the host's table; where one has moved, mirror it and drop the plan.
 
     `left [R, 8]` open positions of each block, `live [R]`: rows that go on; both on the CPU.
     Returns what the block scheduler raised for each row, whose blocks then stay as they were.
     """
-    rows = cohort.rows
-    host, knob = _stored(rows.host), cohort.host_knob("blocks")
+    rows = group.rows
+    host, knob = _stored(rows.host), group.host_knob("blocks")
     stored = replace(rows, host=host)
     try:
-        table, errors = _advanced(cohort, stored, left, live, knob), _no_errors(rows.count)
+        table, errors = _advanced(group, stored, left, live, knob), _no_errors(rows.count)
     except Exception:  # of a user's part, which cannot say whose fault it is: row by row
-        table, errors = _advanced_alone(cohort, stored, left, live, knob)
-    kept = cohort.planned is not None and cohort.steps_left != 0
+        table, errors = _advanced_alone(group, stored, left, live, knob)
+    kept = group.planned is not None and group.steps_left != 0
     if not kept or not table.same_bounds(rows.host.blocks):
-        cohort.replan(stored.with_blocks(table))
+        group.replan(stored.with_blocks(table))
     return errors
 
 
@@ -169,9 +169,9 @@ def _no_errors(rows: int) -> list[Exception | None]:
     return [None] * rows
 
 
-def _advanced(cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: Any) -> BlockTable:
+def _advanced(group: RowGroup, rows: Rows, left: Tensor, live: Tensor, knob: Any) -> BlockTable:
     """The table after the cohort's block scheduler was asked."""
-    scheduler, host = cohort.parts.blocks, rows.host
+    scheduler, host = group.parts.blocks, rows.host
     with blaming("blocks", scheduler):
         reach = scheduler.reach(rows, knob)
     progress = Progress(
@@ -181,7 +181,7 @@ def _advanced(cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: Any)
         prompt=host.prompt,
         to_open=host.to_open,
         live=live,
-        stores=cohort.parts.cache.stores,
+        stores=group.parts.cache.stores,
     )
     with blaming("blocks", scheduler):
         table = scheduler.advance(host.blocks, progress, knob)
@@ -189,7 +189,7 @@ def _advanced(cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: Any)
 
 
 def _advanced_alone(
-    cohort: Cohort, rows: Rows, left: Tensor, live: Tensor, knob: SimpleNamespace
+    group: RowGroup, rows: Rows, left: Tensor, live: Tensor, knob: SimpleNamespace
 ) -> tuple[BlockTable, list[Exception | None]]:
     """The same, asked for each row by itself."""
     tables, errors = [], _no_errors(rows.count)
@@ -198,7 +198,7 @@ def _advanced_alone(
         alone = rows.select(index)
         own = select_knobs(knob, index)
         try:
-            tables.append(_advanced(cohort, alone, left[index], live[index], own))
+            tables.append(_advanced(group, alone, left[index], live[index], own))
         except Exception as error:
             errors[row] = error
             tables.append(alone.host.blocks)

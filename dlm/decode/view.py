@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from dlm.core import AuxView, Frame, Kind, StepView, Tempered, Window
-from dlm.decode.group import Cohort
+from dlm.decode.group import RowGroup
 from dlm.decode.sampling import RowStats, draw_tokens, row_stats, tempered_stats, token_uniforms
 
 NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
 
 
-def frame_of(cohort: Cohort) -> Frame:
+def frame_of(group: RowGroup) -> Frame:
     """What the step shows before its logits are read."""
-    rows, window = cohort.rows, cohort.current.window
+    rows, window = group.rows, group.current.window
     return Frame(
         window,
         rows.ids.gather(1, window.pos),
@@ -29,20 +29,20 @@ def frame_of(cohort: Cohort) -> Frame:
     )
 
 
-def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
+def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
     """Draw a token for every scored position and read the statistics that the parts need.
 
     `logits [N + S, V]`: those of the predicted positions, then those of shadow tokens.
     """
-    rows, window = cohort.rows, frame.window
+    rows, window = group.rows, frame.window
     logits, shadows = logits.split((len(window.slot), len(window.shadow)))
-    stats = _read(cohort, logits, frame, mask_id)
+    stats = _read(group, logits, frame, mask_id)
     token, c, best, entropy, margin, gap, c_current = (
         None if s is None else s.take(window.logit_row) for s in stats[:7]
     )
     assert token is not None
     assert c is not None
-    is_open = (frame.kind >= Kind.MASK) & cohort.active[:, None]
+    is_open = (frame.kind >= Kind.MASK) & group.active[:, None]
     return StepView(
         *frame,
         eligible=is_open & window.scored,
@@ -54,7 +54,7 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
         margin=margin,
         gap=gap,
         c_current=_through_shadows(c_current, shadows, frame),
-        tempered=_tempered(cohort, stats, window, mask_id),
+        tempered=_tempered(group, stats, window, mask_id),
         logits=stats.logits,
         norm=stats.norm,
         mask_id=mask_id,
@@ -71,25 +71,25 @@ def view_of(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -
     )
 
 
-def _read(cohort: Cohort, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
+def _read(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
     """Draw a token from each of the logits `[N, V]`; the statistics that the parts need."""
-    rows, window, needs = cohort.rows, frame.window, cohort.needs
+    rows, window, needs = group.rows, frame.window, group.needs
     current = frame.ids.take(window.slot) if "c_current" in needs else None
     stats = row_stats(logits, mask_id, needs, current)
-    if cohort.sampler is None:
+    if group.sampler is None:
         return stats
     u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
-    return draw_tokens(stats, mask_id, cohort.sampler, window.row[: len(window.slot)], u)
+    return draw_tokens(stats, mask_id, group.sampler, window.row[: len(window.slot)], u)
 
 
 def _tempered(
-    cohort: Cohort, stats: RowStats, window: Window, mask_id: int | None
+    group: RowGroup, stats: RowStats, window: Window, mask_id: int | None
 ) -> Tempered | None:
     """The statistics of what tokens are drawn from, where a part needs them."""
-    if "tempered" not in cohort.needs:
+    if "tempered" not in group.needs:
         return None
     row = window.row[: len(window.slot)]
-    found = tempered_stats(stats, mask_id, cohort.sampler, row)
+    found = tempered_stats(stats, mask_id, group.sampler, row)
     return Tempered(*(s.take(window.logit_row) for s in found))
 
 

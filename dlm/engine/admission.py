@@ -9,21 +9,21 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.core import BlockTable, HostRows, Kind, ModelInfo, Rows
-from dlm.decode.group import Cohort, knobs_of, tables_of
+from dlm.decode.group import RowGroup, knobs_of, tables_of
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sampling import Sampler
-from dlm.engine.row import Ticket
+from dlm.engine.row import RowState
 
-Members = tuple[Cohort, list[Ticket]]
+GroupRows = tuple[RowGroup, list[RowState]]
 """A cohort and the tickets of its rows."""
 
 
-def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationManager) -> Cohort:
+def new_group(state: RowState, length: int, pages: Tensor, manager: IterationManager) -> RowGroup:
     """A cohort of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
-    parts, config = ticket.bound.parts, ticket.bound.config
+    parts, config = state.bound.parts, state.bound.config
     scratch = (*parts.scratch, *(manager.aux[name].made_of for name in parts.aux))
-    rows = new_row(ticket, length, pages, manager.info)
-    return Cohort(
+    rows = new_row(state, length, pages, manager.info)
+    return RowGroup(
         parts,
         rows.prepared(scratch, whole_row=parts.whole_row),
         tuple(knobs_of(part) for part in parts.all()),
@@ -32,42 +32,42 @@ def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationMan
     )
 
 
-def joined(
-    cohorts: Sequence[Members], fresh: Sequence[tuple[Ticket, Cohort]], device: torch.device
-) -> list[Members]:
+def merge(
+    groups: Sequence[GroupRows], fresh: Sequence[tuple[RowState, RowGroup]], device: torch.device
+) -> list[GroupRows]:
     """The cohorts with new rows, which join those of their signature, or found some.
 
     All new rows of a signature are stacked first and moved to `device` together.
     """
-    alike: list[tuple[list[Cohort], list[Ticket]]] = []
-    for ticket, cohort in fresh:  # signatures are compared: a user's part need not be hashable
-        group = next((g for g in alike if g[0][0].signature == cohort.signature), None)
+    alike: list[tuple[list[RowGroup], list[RowState]]] = []
+    for state, group in fresh:  # signatures are compared: a user's part need not be hashable
+        group = next((g for g in alike if g[0][0].signature == group.signature), None)
         if group is None:
             alike.append(group := ([], []))
-        group[0].append(cohort)
-        group[1].append(ticket)
-    found = list(cohorts)
-    for members, tickets in alike:
-        new = Cohort.cat(members).to(device)
+        group[0].append(group)
+        group[1].append(state)
+    found = list(groups)
+    for members, states in alike:
+        new = RowGroup.cat(members).to(device)
         place = next((i for i, (c, _) in enumerate(found) if c.signature == new.signature), None)
         if place is None:
-            found.append((new, tickets))
+            found.append((new, states))
         else:
             other, known = found[place]
-            found[place] = Cohort.cat([other, new]), [*known, *tickets]
+            found[place] = RowGroup.cat([other, new]), [*known, *states]
     return found
 
 
-def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows:
+def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Rows:
     """One row on the CPU: what is given, open positions to `length`, and the spare column.
 
     `pages [C, P]`: the page tables of its inputs and auxiliary models. Where an earlier request has
     computed the beginning, its keys are there already.
     """
-    count, seed, path = len(ticket.prompt), ticket.bound.config.seed, ticket.choice
+    count, seed, path = len(state.prompt), state.bound.config.seed, state.choice
     one = torch.ones(1, dtype=torch.long)
-    ids, kind = _canvas(ticket, length, info)
-    given, stored = kind == Kind.PROMPT, one * ticket.ledger.reused
+    ids, kind = _canvas(state, length, info)
+    given, stored = kind == Kind.PROMPT, one * state.ledger.reused
     return Rows(
         ids=ids,
         kv_ids=ids.masked_fill(torch.arange(length + 1) >= stored, -1),
@@ -77,7 +77,7 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
         edits=torch.zeros_like(ids),
         prompt=one * count,
         length=one * length,
-        limit=one * ticket.limit,
+        limit=one * state.limit,
         to_fill=length - given.sum(dim=1),
         step=one * 0,
         seed=one * seed,
@@ -97,13 +97,13 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
     )
 
 
-def _canvas(ticket: Ticket, length: int, info: ModelInfo) -> tuple[Tensor, Tensor]:
+def _canvas(state: RowState, length: int, info: ModelInfo) -> tuple[Tensor, Tensor]:
     """Ids and kinds `[1, L]`: what is given, open positions, and the spare column."""
     one, process = torch.ones(1, dtype=torch.long), info.process
-    seed, path = one * ticket.bound.config.seed, one * ticket.choice
+    seed, path = one * state.bound.config.seed, one * state.choice
     ids = process.prior(seed, path, torch.arange(length + 1)[None], one * -1)
     kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
-    for at, token in enumerate((*ticket.prompt, *ticket.given)):
+    for at, token in enumerate((*state.prompt, *state.given)):
         if token is not None:
             ids[0, at], kind[0, at] = token, Kind.PROMPT
     kind[0, length] = Kind.PAD

@@ -188,8 +188,8 @@ class Engine:
         in `submit`, at once; the row is queued when the first event is asked for.
         """
         request = self._request(prompt, GenerationConfig.from_options(options))
-        if len(request.tickets) != 1:
-            raise InvalidRequest("n", f"must be 1 for a stream, got {len(request.tickets)}")
+        if len(request.states) != 1:
+            raise InvalidRequest("n", f"must be 1 for a stream, got {len(request.states)}")
         return Stream(request, self._stream(request))
 
     def _stream(self, request: Request) -> Iterator[Event]:
@@ -229,12 +229,12 @@ class Engine:
         """A checked request that is not queued yet."""
         bound = bind_request(config, self.text, self.info)
         request = Request(self, self._prompt_ids(prompt, bound.given), bound)
-        self.scheduler.check(request.tickets[0])
+        self.scheduler.check(request.states[0])
         return request
 
     def _queued(self, requests: list[Request]) -> list[Request]:
-        for ticket in (ticket for request in requests for ticket in request.tickets):
-            self.scheduler.submit(ticket)
+        for state in (state for request in requests for state in request.states):
+            self.scheduler.submit(state)
         return requests
 
     def _prompt_ids(self, prompt: Prompt, given: Given) -> tuple[int, ...]:

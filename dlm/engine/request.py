@@ -15,7 +15,7 @@ from torch import Tensor
 from dlm.config import BoundConfig
 from dlm.core import Event, Kind, ModelInfo
 from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
-from dlm.engine.row import Ticket
+from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
 from dlm.errors import InvalidRequest
 from dlm.text import Text
@@ -43,18 +43,18 @@ class Request:
 
     def __init__(self, engine: Driver, prompt: tuple[int, ...], bound: BoundConfig) -> None:
         self._engine, self._bound = engine, bound
-        self.tickets = [self._ticket(prompt, choice) for choice in range(bound.config.n)]
+        self.states = [self._ticket(prompt, choice) for choice in range(bound.config.n)]
 
-    def _ticket(self, prompt: tuple[int, ...], choice: int) -> Ticket:
+    def _ticket(self, prompt: tuple[int, ...], choice: int) -> RowState:
         strings, text = self._bound.stop_strings, self._engine.text
         inside = bool(self._bound.given)
         watch = TextWatch(text, strings, inside=inside) if text is not None and strings else None
-        return Ticket(prompt, self._bound, choice, watch)
+        return RowState(prompt, self._bound, choice, watch)
 
     @property
     def done(self) -> bool:
         """Whether every choice has ended."""
-        return all(ticket.done for ticket in self.tickets)
+        return all(state.done for state in self.states)
 
     def wait(self) -> None:
         """Drive the engine until every choice has ended."""
@@ -64,8 +64,8 @@ class Request:
     def abort(self) -> None:
         """End what still runs and free its pages at once. What there is stays readable."""
         with self._engine.lock:
-            for ticket in self.tickets:
-                self._engine.scheduler.abort(ticket)
+            for state in self.states:
+                self._engine.scheduler.abort(state)
 
     def events(self) -> Iterator[Event]:
         """The events of all choices as they happen; `done` carries the choice's answer.
@@ -81,31 +81,31 @@ class Request:
 
     def pending(self) -> Iterator[Event]:
         """The events that nobody has taken yet, without waiting for more or for answers."""
-        for ticket in self.tickets:
-            while ticket.events:
-                yield ticket.events.popleft()
+        for state in self.states:
+            while state.events:
+                yield state.events.popleft()
 
     def completed(self, event: Event) -> Event:
         """An event as a stream gives it: a `done` together with the answer of its row, unless that
         has failed. Waits for the end of a step that is under way.
         """
-        ticket = next(ticket for ticket in self.tickets if ticket.choice == event.row)
-        if event.type != "done" or ticket.error is not None:
+        state = next(state for state in self.states if state.choice == event.row)
+        if event.type != "done" or state.error is not None:
             return event
         with self._engine.lock:
-            return replace(event, result=self._choice(ticket))
+            return replace(event, result=self._choice(state))
 
     def ignore_events(self) -> None:
         """Nobody will read the events: do not keep them."""
-        for ticket in self.tickets:
-            ticket.events = None
+        for state in self.states:
+            state.events = None
 
     def result(self) -> Generation:
         """Wait, and return the first choice (with all `choices` where there are several)."""
         self.wait()
         self.raise_errors()
         with self._engine.lock:  # the step in which a row ends may not have billed it all
-            choices = tuple(self._choice(ticket) for ticket in self.tickets)
+            choices = tuple(self._choice(state) for state in self.states)
         return replace(choices[0], choices=choices) if len(choices) > 1 else choices[0]
 
     def shown_ids(self) -> tuple[int, ...]:
@@ -114,7 +114,7 @@ class Request:
         Those of the answer, but for a last token that a stop string cuts: the text before it is
         encoded anew, or left out where no ids spell it.
         """
-        answer, text, watch = self.result(), self._engine.text, self.tickets[0].watch
+        answer, text, watch = self.result(), self._engine.text, self.states[0].watch
         if text is None or watch is None or answer.text == self._decoded(answer.ids):
             return answer.ids
         whole = answer.ids[: watch.clear]
@@ -127,9 +127,9 @@ class Request:
 
     def raise_errors(self) -> None:
         """Raise the error of the first row that has failed."""
-        for ticket in self.tickets:
-            if ticket.error is not None:
-                raise ticket.error
+        for state in self.states:
+            if state.error is not None:
+                raise state.error
 
     def _decoded(self, ids: Sequence[int]) -> str | None:
         """The text of an answer's ids, None without a tokenizer.
@@ -142,42 +142,42 @@ class Request:
             return None
         return text.decode_inside(ids) if self._bound.given else text.decode(ids)
 
-    def _choice(self, ticket: Ticket) -> Generation:
+    def _choice(self, state: RowState) -> Generation:
         text = self._engine.text
-        answer, _ = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
+        answer, _ = answer_of(state.canvas, state.limit, state.end_ids)
         shown = self._decoded(answer)
-        if isinstance(ticket.watch, TextWatch) and ticket.watch.text is not None:
-            shown = ticket.watch.text
+        if isinstance(state.watch, TextWatch) and state.watch.text is not None:
+            shown = state.watch.text
             while answer and len(self._decoded(answer[:-1]) or "") >= len(shown):
                 answer.pop()
         return Generation(
             text=shown,
             ids=tuple(answer),
-            finish_reason=str(ticket.canvas.reason),
-            stats=stats_of(ticket.ledger, _generated(ticket, len(answer)), ticket.seconds),
-            prompt_ids=ticket.prompt,
-            canvas=tuple(ticket.canvas.ids),
-            logprobs=logprobs_of(ticket.canvas, len(answer)),
+            finish_reason=str(state.canvas.reason),
+            stats=stats_of(state.ledger, _generated(state, len(answer)), state.seconds),
+            prompt_ids=state.prompt,
+            canvas=tuple(state.canvas.ids),
+            logprobs=logprobs_of(state.canvas, len(answer)),
             holes=()
             if text is None
-            else tuple(map(text.decode_inside, _holes(ticket, len(answer)))),
-            trace=tuple(ticket.trace),
+            else tuple(map(text.decode_inside, _holes(state, len(answer)))),
+            trace=tuple(state.trace),
         )
 
 
-def _generated(ticket: Ticket, count: int) -> int:
+def _generated(state: RowState, count: int) -> int:
     """How many of the first `count` ids of the answer were not given."""
-    kinds = ticket.canvas.kinds[len(ticket.prompt) : len(ticket.prompt) + count]
+    kinds = state.canvas.kinds[len(state.prompt) : len(state.prompt) + count]
     return sum(kind == Kind.COMMITTED for kind in kinds)
 
 
-def _holes(ticket: Ticket, count: int) -> Iterator[list[int]]:
+def _holes(state: RowState, count: int) -> Iterator[list[int]]:
     """What stands in each stretch of open positions among the first `count` ids of the answer."""
-    start = len(ticket.prompt)
-    for is_open, run in groupby(enumerate(ticket.given), lambda place: place[1] is None):
+    start = len(state.prompt)
+    for is_open, run in groupby(enumerate(state.given), lambda place: place[1] is None):
         places = [at for at, _ in run]
         if is_open:
-            yield ticket.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
+            yield state.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
 
 
 class Streamed(Protocol):
@@ -257,19 +257,19 @@ def feed(streamer: Streamer, request: Request) -> None:
     positions left out. A last token that a stop string cuts is put as the ids of the text before
     it, or left out where that text has no such ids.
     """
-    (ticket,) = request.tickets
+    (state,) = request.states
     draft = getattr(streamer, "put_draft", None)
     sent, step = 0, 0
-    streamer.put(_ids(ticket.prompt))
+    streamer.put(_ids(state.prompt))
     try:
         for event in request.events():
-            canvas = ticket.canvas
+            canvas = state.canvas
             if event.type == "settle":
-                answer, _ = answer_of(canvas, min(event.pos[0], ticket.limit), ticket.end_ids)
+                answer, _ = answer_of(canvas, min(event.pos[0], state.limit), state.end_ids)
                 sent = _put(streamer, answer, sent)
             elif draft is not None and event.step > step:
                 step = event.step
-                open_end = canvas.ids[canvas.prompt + sent : ticket.limit]
+                open_end = canvas.ids[canvas.prompt + sent : state.limit]
                 kinds = canvas.kinds[canvas.prompt + sent :]
                 filled = zip(open_end, kinds, strict=False)
                 draft(_ids([token for token, kind in filled if kind <= Kind.COMMITTED]))

@@ -24,57 +24,57 @@ allow, has no end.
 """
 
 
-def emit(ticket: Ticket, event: Event) -> None:
+def emit(state: RowState, event: Event) -> None:
     """Hand an event to whoever reads the ticket and apply it to the host's canvas.
 
     In this order: who sees that a row is done finds its last event.
     """
-    deliver(ticket, event)
-    ticket.canvas.apply(event)
+    deliver(state, event)
+    state.canvas.apply(event)
 
 
-def deliver(ticket: Ticket, event: Event) -> None:
+def deliver(state: RowState, event: Event) -> None:
     """Hand over an event that the host's canvas already shows."""
-    mailbox = ticket.events
+    mailbox = state.events
     if mailbox is not None:
         mailbox.append(event)
-    if ticket.bound.config.trace:
-        ticket.trace.append(event)
+    if state.bound.config.trace:
+        state.trace.append(event)
 
 
-def tell(ticket: Ticket, report: StepReport, row: int) -> None:
+def tell(state: RowState, report: StepReport, row: int) -> None:
     """Bill one row for a step, turn its changes into events, and end it where it has ended."""
-    ledger = ticket.ledger
-    took_part = report.active[row] and not ticket.done
+    ledger = state.ledger
+    took_part = report.active[row] and not state.done
     ledger.record(report.purposes[row], report.positions[row], report.arms, idle=not took_part)
     ledger.staleness = max(ledger.staleness, report.key_ages[row])
     for name, tokens in report.aux.items():
         ledger.record_aux(name, tokens[row])
     try:
         if took_part:
-            _tell_step(ticket, report, row)
+            _tell_step(state, report, row)
     except Exception as error:  # an event that cannot follow what came before
-        end(ticket, "error", error)
+        end(state, "error", error)
     if (failed := report.errors[row]) is not None:
-        end(ticket, "error", failed)
+        end(state, "error", failed)
     if report.filled[row]:
-        end(ticket, "length")
+        end(state, "length")
     try:
-        _look_at_budgets(ticket)
+        _look_at_budgets(state)
     except Exception as error:  # of a user's budget
-        end(ticket, "error", error)
-    if ledger.nfe > most_steps(ticket):
-        end(ticket, "error", _endless(ticket))
+        end(state, "error", error)
+    if ledger.nfe > most_steps(state):
+        end(state, "error", _endless(state))
 
 
-def _endless(ticket: Ticket) -> EngineError:
+def _endless(state: RowState) -> EngineError:
     """The error of a row that does not end: of the rule that a user wrote, where there is one."""
-    left = sum(kind >= Kind.MASK for kind in ticket.canvas.kinds)
+    left = sum(kind >= Kind.MASK for kind in state.canvas.kinds)
     error = EngineError(
-        f"the row has no end after {ticket.ledger.nfe} steps, {left} positions are open: nothing "
+        f"the row has no end after {state.ledger.nfe} steps, {left} positions are open: nothing "
         "was committed there, or MASK, which is never written"
     )
-    parts = ticket.bound.parts
+    parts = state.bound.parts
     rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
     for kind, part, method in rules:
         if is_foreign(part):
@@ -83,91 +83,91 @@ def _endless(ticket: Ticket) -> EngineError:
     return error
 
 
-def _look_at_budgets(ticket: Ticket) -> None:
+def _look_at_budgets(state: RowState) -> None:
     """End a row that has spent what it may."""
-    for budget in ticket.bound.budgets:
+    for budget in state.bound.budgets:
         with blaming("stop", budget):
-            spent = budget.spent(ticket.ledger.nfe, time.perf_counter() - ticket.started)
-        if checked_spent(budget, spent) and any(k >= Kind.MASK for k in ticket.canvas.kinds):
-            end(ticket, budget.reason)  # else the row is full, which the last step's report says
+            spent = budget.spent(state.ledger.nfe, time.perf_counter() - state.started)
+        if checked_spent(budget, spent) and any(k >= Kind.MASK for k in state.canvas.kinds):
+            end(state, budget.reason)  # else the row is full, which the last step's report says
 
 
-def end(ticket: Ticket, reason: str, error: Exception | None = None) -> None:
+def end(state: RowState, reason: str, error: Exception | None = None) -> None:
     """End a row once.
 
     `error` is why it failed. A row that ends by itself settles what it has; whatever has ended it,
     it is a `stop` when an end id or a stop string is in the answer, and when the answer reaches
     what is given at its end.
     """
-    if ticket.done:
+    if state.done:
         return
-    ticket.error = error
-    if reason not in ("abort", "error") and _is_complete(ticket):
+    state.error = error
+    if reason not in ("abort", "error") and _is_complete(state):
         reason = "stop"
-    if ticket.started:
-        ticket.seconds = time.perf_counter() - ticket.started
-    emit(ticket, Event("done", ticket.choice, ticket.ledger.nfe, data={"reason": reason}))
+    if state.started:
+        state.seconds = time.perf_counter() - state.started
+    emit(state, Event("done", state.choice, state.ledger.nfe, data={"reason": reason}))
 
 
-def most_steps(ticket: Ticket) -> int:
+def most_steps(state: RowState) -> int:
     """More steps than any row takes that has an end."""
     base, each = MOST_STEPS
-    schedules = (getattr(part, "steps", None) for part in ticket.bound.parts.all())
+    schedules = (getattr(part, "steps", None) for part in state.bound.parts.all())
     planned = sum(steps for steps in schedules if isinstance(steps, int))
-    each += sum(getattr(editor, "post_steps", 0) for editor in ticket.bound.parts.edit)
-    return base + each * len(ticket.canvas.ids) + planned
+    each += sum(getattr(editor, "post_steps", 0) for editor in state.bound.parts.edit)
+    return base + each * len(state.canvas.ids) + planned
 
 
-def _is_complete(ticket: Ticket) -> bool:
+def _is_complete(state: RowState) -> bool:
     """Settle what is filled and say whether the answer has come to its end."""
-    found = _settle(ticket, final=True)
-    answer, ended = answer_of(ticket.canvas, ticket.limit, ticket.end_ids)
-    return found or ended or (ticket.ends_given and len(answer) == len(ticket.given))
+    found = _settle(state, final=True)
+    answer, ended = answer_of(state.canvas, state.limit, state.end_ids)
+    return found or ended or (state.ends_given and len(answer) == len(state.given))
 
 
-def _tell_step(ticket: Ticket, report: StepReport, row: int) -> None:
+def _tell_step(state: RowState, report: StepReport, row: int) -> None:
     """The events of a step; settle what no rule will touch again."""
-    step, changes = ticket.ledger.nfe, report.changes[row]
+    step, changes = state.ledger.nfe, report.changes[row]
     if (bounds := report.opened[row]) is not None:
-        ticket.opened = bounds[0]
-        emit(ticket, Event("block", ticket.choice, step, bounds))
+        state.opened = bounds[0]
+        emit(state, Event("block", state.choice, step, bounds))
     if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-        parts = ticket.bound.parts
+        parts = state.bound.parts
         foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
         others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
-        return end(ticket, "error", not_finite(f" in step {step}", others))
-    for event in events_of(ticket.choice, step, changes):
-        emit(ticket, event)
-    parts = ticket.bound.parts
-    live = 0 if parts.blocks.watches else ticket.opened
-    if not parts.whole_row and _settle(ticket, live if parts.edit else None):
-        end(ticket, "stop")
+        return end(state, "error", not_finite(f" in step {step}", others))
+    for event in events_of(state.choice, step, changes):
+        emit(state, event)
+    parts = state.bound.parts
+    live = 0 if parts.blocks.watches else state.opened
+    if not parts.whole_row and _settle(state, live if parts.edit else None):
+        end(state, "stop")
     if stopped := report.stopped[row]:
-        end(ticket, ticket.bound.parts.stop[stopped - 1].reason)
+        end(state, state.bound.parts.stop[stopped - 1].reason)
 
 
-def _settle(ticket: Ticket, most: int | None = None, *, final: bool = False) -> bool:
+def _settle(state: RowState, most: int | None = None, *, final: bool = False) -> bool:
     """Nothing before the front will change: settle it, up to the end id or what a stop string, or
     the beginning of one, takes away.
 
     `most`: where the block starts that editors may still revise. `final`: nothing follows. Returns
     whether a stop string is complete.
     """
-    canvas, watch, front = ticket.canvas, ticket.watch, ticket.canvas.front()
+    canvas, watch, front = state.canvas, state.watch, state.canvas.front()
     front = front if most is None else min(front, most)
     if front <= canvas.settled and not (watch and final):
         return False
-    answer, ended = answer_of(canvas, min(front, ticket.limit), ticket.end_ids)
+    answer, ended = answer_of(canvas, min(front, state.limit), state.end_ids)
     found = False
     if watch is not None:
-        fresh, ticket.seen = answer[ticket.seen :], len(answer)
+        fresh, state.seen = answer[state.seen :], len(answer)
         found = watch(fresh, final=final or ended)
     if watch is not None and (found or watch.clear < len(answer)):
         front = canvas.prompt + watch.clear
     elif ended:
         front = canvas.prompt + len(answer) + 1
     if front > canvas.settled:
-        emit(ticket, Event("settle", ticket.choice, ticket.ledger.nfe, (front,)))
+        emit(state, Event("settle", state.choice, state.ledger.nfe, (front,)))
     return found
 
 
@@ -189,7 +189,7 @@ class Watch(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class RowState:
     """One choice of one request: its inputs, and what is known of it while it runs.
 
     `watch` looks for stop strings, `seen` counts the ids of the answer that it knows. `events` is
@@ -224,9 +224,9 @@ class Ticket:
         self.canvas.prompt = self.canvas.settled = len(self.prompt)
         self.started = time.perf_counter()
 
-    def fork(self, choice: int) -> Ticket:
+    def fork(self, choice: int) -> RowState:
         """A copy that goes its own way from here."""
-        return Ticket(
+        return RowState(
             self.prompt,
             self.bound,
             choice,

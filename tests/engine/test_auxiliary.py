@@ -59,13 +59,13 @@ def test_a_guided_row_equals_its_twin(seed, share):
     decoder, helper = decoder_of(seed), auxiliary(causal(seed + 10))
     prompt = prompt_of(5 + seed, seed)
     bench = Bench(decoder, aux={"ar": helper})
-    ticket = bench.ticket(prompt, **OPTIONS, unmask=Guided(share))
-    (trace,) = bench.run(ticket)
+    state = bench.state(prompt, **OPTIONS, unmask=Guided(share))
+    (trace,) = bench.run(state)
     run = twins.guided(decoder, helper.model.decoder, prompt, 20, 10, share)
     assert_same(trace, run, logits=STALE)
-    assert ticket.ledger.nfe == run.nfe.total()
-    assert ticket.ledger.aux_forwards == {"ar": helper.model.calls}
-    assert ticket.ledger.aux_tokens == {"ar": helper.model.tokens}
+    assert state.ledger.nfe == run.nfe.total()
+    assert state.ledger.aux_forwards == {"ar": helper.model.calls}
+    assert state.ledger.aux_tokens == {"ar": helper.model.tokens}
     dense = helper.model.calls * len(run.ids)
     assert helper.model.tokens < dense / 2, "the prompt's keys are kept"
 
@@ -86,13 +86,13 @@ def test_guided_rows_in_one_batch_with_others(seed):
     decoder, ar = decoder_of(seed), causal(seed)
     bench = Bench(decoder, aux={"ar": auxiliary(ar)})
     settings = [(4, 0.2), (11, 0.05), (7, 0.5)]
-    tickets = [
-        bench.ticket(prompt_of(length, seed + length), **OPTIONS, unmask=Guided(share))
+    states = [
+        bench.state(prompt_of(length, seed + length), **OPTIONS, unmask=Guided(share))
         for length, share in settings
     ]
-    plain = bench.ticket(prompt_of(9, 2), **OPTIONS, unmask="threshold(0.5)")
-    armed = bench.ticket(prompt_of(8, 3), **OPTIONS, unmask=Guided(0.1), guide="cfg(0.5)")
-    traces = bench.run(*tickets, plain, armed, after={1: 2, 2: 5})
+    plain = bench.state(prompt_of(9, 2), **OPTIONS, unmask="threshold(0.5)")
+    armed = bench.state(prompt_of(8, 3), **OPTIONS, unmask=Guided(0.1), guide="cfg(0.5)")
+    traces = bench.run(*states, plain, armed, after={1: 2, 2: 5})
     for (length, share), trace in zip(settings, traces, strict=False):
         run = twins.guided(decoder, ar, prompt_of(length, seed + length), 20, 10, share)
         assert_same(trace, run, logits=STALE)
@@ -131,19 +131,19 @@ def test_forks_copy_what_the_causal_model_writes(seed):
     decoder, ar = decoder_of(seed), causal(seed)
     bench = Bench(decoder, aux={"ar": auxiliary(ar)})
     warm = OPTIONS | {"temperature": 1.0}
-    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    bench.scheduler.submit(ticket)
+    state = bench.state(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
+    bench.scheduler.submit(state)
     for _ in range(2):
         bench.step()
-    child = bench.scheduler.fork(ticket, choice=1, path=1)
+    child = bench.scheduler.fork(state, choice=1, path=1)
     bench.scheduler.check_integrity()
-    bench.traces[child] = type(bench.traces[ticket])()
-    while not (ticket.done and child.done):
+    bench.traces[child] = type(bench.traces[state])()
+    while not (state.done and child.done):
         bench.step()
         bench.scheduler.check_integrity()
     alone = Bench(decoder, aux={"ar": auxiliary(ar)})
     solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    assert ticket.canvas.ids == solo.canvases[-1] != child.canvas.ids
+    assert state.canvas.ids == solo.canvases[-1] != child.canvas.ids
     assert all(
         pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.memory.aux.values())
     )
@@ -152,10 +152,10 @@ def test_forks_copy_what_the_causal_model_writes(seed):
 def test_what_cannot_be_asked_is_refused():
     bench = Bench(decoder_of(0))
     with pytest.raises(InvalidRequest, match=r"needs 'ar'.*loaded: none"):
-        bench.ticket(prompt_of(5, 0), **OPTIONS, unmask=Guided())
+        bench.state(prompt_of(5, 0), **OPTIONS, unmask=Guided())
     short = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), max_length=20)})
     with pytest.raises(InvalidRequest, match="limit of auxiliary 'ar' is 20"):
-        short.scheduler.submit(short.ticket(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
+        short.scheduler.submit(short.state(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
 
 
 # from files
@@ -301,18 +301,18 @@ def test_a_reading_that_fails_is_repeated_for_each_row_alone(broken):
     helper = auxiliary(ar)
     bench = Bench(decoder, aux={"ar": replace(helper, model=Flaky(ar, broken))})
     warm = OPTIONS | {"temperature": 1.0}
-    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    bench.scheduler.submit(ticket)
+    state = bench.state(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
+    bench.scheduler.submit(state)
     bench.step()
-    child = bench.scheduler.fork(ticket, choice=1, path=1)
-    bench.traces[child] = type(bench.traces[ticket])()
-    while not (ticket.done and child.done):
+    child = bench.scheduler.fork(state, choice=1, path=1)
+    bench.traces[child] = type(bench.traces[state])()
+    while not (state.done and child.done):
         bench.step()
         bench.scheduler.check_integrity()
     alone = Bench(decoder, aux={"ar": auxiliary(ar)})
     solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    assert ticket.error is child.error is None
-    assert ticket.canvas.ids == solo.canvases[-1] != child.canvas.ids
+    assert state.error is child.error is None
+    assert state.canvas.ids == solo.canvases[-1] != child.canvas.ids
 
 
 def test_prompts_that_the_causal_model_cannot_read_are_refused():
@@ -320,7 +320,7 @@ def test_prompts_that_the_causal_model_cannot_read_are_refused():
     ids[7] = -1
     bench = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), ids)})
     with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]"):
-        bench.scheduler.submit(bench.ticket([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
+        bench.scheduler.submit(bench.state([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
 
 
 def test_on_the_command_line(causal_folder, capsys):

@@ -8,7 +8,7 @@ import torch
 
 from dlm import Engine
 from dlm.core import Entries, Kind, Proposal, ScratchSpec, Stop
-from dlm.engine.admission import new_cohort
+from dlm.engine.admission import new_group
 from dlm.errors import EngineError, InvalidRequest, Unavailable, culprit_of
 from dlm.unmasking.blocks.fixed import Fixed
 from tests.engine.harness import info_of
@@ -127,9 +127,9 @@ def test_an_editor_cannot_commit_what_is_given():
     ]
     for request, n in zip(requests, (1, 4), strict=True):
         request.wait()
-        (ticket,) = request.tickets
-        assert tuple(ticket.canvas.ids[:n]) == PROMPT[:n]
-        assert set(ticket.canvas.kinds[:n]) == {Kind.PROMPT}
+        (state,) = request.states
+        assert tuple(state.canvas.ids[:n]) == PROMPT[:n]
+        assert set(state.canvas.kinds[:n]) == {Kind.PROMPT}
     assert idle(engine)
 
 
@@ -348,7 +348,7 @@ def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, before
     engine = new_engine()
     first = engine.submit(PROMPT, **PLAIN)
     engine.step()
-    works, done = engine.manager.admit if place == "admit" else new_cohort, []
+    works, done = engine.manager.admit if place == "admit" else new_group, []
 
     def interrupted(*args):
         if len(done) == before:

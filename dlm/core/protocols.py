@@ -54,7 +54,7 @@ class Guide(Part, Protocol):
         """Model inputs it needs for each row."""
         ...
 
-    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
         """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`.
 
         N counts the logits of shadow tokens, too, which come last; `frame.window.row` knows all.
@@ -84,10 +84,10 @@ class BlockScheduler(Part, Protocol):
         """How many blocks `tokens` positions make, where that is known beforehand."""
         ...
 
-    def reach(self, rows: Rows, knob: Any) -> Tensor:
+    def reach(self, rows: Rows, params: Any) -> Tensor:
         """`[R]` on the CPU: how far a block that opens next may extend.
 
-        `knob` holds the part's numbers, as in a view.
+        `params` holds the part's numbers, as in a view.
         """
         ...
 
@@ -95,8 +95,8 @@ class BlockScheduler(Part, Protocol):
         """`[R]`: the end of the block that this step opens, read from its logits."""
         ...
 
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
-        """Append, promote and close blocks; tables and `knob` on the CPU."""
+    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
+        """Append, promote and close blocks; tables and `params` on the CPU."""
         ...
 
 

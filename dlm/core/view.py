@@ -113,7 +113,7 @@ class StepView(NamedTuple):
     path: Tensor
     scratch: dict[str, Tensor]
     aux: Mapping[str, AuxView]
-    knob: Any
+    params: Any
 
     @property
     def pos(self) -> Tensor:

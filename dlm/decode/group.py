@@ -19,7 +19,7 @@ from dlm.decode.sampling import Sampler
 from dlm.decode.window import Reuse
 
 
-def knobs_of(part: Any) -> SimpleNamespace:
+def params_of(part: Any) -> SimpleNamespace:
     """The plain numbers of one part as tensors `[1, 1]` on the CPU: int64 or float64."""
     numbers = {
         f.name: getattr(part, f.name) for f in fields(part) if is_number(getattr(part, f.name))
@@ -30,7 +30,7 @@ def knobs_of(part: Any) -> SimpleNamespace:
     return SimpleNamespace(**{n: torch.tensor([[v]], dtype=dtypes[n]) for n, v in numbers.items()})
 
 
-def tables_of(part: Any) -> dict[str, Tensor]:
+def constants_of(part: Any) -> dict[str, Tensor]:
     """The tuples of numbers of one part, which all rows of a cohort share: tensors `[n, ...]` on
     the CPU. A step would have to copy them to the device each time.
     """
@@ -52,17 +52,17 @@ def nested(value: tuple[Any, ...]) -> bool:
     )
 
 
-def cat_knobs(parts: Sequence[SimpleNamespace]) -> SimpleNamespace:
+def cat_params(parts: Sequence[SimpleNamespace]) -> SimpleNamespace:
     """Stack the rows of knobs with the same names."""
     return SimpleNamespace(
         **{name: torch.cat([vars(p)[name] for p in parts]) for name in vars(parts[0])}
     )
 
 
-def select_knobs(knob: SimpleNamespace, index: Tensor) -> SimpleNamespace:
+def select_params(params: SimpleNamespace, index: Tensor) -> SimpleNamespace:
     """The rows `index [r]`."""
     return SimpleNamespace(
-        **{name: value.index_select(0, index) for name, value in vars(knob).items()}
+        **{name: value.index_select(0, index) for name, value in vars(params).items()}
     )
 
 
@@ -88,8 +88,8 @@ class Planned:
 class RowGroup:
     """Rows that share every call, with their parts and the current plan.
 
-    `knobs` and `tables` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that all rows
-    share; `with_knobs` pairs the parts of each kind with both.
+    `part_params` and `constants` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that all rows
+    share; `parts_with_params` pairs the parts of each kind with both.
     `sampler` is None when every row is greedy. `apart`: nobody may join. `planned` holds until a
     block changes, `age` counts the steps that it has served. `error`: what one of the parts raised.
     `active [R]`: rows that have not ended since the last sync, nor filled their blocks.
@@ -98,8 +98,8 @@ class RowGroup:
 
     parts: Parts
     rows: Rows
-    knobs: tuple[SimpleNamespace, ...]
-    tables: tuple[dict[str, Tensor], ...]
+    part_params: tuple[SimpleNamespace, ...]
+    constants: tuple[dict[str, Tensor], ...]
     sampler: Sampler | None
     apart: bool = False
     planned: Planned | None = None
@@ -109,11 +109,11 @@ class RowGroup:
     needs: frozenset[str] = field(init=False)
     narrowing: Narrowing | None = field(init=False)
     active: Tensor = field(init=False)
-    with_knobs: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
+    parts_with_params: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.needs, self.narrowing = self.parts.needs, self.parts.narrowing
-        self.with_knobs = self._paired()
+        self.parts_with_params = self._paired()
         self.active = torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.device)
 
     @property
@@ -147,24 +147,24 @@ class RowGroup:
         for kind in Parts.__slots__:
             value = getattr(self.parts, kind)
             parts = value if isinstance(value, tuple) else (value,)
-            knobs = [
-                SimpleNamespace(**vars(knob), **self.tables[start + i])
-                for i, knob in enumerate(self.knobs[start : start + len(parts)])
+            part_params = [
+                SimpleNamespace(**vars(params), **self.constants[start + i])
+                for i, params in enumerate(self.part_params[start : start + len(parts)])
             ]
-            pairs[kind] = tuple(zip(parts, knobs, strict=True))
+            pairs[kind] = tuple(zip(parts, part_params, strict=True))
             start += len(parts)
         return pairs
 
-    def knob(self, kind: str) -> SimpleNamespace:
+    def params(self, kind: str) -> SimpleNamespace:
         """The stacked numbers of the only part of its kind."""
-        ((_, knob),) = self.with_knobs[kind]
-        return knob
+        ((_, params),) = self.parts_with_params[kind]
+        return params
 
-    def host_knob(self, kind: str) -> SimpleNamespace:
+    def host_params(self, kind: str) -> SimpleNamespace:
         """The numbers alone, on the CPU."""
-        tables = self.tables[self.parts.all().index(getattr(self.parts, kind))]
+        constants = self.constants[self.parts.all().index(getattr(self.parts, kind))]
         return SimpleNamespace(
-            **{n: value.cpu() for n, value in vars(self.knob(kind)).items() if n not in tables}
+            **{n: value.cpu() for n, value in vars(self.params(kind)).items() if n not in constants}
         )
 
     def undo(self, before: Rows, error: Exception) -> None:
@@ -182,8 +182,8 @@ class RowGroup:
         return RowGroup(
             self.parts,
             self.rows.select(index),
-            tuple(select_knobs(k, at) for k in self.knobs),
-            self.tables,
+            tuple(select_params(k, at) for k in self.part_params),
+            self.constants,
             None if self.sampler is None else self.sampler.select(at),
             self.apart,
         )
@@ -192,12 +192,14 @@ class RowGroup:
         """The same rows on `device`, without a plan."""
         if self.rows.device == device:
             return self
-        knobs = [{n: v.to(device) for n, v in vars(knob).items()} for knob in self.knobs]
+        part_params = [
+            {n: v.to(device) for n, v in vars(params).items()} for params in self.part_params
+        ]
         return RowGroup(
             self.parts,
             self.rows.to(device),
-            tuple(SimpleNamespace(**knob) for knob in knobs),
-            tuple({n: v.to(device) for n, v in table.items()} for table in self.tables),
+            tuple(SimpleNamespace(**params) for params in part_params),
+            tuple({n: v.to(device) for n, v in table.items()} for table in self.constants),
             None if self.sampler is None else self.sampler.to(device),
             self.apart,
         )
@@ -211,7 +213,7 @@ class RowGroup:
         return RowGroup(
             groups[0].parts,
             Rows.cat([c.rows for c in groups]),
-            tuple(cat_knobs(k) for k in zip(*(c.knobs for c in groups), strict=True)),
-            groups[0].tables,
+            tuple(cat_params(k) for k in zip(*(c.part_params for c in groups), strict=True)),
+            groups[0].constants,
             Sampler.cat(samplers) if samplers else None,
         )

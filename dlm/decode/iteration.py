@@ -138,9 +138,9 @@ class IterationManager:
 
     def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
-        for guide, knob in group.with_knobs["guide"]:
+        for guide, params in group.parts_with_params["guide"]:
             with blaming("guide", guide):
-                logits = checked_logits(guide, guide(logits, frame, knob), logits)
+                logits = checked_logits(guide, guide(logits, frame, params), logits)
         return logits[0]
 
     def _view(self, group: RowGroup, logits: Tensor, frame: Frame) -> StepView:
@@ -163,7 +163,7 @@ class IterationManager:
             return view
         scheduler = group.parts.blocks
         with blaming("blocks", scheduler):
-            end = scheduler.close_at(view._replace(knob=group.knob("blocks")))
+            end = scheduler.close_at(view._replace(params=group.params("blocks")))
         end = checked_ends(scheduler, end, view)
         table, opens = view.blocks, view.blocks.phase == Phase.OPENING
         table = replace(table, end=torch.where(opens, end[:, None], table.end))
@@ -183,11 +183,11 @@ class IterationManager:
         rule, scheduler = group.parts.unmask, group.narrowing
         if scheduler is not None:
             with blaming("blocks", scheduler):
-                now = scheduler.narrow(view._replace(knob=group.knob("blocks")))
+                now = scheduler.narrow(view._replace(params=group.params("blocks")))
             now = checked_narrowing(scheduler, now, view)
             view = view._replace(eligible=view.eligible & now, force=view.force & now)
         with blaming("unmask", rule):
-            proposal = rule.propose(view._replace(knob=group.knob("unmask")))
+            proposal = rule.propose(view._replace(params=group.params("unmask")))
         proposal = checked_proposal("unmask", rule, "propose", view, proposal)
         commit = proposal.commit & view.eligible
         if not group.parts.clock:
@@ -196,9 +196,9 @@ class IterationManager:
 
     def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
         """What the editors make of it; rows that have ended idle and are not touched."""
-        for editor, knob in group.with_knobs["edit"]:
+        for editor, params in group.parts_with_params["edit"]:
             with blaming("edit", editor):
-                proposal = editor.edit(view._replace(knob=knob), proposal)
+                proposal = editor.edit(view._replace(params=params), proposal)
             proposal = checked_proposal("edit", editor, "edit", view, proposal)
         return proposal.of_rows(group.active) if group.parts.edit else proposal
 
@@ -225,9 +225,9 @@ class IterationManager:
         rows, active = group.rows, group.active
         stopped = torch.zeros_like(rows.step)
         try:
-            for number, (rule, knob) in enumerate(group.with_knobs["stop"], start=1):
+            for number, (rule, params) in enumerate(group.parts_with_params["stop"], start=1):
                 with blaming("stop", rule):
-                    stop = rule(rows, view._replace(knob=knob))
+                    stop = rule(rows, view._replace(params=params))
                 stop = checked_stop(rule, stop, view)
                 kept(group, stop.scratch)()
                 if stop.fill is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from dlm.core import INT64_MAX, BlockTable, Frame, HostRows, Phase, Progress, Rows
 from dlm.core.contracts import checked_reach, checked_table
 from dlm.decode.apply import Op
-from dlm.decode.group import RowGroup, select_knobs
+from dlm.decode.group import RowGroup, select_params
 from dlm.errors import blaming
 
 
@@ -153,12 +153,12 @@ def advance(group: RowGroup, left: Tensor, live: Tensor) -> list[Exception | Non
     Returns what the block scheduler raised for each row, whose blocks then stay as they were.
     """
     rows = group.rows
-    host, knob = _stored(rows.host), group.host_knob("blocks")
+    host, params = _stored(rows.host), group.host_params("blocks")
     stored = replace(rows, host=host)
     try:
-        table, errors = _advanced(group, stored, left, live, knob), _no_errors(rows.count)
+        table, errors = _advanced(group, stored, left, live, params), _no_errors(rows.count)
     except Exception:  # of a user's part, which cannot say whose fault it is: row by row
-        table, errors = _advanced_alone(group, stored, left, live, knob)
+        table, errors = _advanced_alone(group, stored, left, live, params)
     kept = group.planned is not None and group.steps_left != 0
     if not kept or not table.same_bounds(rows.host.blocks):
         group.replan(stored.with_blocks(table))
@@ -169,11 +169,11 @@ def _no_errors(rows: int) -> list[Exception | None]:
     return [None] * rows
 
 
-def _advanced(group: RowGroup, rows: Rows, left: Tensor, live: Tensor, knob: Any) -> BlockTable:
+def _advanced(group: RowGroup, rows: Rows, left: Tensor, live: Tensor, params: Any) -> BlockTable:
     """The table after the cohort's block scheduler was asked."""
     scheduler, host = group.parts.blocks, rows.host
     with blaming("blocks", scheduler):
-        reach = scheduler.reach(rows, knob)
+        reach = scheduler.reach(rows, params)
     progress = Progress(
         left=left,
         reach=checked_reach(scheduler, reach, host.length),
@@ -184,19 +184,19 @@ def _advanced(group: RowGroup, rows: Rows, left: Tensor, live: Tensor, knob: Any
         stores=group.parts.cache.stores,
     )
     with blaming("blocks", scheduler):
-        table = scheduler.advance(host.blocks, progress, knob)
+        table = scheduler.advance(host.blocks, progress, params)
     return checked_table(scheduler, table, host.blocks, host.length)
 
 
 def _advanced_alone(
-    group: RowGroup, rows: Rows, left: Tensor, live: Tensor, knob: SimpleNamespace
+    group: RowGroup, rows: Rows, left: Tensor, live: Tensor, params: SimpleNamespace
 ) -> tuple[BlockTable, list[Exception | None]]:
     """The same, asked for each row by itself."""
     tables, errors = [], _no_errors(rows.count)
     for row in range(rows.count):
         index = torch.tensor([row])
         alone = rows.select(index)
-        own = select_knobs(knob, index)
+        own = select_params(params, index)
         try:
             tables.append(_advanced(group, alone, left[index], live[index], own))
         except Exception as error:

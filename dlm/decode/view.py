@@ -67,7 +67,7 @@ def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) 
         path=rows.path,
         scratch=rows.scratch,
         aux=NO_AUX,
-        knob=None,
+        params=None,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.core import BlockTable, HostRows, Kind, ModelInfo, Rows
-from dlm.decode.group import RowGroup, knobs_of, tables_of
+from dlm.decode.group import RowGroup, constants_of, params_of
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sampling import Sampler
 from dlm.engine.row import RowState
@@ -26,8 +26,8 @@ def new_group(state: RowState, length: int, pages: Tensor, manager: IterationMan
     return RowGroup(
         parts,
         rows.prepared(scratch, whole_row=parts.whole_row),
-        tuple(knobs_of(part) for part in parts.all()),
-        tuple(tables_of(part) for part in parts.all()),
+        tuple(params_of(part) for part in parts.all()),
+        tuple(constants_of(part) for part in parts.all()),
         _sampler(config, parts.needs),
     )
 

@@ -45,10 +45,12 @@ def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tens
     return step, steps.clamp_min(1), masks
 
 
-def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, knob: Any) -> Tensor:
+def scheduled_count(
+    view: StepView, schedule: Schedule, total: Tensor | None, params: Any
+) -> Tensor:
     """`[R, 1]`: the schedule's count for the block that each row is in.
 
-    `total [R, 1]` as in `clock_of`. A clock that has run out takes all that is open. `knob` holds
+    `total [R, 1]` as in `clock_of`. A clock that has run out takes all that is open. `params` holds
     `power` and `eps` where the schedule reads them.
     """
     if total is None and schedule == "even":
@@ -58,9 +60,9 @@ def scheduled_count(view: StepView, schedule: Schedule, total: Tensor | None, kn
     if schedule == "even":
         count = even_counts(masks, step, steps)
     elif schedule == "eps":
-        count = (open_now * eps_share(step, steps, knob.eps) + ROUNDING).long()
+        count = (open_now * eps_share(step, steps, params.eps) + ROUNDING).long()
     else:
-        count = curve_counts(schedule, masks, step, steps, knob.power)
+        count = curve_counts(schedule, masks, step, steps, params.power)
     return torch.where(step < steps, count, open_now)
 
 

@@ -245,10 +245,10 @@ class Blocks(Fixed):
 
     hated: int = -1
 
-    def advance(self, table, progress, knob):
+    def advance(self, table, progress, params):
         if bool(((progress.prompt == self.hated) & (table.front > 0)).any()):
             raise ValueError("I do not like this row")
-        return Fixed.advance(self, table, progress, knob)
+        return Fixed.advance(self, table, progress, params)
 
 
 HATES = [

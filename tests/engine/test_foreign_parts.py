@@ -49,7 +49,7 @@ class Bias:
     def bind(self, info):
         return self
 
-    def __call__(self, logits, frame, knob):
+    def __call__(self, logits, frame, params):
         return logits
 
 

@@ -31,7 +31,7 @@ class Fails:
     def bind(self, info):
         return self
 
-    def __call__(self, logits, frame, knob):
+    def __call__(self, logits, frame, params):
         if int(frame.step[0]) == 2:
             raise ZeroDivisionError
         return logits

@@ -42,7 +42,7 @@ class EntropyBound:
         return self
 
     def propose(self, view: StepView) -> Proposal:
-        return Proposal(view.eligible & accepted(view, view.knob.bound, view.knob.steps))
+        return Proposal(view.eligible & accepted(view, view.params.bound, view.params.steps))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Renoise:
         return None
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
-        keep = accepted(view, view.knob.bound, view.knob.steps)
+        keep = accepted(view, view.params.bound, view.params.steps)
         settled = (view.kind == Kind.COMMITTED) & view.scored
         return proposal._replace(
             remask=settled & ~keep, replace=settled & keep, renoise=view.eligible & ~keep

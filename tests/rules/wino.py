@@ -48,9 +48,9 @@ class WideIn:
         return self
 
     def propose(self, view: StepView) -> Proposal:
-        knob, masks = view.knob, view.eligible.sum(dim=1, keepdim=True)
-        cap = (masks * knob.share).long().maximum(knob.least).minimum(knob.most)
-        sure = view.eligible & (view.c > knob.threshold)
+        params, masks = view.params, view.eligible.sum(dim=1, keepdim=True)
+        cap = (masks * params.share).long().maximum(params.least).minimum(params.most)
+        sure = view.eligible & (view.c > params.threshold)
         return Proposal(sure & top(view.c, view.eligible, cap))
 
 
@@ -100,9 +100,9 @@ class NarrowOut:
         inside = view.pos >= view.in_block(view.blocks.start)
         judged = (view.kind == Kind.COMMITTED) & view.scored & inside
         assert view.c_current is not None
-        doubted = judged & (view.c_current < view.knob.threshold)
+        doubted = judged & (view.c_current < view.params.threshold)
         (step,) = view.of_first_block(view.blocks.step)
-        last = torch.where(step == 0, view.knob.first, view.scratch["wino.last"][:, None])
+        last = torch.where(step == 0, view.params.first, view.scratch["wino.last"][:, None])
         most = (last - 1).clamp_min(0)
         remask = top(-view.c_current, doubted, most) & (accepted > 1)[:, None]
         return proposal._replace(remask=remask, scratch={"wino.last": accepted})

@@ -20,7 +20,7 @@ from dlm.unmasking.schedules import SCHEDULES
 from dlm.unmasking.stop.end_ids import Eos
 from dlm.unmasking.unmask.threshold import Dynamic, Everything, Factor, Threshold
 from dlm.unmasking.unmask.topk import TopK
-from tests.unmasking.views import INFO, MASK, knobs, make_view
+from tests.unmasking.views import INFO, MASK, make_view, part_params
 
 GRID = st.integers(0, 16).map(lambda n: n / 16)  # exact in float32, with many ties
 CONFIDENCES = st.lists(GRID, min_size=1, max_size=12)
@@ -194,9 +194,9 @@ def test_demoted_ids_are_taken_last_but_taken_when_nothing_else_is_left():
         [False, False, False, False, True, False, False, True]
     ]
     ends_only = make_view(rule, [c[:4]], token=[1, 2, 1, 2], length=4)
-    assert chosen(replace(rule, steps=2), ends_only._replace(knob=knobs([TopK(steps=2)]))) == [
-        [True, False, True, False]
-    ]
+    assert chosen(
+        replace(rule, steps=2), ends_only._replace(params=part_params([TopK(steps=2)]))
+    ) == [[True, False, True, False]]
 
 
 def test_demoted_ids_keep_their_order():
@@ -236,7 +236,7 @@ def best_of(rule, view, among=None):
     if among is not None:
         kinds[0, [p not in among for p in view.pos[0].tolist()]] = DONE
     eligible = view.eligible & (kinds >= OPEN)
-    one = view._replace(eligible=eligible, knob=knobs([replace(rule, steps=10**6)]))
+    one = view._replace(eligible=eligible, params=part_params([replace(rule, steps=10**6)]))
     one.blocks.masks[:] = eligible.sum()
     (row,) = replace(rule, steps=10**6).propose(one).commit.tolist()
     return view.pos[0][row.index(True)].item()
@@ -297,7 +297,7 @@ def test_adablock_keeps_a_minimum():
 def test_adablock_never_ends_behind_its_reach(rule):
     """Only what was planned up to the reach has logits in the opening step."""
     host = host_of(prompt=2, length=22)
-    (reach,) = rule.reach(SimpleNamespace(host=host), knobs([rule])).tolist()
+    (reach,) = rule.reach(SimpleNamespace(host=host), part_params([rule])).tolist()
     for token in ([10] + [5] * 19, [5] * 20):
         assert closes(rule, [0.9] * 20, token, start=2, prompt=2, length=22) <= min(reach, 22)
 
@@ -451,11 +451,11 @@ def blocks_of(rule, prompt, length, *, stores, pinned=()):
     """
     host, bounds, phases = host_of(prompt, length, pinned=pinned), [], []
     for _ in range(200):
-        reach = rule.reach(SimpleNamespace(host=host), knobs([rule]))
+        reach = rule.reach(SimpleNamespace(host=host), part_params([rule]))
         left = torch.zeros(1, 8, dtype=torch.long)
         bounds_now = (reach, host.length, host.prompt, host.to_open)
         progress = Progress(left, *bounds_now, torch.tensor([True]), stores)
-        table = rule.advance(host.blocks, progress, knobs([rule]))
+        table = rule.advance(host.blocks, progress, part_params([rule]))
         phases.append(table.phase[0, :3].tolist())
         if not bool(table.live.any()):
             return bounds, phases
@@ -514,12 +514,12 @@ def test_a_block_stays_open_while_something_is_left():
     left[0, 0] = 1
     eights, both = torch.tensor([8, 8]), torch.tensor([True, True])
     progress = Progress(left, eights, eights, eights * 0, torch.tensor([4, 4]), both, False)
-    after = rule.advance(table, progress, knobs([rule, rule]))
+    after = rule.advance(table, progress, part_params([rule, rule]))
     assert after.phase[0].tolist()[:2] == [Phase.OPEN, Phase.STORED]
     assert after.live.sum(dim=1).tolist() == [1, 1]
     assert after.start.masked_select(after.live).tolist() == [0, 4]
     gone = progress._replace(live=torch.tensor([False, False]))
-    stopped = rule.advance(table, gone, knobs([rule, rule]))
+    stopped = rule.advance(table, gone, part_params([rule, rule]))
     assert stopped.live.sum(dim=1).tolist() == [1, 0], "a row that ends opens nothing"
 
 

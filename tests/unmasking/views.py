@@ -16,7 +16,7 @@ MASK = 63
 INFO = ModelInfo("llada", 64, MASK, eos_ids=(1, 2), pad_id=0, max_length=512, delimiters=(10, 11))
 
 
-def knobs(parts: Sequence[Any]) -> SimpleNamespace:
+def part_params(parts: Sequence[Any]) -> SimpleNamespace:
     """The plain numbers of one part a row, stacked to `[R, 1]`."""
     numbers = {
         f.name: [getattr(part, f.name) for part in parts]
@@ -124,5 +124,5 @@ def make_view(
         path=tall(path),
         scratch={},
         aux={},
-        knob=knobs(parts if isinstance(parts, list) else [parts] * rows),
+        params=part_params(parts if isinstance(parts, list) else [parts] * rows),
     )

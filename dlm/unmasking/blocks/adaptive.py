@@ -72,16 +72,16 @@ class AdaBlock:
     def count(self, tokens: int) -> None:
         """Not known before the logits are."""
 
-    def reach(self, rows: Rows, knob: Any) -> Tensor:
+    def reach(self, rows: Rows, params: Any) -> Tensor:
         """The window, or the default or least length where that is longer."""
-        window = (knob.window * (rows.host.length - rows.host.prompt)[:, None]).long()
-        size: Tensor = window.maximum(knob.length).maximum(knob.min_length)[:, 0]
+        window = (params.window * (rows.host.length - rows.host.prompt)[:, None]).long()
+        size: Tensor = window.maximum(params.length).maximum(params.min_length)[:, 0]
         return rows.host.to_open + size
 
     def close_at(self, view: StepView) -> Tensor:
         """Behind the most confident delimiter of the window, if it is confident enough."""
-        knob, start = view.knob, _last_start(view.blocks)
-        window = (knob.window * (view.length - view.prompt)[:, None]).long()
+        params, start = view.params, _last_start(view.blocks)
+        window = (params.window * (view.length - view.prompt)[:, None]).long()
         offset = view.pos - start[:, None]
         assert self.delimiters is not None
         found = (
@@ -92,13 +92,13 @@ class AdaBlock:
         )
         confidence = torch.where(found, view.c, torch.full_like(view.c, -1.0))
         best = confidence.argmax(dim=1, keepdim=True)
-        sure = confidence.gather(1, best) >= knob.threshold
+        sure = confidence.gather(1, best) >= params.threshold
         size = torch.where(
-            sure, (offset.gather(1, best) + 1).maximum(knob.min_length), knob.length
+            sure, (offset.gather(1, best) + 1).maximum(params.min_length), params.length
         )[:, 0]
         return torch.minimum(start + size, view.length)
 
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """One block after another."""
         return advance_in_order(table, progress, 1)
 

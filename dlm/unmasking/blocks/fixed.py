@@ -90,7 +90,7 @@ class Whole:
         """One."""
         return 1
 
-    def reach(self, rows: Rows, knob: Any) -> Tensor:
+    def reach(self, rows: Rows, params: Any) -> Tensor:
         """The canvas end."""
         return rows.host.length
 
@@ -98,7 +98,7 @@ class Whole:
         """The canvas end."""
         return view.length
 
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """One block after another."""
         return advance_in_order(table, progress, self.alignment)
 
@@ -119,7 +119,7 @@ class Sliding(Whole):
 
     def narrow(self, view: StepView) -> Tensor:
         """What stands near the first open position."""
-        near: Tensor = view.pos < first_open(view) + view.knob.width
+        near: Tensor = view.pos < first_open(view) + view.params.width
         return view.eligible & near
 
 
@@ -173,16 +173,16 @@ class Fixed:
         assert self.length is not None
         return -(-tokens // self.length)
 
-    def reach(self, rows: Rows, knob: Any) -> Tensor:
+    def reach(self, rows: Rows, params: Any) -> Tensor:
         """`length` positions on."""
-        end: Tensor = next_start(rows.host.to_open, self.alignment) + knob.length[:, 0]
+        end: Tensor = next_start(rows.host.to_open, self.alignment) + params.length[:, 0]
         return end
 
     def close_at(self, view: StepView) -> Tensor:
         """Where it was planned to end."""
         return view.blocks.front
 
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """One block after another."""
         return advance_in_order(table, progress, self.alignment)
 
@@ -211,8 +211,8 @@ class SubBlocks(Fixed):
     def narrow(self, view: StepView) -> Tensor:
         """What stands in the first sub-block with an open position."""
         start, step = view.of_first_block(view.blocks.start, view.blocks.step)
-        number = torch.div(view.pos - start, view.knob.sub, rounding_mode="floor")
-        current = torch.div(first_open(view) - start, view.knob.sub, rounding_mode="floor")
+        number = torch.div(view.pos - start, view.params.sub, rounding_mode="floor")
+        current = torch.div(first_open(view) - start, view.params.sub, rounding_mode="floor")
         inside: Tensor = view.eligible & (number == current)
         alone = self.first_alone & (step == 0) & (first_open(view) == start)
         return inside & (~alone | (view.pos == start))

@@ -36,7 +36,7 @@ class Pipeline(Fixed):
                     "blocks", f"`{name}` must be between 0 and 1, got {getattr(self, name)}"
                 )
 
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
+    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """Close from the left, promote after what is nearly full, append after what has begun."""
         left = progress.left
         filled = table.live & (left == 0)
@@ -47,13 +47,13 @@ class Pipeline(Fixed):
         live = phase <= Phase.OPEN
         done = torch.where(live, 1 - left / table.masks.clamp_min(1), 1.0)  # [R, 8]
         before = torch.cat((torch.ones_like(done[:, :1]), done[:, :-1]), dim=1)
-        level = torch.where(live & (before >= knob.full), int(Level.FULL), table.level)
+        level = torch.where(live & (before >= params.full), int(Level.FULL), table.level)
         share = _at_last_live(done, live)
         start = next_start(progress.to_open, self.alignment)
         ahead = progress.to_open < progress.length
         room = (phase != Phase.STORED).sum(dim=1) < phase.shape[1]
-        wants = progress.live & (share >= knob.add[:, 0]) & ahead & room
-        fresh = torch.where(share >= knob.full[:, 0], int(Level.FULL), int(Level.SEMI))
+        wants = progress.live & (share >= params.add[:, 0]) & ahead & room
+        fresh = torch.where(share >= params.full[:, 0], int(Level.FULL), int(Level.SEMI))
         table = replace(table, phase=phase, level=level)
         end = torch.minimum(progress.reach, progress.length)
         return append_block(table, wants, start, end, fresh[:, None])

@@ -60,8 +60,8 @@ class RCR:
 
         As many stay open as the block's schedule still owes.
         """
-        total = None if self.steps is None else view.knob.steps
-        count = scheduled_count(view, self.schedule, total, view.knob)
+        total = None if self.steps is None else view.params.steps
+        count = scheduled_count(view, self.schedule, total, view.params)
         owed = view.eligible.sum(dim=1, keepdim=True) - count
         running = torch.where(proposal.commit, view.c, view.conf_prev)
         kept = (view.kind == Kind.COMMITTED) | proposal.commit

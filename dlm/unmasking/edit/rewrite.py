@@ -66,9 +66,9 @@ class Rewrite:
         """Overwrite, and hold the block while it changes."""
         inside = (view.kind == Kind.COMMITTED) & view.scored
         inside &= view.pos >= view.in_block(view.blocks.start)
-        sure = confidence_of(view, self.conf_from) > view.knob.threshold
+        sure = confidence_of(view, self.conf_from) > view.params.threshold
         changed = inside & (view.token != view.ids) & sure
         was_open = view.eligible.any(dim=1)
         steps = torch.where(was_open, 0, view.scratch["rewrite.post_steps"] + 1)
-        hold = (was_open | changed.any(dim=1)) & (steps < view.knob.post_steps[:, 0])
+        hold = (was_open | changed.any(dim=1)) & (steps < view.params.post_steps[:, 0])
         return proposal._replace(replace=changed, hold=hold, scratch={"rewrite.post_steps": steps})

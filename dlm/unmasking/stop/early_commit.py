@@ -58,16 +58,16 @@ class Prophet:
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Is the mean gap of the answer as large as the progress asks?"""
         still_open = view.open_inside & view.scored
-        offset = view.pos - view.prompt[:, None] - view.knob.start
+        offset = view.pos - view.prompt[:, None] - view.params.start
         answer = view.scored & (offset >= 0)
-        answer &= still_open if self.count is None else offset < view.knob.count
+        answer &= still_open if self.count is None else offset < view.params.count
         assert view.gap is not None
         mean = _mean(view.gap, answer)
         masks = torch.where(view.window.live, view.blocks.masks, 0).sum(dim=1)
         done = 1 - still_open.sum(dim=1) / masks.clamp_min(1)
-        knob = view.knob
-        wanted = torch.where(done[:, None] < 2 / 3, knob.middle, knob.late)
-        wanted = torch.where(done[:, None] < 1 / 3, knob.early, wanted)[:, 0]
+        params = view.params
+        wanted = torch.where(done[:, None] < 2 / 3, params.middle, params.late)
+        wanted = torch.where(done[:, None] < 1 / 3, params.early, wanted)[:, 0]
         return _fill(rows, view, still_open, answer.any(dim=1) & (mean >= wanted))
 
 
@@ -110,10 +110,10 @@ class Stable:
         before = view.scratch["stable_token"]
         same = ((before.gather(1, view.pos) == view.best) | ~still_open).all(dim=1)
         steps = torch.where(same, view.scratch["stable_steps"] + 1, 0)
-        sure = _mean(view.entropy, still_open) <= view.knob.entropy[:, 0]
+        sure = _mean(view.entropy, still_open) <= view.params.entropy[:, 0]
         token = torch.where(still_open, view.best, -1)
         kept = {"stable_token": before.scatter(1, view.pos, token), "stable_steps": steps}
-        ready = sure & (steps >= view.knob.patience[:, 0])
+        ready = sure & (steps >= view.params.patience[:, 0])
         return _fill(rows, view, still_open, ready)._replace(scratch=kept)
 
 

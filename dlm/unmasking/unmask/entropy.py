@@ -55,7 +55,7 @@ class EntropyBound:
         order = score.argsort(dim=1, descending=True, stable=True)
         entropy = view.entropy.masked_fill(~view.eligible, torch.inf).gather(1, order).double()
         rest = entropy.cumsum(dim=1) - entropy.cummax(dim=1).values
-        within = rest.nan_to_num(nan=torch.inf) <= view.knob.bound
+        within = rest.nan_to_num(nan=torch.inf) <= view.params.bound
         return Proposal(view.eligible & torch.zeros_like(within).scatter(1, order, within))
 
 
@@ -83,7 +83,7 @@ class LowEntropy:
     def propose(self, view: StepView) -> Proposal:
         """All certain positions; of a row that has none, the most certain one it must take."""
         assert view.entropy is not None
-        certain = view.eligible & (view.entropy <= view.knob.threshold)
+        certain = view.eligible & (view.entropy <= view.params.threshold)
         none = ~(certain & view.force).any(dim=1, keepdim=True)
         one = torch.ones_like(view.step)[:, None]
         return Proposal(certain | (none & top(-view.entropy, view.force, one)))

@@ -61,9 +61,9 @@ class KLASS:
         before = last.flatten(0, 1).index_select(0, flat)
         logp = view.log_probs().clamp_min_(LEAST)
         moved = divergence(logp, before).take(view.logit_row)
-        steps = torch.where(moved < view.knob.kl, calm.gather(1, view.pos) + 1, 0)
+        steps = torch.where(moved < view.params.kl, calm.gather(1, view.pos) + 1, 0)
         steps = torch.where(view.scored, steps, 0)
-        sure = (steps >= view.knob.history) & (view.c > view.knob.threshold)
+        sure = (steps >= view.params.history) & (view.c > view.params.threshold)
         calm = calm.scatter(1, view.pos, steps)
         return Proposal(
             view.eligible & sure, scratch={"klass_last": Entries(flat, logp), "klass_calm": calm}

@@ -55,20 +55,20 @@ class Leap:
 
     def propose(self, view: StepView) -> Proposal:
         """Anchors and their neighbours; the iteration manager adds the best one where none is."""
-        knob = view.knob
-        anchor = view.eligible & (view.c >= knob.threshold)
+        params = view.params
+        anchor = view.eligible & (view.c >= params.threshold)
         if self.committed:
-            sure = (view.kind == Kind.COMMITTED) & (view.conf_prev >= knob.threshold)
+            sure = (view.kind == Kind.COMMITTED) & (view.conf_prev >= params.threshold)
             anchor = anchor | sure
         if self.chain:
-            willing = anchor | (view.eligible & (view.c >= knob.relaxed))
-            return Proposal(view.eligible & linked(view.pos, willing, anchor, knob.radius))
+            willing = anchor | (view.eligible & (view.c >= params.relaxed))
+            return Proposal(view.eligible & linked(view.pos, willing, anchor, params.radius))
         gap = distance(view.pos, anchor)
-        bar = knob.relaxed.expand(gap.shape)
+        bar = params.relaxed.expand(gap.shape)
         if self.decay:
-            share = (gap - 1).clamp_min(0).double() / knob.radius.clamp_min(1)
-            bar = knob.relaxed + (knob.threshold - knob.relaxed) * share
-        bar = torch.where(gap <= knob.radius, bar, knob.threshold)
+            share = (gap - 1).clamp_min(0).double() / params.radius.clamp_min(1)
+            bar = params.relaxed + (params.threshold - params.relaxed) * share
+        bar = torch.where(gap <= params.radius, bar, params.threshold)
         return Proposal(view.eligible & (view.c >= bar))
 
 
@@ -119,8 +119,8 @@ class Hierarchical:
     def propose(self, view: StepView) -> Proposal:
         """The confident and the best of the runs; the leftmost of equals."""
         best = best_of_runs(view.c, view.pos, view.eligible)
-        sure = view.c > view.knob.threshold
-        return Proposal(view.eligible & (sure | (best & (view.c > view.knob.low))))
+        sure = view.c > view.params.threshold
+        return Proposal(view.eligible & (sure | (best & (view.c > view.params.low))))
 
 
 def best_of_runs(score: Tensor, pos: Tensor, among: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Threshold:
     def propose(self, view: StepView) -> Proposal:
         """All confident positions; the iteration manager adds the best one where there is none."""
         c = confidence_of(view, self.conf_from)
-        sure = view.eligible & (c >= view.knob.threshold)
+        sure = view.eligible & (c >= view.params.threshold)
         if self.conf_from == "tempered":  # the best one is another
             sure = sure | top(c, view.force, torch.ones_like(view.step)[:, None])
         if self.shares is not None:
@@ -78,7 +78,7 @@ class Threshold:
         """`[R, 1]`: what the shares up to this step leave to it; after the last one, all."""
         step, masks = view.of_first_block(view.blocks.step, view.blocks.masks)
         open_now = view.eligible.sum(dim=1, keepdim=True)
-        shares = view.knob.shares
+        shares = view.params.shares
         size = torch.div(masks, shares, rounding_mode="floor")
         due = size * (step + 1) + torch.minimum(step + 1, masks - size * shares)
         return torch.where(step < shares, due - (masks - open_now), open_now)
@@ -128,7 +128,7 @@ class Factor:
         """`[R, 1]`: how many ranks pass; after one that fails none does, as what it takes grows."""
         ranked = view.c.masked_fill(~view.eligible, -torch.inf).sort(dim=1, descending=True).values
         rank = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
-        passes = ranked >= 1 - view.knob.factor / (rank + 1)
+        passes = ranked >= 1 - view.params.factor / (rank + 1)
         count: Tensor = passes.sum(dim=1, keepdim=True)
         return count
 
@@ -184,7 +184,7 @@ class Dynamic:
     def propose(self, view: StepView) -> Proposal:
         """Confident positions or the quota, row by row."""
         c = confidence_of(view, self.conf_from)
-        sure = view.eligible & (c > view.knob.threshold)
+        sure = view.eligible & (c > view.params.threshold)
         quota = self._quota(view)
         enough = sure.sum(dim=1, keepdim=True) >= quota
         score = score_of("left", view) if self.order == "left" else c
@@ -195,7 +195,7 @@ class Dynamic:
         if self.block_steps is None:
             return torch.ones_like(view.step)[:, None]
         start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
-        return even_counts(end - start, step, view.knob.block_steps)
+        return even_counts(end - start, step, view.params.block_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class RunningMean:
         known = view.conf_prev.masked_fill(~inside, 0.0).double()
         mean = zero.scatter_add(1, view.block, known) / count  # of none: NaN
         sure = view.eligible & (view.c > view.in_block(mean))
-        return Proposal(sure | top(view.c, view.eligible, view.knob.quota))
+        return Proposal(sure | top(view.c, view.eligible, view.params.quota))
 
 
 @dataclass(frozen=True, slots=True)

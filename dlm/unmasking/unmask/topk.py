@@ -123,9 +123,9 @@ class TopK:
         """The scheduled number of eligible positions, by score."""
         score = self._score(view)
         if self.temperature is not None:
-            score = warmed(score, view.knob.temperature, view)
-        total = None if self.steps is None else view.knob.steps
-        count = scheduled_count(view, self.schedule, total, view.knob)
+            score = warmed(score, view.params.temperature, view)
+        total = None if self.steps is None else view.params.steps
+        count = scheduled_count(view, self.schedule, total, view.params)
         taken = self._taken(view, score, count)
         return Proposal(opens_alone(view, taken) if self.first_alone else taken)
 
@@ -134,7 +134,7 @@ class TopK:
         if not self.renormalise:
             return score_of(self.score, view, self.conf_from)
         chosen = view.logits[view.logit_row, view.token]
-        left = view.logits.index_fill(1, view.knob.demote, -torch.inf).logsumexp(dim=1)
+        left = view.logits.index_fill(1, view.params.demote, -torch.inf).logsumexp(dim=1)
         share = (chosen - left[view.logit_row]).exp()
         return share.masked_fill(is_one_of(view.token, self._demoted), 0.0)
 

@@ -32,7 +32,7 @@ from dlm.core.contracts import (
 from dlm.decode.apply import Op, Outcome, forced, kept, per_block, resolve
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
-from dlm.decode.pages import Memory, PrefixStore
+from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import Changes, StepReport, advance, catch_up, no_changes
 from dlm.decode.view import frame_of, view_of
@@ -61,8 +61,10 @@ class IterationManager:
         self.model, self.kv, self.info, self.device = model, kv, info, device
         self.process, self.unroll, self.aux = info.process, unroll, aux
         self.planner = Planner(kv, info, device)
-        prefixes = PrefixStore(kv, prefix_bytes) if prefix_bytes else None
-        self.memory = Memory(kv, {name: helper.kv for name, helper in aux.items()}, prefixes)
+        prefixes = PrefixCache(kv, prefix_bytes) if prefix_bytes else None
+        self.page_manager = PageManager(
+            kv, {name: helper.kv for name, helper in aux.items()}, prefixes
+        )
 
     def run(self, groups: Sequence[RowGroup]) -> list[list[StepReport]]:
         """Run steps up to the next sync; for each cohort, what happened in each of them.

@@ -21,14 +21,14 @@ from dlm.errors import Unavailable
 from dlm.model.kv import KVPool
 
 
-class Memory:
+class PageManager:
     """Reserves, shares and frees the pages of whole rows.
 
     `prefixes` keeps what prompts have in common (None: nothing is kept).
     """
 
     def __init__(
-        self, kv: KVPool, aux: Mapping[str, KVPool], prefixes: PrefixStore | None = None
+        self, kv: KVPool, aux: Mapping[str, KVPool], prefixes: PrefixCache | None = None
     ) -> None:
         self.kv, self.aux, self.prefixes = kv, aux, prefixes
 
@@ -39,7 +39,9 @@ class Memory:
     def fits_ever(self, parts: Parts, positions: int) -> bool:
         """Whether a row of `positions` positions fits empty pools."""
         counts = [(self.kv, parts.arms), *((self.aux[name], 1) for name in parts.aux)]
-        return all(pool.fits_ever(lines * pool.pages_for(positions)) for pool, lines in counts)
+        return all(
+            pool.fits_ever(page_rows * pool.pages_for(positions)) for pool, page_rows in counts
+        )
 
     def reserve(
         self, parts: Parts, positions: int, prompt: Sequence[int] = ()
@@ -51,17 +53,17 @@ class Memory:
         known: list[int] = []
         if self.prefixes is not None and (how := shared_prefix(parts)):
             known = self.prefixes.take(prompt, how)
-        lines, pools = [known], self.pools(parts)
+        page_rows, pools = [known], self.pools(parts)
         try:
             for number, pool in enumerate(pools):
                 there = len(known) if number == 0 else 0
                 fresh = self._reserve(pool, pool.pages_for(positions) - there)
-                lines[number:] = [(known if number == 0 else []) + fresh]
+                page_rows[number:] = [(known if number == 0 else []) + fresh]
         except Unavailable:
-            for pool, pages in zip(pools, lines, strict=False):
+            for pool, pages in zip(pools, page_rows, strict=False):
                 pool.release(pages)
             raise
-        return torch.tensor(lines), len(known) * self.kv.page_size
+        return torch.tensor(page_rows), len(known) * self.kv.page_size
 
     def _reserve(self, pool: KVPool, pages: int) -> list[int]:
         """Free pages; where there are too few, kept prefixes make room."""
@@ -85,25 +87,27 @@ class Memory:
         """Count one more owner of a row's `pages [C, P]`. Raises `Unavailable`, all or nothing."""
         done: list[tuple[KVPool, list[int]]] = []
         try:
-            for pool, line in self._lines(parts, pages):
-                pool.share(line)
-                done.append((pool, line))
+            for pool, page_row in self._page_rows(parts, pages):
+                pool.share(page_row)
+                done.append((pool, page_row))
         except Unavailable:
-            for pool, line in done:
-                pool.release(line)
+            for pool, page_row in done:
+                pool.release(page_row)
             raise
 
     def release(self, parts: Parts, pages: Tensor) -> None:
         """Give a row's `pages [C, P]` back."""
-        for pool, line in self._lines(parts, pages):
-            pool.release(line)
+        for pool, page_row in self._page_rows(parts, pages):
+            pool.release(page_row)
 
     def bytes_of(self, parts: Parts, pages: Tensor) -> int:
         """How much a row's `pages [C, P]` hold, those that it shares included."""
-        lines = self._lines(parts, pages)
-        return sum(pool.page_bytes * sum(page != 0 for page in line) for pool, line in lines)
+        page_rows = self._page_rows(parts, pages)
+        return sum(
+            pool.page_bytes * sum(page != 0 for page in page_row) for pool, page_row in page_rows
+        )
 
-    def _lines(self, parts: Parts, pages: Tensor) -> Iterator[tuple[KVPool, list[int]]]:
+    def _page_rows(self, parts: Parts, pages: Tensor) -> Iterator[tuple[KVPool, list[int]]]:
         return zip(self.pools(parts), pages.tolist(), strict=True)
 
 
@@ -143,7 +147,7 @@ class Entry:
     children: int = 0
 
 
-class PrefixStore:
+class PrefixCache:
     """Pages of computed prefixes, by the hash of all ids up to their end.
 
     Kept in units of whole pages that depend on nothing behind them; the store owns its pages beside

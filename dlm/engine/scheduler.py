@@ -29,7 +29,7 @@ class Scheduler:
     def __init__(
         self, manager: IterationManager, *, max_rows: int, max_token_forwards: int | None = None
     ) -> None:
-        self.manager, self.memory, self.max_rows = manager, manager.memory, max_rows
+        self.manager, self.page_manager, self.max_rows = manager, manager.page_manager, max_rows
         self.max_token_forwards = max_token_forwards
         self._inbox: SimpleQueue[RowState] = SimpleQueue()
         self._waiting: deque[RowState] = deque()
@@ -63,7 +63,7 @@ class Scheduler:
                 f"a canvas of {length} positions in {parts.arms} inputs does not fit one forward "
                 f"of at most {most} (`max_token_forwards`)",
             )
-        if not self.memory.fits_ever(parts, length):
+        if not self.page_manager.fits_ever(parts, length):
             raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
     def submit(self, state: RowState) -> None:
@@ -96,7 +96,7 @@ class Scheduler:
             raise InvalidRequest("fork", "only a live row can be forked: it waits, or has ended")
         group, states = self._groups[index]
         at = states.index(state)
-        self.memory.share(group.parts, group.rows.host.pages[at])
+        self.page_manager.share(group.parts, group.rows.host.pages[at])
         child = state.fork(choice)
         wider = group.select(torch.tensor([*range(len(states)), at]))
         wider.rows.path[-1] = path
@@ -129,11 +129,11 @@ class Scheduler:
         owned: dict[int, list[list[int]]] = {}
         for group, _ in self._groups:
             for table in group.rows.host.pages.tolist():
-                for pool, line in zip(self.memory.pools(group.parts), table, strict=True):
+                for pool, line in zip(self.page_manager.pools(group.parts), table, strict=True):
                     owned.setdefault(id(pool), []).append(line)
-        if self.memory.prefixes is not None:
-            owned.setdefault(id(self.memory.kv), []).append(self.memory.prefixes.pages)
-        for pool in (self.memory.kv, *self.memory.aux.values()):
+        if self.page_manager.prefixes is not None:
+            owned.setdefault(id(self.page_manager.kv), []).append(self.page_manager.prefixes.pages)
+        for pool in (self.page_manager.kv, *self.page_manager.aux.values()):
             pool.check_integrity(owned.get(id(pool), [[]]))
 
     def _forwards(self) -> list[list[GroupRows]]:
@@ -159,14 +159,14 @@ class Scheduler:
 
     def _keep_prefixes(self) -> None:
         """Keep the final keys that rows have stored, for requests that begin alike."""
-        if self.memory.prefixes is None:
+        if self.page_manager.prefixes is None:
             return
         for group, states in self._groups:
             host = group.rows.host
             for state, stored, pages in zip(states, host.stored.tolist(), host.pages, strict=True):
                 if stored > state.kept:
                     ids = state.canvas.ids[:stored]
-                    self.memory.keep(group.parts, ids, len(state.prompt), pages)
+                    self.page_manager.keep(group.parts, ids, len(state.prompt), pages)
                     state.kept = stored
 
     # failing alone
@@ -241,7 +241,7 @@ class Scheduler:
         state = self._waiting[0]
         parts, length = state.bound.parts, self._length(state)
         try:
-            found = None if state.done else self.memory.reserve(parts, length, state.prompt)
+            found = None if state.done else self.page_manager.reserve(parts, length, state.prompt)
         except Unavailable as error:
             if self.live or fresh:
                 return False
@@ -251,12 +251,12 @@ class Scheduler:
         if found is None:
             return True
         pages, state.ledger.reused = found
-        state.ledger.kv_bytes = self.memory.bytes_of(parts, pages)
+        state.ledger.kv_bytes = self.page_manager.bytes_of(parts, pages)
         try:
             group = new_group(state, length, pages, self.manager)
             self.manager.admit(group)
         except BaseException as error:
-            self.memory.release(parts, pages)
+            self.page_manager.release(parts, pages)
             if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
                 self._waiting.appendleft(state)
                 raise
@@ -287,7 +287,7 @@ class Scheduler:
                 kept.append((group.select(torch.tensor(stay)), [states[i] for i in stay]))
         self._groups = kept
         for parts, pages in leaving:
-            self.memory.release(parts, pages)
+            self.page_manager.release(parts, pages)
 
 
 def runs_within(sizes: Sequence[int], most: int) -> list[list[int]]:

@@ -145,7 +145,7 @@ def test_forks_copy_what_the_causal_model_writes(seed):
     solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
     assert state.canvas.ids == solo.canvases[-1] != child.canvas.ids
     assert all(
-        pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.memory.aux.values())
+        pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.page_manager.aux.values())
     )
 
 

@@ -23,7 +23,7 @@ class Op(IntEnum):
     RENOISE = 4
 
 
-class Outcome(NamedTuple):
+class CanvasUpdate(NamedTuple):
     """The canvas after a proposal, `[R, W]` each.
 
     Its ids and kinds, what happened (`Op`), and where a token was written (committed or replaced).
@@ -35,7 +35,9 @@ class Outcome(NamedTuple):
     written: Tensor
 
 
-def resolve(view: StepView, proposal: Proposal, process: Process, mask_id: int | None) -> Outcome:
+def resolve(
+    view: StepView, proposal: Proposal, process: Process, mask_id: int | None
+) -> CanvasUpdate:
     """Combine the parts of a proposal into one outcome.
 
     What is both committed and remasked stays as it was. Commits and renoising touch open positions
@@ -63,7 +65,7 @@ def resolve(view: StepView, proposal: Proposal, process: Process, mask_id: int |
         prior = process.prior(view.seed, view.path, view.pos, view.step)
         ids = torch.where(fresh, prior, ids)
     ids = torch.where(written, token, ids)
-    return Outcome(ids, kind.masked_fill(committed, Kind.COMMITTED), op, written)
+    return CanvasUpdate(ids, kind.masked_fill(committed, Kind.COMMITTED), op, written)
 
 
 def kept(group: RowGroup, scratch: Mapping[str, Tensor | Entries] | None) -> Callable[[], None]:

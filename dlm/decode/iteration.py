@@ -29,12 +29,12 @@ from dlm.core.contracts import (
     checked_proposal,
     checked_stop,
 )
-from dlm.decode.apply import Op, Outcome, forced, kept, per_block, resolve
+from dlm.decode.apply import CanvasUpdate, Op, forced, kept, per_block, resolve
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
-from dlm.decode.sync import Changes, StepReport, advance, catch_up, no_changes
+from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
 from dlm.decode.view import frame_of, view_of
 from dlm.errors import blaming
 from dlm.model.kv import KVPool
@@ -66,13 +66,13 @@ class IterationManager:
             kv, {name: helper.kv for name, helper in aux.items()}, prefixes
         )
 
-    def run(self, groups: Sequence[RowGroup]) -> list[list[StepReport]]:
+    def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
         """Run steps up to the next sync; for each cohort, what happened in each of them.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
         plans = [self.planner.plan(group) for group in groups]
-        rounds: list[list[Changes]] = []
+        rounds: list[list[StepOutput]] = []
         for _ in range(self._unroll(groups)):
             try:
                 rounds.append(self.step(groups, plans))
@@ -82,7 +82,7 @@ class IterationManager:
                 break  # tell what has been done; the next step meets it again
             if any(group.error for group in groups):
                 break
-        return [catch_up(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
+        return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
 
     def _unroll(self, groups: Sequence[RowGroup]) -> int:
         """How many steps may run before the host has to look."""
@@ -90,7 +90,7 @@ class IterationManager:
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
-    def step(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> list[Changes]:
+    def step(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> list[StepOutput]:
         """One forward over all cohorts and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
@@ -106,12 +106,12 @@ class IterationManager:
                 view = self._open(group, view)
                 proposal = self._propose(group, view)
                 proposal = self._edit(group, view, proposal)
-                view, outcome = self._apply(group, view, proposal)
+                view, update = self._apply(group, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
-                changes.append(no_changes(group, frame))
+                changes.append(no_output(group, frame))
             else:
-                changes.append(self._stop(group, view, outcome, proposal.hold))
+                changes.append(self._stop(group, view, update, proposal.hold))
         return changes
 
     def admit(self, group: RowGroup) -> None:
@@ -206,19 +206,19 @@ class IterationManager:
 
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal
-    ) -> tuple[StepView, Outcome]:
+    ) -> tuple[StepView, CanvasUpdate]:
         """Write the outcome of the proposal into the rows; the view then shows it."""
         if proposal.token is not None:
             view = view.with_token(proposal.token)
         keep = kept(group, proposal.scratch)
-        outcome = resolve(view, proposal, self.process, self.info.mask_id)
-        _write(group, view, outcome)
+        update = resolve(view, proposal, self.process, self.info.mask_id)
+        _write(group, view, update)
         keep()
-        return view._replace(ids=outcome.ids, kind=outcome.kind), outcome
+        return view._replace(ids=update.ids, kind=update.kind), update
 
     def _stop(
-        self, group: RowGroup, view: StepView, outcome: Outcome, hold: Tensor | None
-    ) -> Changes:
+        self, group: RowGroup, view: StepView, update: CanvasUpdate, hold: Tensor | None
+    ) -> StepOutput:
         """Ask the stop rules and advance the clocks.
 
         Rows that have ended, or have nothing open, idle until the host looks; a row whose block an
@@ -233,7 +233,7 @@ class IterationManager:
                 stop = checked_stop(rule, stop, view)
                 kept(group, stop.scratch)()
                 if stop.fill is not None:
-                    view, outcome = self._fill(group, view, outcome, stop.fill)
+                    view, update = self._fill(group, view, update, stop.fill)
                 done = stop.done if hold is None else stop.done & ~hold
                 stopped = torch.where(done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
@@ -244,13 +244,13 @@ class IterationManager:
         rows.step.add_(active)
         rows.blocks.step.add_(group.current.window.live & active[:, None])
         group.active = active & (stopped == 0) & (left > 0).any(dim=1)
-        return Changes(
-            view.pos, view.ids, view.c, outcome.op, left, stopped, active, group.aux_tokens
+        return StepOutput(
+            view.pos, view.ids, view.c, update.op, left, stopped, active, group.aux_tokens
         )
 
     def _fill(
-        self, group: RowGroup, view: StepView, outcome: Outcome, rows: Tensor
-    ) -> tuple[StepView, Outcome]:
+        self, group: RowGroup, view: StepView, update: CanvasUpdate, rows: Tensor
+    ) -> tuple[StepView, CanvasUpdate]:
         """Commit the tokens of what is still eligible in `rows [R]`."""
         kept = group.rows
         view = view._replace(
@@ -259,16 +259,16 @@ class IterationManager:
         commit = view.eligible & (rows & group.active)[:, None]
         filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
         _write(group, view, filled)
-        op = torch.where(filled.op == Op.NONE, outcome.op, filled.op)
+        op = torch.where(filled.op == Op.NONE, update.op, filled.op)
         return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)
 
 
-def _write(group: RowGroup, view: StepView, outcome: Outcome) -> None:
+def _write(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
     """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
-    rows, pos, written = group.rows, view.pos, outcome.written
-    rows.ids.scatter_(1, pos, outcome.ids)
-    rows.kind.scatter_(1, pos, outcome.kind)
+    rows, pos, written = group.rows, view.pos, update.written
+    rows.ids.scatter_(1, pos, update.ids)
+    rows.kind.scatter_(1, pos, update.kind)
     rows.conf.scatter_(1, pos, torch.where(written, view.c, view.conf_prev))
     rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
     if group.parts.edit:
-        rows.edits.scatter_add_(1, pos, (outcome.op >= Op.REMASK).to(rows.edits.dtype))
+        rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

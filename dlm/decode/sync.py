@@ -17,7 +17,7 @@ from dlm.decode.group import RowGroup, select_params
 from dlm.errors import blaming
 
 
-class Changes(NamedTuple):
+class StepOutput(NamedTuple):
     """What a step did to the rows of a cohort, on the device.
 
     `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
@@ -38,11 +38,11 @@ class Changes(NamedTuple):
     failed: bool = False
 
 
-def no_changes(group: RowGroup, frame: Frame) -> Changes:
+def no_output(group: RowGroup, frame: Frame) -> StepOutput:
     """A step whose decisions have failed: its forward is billed, nothing else has happened."""
     none = torch.zeros_like(frame.kind)
     rows = group.rows
-    return Changes(
+    return StepOutput(
         frame.window.pos,
         frame.ids,
         none.float(),
@@ -55,7 +55,7 @@ def no_changes(group: RowGroup, frame: Frame) -> Changes:
     )
 
 
-class Change(NamedTuple):
+class PositionChange(NamedTuple):
     """One position that a step changed: what happened, the id now there, its confidence."""
 
     op: Op
@@ -64,7 +64,7 @@ class Change(NamedTuple):
     conf: float
 
 
-class StepReport(NamedTuple):
+class RowStep(NamedTuple):
     """What one step did, row by row in the cohort's order.
 
     `active`: the row took part, else it idled · `changes` ascend by position · `stopped`: the
@@ -76,7 +76,7 @@ class StepReport(NamedTuple):
     """
 
     active: list[bool]
-    changes: list[list[Change]]
+    changes: list[list[PositionChange]]
     stopped: list[int]
     opened: list[tuple[int, int] | None]
     filled: list[bool]
@@ -88,7 +88,7 @@ class StepReport(NamedTuple):
     key_ages: list[int]
 
 
-def catch_up(group: RowGroup, rounds: Sequence[Changes], device: torch.device) -> list[StepReport]:
+def sync(group: RowGroup, rounds: Sequence[StepOutput], device: torch.device) -> list[RowStep]:
     """Learn what the rounds since the last sync have done; close and open blocks where due."""
     planned, table = group.current, group.rows.host.blocks
     rows, last = group.rows.count, rounds[-1]
@@ -109,7 +109,7 @@ def catch_up(group: RowGroup, rounds: Sequence[Changes], device: torch.device) -
     group.active = torch.ones(rows, dtype=torch.bool, device=device)
     end = len(rounds) - 1
     return [
-        StepReport(
+        RowStep(
             took_part,
             changes[step * rows : (step + 1) * rows],
             rule,
@@ -128,16 +128,16 @@ def catch_up(group: RowGroup, rounds: Sequence[Changes], device: torch.device) -
     ]
 
 
-def read_changes(rounds: Sequence[Changes]) -> list[list[Change]]:
+def read_changes(rounds: Sequence[StepOutput]) -> list[list[PositionChange]]:
     """The changes of each row, round after round, read back from `[R, W]` tensors."""
     pos = rounds[0].pos
     rows, width = pos.shape
     op, ids, c = (_joined([getattr(r, name) for r in rounds]) for name in ("op", "ids", "c"))
     at = op.flatten().nonzero()[:, 0]  # places in [rounds * R, W]
     columns = (at, op.take(at), pos.take(at % (rows * width)), ids.take(at), c.take(at))
-    changes: list[list[Change]] = [[] for _ in range(rows * len(rounds))]
+    changes: list[list[PositionChange]] = [[] for _ in range(rows * len(rounds))]
     for where, what, *rest in zip(*(t.tolist() for t in columns), strict=True):
-        changes[where // width].append(Change(Op(what), *rest))
+        changes[where // width].append(PositionChange(Op(what), *rest))
     return changes
 
 

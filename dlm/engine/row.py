@@ -13,7 +13,7 @@ from dlm.config import BoundConfig
 from dlm.core import Event, Kind
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import Op
-from dlm.decode.sync import StepReport
+from dlm.decode.sync import RowStep
 from dlm.engine.events import HostCanvas, events_of
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
@@ -42,7 +42,7 @@ def deliver(state: RowState, event: Event) -> None:
         state.trace.append(event)
 
 
-def tell(state: RowState, report: StepReport, row: int) -> None:
+def tell(state: RowState, report: RowStep, row: int) -> None:
     """Bill one row for a step, turn its changes into events, and end it where it has ended."""
     ledger = state.ledger
     took_part = report.active[row] and not state.done
@@ -125,7 +125,7 @@ def _is_complete(state: RowState) -> bool:
     return found or ended or (state.ends_given and len(answer) == len(state.given))
 
 
-def _tell_step(state: RowState, report: StepReport, row: int) -> None:
+def _tell_step(state: RowState, report: RowStep, row: int) -> None:
     """The events of a step; settle what no rule will touch again."""
     step, changes = state.ledger.nfe, report.changes[row]
     if (bounds := report.opened[row]) is not None:

@@ -13,7 +13,7 @@ import torch
 from dlm.core import Kind
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
-from dlm.decode.sync import StepReport
+from dlm.decode.sync import RowStep
 from dlm.engine.admission import GroupRows, merge, new_group
 from dlm.engine.row import RowState, deliver, emit, end, tell
 from dlm.errors import InvalidRequest, Unavailable
@@ -171,7 +171,7 @@ class Scheduler:
 
     # failing alone
 
-    def _run(self, members: Sequence[GroupRows]) -> list[tuple[GroupRows, list[StepReport]]]:
+    def _run(self, members: Sequence[GroupRows]) -> list[tuple[GroupRows, list[RowStep]]]:
         """Run steps; where the forward fails, with half the rows at a time, down to the one."""
         if not members:
             return []

@@ -68,7 +68,7 @@ class Bidirectional:
         rows: Rows,
         segments: Sequence[Segment],
         purposes: Sequence[str],
-        lasts: int | None = None,
+        valid_steps: int | None = None,
     ) -> ForwardPlan:
         """A plan of the segments; with a frozen prompt without its queries."""
         if self.frozen_prompt is not False:
@@ -77,7 +77,7 @@ class Bidirectional:
                 *_prompt_alone(rows.host, chunk),
                 *_behind_prompt(rows.host, segments, shift=self.shift),
             ]
-        return make_plan(rows, segments, purposes, lasts=lasts)
+        return make_plan(rows, segments, purposes, valid_steps=valid_steps)
 
 
 def _prompt_alone(host: HostRows, chunk: int | None) -> Iterator[Segment]:

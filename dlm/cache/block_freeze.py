@@ -116,7 +116,7 @@ class Prefix(Bidirectional):
                 )
                 segments += left_of(b, b.predicted, queries, b.length) if self.shift else []
             purposes.append("refresh step" if fresh else "step")
-        return self.planned(rows, segments, purposes, lasts=until_due(rows, self.every))
+        return self.planned(rows, segments, purposes, valid_steps=until_due(rows, self.every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,8 @@ class Dual(Bidirectional):
                 if self.on_edit == "requery":
                     segments += self._requeries(rows, b)
             purposes.append("refresh step" if fresh else "step")
-        lasts = 1 if self.on_edit == "requery" else until_due(rows, self.every)
-        return self.planned(rows, segments, purposes, lasts=lasts)
+        valid_steps = 1 if self.on_edit == "requery" else until_due(rows, self.every)
+        return self.planned(rows, segments, purposes, valid_steps=valid_steps)
 
     def _left_over(self, rows: Rows, b: RowBounds) -> Ints:
         """What is open before the live blocks, where rules may reopen it."""

@@ -52,7 +52,7 @@ class DelayedBlocks(Bidirectional):
             segments.append(Segment(b.row, 0, queries, b.end, write=True, predict=predict))
             segments += left_of(b, predict, queries, b.end) if self.shift else []
             purposes.append("refresh step" if fresh else "step")
-        return self.planned(rows, segments, purposes, lasts=1)
+        return self.planned(rows, segments, purposes, valid_steps=1)
 
     def _settled(self, rows: Rows, b: RowBounds) -> tuple[int, bool]:
         """The end of the settled blocks, and whether the next one is filled and waits."""

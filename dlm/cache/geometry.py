@@ -106,11 +106,15 @@ def block_ends(positions: Ints, alignment: int) -> Ints:
 
 
 def make_plan(
-    rows: Rows, segments: Sequence[Segment], purposes: Sequence[str], *, lasts: int | None = None
+    rows: Rows,
+    segments: Sequence[Segment],
+    purposes: Sequence[str],
+    *,
+    valid_steps: int | None = None,
 ) -> ForwardPlan:
-    """Bundle the segments of all rows; `lasts` as in `ForwardPlan`."""
+    """Bundle the segments of all rows; `valid_steps` as in `ForwardPlan`."""
     pages, capacity = rows.host.pages, rows.capacity
     lengths = rows.host.length.numpy()
     return ForwardPlan(
-        tuple(segments), tuple(purposes), pages, capacity, lasts=lasts, lengths=lengths
+        tuple(segments), tuple(purposes), pages, capacity, valid_steps=valid_steps, lengths=lengths
     )

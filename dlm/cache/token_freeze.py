@@ -76,7 +76,7 @@ class FreeCache(Bidirectional):
                 segments += self._unfrozen(b, *(first(among, b) for among in changing(rows, b)))
             purposes.append("step" if b.step else "prefill step")
         moves = self.keeps != "prompt" or not bool(rows.host.step.all())
-        return self.planned(rows, segments, purposes, lasts=1 if moves else None)
+        return self.planned(rows, segments, purposes, valid_steps=1 if moves else None)
 
     def _unfrozen(self, b: RowBounds, is_open: int, unseen: int) -> list[Segment]:
         """Queries of what may still change, given the first positions that are open and unseen."""
@@ -132,7 +132,7 @@ class Vicinity(Bidirectional):
             segments += [refresh(b)] if fresh else self._around(b)
             purposes.append("refresh step" if fresh else "step")
             warm += [self.warmup - b.step] if b.step < self.warmup else []
-        return self.planned(rows, segments, purposes, lasts=min(warm, default=None))
+        return self.planned(rows, segments, purposes, valid_steps=min(warm, default=None))
 
     def _around(self, b: RowBounds) -> list[Segment]:
         queries = span(max(b.start - self.before, 0), min(b.end + self.after, b.length))
@@ -181,7 +181,7 @@ class Delayed(Bidirectional):
             else:
                 segments += self._changed(b, is_open | unseen, wanted[wanted < b.end])
             purposes.append("refresh step" if fresh else "step")
-        return self.planned(rows, segments, purposes, lasts=1)
+        return self.planned(rows, segments, purposes, valid_steps=1)
 
     def _changed(self, b: RowBounds, among: Flags, predict: Ints) -> list[Segment]:
         """Scattered queries `among [L]`."""

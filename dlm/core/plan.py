@@ -76,7 +76,7 @@ class ForwardPlan:
     `purposes` says per row what the forward is for, first the main one: `step`, `refresh`,
     `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, a
     tensor on the CPU, of which a segment's arm is the line, and `capacity` (L) place the rows. A
-    plan is reused until a block changes, but for `lasts` steps at the most (None: no bound).
+    plan is reused until a block changes, but for `valid_steps` steps at the most (None: no bound).
     `lengths [R]`: of the canvases, for models whose angles depend on them.
     """
 
@@ -85,7 +85,7 @@ class ForwardPlan:
     pages: Tensor
     capacity: int
     arms: int = 1
-    lasts: int | None = None
+    valid_steps: int | None = None
     lengths: Ints | None = None
 
     @property

@@ -52,7 +52,7 @@ class HostRows:
     `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
     leading positions have final keys (exact caches). `given [R, L]`: positions that were filled
     from the start, the prompt and what is pinned behind it. `step [R]`: steps that the row has
-    taken. `made [R, L]`: in which of them each key was made (kept where keys can be out of date).
+    taken. `key_step [R, L]`: in which of them each key was made (kept where keys can be out of date).
     `blocks` mirrors the device's table.
     `pages [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in
     whose pool it counts. `whole_row`: some rule may reopen anything generated, so steps show it
@@ -64,7 +64,7 @@ class HostRows:
     stored: Tensor
     given: Tensor
     step: Tensor
-    made: Tensor
+    key_step: Tensor
     blocks: BlockTable
     pages: Tensor
     whole_row: bool = False
@@ -88,7 +88,7 @@ class HostRows:
             self.stored.index_select(0, index),
             self.given.index_select(0, index),
             self.step.index_select(0, index),
-            self.made.index_select(0, index),
+            self.key_step.index_select(0, index),
             self.blocks.select(index),
             self.pages.index_select(0, index),
             self.whole_row,
@@ -222,7 +222,7 @@ class Rows:
             torch.cat([h.stored for h in hosts]),
             torch.cat([h.given for h in hosts]),
             torch.cat([h.step for h in hosts]),
-            torch.cat([h.made for h in hosts]),
+            torch.cat([h.key_step for h in hosts]),
             BlockTable.cat([h.blocks for h in hosts]),
             torch.cat([h.pages for h in hosts]),
             hosts[0].whole_row,
@@ -250,7 +250,7 @@ class Rows:
             self.host,
             pages=F.pad(self.host.pages, (0, more_pages)),
             given=F.pad(self.host.given, (0, more)),
-            made=F.pad(self.host.made, (0, more)),
+            key_step=F.pad(self.host.key_step, (0, more)),
         )
         return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
 

@@ -108,18 +108,20 @@ def _wide(mask: Tensor, like: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (like.dim() - 1))
 
 
-def per_block(mask: Tensor, block: Tensor) -> Tensor:
+def count_per_block(mask: Tensor, block: Tensor) -> Tensor:
     """Count a mask `[R, W]` block by block: `[R, 8]`."""
     counts = torch.zeros(mask.shape[0], BLOCK_COLUMNS, dtype=torch.long, device=mask.device)
     return counts.scatter_add_(1, block, mask.long())
 
 
-def forced(view: StepView, commit: Tensor) -> Tensor:
+def forced_commits(view: StepView, commit: Tensor) -> Tensor:
     """`[R, W]`: the best position of each block that must progress and commits nothing.
 
     The best position is the most confident one; of equals, the leftmost.
     """
-    idle = view.force & (per_block(commit & view.force, view.block).gather(1, view.block) == 0)
+    idle = view.force & (
+        count_per_block(commit & view.force, view.block).gather(1, view.block) == 0
+    )
     c = view.c.nan_to_num(0.0)
     best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")
     idle = idle & (c == best)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlm.core import ForwardPlan, Narrowing, Parts, Rows, Window, is_number
 from dlm.decode.sampling import Sampler
-from dlm.decode.window import Reuse
+from dlm.decode.window import KeyAges
 
 
 def params_of(part: Any) -> SimpleNamespace:
@@ -70,18 +70,18 @@ def select_params(params: SimpleNamespace, index: Tensor) -> SimpleNamespace:
 class Planned:
     """A plan and all that holds as long as it does.
 
-    `live` `[R, 8]` on the CPU: the blocks being denoised · `reuse`: which keys it makes and which
+    `live` `[R, 8]` on the CPU: the blocks being denoised · `key_ages`: which keys it makes and which
     it reuses (None where keys are never out of date) · `opening`: a block opens in some row, so
-    that its end is read from the logits · `moving`: one opens or is stored, so that the next plan
+    that its end is read from the logits · `replans_next`: one opens or is stored, so that the next plan
     is another one.
     """
 
     plan: ForwardPlan
     window: Window
     live: Tensor
-    reuse: Reuse | None
+    key_ages: KeyAges | None
     opening: bool
-    moving: bool
+    replans_next: bool
 
 
 @dataclass(slots=True)
@@ -90,8 +90,8 @@ class RowGroup:
 
     `part_params` and `constants` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that all rows
     share; `parts_with_params` pairs the parts of each kind with both.
-    `sampler` is None when every row is greedy. `apart`: nobody may join. `planned` holds until a
-    block changes, `age` counts the steps that it has served. `error`: what one of the parts raised.
+    `sampler` is None when every row is greedy. `isolated`: nobody may join. `planned` holds until a
+    block changes, `plan_age` counts the steps that it has served. `error`: what one of the parts raised.
     `active [R]`: rows that have not ended since the last sync, nor filled their blocks.
     `aux_tokens`: what each auxiliary model has computed in this step, row by row.
     """
@@ -101,9 +101,9 @@ class RowGroup:
     part_params: tuple[SimpleNamespace, ...]
     constants: tuple[dict[str, Tensor], ...]
     sampler: Sampler | None
-    apart: bool = False
+    isolated: bool = False
     planned: Planned | None = None
-    age: int = 0
+    plan_age: int = 0
     error: Exception | None = None
     aux_tokens: dict[str, list[int]] = field(default_factory=dict)
     needs: frozenset[str] = field(init=False)
@@ -123,24 +123,24 @@ class RowGroup:
         return self.planned
 
     @property
-    def restless(self) -> bool:
+    def syncs_every_step(self) -> bool:
         """Whether the host must look after each step.
 
         It must when a block opens or is stored, when the block scheduler watches every step's
         progress, and when an auxiliary model is asked.
         """
-        return self.current.moving or self.parts.blocks.watches or bool(self.parts.aux)
+        return self.current.replans_next or self.parts.blocks.watches or bool(self.parts.aux)
 
     @property
     def steps_left(self) -> int | None:
         """How many steps the plan may still serve; None is as many as one likes."""
-        lasts = self.current.plan.lasts
-        return lasts if lasts is None else lasts - self.age
+        valid_steps = self.current.plan.valid_steps
+        return valid_steps if valid_steps is None else valid_steps - self.plan_age
 
     @property
     def signature(self) -> tuple[Any, ...]:
         """Cohorts of equal signature can be one."""
-        return self.parts.signature, self.sampler is None, id(self) if self.apart else None
+        return self.parts.signature, self.sampler is None, id(self) if self.isolated else None
 
     def _paired(self) -> dict[str, tuple[tuple[Any, SimpleNamespace], ...]]:
         pairs, start = {}, 0
@@ -174,7 +174,7 @@ class RowGroup:
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""
-        self.rows, self.planned, self.age = rows, None, 0
+        self.rows, self.planned, self.plan_age = rows, None, 0
 
     def select(self, index: Tensor) -> RowGroup:
         """The rows `index [r]`, without a plan."""
@@ -185,7 +185,7 @@ class RowGroup:
             tuple(select_params(k, at) for k in self.part_params),
             self.constants,
             None if self.sampler is None else self.sampler.select(at),
-            self.apart,
+            self.isolated,
         )
 
     def to(self, device: torch.device) -> RowGroup:
@@ -201,7 +201,7 @@ class RowGroup:
             tuple(SimpleNamespace(**params) for params in part_params),
             tuple({n: v.to(device) for n, v in table.items()} for table in self.constants),
             None if self.sampler is None else self.sampler.to(device),
-            self.apart,
+            self.isolated,
         )
 
     @staticmethod

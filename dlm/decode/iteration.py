@@ -29,7 +29,7 @@ from dlm.core.contracts import (
     checked_proposal,
     checked_stop,
 )
-from dlm.decode.apply import CanvasUpdate, Op, forced, kept, per_block, resolve
+from dlm.decode.apply import CanvasUpdate, Op, count_per_block, forced_commits, kept, resolve
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
@@ -86,7 +86,7 @@ class IterationManager:
 
     def _unroll(self, groups: Sequence[RowGroup]) -> int:
         """How many steps may run before the host has to look."""
-        if any(group.restless for group in groups):
+        if any(group.syncs_every_step for group in groups):
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
@@ -170,7 +170,7 @@ class IterationManager:
         table, opens = view.blocks, view.blocks.phase == Phase.OPENING
         table = replace(table, end=torch.where(opens, end[:, None], table.end))
         inside = view._replace(blocks=table).open_inside
-        masks = torch.where(opens, per_block(inside, view.block), table.masks)
+        masks = torch.where(opens, count_per_block(inside, view.block), table.masks)
         group.rows = group.rows.with_opened(table.end, masks)
         return view._replace(
             blocks=group.rows.blocks, eligible=view.eligible & inside, force=view.force & inside
@@ -193,7 +193,7 @@ class IterationManager:
         proposal = checked_proposal("unmask", rule, "propose", view, proposal)
         commit = proposal.commit & view.eligible
         if not group.parts.clock:
-            commit = commit | forced(view, commit)
+            commit = commit | forced_commits(view, commit)
         return proposal._replace(commit=commit)
 
     def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
@@ -238,7 +238,7 @@ class IterationManager:
                 stopped = torch.where(done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
             group.error = error
-        left = per_block(view.open_inside & active[:, None], view.block)
+        left = count_per_block(view.open_inside & active[:, None], view.block)
         if hold is not None:
             left = left + (group.current.window.live & hold[:, None])
         rows.step.add_(active)

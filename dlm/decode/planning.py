@@ -12,7 +12,7 @@ from dlm.core.contracts import checked_plan
 from dlm.decode.group import Planned, RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
-from dlm.decode.window import Reuse, window_of
+from dlm.decode.window import KeyAges, window_of
 from dlm.errors import blaming
 from dlm.model.attention import takes_ragged
 from dlm.model.kv import KVPool
@@ -39,9 +39,9 @@ class Planner:
                 plan,
                 window_of(plan, host, self.device),
                 live=blocks.live,
-                reuse=None if group.parts.cache.exact else Reuse.of(plan, host),
+                key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
                 opening=opening,
-                moving=opening or bool((blocks.phase == Phase.CLEAN).any()),
+                replans_next=opening or bool((blocks.phase == Phase.CLEAN).any()),
             )
         return group.planned.plan
 

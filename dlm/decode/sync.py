@@ -97,12 +97,16 @@ def sync(group: RowGroup, rounds: Sequence[StepOutput], device: torch.device) ->
     steps = (active[:-1] if last.failed else active).sum(dim=0)  # only the last can have failed
     table.step.add_(planned.live * steps[:, None])
     group.rows.host.step.add_(steps)
-    ages = [0] * rows if planned.reuse is None else planned.reuse.after(group.rows.host, steps)
+    ages = (
+        [0] * rows if planned.key_ages is None else planned.key_ages.after(group.rows.host, steps)
+    )
     opened = _opened(table, planned.opening and not last.failed)
     filled, errors = [False] * rows, _no_errors(rows)
     changes = read_changes(rounds)
-    group.age += len(rounds)
-    due = group.restless or group.steps_left == 0 or bool((planned.live & (left == 0)).any())
+    group.plan_age += len(rounds)
+    due = (
+        group.syncs_every_step or group.steps_left == 0 or bool((planned.live & (left == 0)).any())
+    )
     if due and not last.failed:
         errors = advance(group, left, stopped[-1] == 0)
         filled = (~group.rows.host.blocks.live.any(dim=1)).tolist()

@@ -86,7 +86,7 @@ def _block_column(pos: Ints, blocks: BlockTable) -> Ints:
     return column.clip(max=live.shape[1] - 1)
 
 
-class Reuse(NamedTuple):
+class KeyAges(NamedTuple):
     """What a plan does to the keys of R rows of L positions.
 
     `writes [R, L]` bool: positions whose keys it makes · `oldest [R]`: the step that has made the
@@ -97,16 +97,16 @@ class Reuse(NamedTuple):
     oldest: Ints
 
     @classmethod
-    def of(cls, plan: ForwardPlan, host: HostRows) -> Reuse:
+    def of(cls, plan: ForwardPlan, host: HostRows) -> KeyAges:
         """The keys of the canvas itself; other arms are computed at the same positions."""
-        made = host.made.numpy()
-        writes = np.zeros(made.shape, dtype=np.bool_)
+        key_step = host.key_step.numpy()
+        writes = np.zeros(key_step.shape, dtype=np.bool_)
         writes.ravel()[plan.written] = True
         ends = [0] * len(writes)
         for segment in plan.segments:
             ends[segment.row] = max(ends[segment.row], segment.keys)
         reused = ~writes & (np.arange(plan.capacity) < np.array(ends)[:, None])
-        return cls(writes, np.where(reused, made, INT64_MAX).min(axis=1))
+        return cls(writes, np.where(reused, key_step, INT64_MAX).min(axis=1))
 
     def after(self, host: HostRows, steps: Tensor) -> list[int]:
         """Note who has made which key, once each row has taken `steps [R]` more under the plan.
@@ -114,6 +114,6 @@ class Reuse(NamedTuple):
         Returns how many steps old the oldest key was that any of them reused.
         """
         last, moved = host.step.numpy() - 1, steps.numpy() > 0
-        np.copyto(host.made.numpy(), last[:, None], where=self.writes & moved[:, None])
+        np.copyto(host.key_step.numpy(), last[:, None], where=self.writes & moved[:, None])
         ages: list[int] = np.where(moved, last - self.oldest, 0).clip(min=0).tolist()
         return ages

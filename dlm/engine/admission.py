@@ -89,7 +89,7 @@ def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Row
             stored=stored,
             given=given,
             step=one * 0,
-            made=torch.zeros_like(ids),
+            key_step=torch.zeros_like(ids),
             blocks=BlockTable.empty(1),
             pages=pages[None],
         ),

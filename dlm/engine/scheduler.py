@@ -193,7 +193,7 @@ class Scheduler:
         """The rows of a cohort in cohorts of their own, which nobody may join."""
         alone = self._divide(group, states, [[row] for row in range(len(states))])
         for one, _ in alone:
-            one.apart = True
+            one.isolated = True
         return alone
 
     def _divide(

@@ -16,8 +16,8 @@ from dlm.core import (
     BlockScheduler,
     Budget,
     CacheManager,
+    EarlyCommit,
     Editor,
-    Filler,
     Guide,
     ModelInfo,
     Parts,
@@ -125,7 +125,7 @@ def _stops(
     budgets = tuple(part for part in parts if isinstance(part, Budget))
     if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
-    fillers = tuple(rule for rule in rules if isinstance(rule, Filler))
+    fillers = tuple(rule for rule in rules if isinstance(rule, EarlyCommit))
     others = tuple(rule for rule in rules if rule not in fillers)
     if not none:
         others = others or (bound_part("stop", default, StopRule, info),)
@@ -222,7 +222,7 @@ def _check_pipeline(parts: Parts) -> None:
     pipeline's block closes without one.
     """
     timed = [p for p in (parts.unmask, *parts.edit) if getattr(p, "one_block", False)]
-    if parts.blocks.watches and timed:
+    if parts.blocks.multi_block and timed:
         raise InvalidRequest(
             "blocks",
             f"{type(parts.blocks).__name__} denoises several blocks at once, and "
@@ -230,7 +230,7 @@ def _check_pipeline(parts: Parts) -> None:
             "such as 'threshold', or other blocks",
         )
     frozen = parts.cache.at_opening and parts.cache.on_edit == "refuse"
-    if parts.blocks.watches and frozen:
+    if parts.blocks.multi_block and frozen:
         raise InvalidRequest(
             "blocks",
             f"{type(parts.blocks).__name__} closes blocks without refreshing what the cache "
@@ -259,7 +259,7 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
             reason = editor.refuses(parts.unmask)
         if reason:
             raise InvalidRequest("edit", str(reason))
-        if editor.scope == "row" and parts.narrowing is not None:
+        if editor.scope == "row" and parts.eligibility_filter is not None:
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} weighs all open positions of a block against each other, "
@@ -280,7 +280,7 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
                 f"{type(editor).__name__} may reopen tokens of earlier blocks, whose keys the "
                 f"cache {name} has frozen: use cache 'none'{other}",
             )
-    if parts.edit and not all(rule.patient for rule in parts.stop):
+    if parts.edit and not all(rule.waits_for_clean_block for rule in parts.stop):
         raise InvalidRequest(
             "stop",
             "a rule that ends a row inside a block would end it before its edits are done: "

@@ -67,7 +67,7 @@ def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
     ends: Tensor = answer
     if not is_foreign(part):
         return ends
-    _require("blocks", part, "close_at", "the ends", answer, view.step, WHOLE)
+    _require("blocks", part, "block_end", "the ends", answer, view.step, WHOLE)
     opens = view.blocks.phase == 0
     ends, start = answer.long(), view.blocks.start
     wrong = opens & ((ends[:, None] <= start) | (ends > view.length)[:, None])
@@ -77,16 +77,16 @@ def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
             f"must end the block behind its beginning {int(start[row, column])} and within the "
             f"canvas of {int(view.length[row])}, got {int(ends[row])}"
         )
-        raise rule_error("blocks", part, "close_at", message)
+        raise rule_error("blocks", part, "block_end", message)
     return ends
 
 
-def checked_reach(part: Any, answer: Any, like: Tensor) -> Tensor:
+def checked_max_end(part: Any, answer: Any, like: Tensor) -> Tensor:
     """`[R]` on the CPU: how far the next block may extend."""
     if is_foreign(part):
-        _require("blocks", part, "reach", "the reach", answer, like, WHOLE)
-    reach: Tensor = answer
-    return reach
+        _require("blocks", part, "max_end", "the reach", answer, like, WHOLE)
+    max_end: Tensor = answer
+    return max_end
 
 
 def checked_table(part: Any, answer: Any, before: BlockTable, length: Tensor) -> BlockTable:
@@ -111,10 +111,10 @@ def checked_table(part: Any, answer: Any, before: BlockTable, length: Tensor) ->
     return table
 
 
-def checked_narrowing(part: Any, answer: Any, view: StepView) -> Tensor:
+def checked_restriction(part: Any, answer: Any, view: StepView) -> Tensor:
     """`[R, W]` bool: what a step may commit."""
     if is_foreign(part):
-        _require("blocks", part, "narrow", "the mask", answer, view.eligible, (torch.bool,))
+        _require("blocks", part, "restrict", "the mask", answer, view.eligible, (torch.bool,))
     now: Tensor = answer
     return now
 

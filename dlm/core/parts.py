@@ -11,9 +11,9 @@ from dlm.core.protocols import (
     BlockScheduler,
     CacheManager,
     Editor,
+    EligibilityFilter,
     Extender,
     Guide,
-    Narrowing,
     Scratched,
     StopRule,
     Unmasker,
@@ -52,10 +52,12 @@ class Parts:
         return shape, parts, self.cache
 
     @property
-    def narrowing(self) -> Narrowing | None:
+    def eligibility_filter(self) -> EligibilityFilter | None:
         """The block scheduler, when it narrows what a step may commit."""
         scheduler = self.blocks
-        return scheduler if isinstance(scheduler, Narrowing) and scheduler.narrows else None
+        return (
+            scheduler if isinstance(scheduler, EligibilityFilter) and scheduler.restricts else None
+        )
 
     @property
     def needs(self) -> frozenset[str]:

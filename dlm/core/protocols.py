@@ -76,7 +76,7 @@ class BlockScheduler(Part, Protocol):
     """Where blocks open, end and close."""
 
     @property
-    def watches(self) -> bool:
+    def multi_block(self) -> bool:
         """Whether the progress inside a block matters to it; else it is asked when one is full."""
         ...
 
@@ -84,14 +84,14 @@ class BlockScheduler(Part, Protocol):
         """How many blocks `tokens` positions make, where that is known beforehand."""
         ...
 
-    def reach(self, rows: Rows, params: Any) -> Tensor:
+    def max_end(self, rows: Rows, params: Any) -> Tensor:
         """`[R]` on the CPU: how far a block that opens next may extend.
 
         `params` holds the part's numbers, as in a view.
         """
         ...
 
-    def close_at(self, view: StepView) -> Tensor:
+    def block_end(self, view: StepView) -> Tensor:
         """`[R]`: the end of the block that this step opens, read from its logits."""
         ...
 
@@ -101,15 +101,15 @@ class BlockScheduler(Part, Protocol):
 
 
 @runtime_checkable
-class Narrowing(BlockScheduler, Protocol):
+class EligibilityFilter(BlockScheduler, Protocol):
     """A scheduler that offers the unmasker only some of a block's open positions in each step."""
 
     @property
-    def narrows(self) -> bool:
+    def restricts(self) -> bool:
         """Whether it does, with its numbers."""
         ...
 
-    def narrow(self, view: StepView) -> Tensor:
+    def restrict(self, view: StepView) -> Tensor:
         """`[R, W]`: the eligible positions that a step may commit, at least one where any is."""
         ...
 
@@ -183,7 +183,7 @@ class StopRule(Part, Protocol):
         ...
 
     @property
-    def patient(self) -> bool:
+    def waits_for_clean_block(self) -> bool:
         """Whether it ends a row at clean blocks only, when editors have done their work."""
         ...
 
@@ -198,7 +198,7 @@ class StopRule(Part, Protocol):
 
 
 @runtime_checkable
-class Filler(StopRule, Protocol):
+class EarlyCommit(StopRule, Protocol):
     """A stop rule that may fill what is open (`Stop.fill`). It is asked before the others, which
     then see what it has filled.
     """

@@ -230,7 +230,7 @@ class Progress(NamedTuple):
     """
 
     left: Tensor
-    reach: Tensor
+    max_end: Tensor
     length: Tensor
     prompt: Tensor
     to_open: Tensor

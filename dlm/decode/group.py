@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlm.core import ForwardPlan, Narrowing, Parts, Rows, Window, is_number
+from dlm.core import EligibilityFilter, ForwardPlan, Parts, Rows, Window, is_number
 from dlm.decode.sampling import Sampler
 from dlm.decode.window import KeyAges
 
@@ -107,12 +107,12 @@ class RowGroup:
     error: Exception | None = None
     aux_tokens: dict[str, list[int]] = field(default_factory=dict)
     needs: frozenset[str] = field(init=False)
-    narrowing: Narrowing | None = field(init=False)
+    eligibility_filter: EligibilityFilter | None = field(init=False)
     active: Tensor = field(init=False)
     parts_with_params: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.needs, self.narrowing = self.parts.needs, self.parts.narrowing
+        self.needs, self.eligibility_filter = self.parts.needs, self.parts.eligibility_filter
         self.parts_with_params = self._paired()
         self.active = torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.device)
 
@@ -129,7 +129,7 @@ class RowGroup:
         It must when a block opens or is stored, when the block scheduler watches every step's
         progress, and when an auxiliary model is asked.
         """
-        return self.current.replans_next or self.parts.blocks.watches or bool(self.parts.aux)
+        return self.current.replans_next or self.parts.blocks.multi_block or bool(self.parts.aux)
 
     @property
     def steps_left(self) -> int | None:

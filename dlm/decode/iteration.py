@@ -25,8 +25,8 @@ from dlm.core import (
 from dlm.core.contracts import (
     checked_ends,
     checked_logits,
-    checked_narrowing,
     checked_proposal,
+    checked_restriction,
     checked_stop,
 )
 from dlm.decode.apply import CanvasUpdate, Op, count_per_block, forced_commits, kept, resolve
@@ -165,7 +165,7 @@ class IterationManager:
             return view
         scheduler = group.parts.blocks
         with blaming("blocks", scheduler):
-            end = scheduler.close_at(view._replace(params=group.params("blocks")))
+            end = scheduler.block_end(view._replace(params=group.params("blocks")))
         end = checked_ends(scheduler, end, view)
         table, opens = view.blocks, view.blocks.phase == Phase.OPENING
         table = replace(table, end=torch.where(opens, end[:, None], table.end))
@@ -182,11 +182,11 @@ class IterationManager:
         Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
         least its best position.
         """
-        rule, scheduler = group.parts.unmask, group.narrowing
+        rule, scheduler = group.parts.unmask, group.eligibility_filter
         if scheduler is not None:
             with blaming("blocks", scheduler):
-                now = scheduler.narrow(view._replace(params=group.params("blocks")))
-            now = checked_narrowing(scheduler, now, view)
+                now = scheduler.restrict(view._replace(params=group.params("blocks")))
+            now = checked_restriction(scheduler, now, view)
             view = view._replace(eligible=view.eligible & now, force=view.force & now)
         with blaming("unmask", rule):
             proposal = rule.propose(view._replace(params=group.params("unmask")))

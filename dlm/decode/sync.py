@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlm.core import INT64_MAX, BlockTable, Frame, HostRows, Phase, Progress, Rows
-from dlm.core.contracts import checked_reach, checked_table
+from dlm.core.contracts import checked_max_end, checked_table
 from dlm.decode.apply import Op
 from dlm.decode.group import RowGroup, select_params
 from dlm.errors import blaming
@@ -177,10 +177,10 @@ def _advanced(group: RowGroup, rows: Rows, left: Tensor, live: Tensor, params: A
     """The table after the cohort's block scheduler was asked."""
     scheduler, host = group.parts.blocks, rows.host
     with blaming("blocks", scheduler):
-        reach = scheduler.reach(rows, params)
+        max_end = scheduler.max_end(rows, params)
     progress = Progress(
         left=left,
-        reach=checked_reach(scheduler, reach, host.length),
+        max_end=checked_max_end(scheduler, max_end, host.length),
         length=host.length,
         prompt=host.prompt,
         to_open=host.to_open,

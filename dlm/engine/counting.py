@@ -27,7 +27,7 @@ def scheduled_forwards(bound: BoundConfig, part: Any, alignment: int) -> tuple[i
     """
     schedulers, parts = (Fixed, Whole), bound.parts
     plain = type(part) in (TopK, RCR) and not getattr(part, "first_alone", False)
-    shown = parts.narrowing is None and getattr(parts.cache, "shows_block", True)
+    shown = parts.eligibility_filter is None and getattr(parts.cache, "shows_block", True)
     if not plain or not shown or type(parts.blocks) not in schedulers:
         return None
     if (part.steps or 0) > LONGEST_CLOCK:

@@ -139,7 +139,7 @@ def _tell_step(state: RowState, report: RowStep, row: int) -> None:
     for event in events_of(state.choice, step, changes):
         emit(state, event)
     parts = state.bound.parts
-    live = 0 if parts.blocks.watches else state.opened
+    live = 0 if parts.blocks.multi_block else state.opened
     if not parts.whole_row and _settle(state, live if parts.edit else None):
         end(state, "stop")
     if stopped := report.stopped[row]:

@@ -230,7 +230,7 @@ class Stops(Rule):
 
     length: int = -1
     reason = "stop"
-    patient = True
+    waits_for_clean_block = True
     end_ids = ()
 
     def __call__(self, rows, view):

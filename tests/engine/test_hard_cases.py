@@ -98,9 +98,9 @@ def test_shifted_family_reads_the_query_before_the_window(cache, seed):
     run = twins.frozen(decoder, prompt, 30, 0.6, twins.every(8), suffix=cache == "prefix")
     assert_same(trace, run, logits=STALE)
     start = len(prompt)
-    narrow = [f for f in trace.forwards if len(f.queries) < len(trace.canvases[0])]
-    assert narrow
-    for forward in narrow:
+    restrict = [f for f in trace.forwards if len(f.queries) < len(trace.canvases[0])]
+    assert restrict
+    for forward in restrict:
         assert set(forward.queries) - forward.written == {min(forward.written) - 1}
         assert forward.ages[start - 1] > 0, "the query before the window must not write"
 

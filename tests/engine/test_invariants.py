@@ -316,12 +316,12 @@ def check_settled(state, trace):
     """What is settled never changes again, commits stay inside the blocks that were opened, and a
     row that ends has settled its answer.
     """
-    canvas, settled, reach = HostCanvas(), [], 0
+    canvas, settled, max_end = HostCanvas(), [], 0
     for event in state.events:
         before = canvas.ids[: canvas.settled]
         canvas.apply(event)
-        reach = event.pos[1] if event.type == "block" else reach
-        assert event.type != "commit" or max(event.pos) < reach
+        max_end = event.pos[1] if event.type == "block" else max_end
+        assert event.type != "commit" or max(event.pos) < max_end
         assert canvas.ids[: len(before)] == before
         assert not [p for p in open_positions(canvas.kinds) if p < canvas.settled]
         settled.append(canvas.settled)

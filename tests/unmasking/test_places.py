@@ -194,7 +194,7 @@ def test_a_sliding_window_starts_at_the_first_open_position(row, width):
     pos, kinds, c, _ = row
     first = min((p for p, k in zip(pos, kinds, strict=True) if k == OPEN), default=0)
     view = make_view(Sliding(width), [c], pos=[pos], kind=kinds)
-    assert Sliding(width).narrow(view)[0].tolist() == [
+    assert Sliding(width).restrict(view)[0].tolist() == [
         k == OPEN and p < first + width for p, k in zip(pos, kinds, strict=True)
     ]
 
@@ -206,7 +206,7 @@ def test_sub_blocks_are_filled_one_after_the_other(row, sub):
     first = min((n for n, k in zip(numbers, kinds, strict=True) if k == OPEN), default=0)
     rule = SubBlocks(64, sub=sub)
     view = make_view(rule, [c], pos=[pos], kind=kinds)
-    assert rule.narrow(view)[0].tolist() == [
+    assert rule.restrict(view)[0].tolist() == [
         k == OPEN and n == first for n, k in zip(numbers, kinds, strict=True)
     ]
 
@@ -225,7 +225,7 @@ def test_adablock_ends_behind_open_positions_alone(row, data, share, threshold, 
         end = max(pos[best] + 1, start + least)
     rule = AdaBlock(3, share, threshold, (10,), least)
     view = make_view(rule, [c], pos=[pos], kind=kinds, token=token, prompt=start, opening=True)
-    assert rule.close_at(view).tolist() == [min(end, length)]
+    assert rule.block_end(view).tolist() == [min(end, length)]
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_block_has_its_least_length():
     for least, end in ((1, 1), (4, 4)):
         rule = AdaBlock(length=8, window=1.0, min_length=least).bind(replace(INFO))
         view = make_view(rule, [[0.9] + [0.1] * 11], token=[[newline] + [5] * 11], opening=True)
-        assert rule.close_at(view).tolist() == [end]
+        assert rule.block_end(view).tolist() == [end]
 
 
 @pytest.mark.parametrize("others", [0.0, 9.0])

@@ -225,9 +225,9 @@ def test_random_order_depends_on_seed_and_path_but_not_on_the_batch():
     ):
         alone = make_view(rule, c[:1], seed=seed, path=path, row_step=step)
         assert chosen(rule, alone) == [row]
-    narrow = make_view(rule, [[0.5] * 20], pos=range(20, 40), seed=0, row_step=3)
+    restrict = make_view(rule, [[0.5] * 20], pos=range(20, 40), seed=0, row_step=3)
     wide = make_view(rule, [[0.5] * 40], seed=0, row_step=3)
-    assert best_of(rule, narrow) == best_of(rule, wide, among=range(20, 40))
+    assert best_of(rule, restrict) == best_of(rule, wide, among=range(20, 40))
 
 
 def best_of(rule, view, among=None):
@@ -248,7 +248,7 @@ ADA = AdaBlock(6, window=0.5, threshold=0.5, delimiters=(10, 11))  # 16 position
 
 
 def closes(rule, c, token, *, start=0, prompt=0, length=16):
-    (end,) = rule.close_at(
+    (end,) = rule.block_end(
         make_view(
             rule,
             [c],
@@ -297,15 +297,15 @@ def test_adablock_keeps_a_minimum():
 def test_adablock_never_ends_behind_its_reach(rule):
     """Only what was planned up to the reach has logits in the opening step."""
     host = host_of(prompt=2, length=22)
-    (reach,) = rule.reach(SimpleNamespace(host=host), part_params([rule])).tolist()
+    (max_end,) = rule.max_end(SimpleNamespace(host=host), part_params([rule])).tolist()
     for token in ([10] + [5] * 19, [5] * 20):
-        assert closes(rule, [0.9] * 20, token, start=2, prompt=2, length=22) <= min(reach, 22)
+        assert closes(rule, [0.9] * 20, token, start=2, prompt=2, length=22) <= min(max_end, 22)
 
 
 def test_adablock_reads_rows_by_their_own_numbers():
     rules = [ADA, replace(ADA, threshold=0.95), replace(ADA, length=3, threshold=0.95)]
     view = make_view(rules, [[0.9] * 8] * 3, token=[5, 5, 5, 5, 10, 5, 5, 5], length=16)
-    assert ADA.close_at(view).tolist() == [5, 6, 3]
+    assert ADA.block_end(view).tolist() == [5, 6, 3]
 
 
 # stop rules
@@ -451,9 +451,9 @@ def blocks_of(rule, prompt, length, *, stores, pinned=()):
     """
     host, bounds, phases = host_of(prompt, length, pinned=pinned), [], []
     for _ in range(200):
-        reach = rule.reach(SimpleNamespace(host=host), part_params([rule]))
+        max_end = rule.max_end(SimpleNamespace(host=host), part_params([rule]))
         left = torch.zeros(1, 8, dtype=torch.long)
-        bounds_now = (reach, host.length, host.prompt, host.to_open)
+        bounds_now = (max_end, host.length, host.prompt, host.to_open)
         progress = Progress(left, *bounds_now, torch.tensor([True]), stores)
         table = rule.advance(host.blocks, progress, part_params([rule]))
         phases.append(table.phase[0, :3].tolist())

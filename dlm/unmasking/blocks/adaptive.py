@@ -32,7 +32,7 @@ class AdaBlock:
     delimiters: tuple[int, ...] | None = None
     min_length: int = 1
 
-    watches = False
+    multi_block = False
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.min_length < 1:
@@ -72,13 +72,13 @@ class AdaBlock:
     def count(self, tokens: int) -> None:
         """Not known before the logits are."""
 
-    def reach(self, rows: Rows, params: Any) -> Tensor:
+    def max_end(self, rows: Rows, params: Any) -> Tensor:
         """The window, or the default or least length where that is longer."""
         window = (params.window * (rows.host.length - rows.host.prompt)[:, None]).long()
         size: Tensor = window.maximum(params.length).maximum(params.min_length)[:, 0]
         return rows.host.to_open + size
 
-    def close_at(self, view: StepView) -> Tensor:
+    def block_end(self, view: StepView) -> Tensor:
         """Behind the most confident delimiter of the window, if it is confident enough."""
         params, start = view.params, _last_start(view.blocks)
         window = (params.window * (view.length - view.prompt)[:, None]).long()

@@ -36,7 +36,7 @@ def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> B
         replace(table, phase=phase),
         wants,
         start,
-        torch.minimum(progress.reach, progress.length),
+        torch.minimum(progress.max_end, progress.length),
         Level.FULL,
     )
 
@@ -73,7 +73,7 @@ class Whole:
 
     alignment: int = bound(1)
 
-    watches = False
+    multi_block = False
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` for block-causal models, trained on short blocks only."""
@@ -90,11 +90,11 @@ class Whole:
         """One."""
         return 1
 
-    def reach(self, rows: Rows, params: Any) -> Tensor:
+    def max_end(self, rows: Rows, params: Any) -> Tensor:
         """The canvas end."""
         return rows.host.length
 
-    def close_at(self, view: StepView) -> Tensor:
+    def block_end(self, view: StepView) -> Tensor:
         """The canvas end."""
         return view.length
 
@@ -111,13 +111,13 @@ class Sliding(Whole):
 
     width: int = 32
 
-    narrows = True
+    restricts = True
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise InvalidRequest("blocks", f"`width` must be at least 1, got {self.width}")
 
-    def narrow(self, view: StepView) -> Tensor:
+    def restrict(self, view: StepView) -> Tensor:
         """What stands near the first open position."""
         near: Tensor = view.pos < first_open(view) + view.params.width
         return view.eligible & near
@@ -144,7 +144,7 @@ class Fixed:
     trained: bool = field(default=False, kw_only=True, repr=False)
     alignment: int = bound(1)
 
-    watches = False
+    multi_block = False
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
@@ -173,12 +173,12 @@ class Fixed:
         assert self.length is not None
         return -(-tokens // self.length)
 
-    def reach(self, rows: Rows, params: Any) -> Tensor:
+    def max_end(self, rows: Rows, params: Any) -> Tensor:
         """`length` positions on."""
         end: Tensor = next_start(rows.host.to_open, self.alignment) + params.length[:, 0]
         return end
 
-    def close_at(self, view: StepView) -> Tensor:
+    def block_end(self, view: StepView) -> Tensor:
         """Where it was planned to end."""
         return view.blocks.front
 
@@ -201,14 +201,14 @@ class SubBlocks(Fixed):
     sub: int = 8
     first_alone: bool = False
 
-    narrows = True
+    restricts = True
 
     def __post_init__(self) -> None:
         Fixed.__post_init__(self)
         if self.sub < 1:
             raise InvalidRequest("blocks", f"`sub` must be at least 1, got {self.sub}")
 
-    def narrow(self, view: StepView) -> Tensor:
+    def restrict(self, view: StepView) -> Tensor:
         """What stands in the first sub-block with an open position."""
         start, step = view.of_first_block(view.blocks.start, view.blocks.step)
         number = torch.div(view.pos - start, view.params.sub, rounding_mode="floor")

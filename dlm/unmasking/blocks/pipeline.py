@@ -26,7 +26,7 @@ class Pipeline(Fixed):
     full: float = 0.95
 
     tier = "T2"
-    watches = True
+    multi_block = True
 
     def __post_init__(self) -> None:
         Fixed.__post_init__(self)  # a slotted dataclass has no working super()
@@ -55,7 +55,7 @@ class Pipeline(Fixed):
         wants = progress.live & (share >= params.add[:, 0]) & ahead & room
         fresh = torch.where(share >= params.full[:, 0], int(Level.FULL), int(Level.SEMI))
         table = replace(table, phase=phase, level=level)
-        end = torch.minimum(progress.reach, progress.length)
+        end = torch.minimum(progress.max_end, progress.length)
         return append_block(table, wants, start, end, fresh[:, None])
 
 

@@ -32,7 +32,7 @@ class Prophet:
     count: int | None = None
 
     reason = "early"
-    patient = False
+    waits_for_clean_block = False
     fills = True
     end_ids = ()
     needs = frozenset({"gap"})
@@ -83,7 +83,7 @@ class Stable:
     patience: int = 1
 
     reason = "early"
-    patient = False
+    waits_for_clean_block = False
     fills = True
     end_ids = ()
     needs = frozenset({"entropy", "best"})

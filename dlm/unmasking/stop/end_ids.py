@@ -38,7 +38,7 @@ class Eos:
         return "T1" if self.when == "block" else "T2"
 
     @property
-    def patient(self) -> bool:
+    def waits_for_clean_block(self) -> bool:
         """Whether it waits for clean blocks."""
         return self.when == "block"
 

@@ -32,7 +32,7 @@ class BoundConfig:
     """One request's config with its parts bound to a model.
 
     `budgets` bound the cost, `stop_strings` end the text, `end_ids` the answer. `length`: of the
-    canvas behind the prompt; `given`: the ids that are pinned there, None where it is open (empty:
+    canvas behind the prompt; `pinned`: the ids that are pinned there, None where it is open (empty:
     all is).
     """
 
@@ -42,13 +42,13 @@ class BoundConfig:
     stop_strings: tuple[str, ...]
     end_ids: frozenset[int]
     length: int
-    given: tuple[int | None, ...] = ()
+    pinned: tuple[int | None, ...] = ()
 
 
 def bind(
-    config: GenerationConfig, info: ModelInfo, given: tuple[int | None, ...] = ()
+    config: GenerationConfig, info: ModelInfo, pinned: tuple[int | None, ...] = ()
 ) -> BoundConfig:
-    """Parse and bind every part of `config`; `given`: what its `infill` pins behind the prompt.
+    """Parse and bind every part of `config`; `pinned`: what its `infill` pins behind the prompt.
 
     Raises `InvalidRequest` with the reason when something cannot work.
     """
@@ -61,7 +61,7 @@ def bind(
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
     ends = frozenset(i for rule in rules for i in rule.end_ids) or frozenset(info.eos_ids)
-    if ends and (before := inside_holes(given)):
+    if ends and (before := inside_holes(pinned)):
         guides.append(registry_of("guide").load("forbid")(tuple(sorted(ends)), before=before))
     unmask = bound_part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
     parts = Parts(
@@ -74,27 +74,27 @@ def bind(
     )
     _check_needs(parts, info)
     _check_scratch(parts)
-    _check_steps(config, parts, given)
+    _check_steps(config, parts, pinned)
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, budgets, strings, ends, length, given)
+    return BoundConfig(config, parts, budgets, strings, ends, length, pinned)
 
 
-def inside_holes(given: Sequence[int | None]) -> int:
+def inside_holes(pinned: Sequence[int | None]) -> int:
     """How many leading positions end with the last one that is given: no answer ends there."""
-    return max((at + 1 for at, token in enumerate(given) if token is not None), default=0)
+    return max((at + 1 for at, token in enumerate(pinned) if token is not None), default=0)
 
 
-def _or(given: Any, default: str) -> Any:
-    return default if given is None else given
+def _or(pinned: Any, default: str) -> Any:
+    return default if pinned is None else pinned
 
 
 def _listed(config: GenerationConfig, kind: str) -> list[Any]:
     """The parts of a kind that takes several; `"none"` alone is none."""
-    given = config.several(kind)
-    alone = len(given) == 1 and isinstance(given[0], str) and given[0].strip() == NONE
-    return [] if alone else list(given)
+    pinned = config.several(kind)
+    alone = len(pinned) == 1 and isinstance(pinned[0], str) and pinned[0].strip() == NONE
+    return [] if alone else list(pinned)
 
 
 def _default_cache(info: ModelInfo) -> str:
@@ -158,7 +158,7 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
         return replace(part, steps=config.steps)
 
 
-def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | None]) -> None:
+def _check_steps(config: GenerationConfig, parts: Parts, pinned: Sequence[int | None]) -> None:
     """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate.
 
     Where something is given, blocks start at the holes and steps are shared out by what is open.
@@ -174,7 +174,7 @@ def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | N
         )
     assert tokens is not None
     with blaming("blocks", parts.blocks):
-        blocks = None if given else parts.blocks.count(tokens)
+        blocks = None if pinned else parts.blocks.count(tokens)
     for part in (parts.unmask, *parts.edit):
         own = getattr(part, "steps", None)
         if blocks is not None and own is not None and own % blocks:

@@ -92,7 +92,7 @@ class StepView(NamedTuple):
     step: Tensor
     blocks: BlockTable
     eligible: Tensor
-    force: Tensor
+    must_progress: Tensor
     token: Tensor
     c: Tensor
     best: Tensor | None
@@ -108,7 +108,7 @@ class StepView(NamedTuple):
     born: Tensor
     length: Tensor
     limit: Tensor
-    to_fill: Tensor
+    initial_masks: Tensor
     seed: Tensor
     path: Tensor
     scratch: dict[str, Tensor]
@@ -229,11 +229,11 @@ class Progress(NamedTuple):
     forward that stores their final keys.
     """
 
-    left: Tensor
+    open_count: Tensor
     max_end: Tensor
     length: Tensor
     prompt: Tensor
-    to_open: Tensor
+    next_unopened: Tensor
     live: Tensor
     stores: bool
 

@@ -119,8 +119,8 @@ def forced_commits(view: StepView, commit: Tensor) -> Tensor:
 
     The best position is the most confident one; of equals, the leftmost.
     """
-    idle = view.force & (
-        count_per_block(commit & view.force, view.block).gather(1, view.block) == 0
+    idle = view.must_progress & (
+        count_per_block(commit & view.must_progress, view.block).gather(1, view.block) == 0
     )
     c = view.c.nan_to_num(0.0)
     best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")

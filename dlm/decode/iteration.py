@@ -117,8 +117,8 @@ class IterationManager:
     def admit(self, group: RowGroup) -> None:
         """Open the first block of a new row. Raises what its block scheduler raises."""
         rows = group.rows
-        left = torch.zeros_like(rows.host.blocks.start)
-        (error,) = advance(group, left, torch.ones(rows.count, dtype=torch.bool))
+        open_count = torch.zeros_like(rows.host.blocks.start)
+        (error,) = advance(group, open_count, torch.ones(rows.count, dtype=torch.bool))
         if error is not None:
             raise error
 
@@ -159,7 +159,7 @@ class IterationManager:
     def _open(self, group: RowGroup, view: StepView) -> StepView:
         """Where a block opens, read its end from the logits and count its masks.
 
-        `eligible` and `force` of the view are narrowed to the block.
+        `eligible` and `must_progress` of the view are narrowed to the block.
         """
         if not group.current.opening:
             return view
@@ -173,7 +173,9 @@ class IterationManager:
         masks = torch.where(opens, count_per_block(inside, view.block), table.masks)
         group.rows = group.rows.with_opened(table.end, masks)
         return view._replace(
-            blocks=group.rows.blocks, eligible=view.eligible & inside, force=view.force & inside
+            blocks=group.rows.blocks,
+            eligible=view.eligible & inside,
+            must_progress=view.must_progress & inside,
         )
 
     def _propose(self, group: RowGroup, view: StepView) -> Proposal:
@@ -187,7 +189,9 @@ class IterationManager:
             with blaming("blocks", scheduler):
                 now = scheduler.restrict(view._replace(params=group.params("blocks")))
             now = checked_restriction(scheduler, now, view)
-            view = view._replace(eligible=view.eligible & now, force=view.force & now)
+            view = view._replace(
+                eligible=view.eligible & now, must_progress=view.must_progress & now
+            )
         with blaming("unmask", rule):
             proposal = rule.propose(view._replace(params=group.params("unmask")))
         proposal = checked_proposal("unmask", rule, "propose", view, proposal)
@@ -238,14 +242,14 @@ class IterationManager:
                 stopped = torch.where(done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
             group.error = error
-        left = count_per_block(view.open_inside & active[:, None], view.block)
+        open_count = count_per_block(view.open_inside & active[:, None], view.block)
         if hold is not None:
-            left = left + (group.current.window.live & hold[:, None])
+            open_count = open_count + (group.current.window.live & hold[:, None])
         rows.step.add_(active)
         rows.blocks.step.add_(group.current.window.live & active[:, None])
-        group.active = active & (stopped == 0) & (left > 0).any(dim=1)
+        group.active = active & (stopped == 0) & (open_count > 0).any(dim=1)
         return StepOutput(
-            view.pos, view.ids, view.c, update.op, left, stopped, active, group.aux_tokens
+            view.pos, view.ids, view.c, update.op, open_count, stopped, active, group.aux_tokens
         )
 
     def _fill(

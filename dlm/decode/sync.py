@@ -21,7 +21,7 @@ class StepOutput(NamedTuple):
     """What a step did to the rows of a cohort, on the device.
 
     `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
-    `left [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the stop rule
+    `open_count [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the stop rule
     that fired · `active [R]` bool: rows that took part; the others had ended since the last sync
     and idled · `aux`: tokens that each auxiliary model has computed, row by row · `failed`: a part
     raised and nothing was applied.
@@ -31,7 +31,7 @@ class StepOutput(NamedTuple):
     ids: Tensor
     c: Tensor
     op: Tensor
-    left: Tensor
+    open_count: Tensor
     stopped: Tensor
     active: Tensor
     aux: Mapping[str, list[int]]
@@ -92,7 +92,10 @@ def sync(group: RowGroup, rounds: Sequence[StepOutput], device: torch.device) ->
     """Learn what the rounds since the last sync have done; close and open blocks where due."""
     planned, table = group.current, group.rows.host.blocks
     rows, last = group.rows.count, rounds[-1]
-    left, stopped = last.left.cpu(), _joined([r.stopped for r in rounds]).view(-1, rows).cpu()
+    open_count, stopped = (
+        last.open_count.cpu(),
+        _joined([r.stopped for r in rounds]).view(-1, rows).cpu(),
+    )
     active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
     steps = (active[:-1] if last.failed else active).sum(dim=0)  # only the last can have failed
     table.step.add_(planned.live * steps[:, None])
@@ -105,10 +108,12 @@ def sync(group: RowGroup, rounds: Sequence[StepOutput], device: torch.device) ->
     changes = read_changes(rounds)
     group.plan_age += len(rounds)
     due = (
-        group.syncs_every_step or group.steps_left == 0 or bool((planned.live & (left == 0)).any())
+        group.syncs_every_step
+        or group.steps_left == 0
+        or bool((planned.live & (open_count == 0)).any())
     )
     if due and not last.failed:
-        errors = advance(group, left, stopped[-1] == 0)
+        errors = advance(group, open_count, stopped[-1] == 0)
         filled = (~group.rows.host.blocks.live.any(dim=1)).tolist()
     group.active = torch.ones(rows, dtype=torch.bool, device=device)
     end = len(rounds) - 1
@@ -150,19 +155,19 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
-def advance(group: RowGroup, left: Tensor, live: Tensor) -> list[Exception | None]:
+def advance(group: RowGroup, open_count: Tensor, live: Tensor) -> list[Exception | None]:
     """Close and open blocks on the host's table; where one has moved, mirror it and drop the plan.
 
-    `left [R, 8]` open positions of each block, `live [R]`: rows that go on; both on the CPU.
+    `open_count [R, 8]` open positions of each block, `live [R]`: rows that go on; both on the CPU.
     Returns what the block scheduler raised for each row, whose blocks then stay as they were.
     """
     rows = group.rows
     host, params = _stored(rows.host), group.host_params("blocks")
     stored = replace(rows, host=host)
     try:
-        table, errors = _advanced(group, stored, left, live, params), _no_errors(rows.count)
+        table, errors = _advanced(group, stored, open_count, live, params), _no_errors(rows.count)
     except Exception:  # of a user's part, which cannot say whose fault it is: row by row
-        table, errors = _advanced_alone(group, stored, left, live, params)
+        table, errors = _advanced_alone(group, stored, open_count, live, params)
     kept = group.planned is not None and group.steps_left != 0
     if not kept or not table.same_bounds(rows.host.blocks):
         group.replan(stored.with_blocks(table))
@@ -173,17 +178,19 @@ def _no_errors(rows: int) -> list[Exception | None]:
     return [None] * rows
 
 
-def _advanced(group: RowGroup, rows: Rows, left: Tensor, live: Tensor, params: Any) -> BlockTable:
+def _advanced(
+    group: RowGroup, rows: Rows, open_count: Tensor, live: Tensor, params: Any
+) -> BlockTable:
     """The table after the cohort's block scheduler was asked."""
     scheduler, host = group.parts.blocks, rows.host
     with blaming("blocks", scheduler):
         max_end = scheduler.max_end(rows, params)
     progress = Progress(
-        left=left,
+        open_count=open_count,
         max_end=checked_max_end(scheduler, max_end, host.length),
         length=host.length,
         prompt=host.prompt,
-        to_open=host.to_open,
+        next_unopened=host.next_unopened,
         live=live,
         stores=group.parts.cache.stores,
     )
@@ -193,7 +200,7 @@ def _advanced(group: RowGroup, rows: Rows, left: Tensor, live: Tensor, params: A
 
 
 def _advanced_alone(
-    group: RowGroup, rows: Rows, left: Tensor, live: Tensor, params: SimpleNamespace
+    group: RowGroup, rows: Rows, open_count: Tensor, live: Tensor, params: SimpleNamespace
 ) -> tuple[BlockTable, list[Exception | None]]:
     """The same, asked for each row by itself."""
     tables, errors = [], _no_errors(rows.count)
@@ -202,7 +209,7 @@ def _advanced_alone(
         alone = rows.select(index)
         own = select_params(params, index)
         try:
-            tables.append(_advanced(group, alone, left[index], live[index], own))
+            tables.append(_advanced(group, alone, open_count[index], live[index], own))
         except Exception as error:
             errors[row] = error
             tables.append(alone.host.blocks)

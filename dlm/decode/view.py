@@ -46,7 +46,7 @@ def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) 
     return StepView(
         *frame,
         eligible=is_open & window.scored,
-        force=is_open & window.full,
+        must_progress=is_open & window.full,
         token=token,
         c=c,
         best=best,
@@ -62,7 +62,7 @@ def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) 
         born=rows.born.gather(1, window.pos),
         length=rows.length,
         limit=rows.limit,
-        to_fill=rows.to_fill,
+        initial_masks=rows.initial_masks,
         seed=rows.seed,
         path=rows.path,
         scratch=rows.scratch,

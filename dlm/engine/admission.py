@@ -67,7 +67,7 @@ def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Row
     count, seed, path = len(state.prompt), state.bound.config.seed, state.choice
     one = torch.ones(1, dtype=torch.long)
     ids, kind = _canvas(state, length, info)
-    given, stored = kind == Kind.PROMPT, one * state.ledger.reused
+    pinned, stored = kind == Kind.PROMPT, one * state.ledger.reused
     return Rows(
         ids=ids,
         kv_ids=ids.masked_fill(torch.arange(length + 1) >= stored, -1),
@@ -78,7 +78,7 @@ def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Row
         prompt=one * count,
         length=one * length,
         limit=one * state.limit,
-        to_fill=length - given.sum(dim=1),
+        initial_masks=length - pinned.sum(dim=1),
         step=one * 0,
         seed=one * seed,
         path=one * path,
@@ -87,7 +87,7 @@ def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Row
             prompt=one * count,
             length=one * length,
             stored=stored,
-            given=given,
+            pinned=pinned,
             step=one * 0,
             key_step=torch.zeros_like(ids),
             blocks=BlockTable.empty(1),
@@ -103,7 +103,7 @@ def _canvas(state: RowState, length: int, info: ModelInfo) -> tuple[Tensor, Tens
     seed, path = one * state.bound.config.seed, one * state.choice
     ids = process.prior(seed, path, torch.arange(length + 1)[None], one * -1)
     kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
-    for at, token in enumerate((*state.prompt, *state.given)):
+    for at, token in enumerate((*state.prompt, *state.pinned)):
         if token is not None:
             ids[0, at], kind[0, at] = token, Kind.PROMPT
     kind[0, length] = Kind.PAD

@@ -18,21 +18,21 @@ from dlm.core import ModelInfo
 from dlm.errors import InvalidRequest
 from dlm.text import Text, parse_holes
 
-Given = tuple[int | None, ...]
+Pinned = tuple[int | None, ...]
 """The canvas behind the prompt: ids that are pinned there, None where it is open."""
 
 
 def bind_request(config: GenerationConfig, text: Text | None, info: ModelInfo) -> BoundConfig:
     """Bind a config together with what its `infill` gives. Raises `InvalidRequest`."""
-    config, given = resolve(config, text, info)
-    bound = bind(config, info, given)
+    config, pinned = resolve(config, text, info)
+    bound = bind(config, info, pinned)
     _check_stops(bound, text)
     return bound
 
 
 def resolve(
     config: GenerationConfig, text: Text | None, info: ModelInfo
-) -> tuple[GenerationConfig, Given]:
+) -> tuple[GenerationConfig, Pinned]:
     """The config with its length, and what is given of the canvas (nothing: an empty tuple).
 
     Raises `InvalidRequest` when there is nothing to fill, when what is given does not fit in
@@ -43,25 +43,25 @@ def resolve(
         return config, ()
     if isinstance(infill, Mapping):
         assert config.max_new_tokens is not None
-        given = _constrained(infill, config.max_new_tokens, text, info)
+        pinned = _constrained(infill, config.max_new_tokens, text, info)
     elif isinstance(infill, str):
-        given = []
+        pinned = []
         for part in parse_holes("infill", infill):
-            given += _encoded(part, text, info) if isinstance(part, str) else [None] * part
+            pinned += _encoded(part, text, info) if isinstance(part, str) else [None] * part
     else:
-        given = list(infill)
-    info.check_ids("infill", (token for token in given if token is not None))
-    given = [None if token == info.mask_id else token for token in given]
-    length = len(given) if config.max_new_tokens is None else config.max_new_tokens
-    if length < len(given):
+        pinned = list(infill)
+    info.check_ids("infill", (token for token in pinned if token is not None))
+    pinned = [None if token == info.mask_id else token for token in pinned]
+    length = len(pinned) if config.max_new_tokens is None else config.max_new_tokens
+    if length < len(pinned):
         raise InvalidRequest(
             "max_new_tokens",
-            f"must be at least the {len(given)} positions of `infill`, got {length}",
+            f"must be at least the {len(pinned)} positions of `infill`, got {length}",
         )
-    given += [None] * (length - len(given))
-    if None not in given:
+    pinned += [None] * (length - len(pinned))
+    if None not in pinned:
         raise InvalidRequest("infill", "must leave something open: write holes as [[mask:24]]")
-    return replace(config, max_new_tokens=length), tuple(given)
+    return replace(config, max_new_tokens=length), tuple(pinned)
 
 
 def _check_stops(bound: BoundConfig, text: Text | None) -> None:
@@ -70,7 +70,7 @@ def _check_stops(bound: BoundConfig, text: Text | None) -> None:
         raise InvalidRequest(
             "stop", "stop strings need a tokenizer, and this model came without one"
         )
-    for is_open, run in groupby(bound.given, lambda token: token is None):
+    for is_open, run in groupby(bound.pinned, lambda token: token is None):
         ids = () if is_open else [token for token in run if token is not None]
         shown = "" if text is None else text.decode_inside(ids)
         for string in bound.stop_strings:
@@ -113,7 +113,7 @@ def _constrained(
     info: ModelInfo,
 ) -> list[int | None]:
     """Texts and ids at their offsets, and nothing else."""
-    given: list[int | None] = [None] * length
+    pinned: list[int | None] = [None] * length
     for offset, piece in sorted(pieces.items()):
         ids = _encoded(piece, text, info)
         if offset + len(ids) > length:
@@ -122,7 +122,7 @@ def _constrained(
                 f"{piece!r} at {offset} needs {len(ids)} positions, but `max_new_tokens` ends the "
                 f"canvas at {length}",
             )
-        if any(token is not None for token in given[offset : offset + len(ids)]):
+        if any(token is not None for token in pinned[offset : offset + len(ids)]):
             raise InvalidRequest("infill", f"{piece!r} at {offset} overlaps what stands before it")
-        given[offset : offset + len(ids)] = ids
-    return given
+        pinned[offset : offset + len(ids)] = ids
+    return pinned

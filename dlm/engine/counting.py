@@ -40,9 +40,9 @@ def _open(bound: BoundConfig, prompt: int, alignment: int) -> list[bool]:
     """Which positions of a canvas are to be filled, behind a prompt of `prompt` positions more
     than whole blocks.
     """
-    given = [token is not None for token in bound.given] or [False] * bound.length
+    pinned = [token is not None for token in bound.pinned] or [False] * bound.length
     surplus = -(prompt + bound.length) % alignment
-    return [False] * prompt + [not pinned for pinned in given] + [True] * surplus
+    return [False] * prompt + [not pinned for pinned in pinned] + [True] * surplus
 
 
 def _forwards(part: Any, blocks: Any, still_open: Sequence[bool]) -> int:

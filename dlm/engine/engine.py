@@ -21,7 +21,7 @@ from dlm.config.checks import is_integer
 from dlm.core import Event, ModelInfo
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.iteration import IterationManager
-from dlm.engine.binding import Given, bind_request, check_encoded
+from dlm.engine.binding import Pinned, bind_request, check_encoded
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request, Stream, Streamer, feed
@@ -228,7 +228,7 @@ class Engine:
     def _request(self, prompt: Prompt, config: GenerationConfig) -> Request:
         """A checked request that is not queued yet."""
         bound = bind_request(config, self.text, self.info)
-        request = Request(self, self._prompt_ids(prompt, bound.given), bound)
+        request = Request(self, self._prompt_ids(prompt, bound.pinned), bound)
         self.scheduler.check(request.states[0])
         return request
 
@@ -237,8 +237,8 @@ class Engine:
             self.scheduler.submit(state)
         return requests
 
-    def _prompt_ids(self, prompt: Prompt, given: Given) -> tuple[int, ...]:
-        """The ids of a prompt. Where something is `given` it may be empty, and is then raw text."""
+    def _prompt_ids(self, prompt: Prompt, pinned: Pinned) -> tuple[int, ...]:
+        """The ids of a prompt. Where something is `pinned` it may be empty, and is then raw text."""
         prompt = one_prompt(prompt)
         if is_ids(prompt):
             ids = tuple(prompt)
@@ -247,9 +247,9 @@ class Engine:
             raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
         else:
             asked = cast("str | Sequence[Mapping[str, Any]]", prompt)
-            ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not given)))
+            ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not pinned)))
             check_encoded("prompt", ids, self.text, self.info)
-        if not ids and (not given or (self.info.shift and given[0] is None)):
+        if not ids and (not pinned or (self.info.shift and pinned[0] is None)):
             raise InvalidRequest("prompt", "must not be empty")
         return ids
 

@@ -169,13 +169,13 @@ def _scratch_bytes(specs: Sequence[ScratchSpec], length: int) -> int:
 
 def _to_fill(bound: BoundConfig) -> int:
     """The open positions of the canvas."""
-    return bound.length - sum(token is not None for token in bound.given)
+    return bound.length - sum(token is not None for token in bound.pinned)
 
 
 def _canvas(bound: BoundConfig, info: ModelInfo) -> str:
     """Its length, what is given of it, and the attention over it."""
     told = f"{bound.length} new tokens, {info.attention} attention"
-    if bound.given:
+    if bound.pinned:
         pinned = bound.length - _to_fill(bound)
         told = f"{bound.length} positions, {pinned} of them given, {info.attention} attention"
     if info.alignment > 1:

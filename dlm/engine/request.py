@@ -47,7 +47,7 @@ class Request:
 
     def _ticket(self, prompt: tuple[int, ...], choice: int) -> RowState:
         strings, text = self._bound.stop_strings, self._engine.text
-        inside = bool(self._bound.given)
+        inside = bool(self._bound.pinned)
         watch = TextWatch(text, strings, inside=inside) if text is not None and strings else None
         return RowState(prompt, self._bound, choice, watch)
 
@@ -140,7 +140,7 @@ class Request:
         text = self._engine.text
         if text is None:
             return None
-        return text.decode_inside(ids) if self._bound.given else text.decode(ids)
+        return text.decode_inside(ids) if self._bound.pinned else text.decode(ids)
 
     def _choice(self, state: RowState) -> Generation:
         text = self._engine.text
@@ -174,7 +174,7 @@ def _generated(state: RowState, count: int) -> int:
 def _holes(state: RowState, count: int) -> Iterator[list[int]]:
     """What stands in each stretch of open positions among the first `count` ids of the answer."""
     start = len(state.prompt)
-    for is_open, run in groupby(enumerate(state.given), lambda place: place[1] is None):
+    for is_open, run in groupby(enumerate(state.pinned), lambda place: place[1] is None):
         places = [at for at, _ in run]
         if is_open:
             yield state.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]

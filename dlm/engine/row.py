@@ -122,7 +122,7 @@ def _is_complete(state: RowState) -> bool:
     """Settle what is filled and say whether the answer has come to its end."""
     found = _settle(state, final=True)
     answer, ended = answer_of(state.canvas, state.limit, state.end_ids)
-    return found or ended or (state.ends_given and len(answer) == len(state.given))
+    return found or ended or (state.ends_pinned and len(answer) == len(state.pinned))
 
 
 def _tell_step(state: RowState, report: RowStep, row: int) -> None:
@@ -239,14 +239,14 @@ class RowState:
         )
 
     @property
-    def given(self) -> Sequence[int | None]:
+    def pinned(self) -> Sequence[int | None]:
         """What is pinned behind the prompt."""
-        return self.bound.given
+        return self.bound.pinned
 
     @property
-    def ends_given(self) -> bool:
+    def ends_pinned(self) -> bool:
         """Whether the canvas ends with something that is given."""
-        return len(self.given) > 0 and self.given[-1] is not None
+        return len(self.pinned) > 0 and self.pinned[-1] is not None
 
     @property
     def end_ids(self) -> Collection[int]:

@@ -46,7 +46,7 @@ class Scheduler:
         limits = {"the model": self.manager.info.max_length}
         for name in parts.aux:
             self.manager.aux[name].check_ids("prompt", state.prompt)
-            pinned = [token for token in state.given if token is not None]
+            pinned = [token for token in state.pinned if token is not None]
             self.manager.aux[name].check_ids("infill", pinned)
             limits[f"auxiliary {name!r}"] = self.manager.aux[name].max_length
         for name, limit in limits.items():

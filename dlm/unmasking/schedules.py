@@ -41,7 +41,7 @@ def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tens
     if total is not None:
         inside = (view.pos >= start) & (view.pos < end) & (view.kind != Kind.PROMPT)
         size = inside.sum(dim=1, keepdim=True)
-        steps = torch.div(total * size, view.to_fill[:, None], rounding_mode="floor")
+        steps = torch.div(total * size, view.initial_masks[:, None], rounding_mode="floor")
     return step, steps.clamp_min(1), masks
 
 

@@ -52,7 +52,7 @@ def propose_micros(rule: str, rows: int, window: int, repeats: int) -> float:
     def recorded(group: Any, view: StepView) -> Any:
         among = view.eligible & (view.pos % 2 == 0)
         params = group.params("unmask")
-        seen.append(view._replace(eligible=among, force=among, params=params))
+        seen.append(view._replace(eligible=among, must_progress=among, params=params))
         return plain(group, view)
 
     manager._propose = recorded

@@ -254,7 +254,7 @@ def test_every_run(batch):
 
 def check_canvases(state, trace, *, paced):
     """What is given stays, MASK is never committed, every step commits unless it is paced."""
-    given = dict(enumerate((*state.prompt, *state.given)))
+    given = dict(enumerate((*state.prompt, *state.pinned)))
     for canvas, kinds in zip(trace.canvases, trace.kinds, strict=True):
         for pos, (token, kind) in enumerate(zip(canvas, kinds, strict=True)):
             if given.get(pos) is not None:
@@ -283,7 +283,7 @@ def check_end(state, trace):
         found = [
             p for p in generated if canvas.ids[p] in ends and canvas.kinds[p] == Kind.COMMITTED
         ]
-        assert found or state.ends_given
+        assert found or state.ends_pinned
         assert not [p for p in still_open if p < min(found, default=state.limit)]
 
 
@@ -328,7 +328,7 @@ def check_settled(state, trace):
     assert settled == sorted(settled)
     if state.canvas.reason in ("length", "early"):
         assert canvas.settled == len(canvas.ids)
-    elif state.canvas.reason == "stop" and not (state.bound.parts.edit or state.ends_given):
+    elif state.canvas.reason == "stop" and not (state.bound.parts.edit or state.ends_pinned):
         assert state.end_ids & set(canvas.ids[canvas.prompt : canvas.settled])
 
 

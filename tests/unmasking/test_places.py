@@ -156,7 +156,7 @@ def test_low_entropy_takes_what_is_certain_or_the_most_certain(row, data, thresh
 def test_low_entropy_forces_nothing_in_blocks_that_may_wait():
     rule = LowEntropy(0.1)
     view = make_view(rule, [[0.5, 0.5]], entropy=[1.0, 0.5])
-    waiting = view._replace(force=torch.zeros_like(view.force))
+    waiting = view._replace(must_progress=torch.zeros_like(view.must_progress))
     assert rule.propose(view).commit.tolist() == [[False, True]]
     assert rule.propose(waiting).commit.tolist() == [[False, False]]
 

@@ -417,7 +417,12 @@ def test_rcr_does_not_take_a_confidence_of_zero_for_certainty():
     view = make_view(
         rule, [[0.0, 0.0, 0.25, 0.75]], kind=kinds, conf_prev=[0.0, 0.5, 0, 0], start=2
     )
-    assert reopened(rule, view._replace(to_fill=view.to_fill - 2)) == [True, False, False, False]
+    assert reopened(rule, view._replace(initial_masks=view.initial_masks - 2)) == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_rcr_leaves_prompt_and_open_positions_alone():
@@ -453,7 +458,7 @@ def blocks_of(rule, prompt, length, *, stores, pinned=()):
     for _ in range(200):
         max_end = rule.max_end(SimpleNamespace(host=host), part_params([rule]))
         left = torch.zeros(1, 8, dtype=torch.long)
-        bounds_now = (max_end, host.length, host.prompt, host.to_open)
+        bounds_now = (max_end, host.length, host.prompt, host.next_unopened)
         progress = Progress(left, *bounds_now, torch.tensor([True]), stores)
         table = rule.advance(host.blocks, progress, part_params([rule]))
         phases.append(table.phase[0, :3].tolist())
@@ -494,10 +499,12 @@ def test_blocks_start_at_what_is_to_be_filled(prompt, pinned, alignment):
     length = 40
     info = INFO if alignment == 1 else replace(INFO, attention="block_causal", block_length=4)
     bounds, _ = blocks_of(Fixed(8).bind(info), prompt, length, stores=False, pinned=pinned)
-    to_fill = [at for at in range(prompt, length) if at not in pinned]
-    assert sorted(at for s, e in bounds for at in range(s, e) if at in to_fill) == to_fill
+    initial_masks = [at for at in range(prompt, length) if at not in pinned]
+    assert (
+        sorted(at for s, e in bounds for at in range(s, e) if at in initial_masks) == initial_masks
+    )
     for start, end in bounds:
-        first = next(at for at in to_fill if at >= start)
+        first = next(at for at in initial_masks if at >= start)
         assert start == first // alignment * alignment, "a block waits for nothing"
         assert end == min(start + 8, length)
 

@@ -76,7 +76,7 @@ class AdaBlock:
         """The window, or the default or least length where that is longer."""
         window = (params.window * (rows.host.length - rows.host.prompt)[:, None]).long()
         size: Tensor = window.maximum(params.length).maximum(params.min_length)[:, 0]
-        return rows.host.to_open + size
+        return rows.host.next_unopened + size
 
     def block_end(self, view: StepView) -> Tensor:
         """Behind the most confident delimiter of the window, if it is confident enough."""

@@ -12,13 +12,13 @@ from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepVi
 from dlm.errors import InvalidRequest
 
 
-def next_start(to_open: Tensor, alignment: int) -> Tensor:
+def next_start(next_unopened: Tensor, alignment: int) -> Tensor:
     """`[R]`: where the next block starts: at the next position that is to be filled.
 
     Blocks of models with trained blocks start at the border at or before it, so that what is given
     there, such as the prompt's tail, shares the block.
     """
-    return torch.div(to_open, alignment, rounding_mode="floor") * alignment
+    return torch.div(next_unopened, alignment, rounding_mode="floor") * alignment
 
 
 def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> BlockTable:
@@ -27,10 +27,10 @@ def advance_in_order(table: BlockTable, progress: Progress, alignment: int) -> B
     Where no block is live and canvas is left, the next one opens, up to its reach.
     """
     opened = torch.where(table.phase == Phase.OPENING, int(Phase.OPEN), table.phase)
-    filled = table.live & (progress.left == 0)
+    filled = table.live & (progress.open_count == 0)
     phase = torch.where(filled, int(Phase.CLEAN if progress.stores else Phase.STORED), opened)
-    start = next_start(progress.to_open, alignment)
-    ahead = progress.to_open < progress.length
+    start = next_start(progress.next_unopened, alignment)
+    ahead = progress.next_unopened < progress.length
     wants = progress.live & ~(phase <= Phase.OPEN).any(dim=1) & ahead
     return append_block(
         replace(table, phase=phase),
@@ -175,7 +175,7 @@ class Fixed:
 
     def max_end(self, rows: Rows, params: Any) -> Tensor:
         """`length` positions on."""
-        end: Tensor = next_start(rows.host.to_open, self.alignment) + params.length[:, 0]
+        end: Tensor = next_start(rows.host.next_unopened, self.alignment) + params.length[:, 0]
         return end
 
     def block_end(self, view: StepView) -> Tensor:

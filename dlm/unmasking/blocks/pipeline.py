@@ -38,19 +38,19 @@ class Pipeline(Fixed):
 
     def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """Close from the left, promote after what is nearly full, append after what has begun."""
-        left = progress.left
-        filled = table.live & (left == 0)
+        open_count = progress.open_count
+        filled = table.live & (open_count == 0)
         held = (table.live & ~filled).cumsum(dim=1) > 0  # an unfilled block stands before
         closed = int(Phase.CLEAN if progress.stores else Phase.STORED)
         phase = torch.where(table.live, int(Phase.OPEN), table.phase)
         phase = torch.where(filled & ~held, closed, phase)
         live = phase <= Phase.OPEN
-        done = torch.where(live, 1 - left / table.masks.clamp_min(1), 1.0)  # [R, 8]
+        done = torch.where(live, 1 - open_count / table.masks.clamp_min(1), 1.0)  # [R, 8]
         before = torch.cat((torch.ones_like(done[:, :1]), done[:, :-1]), dim=1)
         level = torch.where(live & (before >= params.full), int(Level.FULL), table.level)
         share = _at_last_live(done, live)
-        start = next_start(progress.to_open, self.alignment)
-        ahead = progress.to_open < progress.length
+        start = next_start(progress.next_unopened, self.alignment)
+        ahead = progress.next_unopened < progress.length
         room = (phase != Phase.STORED).sum(dim=1) < phase.shape[1]
         wants = progress.live & (share >= params.add[:, 0]) & ahead & room
         fresh = torch.where(share >= params.full[:, 0], int(Level.FULL), int(Level.SEMI))

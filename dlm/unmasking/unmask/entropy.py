@@ -84,6 +84,6 @@ class LowEntropy:
         """All certain positions; of a row that has none, the most certain one it must take."""
         assert view.entropy is not None
         certain = view.eligible & (view.entropy <= view.params.threshold)
-        none = ~(certain & view.force).any(dim=1, keepdim=True)
+        none = ~(certain & view.must_progress).any(dim=1, keepdim=True)
         one = torch.ones_like(view.step)[:, None]
-        return Proposal(certain | (none & top(-view.entropy, view.force, one)))
+        return Proposal(certain | (none & top(-view.entropy, view.must_progress, one)))

@@ -69,7 +69,7 @@ class Threshold:
         c = confidence_of(view, self.conf_from)
         sure = view.eligible & (c >= view.params.threshold)
         if self.conf_from == "tempered":  # the best one is another
-            sure = sure | top(c, view.force, torch.ones_like(view.step)[:, None])
+            sure = sure | top(c, view.must_progress, torch.ones_like(view.step)[:, None])
         if self.shares is not None:
             sure = sure & top(c, view.eligible, self._within(view).clamp_min(1))
         return Proposal(opens_alone(view, sure) if self.first_alone else sure)

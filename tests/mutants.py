@@ -25,7 +25,7 @@ def threshold_is_strict() -> None:
     from dlm.unmasking.unmask.threshold import Threshold
 
     Threshold.propose = lambda self, view: Proposal(  # type: ignore[method-assign]
-        view.eligible & (view.c > view.params.threshold)
+        view.eligible & (view.confidence > view.params.threshold)
     )
 
 

@@ -34,9 +34,9 @@ from dlm.core.view import (
     Frame,
     Progress,
     Proposal,
+    SamplingStats,
     StepView,
     Stop,
-    Tempered,
     is_one_of,
 )
 from dlm.core.window import Window

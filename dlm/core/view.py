@@ -33,11 +33,13 @@ LEAST: Final = -1e4
 """In place of minus infinity: so far below another a logit has no probability in float32, but 0
 times it is a number.
 """
-STATISTICS: Final = frozenset({"best", "entropy", "margin", "gap", "c_current", "tempered"})
+STATISTICS: Final = frozenset(
+    {"argmax", "entropy", "margin", "logit_margin", "prob_current", "tempered"}
+)
 """What a part's `needs` may name; any other name is that of an auxiliary model."""
 
 
-class Tempered(NamedTuple):
+class SamplingStats(NamedTuple):
     """Statistics `[R, W]` of the distributions that tokens are drawn from: tempered, filtered by
     top-p and top-k, and normalised. MASK is in the denominator unless a filter is there, which
     drops it first.
@@ -45,7 +47,7 @@ class Tempered(NamedTuple):
     c: the probability of the drawn token · entropy · margin: first minus second probability.
     """
 
-    c: Tensor
+    confidence: Tensor
     entropy: Tensor
     margin: Tensor
 
@@ -61,8 +63,8 @@ class AuxView(NamedTuple):
 
     scored: Tensor
     token: Tensor
-    c: Tensor
-    c_draft: Tensor
+    confidence: Tensor
+    draft_confidence: Tensor
     logit_row: Tensor
     logits: Tensor
 
@@ -94,15 +96,15 @@ class StepView(NamedTuple):
     eligible: Tensor
     must_progress: Tensor
     token: Tensor
-    c: Tensor
-    best: Tensor | None
+    confidence: Tensor
+    argmax: Tensor | None
     entropy: Tensor | None
     margin: Tensor | None
-    gap: Tensor | None
-    c_current: Tensor | None
-    tempered: Tempered | None
+    logit_margin: Tensor | None
+    prob_current: Tensor | None
+    sampling: SamplingStats | None
     logits: Tensor
-    norm: Tensor
+    logsumexp: Tensor
     mask_id: int | None
     conf_prev: Tensor
     born: Tensor
@@ -151,12 +153,14 @@ class StepView(NamedTuple):
 
     def with_token(self, token: Tensor) -> StepView:
         """The view with another id `[R, W]` for each position, and the probability of that id."""
-        logp = self.logits[self.logit_row, token] - self.norm[self.logit_row]
-        return self._replace(token=token, c=torch.where(self.scored, logp.exp(), self.c))
+        logp = self.logits[self.logit_row, token] - self.logsumexp[self.logit_row]
+        return self._replace(
+            token=token, confidence=torch.where(self.scored, logp.exp(), self.confidence)
+        )
 
     def log_probs(self) -> Tensor:
         """`[N, V]`: the normalised logits, MASK struck out; a copy, made at each call."""
-        logp = self.logits - self.norm[:, None]
+        logp = self.logits - self.logsumexp[:, None]
         if self.mask_id is not None:
             logp.select(1, self.mask_id).fill_(-torch.inf)
         return logp

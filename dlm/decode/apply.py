@@ -122,7 +122,7 @@ def forced_commits(view: StepView, commit: Tensor) -> Tensor:
     idle = view.must_progress & (
         count_per_block(commit & view.must_progress, view.block).gather(1, view.block) == 0
     )
-    c = view.c.nan_to_num(0.0)
+    c = view.confidence.nan_to_num(0.0)
     best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")
     idle = idle & (c == best)
     first = _block_extreme(view.pos.masked_fill(~idle, INT64_MAX), view.block, "amin")

@@ -126,8 +126,8 @@ def _said(view: StepView, drafted: Tensor, logp: Tensor) -> AuxView:
     return AuxView(
         scored=drafted,
         token=token[row].masked_fill(~drafted, -1),
-        c=best[row].exp().masked_fill(~drafted, 0.0),
-        c_draft=logp[row, view.token].exp().masked_fill(~drafted, 0.0),
+        confidence=best[row].exp().masked_fill(~drafted, 0.0),
+        draft_confidence=logp[row, view.token].exp().masked_fill(~drafted, 0.0),
         logit_row=row,
         logits=logp,
     )
@@ -135,6 +135,6 @@ def _said(view: StepView, drafted: Tensor, logp: Tensor) -> AuxView:
 
 def _silent(view: StepView) -> AuxView:
     """Nothing was drafted."""
-    zero, nowhere = torch.zeros_like(view.c), torch.zeros_like(view.scored)
+    zero, nowhere = torch.zeros_like(view.confidence), torch.zeros_like(view.scored)
     none = torch.full_like(view.token, -1)
     return AuxView(nowhere, none, zero, zero, torch.zeros_like(none), view.logits[:0])

@@ -249,7 +249,14 @@ class IterationManager:
         rows.blocks.step.add_(group.current.window.live & active[:, None])
         group.active = active & (stopped == 0) & (open_count > 0).any(dim=1)
         return StepOutput(
-            view.pos, view.ids, view.c, update.op, open_count, stopped, active, group.aux_tokens
+            view.pos,
+            view.ids,
+            view.confidence,
+            update.op,
+            open_count,
+            stopped,
+            active,
+            group.aux_tokens,
         )
 
     def _fill(
@@ -272,7 +279,7 @@ def _write(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
     rows, pos, written = group.rows, view.pos, update.written
     rows.ids.scatter_(1, pos, update.ids)
     rows.kind.scatter_(1, pos, update.kind)
-    rows.conf.scatter_(1, pos, torch.where(written, view.c, view.conf_prev))
+    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.conf_prev))
     rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
     if group.parts.edit:
         rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

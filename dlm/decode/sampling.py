@@ -58,20 +58,20 @@ class Sampler:
 class RowStats(NamedTuple):
     """Statistics `[N]` of N logit rows; see `StepView`.
 
-    `logits [N, V]` are those that were read, `norm` the logarithms of their normalisers.
+    `logits [N, V]` are those that were read, `logsumexp` the logarithms of their normalisers.
     `drawn_from [N, V]`: what tokens were drawn from, tempered and filtered but not normalised, MASK
     struck out; None where nothing was drawn.
     """
 
     token: Tensor
-    c: Tensor
+    confidence: Tensor
     best: Tensor | None
     entropy: Tensor | None
     margin: Tensor | None
-    gap: Tensor | None
-    c_current: Tensor | None
+    logit_margin: Tensor | None
+    prob_current: Tensor | None
     logits: Tensor
-    norm: Tensor
+    logsumexp: Tensor
     drawn_from: Tensor | None = None
 
 
@@ -81,25 +81,25 @@ def row_stats(
     """Greedy token, its confidence, and the statistics that `needs` names.
 
     `logits [N, V]` are float32 and stay as they are. MASK is never the token but keeps its share of
-    the probability. Ties go to the lowest id. `current [N]`: the ids whose probability `c_current`
+    the probability. Ties go to the lowest id. `current [N]`: the ids whose probability `prob_current`
     is.
     """
     read = _read_small if logits.shape[1] <= SMALL else _read_large
     found = read(
-        logits, mask_id, second=bool(needs & {"margin", "gap"}), entropy="entropy" in needs
+        logits, mask_id, second=bool(needs & {"margin", "logit_margin"}), entropy="entropy" in needs
     )
-    best, second, norm = found.best, found.second, found.norm
+    best, second, logsumexp = found.best, found.second, found.logsumexp
     c = best.exp()
     return RowStats(
         found.token,
         c,
-        found.token if "best" in needs else None,
+        found.token if "argmax" in needs else None,
         found.entropy,
         None if second is None else c - second.exp(),
         None if second is None else best - second,
-        None if current is None else (logits.gather(1, current[:, None])[:, 0] - norm).exp(),
+        None if current is None else (logits.gather(1, current[:, None])[:, 0] - logsumexp).exp(),
         logits,
-        norm,
+        logsumexp,
     )
 
 
@@ -111,7 +111,7 @@ class _Read(NamedTuple):
     token: Tensor
     best: Tensor
     second: Tensor | None
-    norm: Tensor
+    logsumexp: Tensor
     entropy: Tensor | None
 
 
@@ -130,9 +130,9 @@ def _read_small(logits: Tensor, mask_id: int | None, *, second: bool, entropy: b
     if mask_id is not None:
         logp.select(1, mask_id).fill_(-torch.inf)
     best, token = logp.max(1, keepdim=True)
-    norm = logits.gather(1, token) - best
+    logsumexp = logits.gather(1, token) - best
     runner_up = logp.scatter_(1, token, -torch.inf).amax(1) if second else None
-    return _Read(token[:, 0], best[:, 0], runner_up, norm[:, 0], entropies)
+    return _Read(token[:, 0], best[:, 0], runner_up, logsumexp[:, 0], entropies)
 
 
 def _read_large(logits: Tensor, mask_id: int | None, *, second: bool, entropy: bool) -> _Read:
@@ -140,11 +140,11 @@ def _read_large(logits: Tensor, mask_id: int | None, *, second: bool, entropy: b
     first, inside, others = _largest_chunk(logits, mask_id)
     best, place = inside.max(1, keepdim=True)
     most = best[:, 0] if mask_id is None else best[:, 0].maximum(logits.select(1, mask_id))
-    norm, entropies = _normalisers(logits, most, entropy=entropy)
+    logsumexp, entropies = _normalisers(logits, most, entropy=entropy)
     runner_up = None
     if second:
-        runner_up = inside.scatter_(1, place, -torch.inf).amax(1).maximum(others) - norm
-    return _Read((first + place)[:, 0], best[:, 0] - norm, runner_up, norm, entropies)
+        runner_up = inside.scatter_(1, place, -torch.inf).amax(1).maximum(others) - logsumexp
+    return _Read((first + place)[:, 0], best[:, 0] - logsumexp, runner_up, logsumexp, entropies)
 
 
 def _largest_chunk(logits: Tensor, mask_id: int | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,15 +209,17 @@ def draw_tokens(
     if sampler.filters:
         probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
     token = torch.where(warm, draw(probs, u), stats.token)
-    drawn = (stats.logits.gather(1, token[:, None])[:, 0] - stats.norm).exp()
-    return stats._replace(token=token, c=torch.where(warm, drawn, stats.c), drawn_from=probs)
+    drawn = (stats.logits.gather(1, token[:, None])[:, 0] - stats.logsumexp).exp()
+    return stats._replace(
+        token=token, confidence=torch.where(warm, drawn, stats.confidence), drawn_from=probs
+    )
 
 
-def tempered_stats(
+def sampling_stats(
     stats: RowStats, mask_id: int | None, sampler: Sampler | None, row: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`[N]` each: the probability of the token, the entropy and the margin in the distributions
-    that tokens are drawn from (see `Tempered`), with `row [N]` of each. Greedy rows have
+    that tokens are drawn from (see `SamplingStats`), with `row [N]` of each. Greedy rows have
     temperature 1.
     """
     logits = stats.logits - stats.logits.amax(dim=1, keepdim=True)

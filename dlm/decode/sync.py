@@ -29,7 +29,7 @@ class StepOutput(NamedTuple):
 
     pos: Tensor
     ids: Tensor
-    c: Tensor
+    confidence: Tensor
     op: Tensor
     open_count: Tensor
     stopped: Tensor

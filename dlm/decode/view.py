@@ -9,9 +9,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from dlm.core import AuxView, Frame, Kind, StepView, Tempered, Window
+from dlm.core import AuxView, Frame, Kind, SamplingStats, StepView, Window
 from dlm.decode.group import RowGroup
-from dlm.decode.sampling import RowStats, draw_tokens, row_stats, tempered_stats, token_uniforms
+from dlm.decode.sampling import RowStats, draw_tokens, row_stats, sampling_stats, token_uniforms
 
 NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
 
@@ -37,7 +37,7 @@ def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) 
     rows, window = group.rows, frame.window
     logits, shadows = logits.split((len(window.slot), len(window.shadow)))
     stats = _read(group, logits, frame, mask_id)
-    token, c, best, entropy, margin, gap, c_current = (
+    token, c, best, entropy, margin, logit_margin, prob_current = (
         None if s is None else s.take(window.logit_row) for s in stats[:7]
     )
     assert token is not None
@@ -48,15 +48,15 @@ def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) 
         eligible=is_open & window.scored,
         must_progress=is_open & window.full,
         token=token,
-        c=c,
-        best=best,
+        confidence=c,
+        argmax=best,
         entropy=entropy,
         margin=margin,
-        gap=gap,
-        c_current=_through_shadows(c_current, shadows, frame),
-        tempered=_tempered(group, stats, window, mask_id),
+        logit_margin=logit_margin,
+        prob_current=_through_shadows(prob_current, shadows, frame),
+        sampling=_sampling(group, stats, window, mask_id),
         logits=stats.logits,
-        norm=stats.norm,
+        logsumexp=stats.logsumexp,
         mask_id=mask_id,
         conf_prev=rows.conf.gather(1, window.pos),
         born=rows.born.gather(1, window.pos),
@@ -74,7 +74,7 @@ def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) 
 def _read(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
     """Draw a token from each of the logits `[N, V]`; the statistics that the parts need."""
     rows, window, needs = group.rows, frame.window, group.needs
-    current = frame.ids.take(window.slot) if "c_current" in needs else None
+    current = frame.ids.take(window.slot) if "prob_current" in needs else None
     stats = row_stats(logits, mask_id, needs, current)
     if group.sampler is None:
         return stats
@@ -82,22 +82,22 @@ def _read(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) ->
     return draw_tokens(stats, mask_id, group.sampler, window.row[: len(window.slot)], u)
 
 
-def _tempered(
+def _sampling(
     group: RowGroup, stats: RowStats, window: Window, mask_id: int | None
-) -> Tempered | None:
+) -> SamplingStats | None:
     """The statistics of what tokens are drawn from, where a part needs them."""
     if "tempered" not in group.needs:
         return None
     row = window.row[: len(window.slot)]
-    found = tempered_stats(stats, mask_id, group.sampler, row)
-    return Tempered(*(s.take(window.logit_row) for s in found))
+    found = sampling_stats(stats, mask_id, group.sampler, row)
+    return SamplingStats(*(s.take(window.logit_row) for s in found))
 
 
-def _through_shadows(c_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:
-    """`c_current [R, W]`, where a shadow token looks as it sees it: `logits [S, V]`."""
+def _through_shadows(prob_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:
+    """`prob_current [R, W]`, where a shadow token looks as it sees it: `logits [S, V]`."""
     slot = frame.window.shadow
     if len(slot) == 0:
-        return c_current
+        return prob_current
     seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
-    own = seen.new_full(frame.ids.shape, torch.nan) if c_current is None else c_current
+    own = seen.new_full(frame.ids.shape, torch.nan) if prob_current is None else prob_current
     return own.put(slot, seen)

@@ -180,7 +180,7 @@ class CausalEngine:
                 one * config.temperature, one * config.top_p, zero + config.top_k, filters=filters
             )
             stats = draw_tokens(stats, None, sampler, zero, u)
-        return int(stats.token[0]), float(stats.c[0])
+        return int(stats.token[0]), float(stats.confidence[0])
 
     def _row(self, prompt: Any, config: CausalConfig) -> CausalRow:
         """A checked row that is not queued yet."""

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dlm.core import StepView, Tempered
+from dlm.core import SamplingStats, StepView
 from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
 
@@ -58,13 +58,13 @@ def needs_of(score: Score, conf_from: ConfFrom = "clean") -> frozenset[str]:
 
 def confidence_of(view: StepView, conf_from: ConfFrom) -> Tensor:
     """`[R, W]`: the probability of the token."""
-    return view.c if conf_from == "clean" else tempered_of(view).c
+    return view.confidence if conf_from == "clean" else sampling_of(view).confidence
 
 
-def tempered_of(view: StepView) -> Tempered:
+def sampling_of(view: StepView) -> SamplingStats:
     """What `needs` has asked for."""
-    assert view.tempered is not None
-    return view.tempered
+    assert view.sampling is not None
+    return view.sampling
 
 
 def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Tensor:
@@ -73,8 +73,8 @@ def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Ten
         return -view.pos.double()
     if score == "random":
         return uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
-    of = view if conf_from == "clean" else tempered_of(view)
-    value = {"confidence": of.c, "entropy": of.entropy, "margin": of.margin}[score]
+    of = view if conf_from == "clean" else sampling_of(view)
+    value = {"confidence": of.confidence, "entropy": of.entropy, "margin": of.margin}[score]
     assert value is not None
     return -value if score == "entropy" else value
 

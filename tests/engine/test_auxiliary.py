@@ -197,7 +197,9 @@ class Listens(Guided):
 
     def propose(self, view):
         said = view.aux["ar"]
-        self.heard.append((view.pos.clone(), view.token.clone(), said.c_draft.clone(), said))
+        self.heard.append(
+            (view.pos.clone(), view.token.clone(), said.draft_confidence.clone(), said)
+        )
         return super().propose(view)
 
 
@@ -208,14 +210,14 @@ def test_a_loaded_helper_says_what_its_own_library_says(causal_folder):
     out = engine.generate("What is 3+4?", max_new_tokens=16, unmask=rule, blocks="fixed(8)")
     assert out.stats.aux_forwards["ar"] == out.stats.nfe > 0
     assert out.stats.aux_tokens["ar"] > out.stats.nfe
-    pos, token, c_draft, _ = rule.heard[0]
+    pos, token, draft_confidence, _ = rule.heard[0]
     start = len(out.prompt_ids)
     ids = torch.tensor([[*out.prompt_ids, *token[0, :8].tolist()]])
     with torch.no_grad():
         probs = model(ids).logits[0].softmax(-1)
     expected = [probs[start + j - 1, token[0, j]] for j in range(8)]
     assert pos[0, 0] == start
-    assert torch.allclose(c_draft[0, :8], torch.stack(expected), rtol=1e-3, atol=1e-6)
+    assert torch.allclose(draft_confidence[0, :8], torch.stack(expected), rtol=1e-3, atol=1e-6)
     assert engine.kv.pages_in_use == 0
     engine.scheduler.check_integrity()
 
@@ -270,12 +272,17 @@ def test_what_is_said_is_of_the_canvas_as_it_stands(seed):
     bench = Bench(decoder_of(seed), aux={"ar": auxiliary(ar)})
     trace = bench.decode(prompt_of(5, seed), **OPTIONS | {"max_new_tokens": 24}, unmask=rule)
     assert len(rule.heard) == len(trace.forwards) > 6
-    for canvas, (pos, token, c_draft, said) in zip(trace.canvases, rule.heard, strict=False):
+    for canvas, (pos, token, draft_confidence, said) in zip(
+        trace.canvases, rule.heard, strict=False
+    ):
         ids, drafted = torch.tensor(canvas), said.scored[0]
         ids[pos[0, drafted]] = token[0, drafted]
         rows = twins.dense(ar, ids.tolist(), 1)
         for p, draft, c in zip(
-            pos[0, drafted].tolist(), token[0, drafted].tolist(), c_draft[0, drafted], strict=True
+            pos[0, drafted].tolist(),
+            token[0, drafted].tolist(),
+            draft_confidence[0, drafted],
+            strict=True,
         ):
             assert float(rows[p - 1].softmax(0)[draft]) == pytest.approx(float(c), abs=1e-4)
 

@@ -220,7 +220,7 @@ class Dislikes(Rule):
     def propose(self, view):
         if bool((view.prompt == self.length).any()):
             raise ValueError("I do not like this row")
-        best = view.c.masked_fill(~view.eligible, -1).argmax(dim=1, keepdim=True)
+        best = view.confidence.masked_fill(~view.eligible, -1).argmax(dim=1, keepdim=True)
         return Proposal(torch.zeros_like(view.eligible).scatter(1, best, True) & view.eligible)
 
 

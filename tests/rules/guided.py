@@ -27,7 +27,7 @@ class Guided:
 
     def propose(self, view: StepView) -> Proposal:
         said = view.aux["ar"]
-        stops = view.eligible & (said.c_draft < view.params.share * said.c)
+        stops = view.eligible & (said.draft_confidence < view.params.share * said.confidence)
         order = view.eligible.cumsum(dim=1)
         refused = stops.cumsum(dim=1) > 0
         return Proposal(view.eligible & (~refused | (order == 1)))

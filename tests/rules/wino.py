@@ -50,8 +50,8 @@ class WideIn:
     def propose(self, view: StepView) -> Proposal:
         params, masks = view.params, view.eligible.sum(dim=1, keepdim=True)
         cap = (masks * params.share).long().maximum(params.least).minimum(params.most)
-        sure = view.eligible & (view.c > params.threshold)
-        return Proposal(sure & top(view.c, view.eligible, cap))
+        sure = view.eligible & (view.confidence > params.threshold)
+        return Proposal(sure & top(view.confidence, view.eligible, cap))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class NarrowOut:
     mask_id: int = bound(-1)
 
     scope = "block"
-    needs = frozenset({"c_current"})
+    needs = frozenset({"prob_current"})
     scratch = (ScratchSpec("wino.last", "row", torch.long),)
 
     def bind(self, info: ModelInfo) -> NarrowOut:
@@ -99,10 +99,10 @@ class NarrowOut:
         accepted = proposal.commit.sum(dim=1)
         inside = view.pos >= view.in_block(view.blocks.start)
         judged = (view.kind == Kind.COMMITTED) & view.scored & inside
-        assert view.c_current is not None
-        doubted = judged & (view.c_current < view.params.threshold)
+        assert view.prob_current is not None
+        doubted = judged & (view.prob_current < view.params.threshold)
         (step,) = view.of_first_block(view.blocks.step)
         last = torch.where(step == 0, view.params.first, view.scratch["wino.last"][:, None])
         most = (last - 1).clamp_min(0)
-        remask = top(-view.c_current, doubted, most) & (accepted > 1)[:, None]
+        remask = top(-view.prob_current, doubted, most) & (accepted > 1)[:, None]
         return proposal._replace(remask=remask, scratch={"wino.last": accepted})

@@ -181,8 +181,12 @@ def test_steps_are_shared_out_to_the_blocks_by_length():
 def test_topk_takes_the_best_by_score_and_the_leftmost_of_equals(scores, steps, score):
     rule = TopK(score, steps=steps)
     given = [-x for x in scores] if score == "entropy" else scores
-    data = {"c": scores} if score == "confidence" else {"c": [0.5] * len(scores), score: given}
-    view = make_view(rule, [data.pop("c")], **data)
+    data = (
+        {"confidence": scores}
+        if score == "confidence"
+        else {"confidence": [0.5] * len(scores), score: given}
+    )
+    view = make_view(rule, [data.pop("confidence")], **data)
     count = math.ceil(len(scores) / steps)
     assert chosen(rule, view) == [best(scores, count)]
 

@@ -90,7 +90,7 @@ class AdaBlock:
             & (offset < window)
             & is_one_of(view.token, self.delimiters)
         )
-        confidence = torch.where(found, view.c, torch.full_like(view.c, -1.0))
+        confidence = torch.where(found, view.confidence, torch.full_like(view.confidence, -1.0))
         best = confidence.argmax(dim=1, keepdim=True)
         sure = confidence.gather(1, best) >= params.threshold
         size = torch.where(

@@ -35,7 +35,7 @@ class Prophet:
     waits_for_clean_block = False
     fills = True
     end_ids = ()
-    needs = frozenset({"gap"})
+    needs = frozenset({"logit_margin"})
 
     def __post_init__(self) -> None:
         if not self.early >= self.middle >= self.late >= 0:
@@ -61,8 +61,8 @@ class Prophet:
         offset = view.pos - view.prompt[:, None] - view.params.start
         answer = view.scored & (offset >= 0)
         answer &= still_open if self.count is None else offset < view.params.count
-        assert view.gap is not None
-        mean = _mean(view.gap, answer)
+        assert view.logit_margin is not None
+        mean = _mean(view.logit_margin, answer)
         masks = torch.where(view.window.live, view.blocks.masks, 0).sum(dim=1)
         done = 1 - still_open.sum(dim=1) / masks.clamp_min(1)
         params = view.params
@@ -86,7 +86,7 @@ class Stable:
     waits_for_clean_block = False
     fills = True
     end_ids = ()
-    needs = frozenset({"entropy", "best"})
+    needs = frozenset({"entropy", "argmax"})
     scratch = (
         ScratchSpec("stable_token", "token", torch.long, fill=-1),
         ScratchSpec("stable_steps", "row", torch.long),
@@ -105,13 +105,13 @@ class Stable:
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Has what is open said the same long enough, and is it sure?"""
         assert view.entropy is not None
-        assert view.best is not None
+        assert view.argmax is not None
         still_open = view.open_inside & view.scored
         before = view.scratch["stable_token"]
-        same = ((before.gather(1, view.pos) == view.best) | ~still_open).all(dim=1)
+        same = ((before.gather(1, view.pos) == view.argmax) | ~still_open).all(dim=1)
         steps = torch.where(same, view.scratch["stable_steps"] + 1, 0)
         sure = _mean(view.entropy, still_open) <= view.params.entropy[:, 0]
-        token = torch.where(still_open, view.best, -1)
+        token = torch.where(still_open, view.argmax, -1)
         kept = {"stable_token": before.scatter(1, view.pos, token), "stable_steps": steps}
         ready = sure & (steps >= view.params.patience[:, 0])
         return _fill(rows, view, still_open, ready)._replace(scratch=kept)

@@ -63,7 +63,7 @@ class KLASS:
         moved = divergence(logp, before).take(view.logit_row)
         steps = torch.where(moved < view.params.kl, calm.gather(1, view.pos) + 1, 0)
         steps = torch.where(view.scored, steps, 0)
-        sure = (steps >= view.params.history) & (view.c > view.params.threshold)
+        sure = (steps >= view.params.history) & (view.confidence > view.params.threshold)
         calm = calm.scatter(1, view.pos, steps)
         return Proposal(
             view.eligible & sure, scratch={"klass_last": Entries(flat, logp), "klass_calm": calm}

@@ -56,12 +56,12 @@ class Leap:
     def propose(self, view: StepView) -> Proposal:
         """Anchors and their neighbours; the iteration manager adds the best one where none is."""
         params = view.params
-        anchor = view.eligible & (view.c >= params.threshold)
+        anchor = view.eligible & (view.confidence >= params.threshold)
         if self.committed:
             sure = (view.kind == Kind.COMMITTED) & (view.conf_prev >= params.threshold)
             anchor = anchor | sure
         if self.chain:
-            willing = anchor | (view.eligible & (view.c >= params.relaxed))
+            willing = anchor | (view.eligible & (view.confidence >= params.relaxed))
             return Proposal(view.eligible & linked(view.pos, willing, anchor, params.radius))
         gap = distance(view.pos, anchor)
         bar = params.relaxed.expand(gap.shape)
@@ -69,7 +69,7 @@ class Leap:
             share = (gap - 1).clamp_min(0).double() / params.radius.clamp_min(1)
             bar = params.relaxed + (params.threshold - params.relaxed) * share
         bar = torch.where(gap <= params.radius, bar, params.threshold)
-        return Proposal(view.eligible & (view.c >= bar))
+        return Proposal(view.eligible & (view.confidence >= bar))
 
 
 def distance(pos: Tensor, among: Tensor) -> Tensor:
@@ -118,9 +118,9 @@ class Hierarchical:
 
     def propose(self, view: StepView) -> Proposal:
         """The confident and the best of the runs; the leftmost of equals."""
-        best = best_of_runs(view.c, view.pos, view.eligible)
-        sure = view.c > view.params.threshold
-        return Proposal(view.eligible & (sure | (best & (view.c > view.params.low))))
+        best = best_of_runs(view.confidence, view.pos, view.eligible)
+        sure = view.confidence > view.params.threshold
+        return Proposal(view.eligible & (sure | (best & (view.confidence > view.params.low))))
 
 
 def best_of_runs(score: Tensor, pos: Tensor, among: Tensor) -> Tensor:

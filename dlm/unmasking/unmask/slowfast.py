@@ -57,9 +57,9 @@ class SlowFast:
         cycle = view.eligible & (view.pos < end)
         fast = cycle.any(dim=1, keepdim=True)
         among = torch.where(fast, cycle, view.eligible)
-        sure = among & (view.c >= view.params.threshold)
+        sure = among & (view.confidence >= view.params.threshold)
         enough = sure.sum(dim=1, keepdim=True) >= 2
-        commit = torch.where(enough, sure, top(view.c, among, torch.ones_like(end)))
+        commit = torch.where(enough, sure, top(view.confidence, among, torch.ones_like(end)))
         explored = torch.where(fast | (end > 0), 0, explored) + ~fast
         before = torch.where(end > 0, -1, before)
         found = self._estimate(view)
@@ -86,7 +86,7 @@ class SlowFast:
 
     def _estimate(self, view: StepView) -> Tensor:
         """`[R, 1]`: behind the last position that is not hopeless; the first one, where all are."""
-        hopeful = view.eligible & (view.c >= view.params.low)
+        hopeful = view.eligible & (view.confidence >= view.params.low)
         last = torch.where(hopeful, view.pos, -1).amax(dim=1, keepdim=True)
         first = view.pos.gather(1, view.eligible.int().argmax(dim=1, keepdim=True))
         return last.maximum(first) + 1

@@ -122,11 +122,15 @@ class Factor:
         if self.last_passes:
             count, open_now = count.clamp_min(1), view.eligible.sum(dim=1, keepdim=True)
             count = torch.where(count == open_now - 1, open_now, count)
-        return Proposal(top(view.c, view.eligible, count))
+        return Proposal(top(view.confidence, view.eligible, count))
 
     def _passing(self, view: StepView) -> Tensor:
         """`[R, 1]`: how many ranks pass; after one that fails none does, as what it takes grows."""
-        ranked = view.c.masked_fill(~view.eligible, -torch.inf).sort(dim=1, descending=True).values
+        ranked = (
+            view.confidence.masked_fill(~view.eligible, -torch.inf)
+            .sort(dim=1, descending=True)
+            .values
+        )
         rank = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
         passes = ranked >= 1 - view.params.factor / (rank + 1)
         count: Tensor = passes.sum(dim=1, keepdim=True)
@@ -228,8 +232,8 @@ class RunningMean:
         count = zero.scatter_add(1, view.block, inside.double())
         known = view.conf_prev.masked_fill(~inside, 0.0).double()
         mean = zero.scatter_add(1, view.block, known) / count  # of none: NaN
-        sure = view.eligible & (view.c > view.in_block(mean))
-        return Proposal(sure | top(view.c, view.eligible, view.params.quota))
+        sure = view.eligible & (view.confidence > view.in_block(mean))
+        return Proposal(sure | top(view.confidence, view.eligible, view.params.quota))
 
 
 @dataclass(frozen=True, slots=True)

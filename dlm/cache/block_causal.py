@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
-from dlm.core import NOTHING, ForwardPlan, ModelInfo, Rows, Segment, SharedPrefix, bound, span
+from dlm.core import NO_POSITIONS, ForwardPlan, ModelInfo, Rows, Segment, SharedPrefix, bound, span
 from dlm.errors import InvalidRequest
 
 
@@ -69,7 +69,7 @@ class BlockCausal:
             if at < start:
                 queries = span(at, start)
                 ends = block_ends(queries, self.alignment)
-                segments.append(Segment(b.row, 0, queries, ends, write=True, predict=NOTHING))
+                segments.append(Segment(b.row, 0, queries, ends, write=True, predict=NO_POSITIONS))
             segments += self._whole_blocks(b, start, end)
             at = end
         return segments
@@ -84,7 +84,7 @@ class BlockCausal:
                 span(cut, cut + self.alignment),
                 cut + self.alignment,
                 write=True,
-                predict=NOTHING,
+                predict=NO_POSITIONS,
             )
             for cut in cuts
         ]

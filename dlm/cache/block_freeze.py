@@ -13,22 +13,22 @@ from typing import Literal, Self
 from dlm.cache.bidirectional import (
     Bidirectional,
     Prompt,
-    due,
     refresh,
+    refresh_due,
     require_period,
     require_prompt,
-    until_due,
+    steps_until_refresh,
 )
 from dlm.cache.geometry import (
     RowBounds,
     ShiftInfo,
     block_ends,
     bounds_of,
-    left_of,
     make_plan,
+    shift_queries,
     window,
 )
-from dlm.core import NOTHING, ForwardPlan, Ints, Kind, ModelInfo, Rows, Segment, bound, span
+from dlm.core import NO_POSITIONS, ForwardPlan, Ints, Kind, ModelInfo, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
 
@@ -107,16 +107,18 @@ class Prefix(Bidirectional):
         segments: list[Segment] = []
         purposes = []
         for b in bounds_of(rows.host):
-            if fresh := due(b, self.every):
+            if fresh := refresh_due(b, self.every):
                 segments.append(refresh(b))
             else:
                 queries = span(b.start, b.length)
                 segments.append(
                     Segment(b.row, 0, queries, b.length, write=True, predict=b.predicted)
                 )
-                segments += left_of(b, b.predicted, queries, b.length) if self.shift else []
+                segments += shift_queries(b, b.predicted, queries, b.length) if self.shift else []
             purposes.append("refresh step" if fresh else "step")
-        return self.planned(rows, segments, purposes, valid_steps=until_due(rows, self.every))
+        return self.build_plan(
+            rows, segments, purposes, valid_steps=steps_until_refresh(rows, self.every)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +162,20 @@ class Dual(Bidirectional):
         segments: list[Segment] = []
         purposes = []
         for b in bounds_of(rows.host):
-            if fresh := due(b, self.every):
+            if fresh := refresh_due(b, self.every):
                 segments.append(refresh(b, self._left_over(rows, b)))
             else:
                 segments += window(b, b.length, ShiftInfo(self.shift))
                 if self.on_edit == "requery":
                     segments += self._requeries(rows, b)
             purposes.append("refresh step" if fresh else "step")
-        valid_steps = 1 if self.on_edit == "requery" else until_due(rows, self.every)
-        return self.planned(rows, segments, purposes, valid_steps=valid_steps)
+        valid_steps = 1 if self.on_edit == "requery" else steps_until_refresh(rows, self.every)
+        return self.build_plan(rows, segments, purposes, valid_steps=valid_steps)
 
     def _left_over(self, rows: Rows, b: RowBounds) -> Ints:
         """What is open before the live blocks, where rules may reopen it."""
         if self.on_edit == "refuse":
-            return NOTHING
+            return NO_POSITIONS
         kind = rows.kind[b.row, b.prompt : b.start].cpu().numpy()
         return (kind >= Kind.MASK).nonzero()[0] + b.prompt
 
@@ -190,4 +192,4 @@ class Dual(Bidirectional):
             return []
         predict = is_open.nonzero()[0] + b.prompt
         segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
-        return segments + (left_of(b, predict, queries, b.length) if self.shift else [])
+        return segments + (shift_queries(b, predict, queries, b.length) if self.shift else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dlm.cache.bidirectional import Bidirectional, Prompt, require_period, require_prompt
-from dlm.cache.geometry import RowBounds, bounds_of, left_of
+from dlm.cache.geometry import RowBounds, bounds_of, shift_queries
 from dlm.core import ForwardPlan, Kind, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
@@ -50,9 +50,9 @@ class DelayedBlocks(Bidirectional):
             first = 0 if fresh else begin
             queries, predict = span(first, b.end), b.predicted[b.predicted >= first]
             segments.append(Segment(b.row, 0, queries, b.end, write=True, predict=predict))
-            segments += left_of(b, predict, queries, b.end) if self.shift else []
+            segments += shift_queries(b, predict, queries, b.end) if self.shift else []
             purposes.append("refresh step" if fresh else "step")
-        return self.planned(rows, segments, purposes, valid_steps=1)
+        return self.build_plan(rows, segments, purposes, valid_steps=1)
 
     def _settled(self, rows: Rows, b: RowBounds) -> tuple[int, bool]:
         """The end of the settled blocks, and whether the next one is filled and waits."""

@@ -12,12 +12,12 @@ from typing import Literal, get_args
 from dlm.cache.bidirectional import (
     Bidirectional,
     Prompt,
-    due,
     refresh,
+    refresh_due,
     require_period,
     require_prompt,
 )
-from dlm.cache.geometry import RowBounds, bounds_of, left_of
+from dlm.cache.geometry import RowBounds, bounds_of, shift_queries
 from dlm.core import Flags, ForwardPlan, Ints, Kind, Rows, Segment, bound, span
 from dlm.errors import InvalidRequest
 
@@ -73,10 +73,12 @@ class FreeCache(Bidirectional):
             if b.step == 0:
                 segments.append(refresh(b))
             else:
-                segments += self._unfrozen(b, *(first(among, b) for among in changing(rows, b)))
+                segments += self._unfrozen(
+                    b, *(first(among, b) for among in open_and_dirty(rows, b))
+                )
             purposes.append("step" if b.step else "prefill step")
         moves = self.keeps != "prompt" or not bool(rows.host.step.all())
-        return self.planned(rows, segments, purposes, valid_steps=1 if moves else None)
+        return self.build_plan(rows, segments, purposes, valid_steps=1 if moves else None)
 
     def _unfrozen(self, b: RowBounds, is_open: int, unseen: int) -> list[Segment]:
         """Queries of what may still change, given the first positions that are open and unseen."""
@@ -91,7 +93,7 @@ class FreeCache(Bidirectional):
         queries = span(begin, end)
         predict = b.predicted[(b.predicted >= begin) & (b.predicted < end)]
         segments = [Segment(b.row, 0, queries, end, write=True, predict=predict)]
-        return segments + (left_of(b, predict, queries, end) if self.shift else [])
+        return segments + (shift_queries(b, predict, queries, end) if self.shift else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +134,12 @@ class Vicinity(Bidirectional):
             segments += [refresh(b)] if fresh else self._around(b)
             purposes.append("refresh step" if fresh else "step")
             warm += [self.warmup - b.step] if b.step < self.warmup else []
-        return self.planned(rows, segments, purposes, valid_steps=min(warm, default=None))
+        return self.build_plan(rows, segments, purposes, valid_steps=min(warm, default=None))
 
     def _around(self, b: RowBounds) -> list[Segment]:
         queries = span(max(b.start - self.before, 0), min(b.end + self.after, b.length))
         segments = [Segment(b.row, 0, queries, b.length, write=True, predict=b.predicted)]
-        return segments + (left_of(b, b.predicted, queries, b.length) if self.shift else [])
+        return segments + (shift_queries(b, b.predicted, queries, b.length) if self.shift else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,24 +175,24 @@ class Delayed(Bidirectional):
         segments: list[Segment] = []
         purposes = []
         for b in bounds_of(rows.host):
-            is_open, unseen = changing(rows, b)
+            is_open, unseen = open_and_dirty(rows, b)
             wanted = is_open.nonzero()[0]
-            fresh = due(b, self.every) or b.step < self.warmup
+            fresh = refresh_due(b, self.every) or b.step < self.warmup
             if fresh:
                 segments.append(refresh(b, wanted[wanted < b.start]))
             else:
                 segments += self._changed(b, is_open | unseen, wanted[wanted < b.end])
             purposes.append("refresh step" if fresh else "step")
-        return self.planned(rows, segments, purposes, valid_steps=1)
+        return self.build_plan(rows, segments, purposes, valid_steps=1)
 
     def _changed(self, b: RowBounds, among: Flags, predict: Ints) -> list[Segment]:
         """Scattered queries `among [L]`."""
         queries = among.nonzero()[0]
         segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
-        return segments + (left_of(b, predict, queries, b.length) if self.shift else [])
+        return segments + (shift_queries(b, predict, queries, b.length) if self.shift else [])
 
 
-def changing(rows: Rows, b: RowBounds) -> tuple[Flags, Flags]:
+def open_and_dirty(rows: Rows, b: RowBounds) -> tuple[Flags, Flags]:
     """`[L]` each: where a row is open, and where no key shows yet what stands there."""
     canvas = slice(0, b.length)
     is_open = rows.kind[b.row, canvas].cpu().numpy() >= Kind.MASK

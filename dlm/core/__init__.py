@@ -5,7 +5,7 @@ from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
 from dlm.core.packed import AttentionGroup, Packed, RaggedGroup
 from dlm.core.parts import Parts, is_number
-from dlm.core.plan import INT64_MAX, NOTHING, Extra, Flags, ForwardPlan, Ints, Segment, span
+from dlm.core.plan import INT64_MAX, NO_POSITIONS, Extra, Flags, ForwardPlan, Ints, Segment, span
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.protocols import (
     ArmedGuide,
@@ -27,7 +27,7 @@ from dlm.core.protocols import (
 )
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
-    LEAST,
+    MIN_LOGIT,
     STATISTICS,
     AuxView,
     Entries,

@@ -60,7 +60,7 @@ class Segment(NamedTuple):
 
 INT64_MAX = int(np.iinfo(np.int64).max)
 """After every position."""
-NOTHING = np.empty(0, dtype=np.int64)
+NO_POSITIONS = np.empty(0, dtype=np.int64)
 """A segment that predicts nothing."""
 
 
@@ -101,7 +101,7 @@ class ForwardPlan:
     def written(self) -> Ints:
         """`[T]`: flat places in `[R, L]` of the canvas whose keys the forward makes."""
         own = (s for s in self.segments if s.write and s.arm == 0)
-        return np.concatenate([NOTHING, *(s.row * self.capacity + s.q_pos for s in own)])
+        return np.concatenate([NO_POSITIONS, *(s.row * self.capacity + s.q_pos for s in own)])
 
     def shadowed(self, arm: int) -> list[Segment]:
         """The segments of an arm that have shadow tokens, row by row."""
@@ -109,14 +109,14 @@ class ForwardPlan:
         return sorted(own, key=lambda s: s.row)
 
     def with_arms(
-        self, arms: int, conceal: Callable[[int, Segment], Flags], mask_id: int
+        self, arms: int, masked_for_arm: Callable[[int, Segment], Flags], mask_id: int
     ) -> ForwardPlan:
         """The same plan for `arms` inputs of every row.
 
-        `conceal(arm, segment) [q]` tells which positions an extra arm sees as MASK.
+        `masked_for_arm(arm, segment) [q]` tells which positions an extra arm sees as MASK.
         """
         extra = [
-            segment._replace(arm=arm, ids=np.where(conceal(arm, segment), mask_id, -1))
+            segment._replace(arm=arm, ids=np.where(masked_for_arm(arm, segment), mask_id, -1))
             for arm in range(1, arms)
             for segment in self.segments
         ]

@@ -66,7 +66,7 @@ class Guide(Part, Protocol):
 class ArmedGuide(Guide, Protocol):
     """A guide that reads several model inputs of each row; arm 0 is the canvas itself."""
 
-    def conceal(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
+    def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
         """`[q]` bool: which of the positions `q_pos` the arm sees as MASK."""
         ...
 

@@ -29,7 +29,7 @@ class Frame(NamedTuple):
     blocks: BlockTable
 
 
-LEAST: Final = -1e4
+MIN_LOGIT: Final = -1e4
 """In place of minus infinity: so far below another a logit has no probability in float32, but 0
 times it is a number.
 """

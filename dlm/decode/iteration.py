@@ -35,7 +35,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
-from dlm.decode.view import frame_of, view_of
+from dlm.decode.view import build_frame, build_view
 from dlm.errors import blaming
 from dlm.model.kv import KVPool
 
@@ -73,7 +73,7 @@ class IterationManager:
         """
         plans = [self.planner.plan(group) for group in groups]
         rounds: list[list[StepOutput]] = []
-        for _ in range(self._unroll(groups)):
+        for _ in range(self._steps_until_sync(groups)):
             try:
                 rounds.append(self.step(groups, plans))
             except Exception:
@@ -84,7 +84,7 @@ class IterationManager:
                 break
         return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
 
-    def _unroll(self, groups: Sequence[RowGroup]) -> int:
+    def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
         """How many steps may run before the host has to look."""
         if any(group.syncs_every_step for group in groups):
             return 1
@@ -97,7 +97,7 @@ class IterationManager:
         """
         changes = []
         for group, logits in zip(groups, self._forward(groups, plans), strict=True):
-            frame, before = frame_of(group), group.rows
+            frame, before = build_frame(group), group.rows
             group.aux_tokens = {}
             try:
                 guided = self._guide(group, logits, frame)
@@ -147,7 +147,7 @@ class IterationManager:
 
     def _view(self, group: RowGroup, logits: Tensor, frame: Frame) -> StepView:
         """Draw a token for every scored position and read the statistics that the parts need."""
-        return view_of(group, logits, frame, self.info.mask_id)
+        return build_view(group, logits, frame, self.info.mask_id)
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
         """Let the auxiliary models that the parts ask for read what was drawn."""

@@ -71,7 +71,7 @@ class Planner:
         with blaming("guide", guide):
             return plan.with_arms(
                 guide.arms,
-                lambda arm, s: guide.conceal(arm, s.q_pos, prompt[s.row]),
+                lambda arm, s: guide.masked_for_arm(arm, s.q_pos, prompt[s.row]),
                 self.info.mask_id,
             )
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from dlm.core import LEAST
+from dlm.core import MIN_LOGIT
 from dlm.rng import draw, uniforms
 
 DRAW_STREAM = 0
@@ -119,14 +119,14 @@ SMALL: Final = 4096
 """Up to so many ids a normalised copy is the cheapest."""
 CHUNK: Final = 512
 """Ids whose maximum is taken before its place is looked for, where there are many."""
-CACHED: Final = 1 << 17
+CACHE_FLOATS: Final = 1 << 17
 """Numbers that stay in a core's cache while one pass after the other reads them."""
 
 
 def _read_small(logits: Tensor, mask_id: int | None, *, second: bool, entropy: bool) -> _Read:
     """Few ids: all from one normalised copy."""
     logp = torch.log_softmax(logits, dim=1)
-    entropies = -torch.linalg.vecdot(logp.exp(), logp.clamp_min(LEAST)) if entropy else None
+    entropies = -torch.linalg.vecdot(logp.exp(), logp.clamp_min(MIN_LOGIT)) if entropy else None
     if mask_id is not None:
         logp.select(1, mask_id).fill_(-torch.inf)
     best, token = logp.max(1, keepdim=True)
@@ -176,12 +176,12 @@ def _normalisers(logits: Tensor, most: Tensor, *, entropy: bool) -> tuple[Tensor
     `most [N]`: the largest of each row. On the CPU a few rows at a time.
     """
     count, size = logits.shape
-    rows = max(1, CACHED // size if logits.device.type == "cpu" else count)
+    rows = max(1, CACHE_FLOATS // size if logits.device.type == "cpu" else count)
     sums, energies = [logits.new_empty(0)], [logits.new_empty(0)]
     for part, top in zip(logits.split(rows), most.split(rows), strict=True):
         behind = part - top[:, None]
         if entropy:
-            behind = behind.clamp_min_(LEAST)
+            behind = behind.clamp_min_(MIN_LOGIT)
             shares = behind.exp()
             energies.append(torch.linalg.vecdot(shares, behind))
         else:

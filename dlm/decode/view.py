@@ -16,7 +16,7 @@ from dlm.decode.sampling import RowStats, draw_tokens, row_stats, sampling_stats
 NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
 
 
-def frame_of(group: RowGroup) -> Frame:
+def build_frame(group: RowGroup) -> Frame:
     """What the step shows before its logits are read."""
     rows, window = group.rows, group.current.window
     return Frame(
@@ -29,7 +29,7 @@ def frame_of(group: RowGroup) -> Frame:
     )
 
 
-def view_of(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
+def build_view(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
     """Draw a token for every scored position and read the statistics that the parts need.
 
     `logits [N + S, V]`: those of the predicted positions, then those of shadow tokens.

@@ -25,7 +25,7 @@ from dlm.model.dense import dense_logits
 from dlm.model.kv import KVPool
 from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
-from dlm.text.stream import TextWatch
+from dlm.text.stream import StopStringWatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +229,9 @@ class CausalRow:
         self._pages: list[int] = []
         self._events: deque[Event] | None = deque()
         self._shown: str | None = None
-        self._watch: TextWatch | None = None
+        self._watch: StopStringWatcher | None = None
         if engine.text is not None and config.stop:
-            self._watch = TextWatch(engine.text, config.stop)
+            self._watch = StopStringWatcher(engine.text, config.stop)
 
     @property
     def length(self) -> int:

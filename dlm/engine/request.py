@@ -19,7 +19,7 @@ from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
 from dlm.errors import InvalidRequest
 from dlm.text import Text
-from dlm.text.stream import TextWatch
+from dlm.text.stream import StopStringWatcher
 
 
 class Driver(Protocol):
@@ -48,7 +48,11 @@ class Request:
     def _ticket(self, prompt: tuple[int, ...], choice: int) -> RowState:
         strings, text = self._bound.stop_strings, self._engine.text
         inside = bool(self._bound.pinned)
-        watch = TextWatch(text, strings, inside=inside) if text is not None and strings else None
+        watch = (
+            StopStringWatcher(text, strings, inside=inside)
+            if text is not None and strings
+            else None
+        )
         return RowState(prompt, self._bound, choice, watch)
 
     @property
@@ -146,7 +150,7 @@ class Request:
         text = self._engine.text
         answer, _ = answer_of(state.canvas, state.limit, state.end_ids)
         shown = self._decoded(answer)
-        if isinstance(state.watch, TextWatch) and state.watch.text is not None:
+        if isinstance(state.watch, StopStringWatcher) and state.watch.text is not None:
             shown = state.watch.text
             while answer and len(self._decoded(answer[:-1]) or "") >= len(shown):
                 answer.pop()

@@ -18,7 +18,7 @@ from dlm.engine.events import HostCanvas, events_of
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
 
-MOST_STEPS: Final = (64, 8)
+STEP_LIMIT: Final = (64, 8)
 """A row that takes more than this, so much more for each position, and what its parts' schedules
 allow, has no end.
 """
@@ -111,7 +111,7 @@ def end(state: RowState, reason: str, error: Exception | None = None) -> None:
 
 def most_steps(state: RowState) -> int:
     """More steps than any row takes that has an end."""
-    base, each = MOST_STEPS
+    base, each = STEP_LIMIT
     schedules = (getattr(part, "steps", None) for part in state.bound.parts.all())
     planned = sum(steps for steps in schedules if isinstance(steps, int))
     each += sum(getattr(editor, "post_steps", 0) for editor in state.bound.parts.edit)
@@ -171,7 +171,7 @@ def _settle(state: RowState, most: int | None = None, *, final: bool = False) ->
     return found
 
 
-class Watch(Protocol):
+class StopWatcher(Protocol):
     """Sees newly settled ids and says whether the text is complete."""
 
     def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
@@ -183,7 +183,7 @@ class Watch(Protocol):
         """How many of the ids may be shown: nothing that a stop string takes away."""
         ...
 
-    def fork(self) -> Watch:
+    def fork(self) -> StopWatcher:
         """A watch that has seen the same ids."""
         ...
 
@@ -201,7 +201,7 @@ class RowState:
     prompt: tuple[int, ...]
     bound: BoundConfig
     choice: int
-    watch: Watch | None = None
+    watch: StopWatcher | None = None
     events: deque[Event] | None = field(default_factory=deque)
     trace: list[Event] = field(default_factory=list)
     canvas: HostCanvas = field(default_factory=HostCanvas)

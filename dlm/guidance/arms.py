@@ -42,7 +42,7 @@ class CFG:
             )
         return self
 
-    def conceal(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
+    def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
         """The unconditional input does not see the prompt."""
         return q_pos < prompt
 

@@ -94,7 +94,7 @@ class StopMatcher:
         return 0
 
 
-class TextWatch:
+class StopStringWatcher:
     """Sees the ids of an answer that will not change any more, and says where its text must end.
 
     `clear`: how many of them may be shown: those whose text is complete and stands before every
@@ -138,8 +138,8 @@ class TextWatch:
             if end is not None:
                 self.clear = count
 
-    def fork(self) -> TextWatch:
+    def fork(self) -> StopStringWatcher:
         """A watch that has seen the same ids."""
-        twin = TextWatch(self._text, self._strings, inside=self._inside)
+        twin = StopStringWatcher(self._text, self._strings, inside=self._inside)
         twin(self._seen, final=False)
         return twin

@@ -103,7 +103,7 @@ def opens_alone(view: StepView, commit: Tensor) -> Tensor:
     return torch.where(step == 0, first_position(view), commit)
 
 
-def warmed(score: Tensor, temperature: Tensor, view: StepView) -> Tensor:
+def gumbel_scores(score: Tensor, temperature: Tensor, view: StepView) -> Tensor:
     """`[R, W]`: a score whose best positions are a draw without replacement, with probabilities
     `softmax(score / temperature)` (Gumbel-top-k, arXiv 1903.06059; Dream's `alg_temp`).
     """

@@ -18,7 +18,7 @@ from dlm.unmasking.blocks.fixed import Fixed, Whole
 from dlm.unmasking.edit.rcr import RCR
 from dlm.unmasking.schedules import SCHEDULES
 from dlm.unmasking.stop.end_ids import Eos
-from dlm.unmasking.unmask.threshold import Dynamic, Everything, Factor, Threshold
+from dlm.unmasking.unmask.threshold import CommitAll, Dynamic, Factor, Threshold
 from dlm.unmasking.unmask.topk import TopK
 from tests.unmasking.views import INFO, MASK, make_view, part_params
 
@@ -98,8 +98,8 @@ def test_dynamic_without_steps_takes_one_a_step(info):
 
 
 def test_everything_takes_all_that_is_eligible():
-    view = make_view(Everything(), [[0.0, 0.0, 0.0]], kind=[OPEN, DONE, OPEN])
-    assert chosen(Everything(), view) == [[True, False, True]]
+    view = make_view(CommitAll(), [[0.0, 0.0, 0.0]], kind=[OPEN, DONE, OPEN])
+    assert chosen(CommitAll(), view) == [[True, False, True]]
 
 
 # top-k and its schedules

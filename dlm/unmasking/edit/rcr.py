@@ -11,7 +11,7 @@ from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
 from dlm.errors import unknown_name
 from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
 from dlm.unmasking.scores import top
-from dlm.unmasking.unmask.threshold import Everything
+from dlm.unmasking.unmask.threshold import CommitAll
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class RCR:
 
     def refuses(self, unmask: Unmasker) -> str | None:
         """RCR reopens positions that `everything` has filled."""
-        if isinstance(unmask, Everything):
+        if isinstance(unmask, CommitAll):
             return None
         return "RCR reopens what is too much after all open positions were filled: use 'everything'"
 

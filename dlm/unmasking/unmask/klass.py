@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dlm.core import LEAST, Entries, ModelInfo, Proposal, ScratchSpec, StepView, bound
+from dlm.core import MIN_LOGIT, Entries, ModelInfo, Proposal, ScratchSpec, StepView, bound
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import require_share
 
@@ -59,7 +59,7 @@ class KLASS:
         window, places = view.window, last.shape[1]
         flat = window.row[: len(window.slot)] * places + view.pos.take(window.slot)  # [N]
         before = last.flatten(0, 1).index_select(0, flat)
-        logp = view.log_probs().clamp_min_(LEAST)
+        logp = view.log_probs().clamp_min_(MIN_LOGIT)
         moved = divergence(logp, before).take(view.logit_row)
         steps = torch.where(moved < view.params.kl, calm.gather(1, view.pos) + 1, 0)
         steps = torch.where(view.scored, steps, 0)

@@ -237,7 +237,7 @@ class RunningMean:
 
 
 @dataclass(frozen=True, slots=True)
-class Everything:
+class CommitAll:
     """Commit all that is eligible; what stays is an editor's choice (RCR)."""
 
     tier = "T1"

@@ -15,12 +15,12 @@ from dlm.unmasking.scores import (
     SCORES,
     ConfFrom,
     Score,
+    gumbel_scores,
     needs_of,
     opens_alone,
     require_conf_from,
     score_of,
     top,
-    warmed,
 )
 
 
@@ -123,7 +123,7 @@ class TopK:
         """The scheduled number of eligible positions, by score."""
         score = self._score(view)
         if self.temperature is not None:
-            score = warmed(score, view.params.temperature, view)
+            score = gumbel_scores(score, view.params.temperature, view)
         total = None if self.steps is None else view.params.steps
         count = scheduled_count(view, self.schedule, total, view.params)
         taken = self._taken(view, score, count)

@@ -34,9 +34,9 @@ class Rule:
         return self
 
     def propose(self, view):
-        if self.error == "interrupt" and int(view.step[0]) >= 2:
+        if self.error == "interrupt" and int(view.row.step[0]) >= 2:
             raise KeyboardInterrupt
-        if self.error == "bug" and int(view.step[0]) >= 2:
+        if self.error == "bug" and int(view.row.step[0]) >= 2:
             raise RuntimeError("over\nthe edge")
         return dlm.Proposal(view.eligible & False)
 

@@ -39,7 +39,7 @@ class Strikes(TopK):
     times: int = 1
 
     def propose(self, view):
-        if int(view.step[0]) == 3:
+        if int(view.row.step[0]) == 3:
             for _ in range(self.times):
                 os.kill(os.getpid(), signal.SIGINT)
         return TopK.propose(self, view)

@@ -174,7 +174,7 @@ def _check_steps(config: GenerationConfig, parts: Parts, pinned: Sequence[int | 
         )
     assert tokens is not None
     with blaming("blocks", parts.blocks):
-        blocks = None if pinned else parts.blocks.count(tokens)
+        blocks = None if pinned else parts.blocks.num_blocks(tokens)
     for part in (parts.unmask, *parts.edit):
         own = getattr(part, "steps", None)
         if blocks is not None and own is not None and own % blocks:

@@ -61,7 +61,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
         ),
         "edit": Registry(
             "edit",
-            {"rcr": "dlm.unmasking.edit.rcr:RCR", "rewrite": "dlm.unmasking.edit.rcr:Rewrite"},
+            {"rcr": "dlm.unmasking.edit.rcr:RCR", "rewrite": "dlm.unmasking.edit.rewrite:Rewrite"},
             GROUP,
         ),
         "stop": Registry(

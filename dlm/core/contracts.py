@@ -38,7 +38,7 @@ def checked_proposal(kind: str, part: Any, method: str, view: StepView, answer: 
         _require(kind, part, method, "token", answer.token, view.token, WHOLE)
         proposal = answer._replace(token=_checked_ids(kind, part, method, view, answer))
     if answer.hold is not None:
-        _require(kind, part, method, "hold", answer.hold, view.step, (torch.bool,))
+        _require(kind, part, method, "hold", answer.hold, view.row.step, (torch.bool,))
     _require_scratch(kind, part, method, answer.scratch, view)
     return proposal
 
@@ -67,15 +67,15 @@ def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
     ends: Tensor = answer
     if not is_foreign(part):
         return ends
-    _require("blocks", part, "block_end", "the ends", answer, view.step, WHOLE)
+    _require("blocks", part, "block_end", "the ends", answer, view.row.step, WHOLE)
     opens = view.blocks.phase == 0
     ends, start = answer.long(), view.blocks.start
-    wrong = opens & ((ends[:, None] <= start) | (ends > view.length)[:, None])
+    wrong = opens & ((ends[:, None] <= start) | (ends > view.row.length)[:, None])
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
         message = (
             f"must end the block behind its beginning {int(start[row, column])} and within the "
-            f"canvas of {int(view.length[row])}, got {int(ends[row])}"
+            f"canvas of {int(view.row.length[row])}, got {int(ends[row])}"
         )
         raise rule_error("blocks", part, "block_end", message)
     return ends
@@ -126,9 +126,9 @@ def checked_stop(part: Any, answer: Any, view: StepView) -> Stop:
         return stop
     if not isinstance(answer, Stop):
         raise rule_error("stop", part, "__call__", f"must return a Stop, got {_type(answer)}")
-    _require("stop", part, "__call__", "done", answer.done, view.step, (torch.bool,))
+    _require("stop", part, "__call__", "done", answer.done, view.row.step, (torch.bool,))
     if answer.fill is not None:
-        _require("stop", part, "__call__", "fill", answer.fill, view.step, (torch.bool,))
+        _require("stop", part, "__call__", "fill", answer.fill, view.row.step, (torch.bool,))
     _require_scratch("stop", part, "__call__", answer.scratch, view)
     return stop
 

@@ -80,7 +80,7 @@ class BlockScheduler(Part, Protocol):
         """Whether the progress inside a block matters to it; else it is asked when one is full."""
         ...
 
-    def count(self, tokens: int) -> int | None:
+    def num_blocks(self, tokens: int) -> int | None:
         """How many blocks `tokens` positions make, where that is known beforehand."""
         ...
 

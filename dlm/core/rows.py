@@ -52,7 +52,8 @@ class HostRows:
     `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
     leading positions have final keys (exact caches). `pinned [R, L]`: positions that were filled
     from the start, the prompt and what is pinned behind it. `step [R]`: steps that the row has
-    taken. `key_step [R, L]`: in which of them each key was made (kept where keys can be out of date).
+    taken. `key_step [R, L]`: in which of them each key was made (kept where keys can be out of
+    date).
     `blocks` mirrors the device's table.
     `pages [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in
     whose pool it counts. `whole_row`: some rule may reopen anything generated, so steps show it

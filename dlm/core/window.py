@@ -11,7 +11,8 @@ class Window(NamedTuple):
     """Which positions a step shows: the geometry of a frame, fixed as long as the plan is.
 
     pos `[R, W]` ascending, the spare column where `valid` is False · scored `[R, W]`: has logits ·
-    full `[R, W]`: scored and in a block that must progress · logit_row `[R, W]` row of the logits
+    must_progress `[R, W]`: scored and in a block that must progress · logit_row `[R, W]` row of
+    the logits
     (0 where not scored) · block `[R, W]` column of the block table that holds the position; what
     earlier blocks left open belongs to the first live block. slot `[N]`: flat place in `[R, W]` of
     each row of the logits · shadow `[S]`: the same for the logits of shadow tokens, which follow ·
@@ -22,7 +23,7 @@ class Window(NamedTuple):
     pos: Tensor
     valid: Tensor
     scored: Tensor
-    full: Tensor
+    must_progress: Tensor
     logit_row: Tensor
     block: Tensor
     slot: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -62,24 +62,29 @@ def resolve(
         op = op.masked_fill(noised, Op.RENOISE)
         fresh = noised if fresh is None else fresh | noised
     if fresh is not None:
-        prior = process.prior(view.seed, view.path, view.pos, view.step)
+        prior = process.prior(view.row.seed, view.row.path, view.pos, view.row.step)
         ids = torch.where(fresh, prior, ids)
     ids = torch.where(written, token, ids)
     return CanvasUpdate(ids, kind.masked_fill(committed, Kind.COMMITTED), op, written)
 
 
-def kept(group: RowGroup, scratch: Mapping[str, Tensor | Entries] | None) -> Callable[[], None]:
-    """Check new values of scratch tensors; what is returned writes them.
+ScratchWrites = list[tuple[Tensor, Tensor | None, Tensor]]
+"""Tensors, the places in them (None: all), and their new values."""
 
-    Rows that have ended keep theirs. Raises `ValueError` for another shape.
+
+def check_scratch(group: RowGroup, scratch: Mapping[str, Tensor | Entries] | None) -> ScratchWrites:
+    """Check new values of scratch tensors and prepare to write them.
+
+    Nothing is written yet, so that a later check may still fail; rows that have ended are left out.
+    Raises `ValueError` for another shape.
     """
-    writes = [_written(group, name, value) for name, value in (scratch or {}).items()]
+    return [_written(group, name, value) for name, value in (scratch or {}).items()]
 
-    def write() -> None:
-        for tensor, at, value in writes:
-            tensor.copy_(value) if at is None else tensor.index_copy_(0, at, value)
 
-    return write
+def write_scratch(writes: ScratchWrites) -> None:
+    """Write checked values of scratch tensors."""
+    for tensor, at, value in writes:
+        tensor.copy_(value) if at is None else tensor.index_copy_(0, at, value)
 
 
 def _written(

@@ -70,9 +70,11 @@ def select_params(params: SimpleNamespace, index: Tensor) -> SimpleNamespace:
 class Planned:
     """A plan and all that holds as long as it does.
 
-    `live` `[R, 8]` on the CPU: the blocks being denoised · `key_ages`: which keys it makes and which
+    `live` `[R, 8]` on the CPU: the blocks being denoised · `key_ages`: which keys it makes and
+    which
     it reuses (None where keys are never out of date) · `opening`: a block opens in some row, so
-    that its end is read from the logits · `replans_next`: one opens or is stored, so that the next plan
+    that its end is read from the logits · `replans_next`: one opens or is stored, so that the next
+    plan
     is another one.
     """
 
@@ -88,10 +90,12 @@ class Planned:
 class RowGroup:
     """Rows that share every call, with their parts and the current plan.
 
-    `part_params` and `constants` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that all rows
+    `part_params` and `constants` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that
+    all rows
     share; `parts_with_params` pairs the parts of each kind with both.
     `sampler` is None when every row is greedy. `isolated`: nobody may join. `planned` holds until a
-    block changes, `plan_age` counts the steps that it has served. `error`: what one of the parts raised.
+    block changes, `plan_age` counts the steps that it has served. `error`: what one of the parts
+    raised.
     `active [R]`: rows that have not ended since the last sync, nor filled their blocks.
     `aux_tokens`: what each auxiliary model has computed in this step, row by row.
     """

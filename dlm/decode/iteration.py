@@ -29,13 +29,21 @@ from dlm.core.contracts import (
     checked_restriction,
     checked_stop,
 )
-from dlm.decode.apply import CanvasUpdate, Op, count_per_block, forced_commits, kept, resolve
+from dlm.decode.apply import (
+    CanvasUpdate,
+    Op,
+    check_scratch,
+    count_per_block,
+    forced_commits,
+    resolve,
+    write_scratch,
+)
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
-from dlm.decode.view import build_frame, build_view
+from dlm.decode.view import build_frame, build_view, last_commit
 from dlm.errors import blaming
 from dlm.model.kv import KVPool
 
@@ -214,10 +222,10 @@ class IterationManager:
         """Write the outcome of the proposal into the rows; the view then shows it."""
         if proposal.token is not None:
             view = view.with_token(proposal.token)
-        keep = kept(group, proposal.scratch)
+        writes = check_scratch(group, proposal.scratch)
         update = resolve(view, proposal, self.process, self.info.mask_id)
         _write(group, view, update)
-        keep()
+        write_scratch(writes)
         return view._replace(ids=update.ids, kind=update.kind), update
 
     def _stop(
@@ -235,7 +243,7 @@ class IterationManager:
                 with blaming("stop", rule):
                     stop = rule(rows, view._replace(params=params))
                 stop = checked_stop(rule, stop, view)
-                kept(group, stop.scratch)()
+                write_scratch(check_scratch(group, stop.scratch))
                 if stop.fill is not None:
                     view, update = self._fill(group, view, update, stop.fill)
                 done = stop.done if hold is None else stop.done & ~hold
@@ -263,10 +271,7 @@ class IterationManager:
         self, group: RowGroup, view: StepView, update: CanvasUpdate, rows: Tensor
     ) -> tuple[StepView, CanvasUpdate]:
         """Commit the tokens of what is still eligible in `rows [R]`."""
-        kept = group.rows
-        view = view._replace(
-            conf_prev=kept.conf.gather(1, view.pos), born=kept.born.gather(1, view.pos)
-        )
+        view = view._replace(last=last_commit(group.rows, view.pos))
         commit = view.eligible & (rows & group.active)[:, None]
         filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
         _write(group, view, filled)
@@ -279,7 +284,7 @@ def _write(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
     rows, pos, written = group.rows, view.pos, update.written
     rows.ids.scatter_(1, pos, update.ids)
     rows.kind.scatter_(1, pos, update.kind)
-    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.conf_prev))
-    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.born))
+    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.last.conf))
+    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.last.born))
     if group.parts.edit:
         rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

@@ -65,7 +65,7 @@ class RowStats(NamedTuple):
 
     token: Tensor
     confidence: Tensor
-    best: Tensor | None
+    argmax: Tensor | None
     entropy: Tensor | None
     margin: Tensor | None
     logit_margin: Tensor | None
@@ -81,7 +81,8 @@ def row_stats(
     """Greedy token, its confidence, and the statistics that `needs` names.
 
     `logits [N, V]` are float32 and stay as they are. MASK is never the token but keeps its share of
-    the probability. Ties go to the lowest id. `current [N]`: the ids whose probability `prob_current`
+    the probability. Ties go to the lowest id. `current [N]`: the ids whose probability
+    `prob_current`
     is.
     """
     read = _read_small if logits.shape[1] <= SMALL else _read_large

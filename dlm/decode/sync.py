@@ -21,7 +21,8 @@ class StepOutput(NamedTuple):
     """What a step did to the rows of a cohort, on the device.
 
     `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
-    `open_count [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the stop rule
+    `open_count [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the
+    stop rule
     that fired · `active [R]` bool: rows that took part; the others had ended since the last sync
     and idled · `aux`: tokens that each auxiliary model has computed, row by row · `failed`: a part
     raised and nothing was applied.

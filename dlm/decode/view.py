@@ -9,7 +9,18 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from dlm.core import AuxView, Frame, Kind, SamplingStats, StepView, Window
+from dlm.core import (
+    AuxView,
+    Frame,
+    Kind,
+    LastCommit,
+    RowInfo,
+    Rows,
+    SamplingStats,
+    Statistics,
+    StepView,
+    Window,
+)
 from dlm.decode.group import RowGroup
 from dlm.decode.sampling import RowStats, draw_tokens, row_stats, sampling_stats, token_uniforms
 
@@ -23,10 +34,27 @@ def build_frame(group: RowGroup) -> Frame:
         window,
         rows.ids.gather(1, window.pos),
         rows.kind.gather(1, window.pos),
-        rows.prompt,
-        rows.step,
+        row_info(rows),
         rows.blocks,
     )
+
+
+def row_info(rows: Rows) -> RowInfo:
+    """The numbers of each row that a rule may know."""
+    return RowInfo(
+        rows.prompt,
+        rows.length,
+        rows.limit,
+        rows.initial_masks,
+        rows.step,
+        rows.seed,
+        rows.path,
+    )
+
+
+def last_commit(rows: Rows, pos: Tensor) -> LastCommit:
+    """The last commit of the positions `pos [R, W]`."""
+    return LastCommit(rows.conf.gather(1, pos), rows.born.gather(1, pos), rows.edits.gather(1, pos))
 
 
 def build_view(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
@@ -36,39 +64,36 @@ def build_view(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | Non
     """
     rows, window = group.rows, frame.window
     logits, shadows = logits.split((len(window.slot), len(window.shadow)))
-    stats = _read(group, logits, frame, mask_id)
-    token, c, best, entropy, margin, logit_margin, prob_current = (
-        None if s is None else s.take(window.logit_row) for s in stats[:7]
-    )
-    assert token is not None
-    assert c is not None
+    read = _read(group, logits, frame, mask_id)
     is_open = (frame.kind >= Kind.MASK) & group.active[:, None]
+    at = window.logit_row
     return StepView(
         *frame,
         eligible=is_open & window.scored,
-        must_progress=is_open & window.full,
-        token=token,
-        confidence=c,
-        argmax=best,
-        entropy=entropy,
-        margin=margin,
-        logit_margin=logit_margin,
-        prob_current=_through_shadows(prob_current, shadows, frame),
-        sampling=_sampling(group, stats, window, mask_id),
-        logits=stats.logits,
-        logsumexp=stats.logsumexp,
-        mask_id=mask_id,
-        conf_prev=rows.conf.gather(1, window.pos),
-        born=rows.born.gather(1, window.pos),
-        length=rows.length,
-        limit=rows.limit,
-        initial_masks=rows.initial_masks,
-        seed=rows.seed,
-        path=rows.path,
+        must_progress=is_open & window.must_progress,
+        token=read.token.take(at),
+        confidence=read.confidence.take(at),
+        stats=Statistics(
+            read.logsumexp,
+            argmax=_spread(read.argmax, at),
+            entropy=_spread(read.entropy, at),
+            margin=_spread(read.margin, at),
+            logit_margin=_spread(read.logit_margin, at),
+            prob_current=_through_shadows(_spread(read.prob_current, at), shadows, frame),
+            sampling=_sampling(group, read, window, mask_id),
+        ),
+        last=last_commit(rows, window.pos),
+        params=None,
         scratch=rows.scratch,
         aux=NO_AUX,
-        params=None,
+        logits=read.logits,
+        mask_id=mask_id,
     )
+
+
+def _spread(values: Tensor | None, logit_row: Tensor) -> Tensor | None:
+    """A statistic `[N]` of the logits at the columns `[R, W]` that show them."""
+    return None if values is None else values.take(logit_row)
 
 
 def _read(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
@@ -86,7 +111,7 @@ def _sampling(
     group: RowGroup, stats: RowStats, window: Window, mask_id: int | None
 ) -> SamplingStats | None:
     """The statistics of what tokens are drawn from, where a part needs them."""
-    if "tempered" not in group.needs:
+    if "sampling" not in group.needs:
         return None
     row = window.row[: len(window.slot)]
     found = sampling_stats(stats, mask_id, group.sampler, row)

@@ -32,7 +32,7 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
         "pos": pos,
         "valid": valid,
         "scored": has_logits,
-        "full": has_logits & must[np.arange(len(pos))[:, None], block],
+        "must_progress": has_logits & must[np.arange(len(pos))[:, None], block],
         "logit_row": np.where(has_logits, has_logits.cumsum().reshape(pos.shape) - 1, 0),
         "block": block,
         "slot": slot,

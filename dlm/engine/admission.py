@@ -41,11 +41,11 @@ def merge(
     """
     alike: list[tuple[list[RowGroup], list[RowState]]] = []
     for state, group in fresh:  # signatures are compared: a user's part need not be hashable
-        group = next((g for g in alike if g[0][0].signature == group.signature), None)
-        if group is None:
-            alike.append(group := ([], []))
-        group[0].append(group)
-        group[1].append(state)
+        mates = next((m for m in alike if m[0][0].signature == group.signature), None)
+        if mates is None:
+            alike.append(mates := ([], []))
+        mates[0].append(group)
+        mates[1].append(state)
     found = list(groups)
     for members, states in alike:
         new = RowGroup.cat(members).to(device)
@@ -113,7 +113,7 @@ def _canvas(state: RowState, length: int, info: ModelInfo) -> tuple[Tensor, Tens
 def _sampler(config: GenerationConfig, needs: frozenset[str]) -> Sampler | None:
     """How the row draws; None when it is greedy and no rule looks at what the filters leave."""
     filters = config.top_p < 1 or config.top_k > 0
-    if config.temperature == 0 and not (filters and "tempered" in needs):
+    if config.temperature == 0 and not (filters and "sampling" in needs):
         return None
     temperature, top_p = (torch.tensor([float(n)]) for n in (config.temperature, config.top_p))
     return Sampler(temperature, top_p, torch.tensor([config.top_k]), filters)

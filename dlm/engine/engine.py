@@ -238,7 +238,8 @@ class Engine:
         return requests
 
     def _prompt_ids(self, prompt: Prompt, pinned: Pinned) -> tuple[int, ...]:
-        """The ids of a prompt. Where something is `pinned` it may be empty, and is then raw text."""
+        """The ids of a prompt. Where something is `pinned` it may be empty, and is then raw
+        text."""
         prompt = one_prompt(prompt)
         if is_ids(prompt):
             ids = tuple(prompt)

@@ -140,7 +140,7 @@ def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
     parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
     scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
     with blaming("blocks", parts.blocks):
-        count = parts.blocks.count(open_now)
+        count = parts.blocks.num_blocks(open_now)
     held = sum(getattr(editor, "post_steps", 0) for editor in parts.edit) * (count or open_now)
     if not scheduled:
         least = count or 1

@@ -84,5 +84,5 @@ class Forbid:
             return forbidden
         window, row = frame.window, frame.window.row
         pos = window.pos.take(torch.cat((window.slot, window.shadow)))
-        here = pos - frame.prompt.take(row) < params.before[:, 0].take(row)
+        here = pos - frame.row.prompt.take(row) < params.before[:, 0].take(row)
         return torch.where(here[:, None], forbidden, logits)

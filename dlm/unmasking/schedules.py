@@ -41,7 +41,7 @@ def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tens
     if total is not None:
         inside = (view.pos >= start) & (view.pos < end) & (view.kind != Kind.PROMPT)
         size = inside.sum(dim=1, keepdim=True)
-        steps = torch.div(total * size, view.initial_masks[:, None], rounding_mode="floor")
+        steps = torch.div(total * size, view.row.initial_masks[:, None], rounding_mode="floor")
     return step, steps.clamp_min(1), masks
 
 
@@ -54,7 +54,7 @@ def scheduled_count(
     `power` and `eps` where the schedule reads them.
     """
     if total is None and schedule == "even":
-        return torch.ones_like(view.step)[:, None]
+        return torch.ones_like(view.row.step)[:, None]
     step, steps, masks = clock_of(view, total)
     open_now = view.eligible.sum(dim=1, keepdim=True)
     if schedule == "even":

@@ -52,7 +52,7 @@ def require_conf_from(value: ConfFrom) -> None:
 def needs_of(score: Score, conf_from: ConfFrom = "clean") -> frozenset[str]:
     """Statistics a score reads beyond the confidence."""
     if conf_from == "tempered":
-        return frozenset({"tempered"})
+        return frozenset({"sampling"})
     return frozenset({score}) if score in ("entropy", "margin") else frozenset()
 
 
@@ -63,8 +63,8 @@ def confidence_of(view: StepView, conf_from: ConfFrom) -> Tensor:
 
 def sampling_of(view: StepView) -> SamplingStats:
     """What `needs` has asked for."""
-    assert view.sampling is not None
-    return view.sampling
+    assert view.stats.sampling is not None
+    return view.stats.sampling
 
 
 def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Tensor:
@@ -72,9 +72,11 @@ def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Ten
     if score == "left":
         return -view.pos.double()
     if score == "random":
-        return uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
-    of = view if conf_from == "clean" else sampling_of(view)
-    value = {"confidence": of.confidence, "entropy": of.entropy, "margin": of.margin}[score]
+        return uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
+    if score == "confidence":
+        return confidence_of(view, conf_from)
+    stats = view.stats if conf_from == "clean" else sampling_of(view)
+    value = stats.entropy if score == "entropy" else stats.margin
     assert value is not None
     return -value if score == "entropy" else value
 
@@ -107,7 +109,7 @@ def gumbel_scores(score: Tensor, temperature: Tensor, view: StepView) -> Tensor:
     """`[R, W]`: a score whose best positions are a draw without replacement, with probabilities
     `softmax(score / temperature)` (Gumbel-top-k, arXiv 1903.06059; Dream's `alg_temp`).
     """
-    u = uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
+    u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
     return score / temperature - torch.log(-torch.log(u.clamp_min(_TINY)))
 
 

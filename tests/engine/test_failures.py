@@ -39,7 +39,7 @@ class Raises(Rule):
     after: int = 3
 
     def propose(self, view):
-        if int(view.step.max()) >= self.after:
+        if int(view.row.step.max()) >= self.after:
             raise RuntimeError("my rule is broken")
         return Proposal(torch.zeros_like(view.eligible))
 
@@ -218,7 +218,7 @@ class Dislikes(Rule):
     clock = True
 
     def propose(self, view):
-        if bool((view.prompt == self.length).any()):
+        if bool((view.row.prompt == self.length).any()):
             raise ValueError("I do not like this row")
         best = view.confidence.masked_fill(~view.eligible, -1).argmax(dim=1, keepdim=True)
         return Proposal(torch.zeros_like(view.eligible).scatter(1, best, True) & view.eligible)
@@ -234,9 +234,9 @@ class Stops(Rule):
     end_ids = ()
 
     def __call__(self, rows, view):
-        if bool(((view.prompt == self.length) & (view.step >= 2)).any()):
+        if bool(((view.row.prompt == self.length) & (view.row.step >= 2)).any()):
             raise ValueError("I do not like this row")
-        return Stop(torch.zeros_like(view.step, dtype=torch.bool))
+        return Stop(torch.zeros_like(view.row.step, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -400,7 +400,7 @@ class RaisesOnce(Rule):
         return None
 
     def edit(self, view, proposal):
-        if bool(((view.prompt == 3) & (view.step == self.at)).any()):
+        if bool(((view.row.prompt == 3) & (view.row.step == self.at)).any()):
             raise ValueError("I do not like this row")
         return proposal
 

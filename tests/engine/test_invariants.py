@@ -461,12 +461,12 @@ class Hostile:
         return None
 
     def propose(self, view):
-        masked = (view.pos % 3 == 0) & (view.step < 6)[:, None]
+        masked = (view.pos % 3 == 0) & (view.row.step < 6)[:, None]
         return Proposal(torch.ones_like(view.eligible), torch.where(masked, MASK, 7))
 
     def edit(self, view, proposal):
-        calm = (view.step >= 6)[:, None]
-        odd = (view.pos + view.step[:, None]) % 2 == 1
+        calm = (view.row.step >= 6)[:, None]
+        odd = (view.pos + view.row.step[:, None]) % 2 == 1
         return proposal._replace(remask=odd & ~calm, replace=~odd & ~calm, renoise=odd & ~calm)
 
 

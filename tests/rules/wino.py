@@ -99,10 +99,10 @@ class NarrowOut:
         accepted = proposal.commit.sum(dim=1)
         inside = view.pos >= view.in_block(view.blocks.start)
         judged = (view.kind == Kind.COMMITTED) & view.scored & inside
-        assert view.prob_current is not None
-        doubted = judged & (view.prob_current < view.params.threshold)
+        assert view.stats.prob_current is not None
+        doubted = judged & (view.stats.prob_current < view.params.threshold)
         (step,) = view.of_first_block(view.blocks.step)
         last = torch.where(step == 0, view.params.first, view.scratch["wino.last"][:, None])
         most = (last - 1).clamp_min(0)
-        remask = top(-view.prob_current, doubted, most) & (accepted > 1)[:, None]
+        remask = top(-view.stats.prob_current, doubted, most) & (accepted > 1)[:, None]
         return proposal._replace(remask=remask, scratch={"wino.last": accepted})

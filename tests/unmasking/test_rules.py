@@ -326,7 +326,7 @@ def rows_of(view):
     return SimpleNamespace(
         ids=view.ids,
         kind=view.kind,
-        limit=view.limit,
+        limit=view.row.limit,
         capacity=view.ids.shape[1],
         device=view.ids.device,
     )
@@ -369,7 +369,7 @@ def test_eos_block_looks_at_closed_blocks_while_later_ones_are_open():
         rows = SimpleNamespace(
             ids=torch.tensor([[5, 1, 7, MASK]]),
             kind=torch.tensor([[first, DONE, DONE, OPEN]], dtype=torch.int8),
-            limit=view.limit,
+            limit=view.row.limit,
             capacity=4,
             device=view.ids.device,
         )
@@ -421,7 +421,7 @@ def test_rcr_does_not_take_a_confidence_of_zero_for_certainty():
     view = make_view(
         rule, [[0.0, 0.0, 0.25, 0.75]], kind=kinds, conf_prev=[0.0, 0.5, 0, 0], start=2
     )
-    assert reopened(rule, view._replace(initial_masks=view.initial_masks - 2)) == [
+    assert reopened(rule, view._replace(initial_masks=view.row.initial_masks - 2)) == [
         True,
         False,
         False,

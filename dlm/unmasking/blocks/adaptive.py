@@ -69,7 +69,7 @@ class AdaBlock:
         info.check_ids("blocks: delimiters", delimiters)
         return replace(self, delimiters=tuple(delimiters))
 
-    def count(self, tokens: int) -> None:
+    def num_blocks(self, tokens: int) -> None:
         """Not known before the logits are."""
 
     def max_end(self, rows: Rows, params: Any) -> Tensor:
@@ -81,7 +81,7 @@ class AdaBlock:
     def block_end(self, view: StepView) -> Tensor:
         """Behind the most confident delimiter of the window, if it is confident enough."""
         params, start = view.params, _last_start(view.blocks)
-        window = (params.window * (view.length - view.prompt)[:, None]).long()
+        window = (params.window * (view.row.length - view.row.prompt)[:, None]).long()
         offset = view.pos - start[:, None]
         assert self.delimiters is not None
         found = (
@@ -96,7 +96,7 @@ class AdaBlock:
         size = torch.where(
             sure, (offset.gather(1, best) + 1).maximum(params.min_length), params.length
         )[:, 0]
-        return torch.minimum(start + size, view.length)
+        return torch.minimum(start + size, view.row.length)
 
     def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """One block after another."""

@@ -86,7 +86,7 @@ class Whole:
             )
         return self
 
-    def count(self, tokens: int) -> int:
+    def num_blocks(self, tokens: int) -> int:
         """One."""
         return 1
 
@@ -96,7 +96,7 @@ class Whole:
 
     def block_end(self, view: StepView) -> Tensor:
         """The canvas end."""
-        return view.length
+        return view.row.length
 
     def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """One block after another."""
@@ -168,7 +168,7 @@ class Fixed:
             )
         return replace(self, length=length, alignment=info.alignment, trained=False)
 
-    def count(self, tokens: int) -> int:
+    def num_blocks(self, tokens: int) -> int:
         """`tokens / length`, rounded up."""
         assert self.length is not None
         return -(-tokens // self.length)

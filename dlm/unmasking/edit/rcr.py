@@ -63,6 +63,6 @@ class RCR:
         total = None if self.steps is None else view.params.steps
         count = scheduled_count(view, self.schedule, total, view.params)
         owed = view.eligible.sum(dim=1, keepdim=True) - count
-        running = torch.where(proposal.commit, view.confidence, view.conf_prev)
+        running = torch.where(proposal.commit, view.confidence, view.last.conf)
         kept = (view.kind == Kind.COMMITTED) | proposal.commit
         return proposal._replace(remask=top(-running, kept, owed))

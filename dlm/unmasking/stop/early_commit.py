@@ -58,11 +58,11 @@ class Prophet:
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Is the mean gap of the answer as large as the progress asks?"""
         still_open = view.open_inside & view.scored
-        offset = view.pos - view.prompt[:, None] - view.params.start
+        offset = view.pos - view.row.prompt[:, None] - view.params.start
         answer = view.scored & (offset >= 0)
         answer &= still_open if self.count is None else offset < view.params.count
-        assert view.logit_margin is not None
-        mean = _mean(view.logit_margin, answer)
+        assert view.stats.logit_margin is not None
+        mean = _mean(view.stats.logit_margin, answer)
         masks = torch.where(view.window.live, view.blocks.masks, 0).sum(dim=1)
         done = 1 - still_open.sum(dim=1) / masks.clamp_min(1)
         params = view.params
@@ -104,14 +104,14 @@ class Stable:
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Has what is open said the same long enough, and is it sure?"""
-        assert view.entropy is not None
-        assert view.argmax is not None
+        assert view.stats.entropy is not None
+        assert view.stats.argmax is not None
         still_open = view.open_inside & view.scored
         before = view.scratch["stable_token"]
-        same = ((before.gather(1, view.pos) == view.argmax) | ~still_open).all(dim=1)
+        same = ((before.gather(1, view.pos) == view.stats.argmax) | ~still_open).all(dim=1)
         steps = torch.where(same, view.scratch["stable_steps"] + 1, 0)
-        sure = _mean(view.entropy, still_open) <= view.params.entropy[:, 0]
-        token = torch.where(still_open, view.argmax, -1)
+        sure = _mean(view.stats.entropy, still_open) <= view.params.entropy[:, 0]
+        token = torch.where(still_open, view.stats.argmax, -1)
         kept = {"stable_token": before.scatter(1, view.pos, token), "stable_steps": steps}
         ready = sure & (steps >= view.params.patience[:, 0])
         return _fill(rows, view, still_open, ready)._replace(scratch=kept)

@@ -63,7 +63,7 @@ class Eos:
         if self.when == "block":
             return Stop(self._ends_clean_block(rows, view))
         still_open = (view.kind >= Kind.MASK) & view.valid
-        committed = (view.kind == Kind.COMMITTED) & (view.pos < view.limit[:, None])
+        committed = (view.kind == Kind.COMMITTED) & (view.pos < view.row.limit[:, None])
         ends = committed & is_one_of(view.ids, self.ids)
         return Stop((ends & (still_open.cumsum(dim=1) == 0)).any(dim=1))
 

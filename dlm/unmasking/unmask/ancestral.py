@@ -41,5 +41,5 @@ class Ancestral:
     def propose(self, view: StepView) -> Proposal:
         """The positions whose uniform falls below the step's share."""
         step, steps, _ = clock_of(view, None if self.steps is None else view.params.steps)
-        u = uniforms(view.seed, view.path, view.pos, view.step, ORDER_STREAM)
+        u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
         return Proposal(view.eligible & (u < eps_share(step, steps, view.params.eps)))

@@ -50,10 +50,12 @@ class EntropyBound:
 
     def propose(self, view: StepView) -> Proposal:
         """A prefix of the ranks: what is left out of the sum never shrinks along them."""
-        assert view.entropy is not None
+        assert view.stats.entropy is not None
         score = score_of(self.order, view).masked_fill(~view.eligible, -torch.inf)
         order = score.argsort(dim=1, descending=True, stable=True)
-        entropy = view.entropy.masked_fill(~view.eligible, torch.inf).gather(1, order).double()
+        entropy = (
+            view.stats.entropy.masked_fill(~view.eligible, torch.inf).gather(1, order).double()
+        )
         rest = entropy.cumsum(dim=1) - entropy.cummax(dim=1).values
         within = rest.nan_to_num(nan=torch.inf) <= view.params.bound
         return Proposal(view.eligible & torch.zeros_like(within).scatter(1, order, within))
@@ -82,8 +84,8 @@ class LowEntropy:
 
     def propose(self, view: StepView) -> Proposal:
         """All certain positions; of a row that has none, the most certain one it must take."""
-        assert view.entropy is not None
-        certain = view.eligible & (view.entropy <= view.params.threshold)
+        assert view.stats.entropy is not None
+        certain = view.eligible & (view.stats.entropy <= view.params.threshold)
         none = ~(certain & view.must_progress).any(dim=1, keepdim=True)
-        one = torch.ones_like(view.step)[:, None]
-        return Proposal(certain | (none & top(-view.entropy, view.must_progress, one)))
+        one = torch.ones_like(view.row.step)[:, None]
+        return Proposal(certain | (none & top(-view.stats.entropy, view.must_progress, one)))

@@ -58,7 +58,7 @@ class Leap:
         params = view.params
         anchor = view.eligible & (view.confidence >= params.threshold)
         if self.committed:
-            sure = (view.kind == Kind.COMMITTED) & (view.conf_prev >= params.threshold)
+            sure = (view.kind == Kind.COMMITTED) & (view.last.conf >= params.threshold)
             anchor = anchor | sure
         if self.chain:
             willing = anchor | (view.eligible & (view.confidence >= params.relaxed))

@@ -69,7 +69,7 @@ class Threshold:
         c = confidence_of(view, self.conf_from)
         sure = view.eligible & (c >= view.params.threshold)
         if self.conf_from == "tempered":  # the best one is another
-            sure = sure | top(c, view.must_progress, torch.ones_like(view.step)[:, None])
+            sure = sure | top(c, view.must_progress, torch.ones_like(view.row.step)[:, None])
         if self.shares is not None:
             sure = sure & top(c, view.eligible, self._within(view).clamp_min(1))
         return Proposal(opens_alone(view, sure) if self.first_alone else sure)
@@ -197,7 +197,7 @@ class Dynamic:
     def _quota(self, view: StepView) -> Tensor:
         """`[R, 1]`: an even share of the block's length."""
         if self.block_steps is None:
-            return torch.ones_like(view.step)[:, None]
+            return torch.ones_like(view.row.step)[:, None]
         start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
         return even_counts(end - start, step, view.params.block_steps)
 
@@ -230,7 +230,7 @@ class RunningMean:
         inside = (view.kind == Kind.COMMITTED) & (view.pos >= view.in_block(view.blocks.start))
         zero = torch.zeros_like(view.blocks.start, dtype=torch.float64)
         count = zero.scatter_add(1, view.block, inside.double())
-        known = view.conf_prev.masked_fill(~inside, 0.0).double()
+        known = view.last.conf.masked_fill(~inside, 0.0).double()
         mean = zero.scatter_add(1, view.block, known) / count  # of none: NaN
         sure = view.eligible & (view.confidence > view.in_block(mean))
         return Proposal(sure | top(view.confidence, view.eligible, view.params.quota))

@@ -28,7 +28,7 @@ from dlm.core import (
 from dlm.engine.cohort import Cohort
 from dlm.engine.memory import copy_on_write
 from dlm.errors import InvalidRequest
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 
 NEVER: Final = -1
 """In place of an id: no key is stored."""
@@ -82,8 +82,10 @@ class Auxiliary:
         pages = rows.host.pages.clone()
         pages[:, line] = plan.pages[:, 0]
         cohort.rows = replace(rows, host=replace(rows.host, pages=pages))
-        packed = pack([plan], self.kv, shift=True, device=rows.device).read([self._own(canvas)])
-        logp = self._ours(torch.log_softmax(self.model(packed, self.kv), dim=1))
+        packed = pack([plan], self.kv.store, shift=True, device=rows.device).read(
+            [self._own(canvas)]
+        )
+        logp = self._ours(torch.log_softmax(self.model(packed, self.kv.store), dim=1))
         for s in plan.segments:
             first, end = int(s.q_pos[0]), int(s.q_pos[-1]) + 1
             known[s.row, first:end] = canvas[s.row, first:end]

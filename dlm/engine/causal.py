@@ -20,7 +20,7 @@ from dlm.engine.stats import Sampler, draw_tokens, row_stats, token_uniforms
 from dlm.engine.streams import Stream
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.text import Text
 
 
@@ -164,8 +164,8 @@ class CausalEngine:
             lengths=np.array([length]),
         )
         canvas = torch.tensor([[*ids, 0]], device=self.device)
-        packed = pack([plan], self.kv, shift=True, device=self.device).read([canvas])
-        stats = row_stats(self.model(packed, self.kv), None, frozenset())
+        packed = pack([plan], self.kv.store, shift=True, device=self.device).read([canvas])
+        stats = row_stats(self.model(packed, self.kv.store), None, frozenset())
         if config.temperature > 0:
             one = torch.ones(1, device=self.device)
             zero = one.long() * 0

@@ -129,8 +129,8 @@ class CausalRow:
     def _start(self) -> None:
         """Take pages and open the canvas."""
         count, room = len(self.prompt), self.config.max_new_tokens
-        self._begun, kv = time.perf_counter(), self.engine.kv
-        self._pages = kv.reserve(kv.pages_for(self.length))
+        self._begun, pages = time.perf_counter(), self.engine.kv.pages
+        self._pages = pages.reserve(pages.pages_for(self.length))
         kinds = [int(Kind.PROMPT)] * count + [int(Kind.MASK)] * room
         data = {"prompt": count, "settled": count, "kinds": kinds}
         self._emit(Event("open", 0, 0, ids=(*self.prompt, *([0] * room)), data=data))
@@ -169,7 +169,7 @@ class CausalRow:
         self.reason, self.error = reason, error
         if self._begun:
             self._seconds = time.perf_counter() - self._begun
-        self.engine.kv.release(self._pages)
+        self.engine.kv.pages.release(self._pages)
         self._pages = []
         self._emit(Event("done", 0, self._forwards, data={"reason": reason}))
 

@@ -40,7 +40,7 @@ from dlm.engine.prefixes import PrefixStore
 from dlm.engine.sync import Changes, StepReport, advance, catch_up, no_changes
 from dlm.engine.viewing import frame_of, view_of
 from dlm.errors import blaming
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 
 
 class IterationManager:
@@ -64,8 +64,9 @@ class IterationManager:
         self.model, self.kv, self.info, self.device = model, kv, info, device
         self.process, self.unroll, self.aux = info.process, unroll, aux
         self.planner = Planner(kv, info, device)
-        prefixes = PrefixStore(kv, prefix_bytes) if prefix_bytes else None
-        self.memory = Memory(kv, {name: helper.kv for name, helper in aux.items()}, prefixes)
+        prefixes = PrefixStore(kv.pages, prefix_bytes) if prefix_bytes else None
+        helpers = {name: helper.kv.pages for name, helper in aux.items()}
+        self.memory = Memory(kv.pages, helpers, prefixes)
 
     def run(self, cohorts: Sequence[Cohort]) -> list[list[StepReport]]:
         """Run steps up to the next sync; for each cohort, what happened in each of them.
@@ -129,7 +130,7 @@ class IterationManager:
         Records the ids that the new keys were made from, once they are there.
         """
         packed = self.planner.pack(cohorts, plans)
-        logits = self.model(packed, self.kv).split(packed.sizes)
+        logits = self.model(packed, self.kv.store).split(packed.sizes)
         for cohort in cohorts:
             rows, written = cohort.rows, cohort.current.window.written
             rows.kv_ids.view(-1).index_copy_(0, written, rows.ids.view(-1).index_select(0, written))

@@ -15,7 +15,8 @@ from torch import Tensor
 from dlm.core import ForwardPlan, Parts, SharedPrefix
 from dlm.engine.prefixes import PrefixStore
 from dlm.errors import Unavailable
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
+from dlm.model.pages import PageTable
 
 
 class Memory:
@@ -25,18 +26,18 @@ class Memory:
     """
 
     def __init__(
-        self, kv: KVPool, aux: Mapping[str, KVPool], prefixes: PrefixStore | None = None
+        self, kv: PageTable, aux: Mapping[str, PageTable], prefixes: PrefixStore | None = None
     ) -> None:
         self.kv, self.aux, self.prefixes = kv, aux, prefixes
 
-    def pools(self, parts: Parts) -> list[KVPool]:
+    def pools(self, parts: Parts) -> list[PageTable]:
         """The pool of each line of a row's page table."""
         return [self.kv] * parts.arms + [self.aux[name] for name in parts.aux]
 
     def fits_ever(self, parts: Parts, positions: int) -> bool:
         """Whether a row of `positions` positions fits empty pools."""
         counts = [(self.kv, parts.arms), *((self.aux[name], 1) for name in parts.aux)]
-        return all(pool.fits_ever(lines * pool.pages_for(positions)) for pool, lines in counts)
+        return all(pool.fits(lines * pool.pages_for(positions)) for pool, lines in counts)
 
     def reserve(
         self, parts: Parts, positions: int, prompt: Sequence[int] = ()
@@ -60,7 +61,7 @@ class Memory:
             raise
         return torch.tensor(lines), len(known) * self.kv.page_size
 
-    def _reserve(self, pool: KVPool, pages: int) -> list[int]:
+    def _reserve(self, pool: PageTable, pages: int) -> list[int]:
         """Free pages; where there are too few, kept prefixes make room."""
         while True:
             try:
@@ -80,7 +81,7 @@ class Memory:
 
     def share(self, parts: Parts, pages: Tensor) -> None:
         """Count one more owner of a row's `pages [C, P]`. Raises `Unavailable`, all or nothing."""
-        done: list[tuple[KVPool, list[int]]] = []
+        done: list[tuple[PageTable, list[int]]] = []
         try:
             for pool, line in self._lines(parts, pages):
                 pool.share(line)
@@ -100,7 +101,7 @@ class Memory:
         lines = self._lines(parts, pages)
         return sum(pool.page_bytes * sum(page != 0 for page in line) for pool, line in lines)
 
-    def _lines(self, parts: Parts, pages: Tensor) -> Iterator[tuple[KVPool, list[int]]]:
+    def _lines(self, parts: Parts, pages: Tensor) -> Iterator[tuple[PageTable, list[int]]]:
         return zip(self.pools(parts), pages.tolist(), strict=True)
 
 
@@ -115,11 +116,15 @@ def copy_on_write(kv: KVPool, plan: ForwardPlan) -> Tensor:
     Returns the page table `[R, C, P]`, which the rows must keep from now on: the pool has let go
     of the shared pages in it.
     """
-    if not kv.shared:
+    if not kv.pages.shared:
         return plan.pages
-    pages, size = plan.pages.clone(), kv.page_size
+    pages, size = plan.pages.clone(), kv.pages.page_size
+    copies: list[tuple[int, int]] = []
     for s in (s for s in plan.segments if s.write):
         column, counts = np.unique(s.q_pos // size, return_counts=True)
         own, whole = pages[s.row, s.arm], (counts == size).tolist()
-        own[column] = torch.tensor(kv.own(own[column].tolist(), whole))
+        fresh, made = kv.pages.own(own[column].tolist(), whole)
+        own[column] = torch.tensor(fresh)
+        copies += made
+    kv.store.copy(copies)
     return pages

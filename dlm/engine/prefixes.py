@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dlm.core import SharedPrefix
-from dlm.model.kv import KVPool
+from dlm.model.pages import PageTable
 
 START = b""
 """The parent of the first unit."""
@@ -36,7 +36,7 @@ class PrefixStore:
     the rows that use them. `max_bytes` bounds what it keeps: the longest unused ends go first.
     """
 
-    def __init__(self, pool: KVPool, max_bytes: int) -> None:
+    def __init__(self, pool: PageTable, max_bytes: int) -> None:
         self.pool, self.most = pool, max_bytes // pool.page_bytes
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
 

@@ -1,4 +1,4 @@
-"""How a layer's queries find their keys: in a plain batch, or through the paged pool.
+"""How a layer's queries find their keys: in a plain batch, or through the paged store.
 
 One callable per case; the decoder's layer loop is the same for both.
 """
@@ -20,7 +20,7 @@ from dlm.core import RaggedGroup
 
 if TYPE_CHECKING:
     from dlm.core import Packed
-    from dlm.model.kv import KVPool
+    from dlm.model.kv_store import KVStore
 
 FLASH_HEADS: Final = 256
 FLASH_STEP: Final = 8
@@ -95,13 +95,13 @@ class DenseAttend:
 
 
 class PackedAttend:
-    """Attention through the paged pool.
+    """Attention through the paged store.
 
     Stores the keys and values of the writing queries, then lets every group of segments read its
     slots.
     """
 
-    def __init__(self, packed: Packed, kv: KVPool) -> None:
+    def __init__(self, packed: Packed, kv: KVStore) -> None:
         self.packed, self.kv = packed, kv
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Pre-norm RMSNorm, RoPE (half-split), SwiGLU, fused projections.
 
 The layer loop does not know how attention finds its keys: it hands (layer, q, k, v) to an `Attend`
-callable. `forward` attends through the paged pool (`attention.PackedAttend`), `dense` attends
+callable. `forward` attends through the paged store (`attention.PackedAttend`), `dense` attends
 inside a plain padded batch (training, reference logits). Both run the same layers.
 """
 
@@ -22,7 +22,7 @@ from dlm.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from dlm.core import Packed
-    from dlm.model.kv import KVPool
+    from dlm.model.kv_store import KVStore
 
 
 class RMSNorm(nn.Module):
@@ -146,7 +146,7 @@ class Decoder(nn.Module):
         if spec.tied_head:
             self.head.weight = self.embedding.weight
 
-    def forward(self, packed: Packed, kv: KVPool) -> Tensor:
+    def forward(self, packed: Packed, kv: KVStore) -> Tensor:
         """Packed queries -> `logits [N, V]` in float32, one row for each of `packed.logit_rows`."""
         with kernels(packed.ids.device):
             turns = self.rotary.tables(packed.positions, packed.lengths)

@@ -113,13 +113,13 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
         live = [pair for pair in live if not pair[1].done]
     engine.scheduler.check_integrity()
     engine.manager.memory.prefixes.clear()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def memory_of(engine: Engine) -> tuple[float, float, float]:
     """As `Tally.memory` has it."""
     resident = psutil.Process().memory_info().rss
-    pool, held = engine.kv.bytes, engine.kv.pages_in_use * engine.kv.page_bytes
+    pool, held = engine.kv.store.bytes, engine.kv.pages.in_use * engine.kv.pages.page_bytes
     return resident / 2**20, pool / 2**20, held / 2**20
 
 

@@ -104,7 +104,7 @@ def test_broken_weights_are_the_checkpoints_fault(way, value):
     engine = broken(value)
     with pytest.raises(CheckpointError, match=r"^the checkpoint's logits are not finite"):
         WAYS[way](engine)
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("name", ["head.weight", "embedding.weight", "norm.weight"])

@@ -508,7 +508,7 @@ def test_an_abort_at_any_step_frees_every_page(batch, step, victims):
         bench.scheduler.check_integrity()
     while bench.scheduler.live or not all(t.done for t in tickets):
         bench.step()
-    assert bench.pool.pages_in_use == 0
+    assert bench.pool.pages.in_use == 0
     bench.scheduler.check_integrity()
     for ticket in gone:
         steps = len(bench.traces[ticket].forwards)

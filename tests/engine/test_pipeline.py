@@ -7,7 +7,7 @@ from dlm import Engine
 from dlm.config import GenerationConfig, bind
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, Ticket
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from tests.engine.harness import CPU, info_of
 from tests.helpers import block_mask, random_decoder, tiny_spec
 from tests.rules.reopening import ReopensFirst
@@ -112,8 +112,8 @@ def run(decoder, spec, prompts, cache, spec_string, unmask):
             for ticket, trace, ran in zip(tickets, states, live, strict=True):
                 if ran:
                     trace.append(list(ticket.canvas.ids))
-    kv.check_integrity()
-    assert kv.pages_in_use == 0
+    kv.pages.check_integrity()
+    assert kv.pages.in_use == 0
     return states, tickets
 
 

@@ -8,7 +8,7 @@ from dlm.core import Kind
 from dlm.engine.events import replay
 from dlm.engine.iteration import IterationManager
 from dlm.engine.scheduler import Scheduler, Ticket
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.rng import uniforms
 from tests.engine.harness import CPU, info_of
 from tests.helpers import random_decoder, tiny_spec

@@ -10,7 +10,7 @@ import dlm
 from dlm.engine.engine import Engine
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVStore
 from dlm.model.loading import load_model
 from dlm.model.reading import read_spec
 from tests.engine.harness import info_of
@@ -242,11 +242,11 @@ def test_half_turned_heads_scale_too():
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
-def test_pools_ask_for_lengths_only_where_they_matter():
+def test_stores_ask_for_lengths_only_where_they_matter():
     for kind, by_length in (("dynamic", True), ("longrope", True), ("yarn", False)):
         spec = scaled_engine(kind).model.spec
-        pool = KVPool(spec, device=torch.device("cpu"), dtype=torch.float32)
-        assert pool.angles_by_length is spec.angles_by_length is by_length
+        store = KVStore(spec, 1, device=torch.device("cpu"), dtype=torch.float32)
+        assert store.angles_by_length is spec.angles_by_length is by_length
 
 
 REFUSED = [

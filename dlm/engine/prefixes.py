@@ -39,6 +39,7 @@ class PrefixStore:
     def __init__(self, pool: PageTable, max_bytes: int) -> None:
         self.pool, self.most = pool, max_bytes // pool.page_bytes
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._held = 0  # pages
 
     @property
     def pages(self) -> list[int]:
@@ -64,12 +65,13 @@ class PrefixStore:
             if key in self._entries:
                 continue
             own = tuple(pages[place])
-            while len(self.pages) + len(own) > self.most:
+            while self._held + len(own) > self.most:
                 if not self._drop(keeping=parent):
                     return
             self.pool.seal(own)
             self.pool.share(own)
             self._entries[key] = Entry(own, parent)
+            self._held += len(own)
             if parent != START:
                 self._entries[parent].children += 1
 
@@ -82,6 +84,7 @@ class PrefixStore:
         for entry in self._entries.values():
             self.pool.release(entry.pages)
         self._entries.clear()
+        self._held = 0
 
     def _drop(self, keeping: bytes = START, *, idle: bool = False) -> bool:
         """Forget the end that has been unused for longest; `idle`: of those that no row uses."""
@@ -91,6 +94,7 @@ class PrefixStore:
                 continue
             self.pool.release(entry.pages)
             del self._entries[key]
+            self._held -= len(entry.pages)
             if entry.parent != START:
                 self._entries[entry.parent].children -= 1
             return True

@@ -107,12 +107,12 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
         tally.memory.append(memory_of(engine))
         for number, request in [pair for pair in live if pair[1].done]:
             tally.survived += 1
-            for ticket in request.tickets:
-                if tuple(ticket.canvas.ids) != alone(shape, number):
+            for state in request.states:
+                if tuple(state.canvas.ids) != alone(shape, number):
                     tally.differ.append(f"storm {seed}, request {number}")
         live = [pair for pair in live if not pair[1].done]
     engine.scheduler.check_integrity()
-    engine.manager.memory.prefixes.clear()
+    engine.manager.page_manager.prefixes.clear()
     assert engine.kv.pages.in_use == 0
 
 
@@ -141,11 +141,11 @@ def draw(tally: Tally, path: Path) -> None:
 
 def fork(engine: Engine, chosen: tuple[int, Request], tally: Tally) -> None:
     """Fork a live row on its own path: the child must end like its parent."""
-    ticket = chosen[1].tickets[0]
-    if ticket.done or ticket.ledger.nfe == 0 or len(chosen[1].tickets) > 3:
+    state = chosen[1].states[0]
+    if state.done or state.ledger.nfe == 0 or len(chosen[1].states) > 3:
         return
     try:
-        chosen[1].tickets.append(engine.scheduler.fork(ticket, choice=0, path=ticket.choice))
+        chosen[1].states.append(engine.scheduler.fork(state, choice=0, path=state.choice))
         tally.forked += 1
     except Unavailable:
         tally.refused += 1

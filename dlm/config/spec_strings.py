@@ -55,7 +55,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "dynamic": "dlm.unmasking.unmask.threshold:Dynamic",
                 "slowfast": "dlm.unmasking.unmask.slowfast:SlowFast",
                 "ancestral": "dlm.unmasking.unmask.ancestral:Ancestral",
-                "everything": "dlm.unmasking.unmask.threshold:Everything",
+                "everything": "dlm.unmasking.unmask.threshold:CommitAll",
             },
             GROUP,
         ),

@@ -1,7 +1,7 @@
 """One row a family: how its `config.json` and its tensors are to be read.
 
 A row names the traits that the file does not tell (attention pattern, shift, published special
-ids); the fields that it does tell are read under their real names (`reading.py`). The `FIXED`
+ids); the fields that it does tell are read under their real names (`config_reader.py`). The `FIXED`
 tables hold the traits that the decoder does not have: such a field is refused unless it has the
 value that makes no difference, never ignored.
 """
@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dlm.model.fields import Fields
-from dlm.model.keys import HF_NAMES, LLADA2_NAMES, LLADA_NAMES, Names
+from dlm.model.hf_config import Fields
 from dlm.model.spec import Attention, MoESpec
+from dlm.model.weight_map import HF_NAMES, LLADA2_NAMES, LLADA_NAMES, WeightNames
 
 # The only values with which a field leaves the decoder as it is; an absent field is fine.
 HF_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -86,7 +86,7 @@ class Family:
     `rotary_fraction`: the part of each head that turns where no field says it (None: all, always).
     """
 
-    names: Names = HF_NAMES
+    names: WeightNames = HF_NAMES
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=lambda: HF_FIXED)
     attention: Attention = "full"

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from dlm.errors import InvalidRequest, unknown_name
+from dlm.model.config_reader import read_spec
 from dlm.model.decoder import Decoder
 from dlm.model.moe import MoE
-from dlm.model.placement import device_map, dispatch, fits
-from dlm.model.reading import read_spec
+from dlm.model.offload import device_map, dispatch, fits
 from dlm.model.spec import ModelSpec
 from dlm.model.weights import Weights, check_no_pointer
 
@@ -58,7 +58,7 @@ def load_model(
     `device` "auto" is the first CUDA device or else the CPU; a model that is too large for it
     keeps its last layers in main memory. `dtype` "auto" is float32 on the CPU and the dtype of the
     files elsewhere. `overrides` corrects what the files get wrong: "family" and the fields of
-    `reading.OVERRIDABLE` (mask_id, eos_ids, shift, attention, block_length, ...).
+    `config_reader.OVERRIDABLE` (mask_id, eos_ids, shift, attention, block_length, ...).
 
     Raises `InvalidRequest` for each way in which `source` may be unusable.
     """
@@ -68,13 +68,13 @@ def load_model(
     spec = spec_of(folder, overrides)
     with Weights(folder) as weights:
         decoder = _empty_decoder(spec)
-        plan = weights.plan(decoder, config)
+        places = weights.places(decoder, config)
         where = {"": target}
         kind = _dtype(dtype, target, weights.dtype)
         if not fits(decoder, kind, target):
             where = device_map(decoder, kind, target)
         _allocate(decoder, kind, where)
-        weights.fill(decoder, plan)
+        weights.fill(decoder, places)
     dispatch(decoder, where, target)
     return decoder.eval()
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from dlm.errors import InvalidRequest
-from dlm.model.fields import Fields, is_positive
+from dlm.model.hf_config import Fields, is_positive
 from dlm.model.rotary import RotaryScaling
 
 DEFAULT_THETA: Final = 10_000.0

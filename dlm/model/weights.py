@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dlm.errors import InvalidRequest
+from dlm.model.config_reader import checkpoint_map
 from dlm.model.decoder import Decoder
 from dlm.model.families import FAMILIES
-from dlm.model.keys import ROTARY_TABLE, Slot, canonical
-from dlm.model.reading import checkpoint_keys
+from dlm.model.weight_map import ROTARY_TABLE, Place, canonical
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
@@ -74,34 +74,34 @@ class Weights:
                 return DTYPES.get(self._slice(key).get_dtype(), torch.float32)
         return torch.float32
 
-    def plan(self, decoder: Decoder, config: Mapping[str, Any]) -> dict[str, Slot]:
+    def places(self, decoder: Decoder, config: Mapping[str, Any]) -> dict[str, Place]:
         """Which tensor goes where in `decoder`. Raises `InvalidRequest` unless all fit."""
-        plan = checkpoint_keys(decoder.spec, config, self._where)
-        missing = [key for key in plan if key not in self._where]
+        places = checkpoint_map(decoder.spec, config, self._where)
+        missing = [key for key in places if key not in self._where]
         if missing:
             untied = f"{FAMILIES[decoder.spec.family].names.head}.weight" in missing
             hint = "; a head that shares the embedding needs overrides={'tied_head': True}"
             raise self._refuse(f"lacks {_some(missing, 'tensor')}{hint if untied else ''}")
         unexpected = [
-            key for key in self._where if key not in plan and not self._ignorable(key, decoder)
+            key for key in self._where if key not in places and not self._ignorable(key, decoder)
         ]
         if unexpected:
             raise self._refuse(
                 f"holds {_some(unexpected, 'tensor')} that family {decoder.spec.family!r} "
                 "has no place for"
             )
-        for key, slot in plan.items():
-            self._check_tensor(key, _target(decoder, slot))
-        return plan
+        for key, place in places.items():
+            self._check_tensor(key, _target(decoder, place))
+        return places
 
-    def fill(self, decoder: Decoder, plan: Mapping[str, Slot]) -> None:
+    def fill(self, decoder: Decoder, places: Mapping[str, Place]) -> None:
         """Copy every tensor into its place, converting the dtype on the way."""
-        for key, slot in plan.items():
+        for key, place in places.items():
             tensor = self._tensor(key)
-            if slot.unit_columns:
+            if place.unit_columns:
                 tensor = F.normalize(tensor.float(), dim=0, eps=1e-7)
             with torch.no_grad():
-                _target(decoder, slot).copy_(tensor)
+                _target(decoder, place).copy_(tensor)
 
     def _ignorable(self, key: str, decoder: Decoder) -> bool:
         """Rotary tables, which are computed, and a copy of a tied head, which must be equal."""
@@ -208,10 +208,10 @@ def check_no_pointer(path: Path) -> None:
         )
 
 
-def _target(decoder: Decoder, slot: Slot) -> Tensor:
-    """The part of the decoder's parameters that `slot` names."""
-    parameter = decoder.get_parameter(slot.parameter)
-    return parameter[slot.part] if slot.part else parameter
+def _target(decoder: Decoder, place: Place) -> Tensor:
+    """The part of the decoder's parameters that `place` names."""
+    parameter = decoder.get_parameter(place.parameter)
+    return parameter[place.part] if place.part else parameter
 
 
 def _some(names: Collection[str], noun: str) -> str:

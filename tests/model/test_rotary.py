@@ -9,10 +9,10 @@ import transformers
 import dlm
 from dlm.engine.engine import Engine
 from dlm.errors import InvalidRequest
+from dlm.model.config_reader import read_spec
 from dlm.model.decoder import Decoder
 from dlm.model.kv_store import KVStore
 from dlm.model.loading import load_model
-from dlm.model.reading import read_spec
 from tests.engine.harness import info_of
 from tests.helpers import logits, random_decoder, tiny_spec
 from tests.model.published import DREAM_7B, LLADA2_MINI, QWEN3_06B

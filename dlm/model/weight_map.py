@@ -1,6 +1,6 @@
 """Where each tensor of a published checkpoint goes in the decoder, whose projections are fused.
 
-A key map is `{checkpoint key: Slot}`: every decoder parameter is covered exactly once, by one
+A key map is `{checkpoint key: Place}`: every decoder parameter is covered exactly once, by one
 tensor or by several that each fill a part (query, key and value rows; gate and up rows; one expert
 of a stack).
 """
@@ -18,7 +18,7 @@ ROTARY_TABLE = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 STACKED_EXPERTS = re.compile(r"\.experts\.(gate|up|down)_proj$")
 
 
-class Slot(NamedTuple):
+class Place(NamedTuple):
     """A decoder parameter, or the part of it that `part` selects.
 
     `unit_columns`: on the way in each column is divided by its L2 norm (`norm_head` of LLaDA2).
@@ -30,7 +30,7 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class WeightNames:
     """Names in a family's checkpoints; a single name in `qkv` is fused there too (rows Q, K, V)."""
 
     embedding: str = "model.embed_tokens"
@@ -49,8 +49,8 @@ class Names:
     head: str = "lm_head"
 
 
-HF_NAMES = Names()
-LLADA_NAMES = Names(
+HF_NAMES = WeightNames()
+LLADA_NAMES = WeightNames(
     embedding="model.transformer.wte",
     layer="model.transformer.blocks.{}.",
     attention_norm="attn_norm",
@@ -64,7 +64,7 @@ LLADA_NAMES = Names(
     norm="model.transformer.ln_f",
     head="model.transformer.ff_out",
 )
-LLADA2_NAMES = Names(
+LLADA2_NAMES = WeightNames(
     embedding="model.word_embeddings",
     qkv=("attention.query_key_value",),
     out="attention.dense",
@@ -80,78 +80,80 @@ def canonical(key: str) -> str:
     )
 
 
-def key_map(
-    spec: ModelSpec, names: Names, *, stacked: bool = False, unit_head: bool = False
-) -> dict[str, Slot]:
+def weight_map(
+    spec: ModelSpec, names: WeightNames, *, stacked: bool = False, unit_head: bool = False
+) -> dict[str, Place]:
     """Checkpoint key -> where it goes. A tied head has no key of its own.
 
-    `stacked`: a layer's experts are one `[E, ...]` tensor a projection. `unit_head`: see `Slot`.
+    `stacked`: a layer's experts are one `[E, ...]` tensor a projection. `unit_head`: see `Place`.
     """
-    slots = {
-        f"{names.embedding}.weight": Slot("embedding.weight"),
-        f"{names.norm}.weight": Slot("norm.weight"),
+    places = {
+        f"{names.embedding}.weight": Place("embedding.weight"),
+        f"{names.norm}.weight": Place("norm.weight"),
     }
     if not spec.tied_head:
-        slots[f"{names.head}.weight"] = Slot("head.weight", unit_columns=unit_head)
+        places[f"{names.head}.weight"] = Place("head.weight", unit_columns=unit_head)
     for layer in range(spec.layers):
         theirs, ours = names.layer.format(layer), f"layers.{layer}."
-        slots.update(_attention(spec, names, theirs, ours))
+        places.update(_attention(spec, names, theirs, ours))
         if spec.is_moe(layer):
-            slots.update(_moe(spec, names, theirs + names.mlp, ours + "mlp.", stacked))
+            places.update(_moe(spec, names, theirs + names.mlp, ours + "mlp.", stacked))
         else:
-            slots.update(_mlp(names, theirs + names.mlp, ours + "mlp.", spec.intermediate_size))
-    return slots
+            places.update(_mlp(names, theirs + names.mlp, ours + "mlp.", spec.intermediate_size))
+    return places
 
 
-def _attention(spec: ModelSpec, names: Names, theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
+def _attention(
+    spec: ModelSpec, names: WeightNames, theirs: str, ours: str
+) -> Iterator[tuple[str, Place]]:
     """Norms, fused projection, output projection, per-head norms."""
-    yield f"{theirs}{names.attention_norm}.weight", Slot(f"{ours}attention_norm.weight")
-    yield f"{theirs}{names.mlp_norm}.weight", Slot(f"{ours}mlp_norm.weight")
-    yield f"{theirs}{names.out}.weight", Slot(f"{ours}attention.out.weight")
+    yield f"{theirs}{names.attention_norm}.weight", Place(f"{ours}attention_norm.weight")
+    yield f"{theirs}{names.mlp_norm}.weight", Place(f"{ours}mlp_norm.weight")
+    yield f"{theirs}{names.out}.weight", Place(f"{ours}attention.out.weight")
     ends = [(spec.heads + n * spec.kv_heads) * spec.head_dim for n in range(3)]
     parts = [slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])]
     for kind in ("weight", "bias") if spec.qkv_bias else ("weight",):
         if len(names.qkv) == 1:
-            yield f"{theirs}{names.qkv[0]}.{kind}", Slot(f"{ours}attention.qkv.{kind}")
+            yield f"{theirs}{names.qkv[0]}.{kind}", Place(f"{ours}attention.qkv.{kind}")
         else:
             for name, part in zip(names.qkv, parts, strict=True):
-                yield f"{theirs}{name}.{kind}", Slot(f"{ours}attention.qkv.{kind}", (part,))
+                yield f"{theirs}{name}.{kind}", Place(f"{ours}attention.qkv.{kind}", (part,))
     if spec.qk_norm:
-        yield f"{theirs}{names.q_norm}.weight", Slot(f"{ours}attention.q_norm.weight")
-        yield f"{theirs}{names.k_norm}.weight", Slot(f"{ours}attention.k_norm.weight")
+        yield f"{theirs}{names.q_norm}.weight", Place(f"{ours}attention.q_norm.weight")
+        yield f"{theirs}{names.k_norm}.weight", Place(f"{ours}attention.k_norm.weight")
 
 
-def _mlp(names: Names, theirs: str, ours: str, inner: int) -> Iterator[tuple[str, Slot]]:
+def _mlp(names: WeightNames, theirs: str, ours: str, inner: int) -> Iterator[tuple[str, Place]]:
     """A dense feed-forward with `inner` hidden units."""
-    yield f"{theirs}{names.gate}.weight", Slot(f"{ours}gate_up.weight", (slice(0, inner),))
-    yield f"{theirs}{names.up}.weight", Slot(f"{ours}gate_up.weight", (slice(inner, 2 * inner),))
-    yield f"{theirs}{names.down}.weight", Slot(f"{ours}down.weight")
+    yield f"{theirs}{names.gate}.weight", Place(f"{ours}gate_up.weight", (slice(0, inner),))
+    yield f"{theirs}{names.up}.weight", Place(f"{ours}gate_up.weight", (slice(inner, 2 * inner),))
+    yield f"{theirs}{names.down}.weight", Place(f"{ours}down.weight")
 
 
 def _moe(
-    spec: ModelSpec, names: Names, theirs: str, ours: str, stacked: bool
-) -> Iterator[tuple[str, Slot]]:
+    spec: ModelSpec, names: WeightNames, theirs: str, ours: str, stacked: bool
+) -> Iterator[tuple[str, Place]]:
     """Router, routed experts, shared experts."""
     assert spec.moe is not None
     inner, shared = spec.moe.intermediate_size, spec.moe.intermediate_size * spec.moe.shared_experts
-    yield f"{theirs}gate.weight", Slot(f"{ours}router")
+    yield f"{theirs}gate.weight", Place(f"{ours}router")
     if spec.moe.selection_bias:
-        yield f"{theirs}gate.expert_bias", Slot(f"{ours}selection_bias")
+        yield f"{theirs}gate.expert_bias", Place(f"{ours}selection_bias")
     which: list[tuple[str, int | slice]] = [(f".{e}", e) for e in range(spec.moe.experts)]
     for infix, expert in [("", slice(None))] if stacked else which:
         suffix = "" if stacked else ".weight"
         prefix = f"{theirs}experts{infix}."
-        yield f"{prefix}{names.gate}{suffix}", Slot(f"{ours}gate_up", (expert, slice(0, inner)))
+        yield f"{prefix}{names.gate}{suffix}", Place(f"{ours}gate_up", (expert, slice(0, inner)))
         yield (
             f"{prefix}{names.up}{suffix}",
-            Slot(f"{ours}gate_up", (expert, slice(inner, 2 * inner))),
+            Place(f"{ours}gate_up", (expert, slice(inner, 2 * inner))),
         )
-        yield f"{prefix}{names.down}{suffix}", Slot(f"{ours}down", (expert,))
+        yield f"{prefix}{names.down}{suffix}", Place(f"{ours}down", (expert,))
     if shared:
         prefix = f"{theirs}shared_experts."
-        yield f"{prefix}{names.gate}.weight", Slot(f"{ours}shared_gate_up", (slice(0, shared),))
+        yield f"{prefix}{names.gate}.weight", Place(f"{ours}shared_gate_up", (slice(0, shared),))
         yield (
             f"{prefix}{names.up}.weight",
-            Slot(f"{ours}shared_gate_up", (slice(shared, 2 * shared),)),
+            Place(f"{ours}shared_gate_up", (slice(shared, 2 * shared),)),
         )
-        yield f"{prefix}{names.down}.weight", Slot(f"{ours}shared_down")
+        yield f"{prefix}{names.down}.weight", Place(f"{ours}shared_down")

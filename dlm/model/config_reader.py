@@ -8,10 +8,10 @@ from typing import Any, Final, get_args
 
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.model.families import FAMILIES, Family
-from dlm.model.fields import Fields, is_positive, token_ids
-from dlm.model.keys import STACKED_EXPERTS, Slot, key_map
+from dlm.model.hf_config import Fields, is_positive, token_ids
 from dlm.model.rope_settings import read_rope
 from dlm.model.spec import Attention, ModelSpec
+from dlm.model.weight_map import STACKED_EXPERTS, Place, weight_map
 
 # How tokenizers spell the mask.
 MASK_TOKENS = (
@@ -53,13 +53,13 @@ def read_spec(
     return _check(_override(spec, given), given)
 
 
-def checkpoint_keys(
+def checkpoint_map(
     spec: ModelSpec, config: Mapping[str, Any], found: Iterable[str]
-) -> dict[str, Slot]:
+) -> dict[str, Place]:
     """The key map of a checkpoint; its canonical keys `found` tell whether experts are stacked."""
     stacked = any(STACKED_EXPERTS.search(key) for key in found)
     unit_head = bool(config.get("norm_head")) and spec.family == "llada2_moe"
-    return key_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
+    return weight_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
 
 
 def _named(config: Mapping[str, Any]) -> Any:

@@ -20,11 +20,9 @@ from dlm.model.spec import ModelSpec
 
 PAGE_SIZE: Final = 16
 FREE_SHARE: Final = 0.5
-"""The part of a CUDA device's free memory that a store without a budget takes; forwards need the
-rest.
-"""
+"""The part of free CUDA memory that a pool without a budget takes; forwards need the rest."""
 MOST_POSITIONS: Final = 2**20
-"""The most positions for which a store without a budget takes memory: small models need no more."""
+"""The most positions for which a pool without a budget takes memory: small models need no more."""
 
 
 class KVStore:
@@ -40,40 +38,32 @@ class KVStore:
         self,
         spec: ModelSpec,
         pages: int,
+        page_size: int = PAGE_SIZE,
         *,
         device: torch.device,
         dtype: torch.dtype,
-        page_size: int = PAGE_SIZE,
         fixed: bool = False,
     ) -> None:
         self.page_size, self.angles_by_length = page_size, spec.angles_by_length
         self.fixed, self.page_bytes = fixed, page_size * spec.kv_bytes_per_token(dtype.itemsize)
-        self.storage = torch.empty(
-            (spec.layers, 0, 2, spec.kv_heads, spec.head_dim), device=device, dtype=dtype
-        )
+        shape = (spec.layers, 0, 2, spec.kv_heads, spec.head_dim)
+        self.storage = torch.empty(shape, device=device, dtype=dtype)
         self._enlarge(pages)
-
-    @property
-    def bytes(self) -> int:
-        """The size of the storage."""
-        return self.storage.nbytes
 
     def grow(self, pages: int) -> None:
         """Make the storage hold `pages` pages.
 
-        Raises `Unavailable`, and changes nothing, when it is fixed or the device has no room.
+        Raises `Unavailable`, and changes nothing, where it is fixed or the device has no room.
         """
         if self.fixed:
-            raise Unavailable(
-                f"the key/value storage is fixed at {self.bytes // self.page_bytes} pages, and "
-                f"cannot hold {pages}"
-            )
+            there = self.storage.nbytes // self.page_bytes
+            raise Unavailable(f"the key/value storage is fixed at {there} pages, not {pages}")
         self._enlarge(pages)
 
     def copy(self, pages: Sequence[tuple[int, int]]) -> None:
         """Copy whole pages, given as (source, target), in one operation."""
         if pages:
-            source, target = torch.tensor(pages, device=self.storage.device).T
+            source, target = torch.tensor(pages, device=self.storage.device).T.contiguous()
             paged = self.storage.unflatten(1, (-1, self.page_size))
             paged.index_copy_(1, target, paged.index_select(1, source))
 
@@ -132,19 +122,12 @@ class KVPool:
         fixed = device.type == "cuda" if fixed is None else fixed
         token_bytes = spec.kv_bytes_per_token(dtype.itemsize)
         if max_bytes is None and fixed:
-            max_bytes = min(_free_share(device), MOST_POSITIONS * token_bytes)
+            if device.type != "cuda":
+                raise InvalidRequest("kv_bytes", f"must be given for a fixed pool on {device}")
+            free = int(torch.cuda.mem_get_info(device)[0] * FREE_SHARE)
+            max_bytes = min(free, MOST_POSITIONS * token_bytes)
         limit = None if max_bytes is None else max_bytes // (page_size * token_bytes)
         count = max(limit or 1, 1) if fixed else 1
-        self.store = KVStore(
-            spec, count, device=device, dtype=dtype, page_size=page_size, fixed=fixed
-        )
-        self.pages = PageTable(
-            page_size, self.store.page_bytes, self.store.grow, count=count, limit=limit
-        )
-
-
-def _free_share(device: torch.device) -> int:
-    """Bytes that a store without a budget takes. Raises `InvalidRequest` on the CPU."""
-    if device.type != "cuda":
-        raise InvalidRequest("kv_bytes", f"must be given for a fixed pool on {device}")
-    return int(torch.cuda.mem_get_info(device)[0] * FREE_SHARE)
+        store = KVStore(spec, count, page_size, device=device, dtype=dtype, fixed=fixed)
+        self.store = store
+        self.pages = PageTable(page_size, store.page_bytes, store.grow, count=count, limit=limit)

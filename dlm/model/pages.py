@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from dlm.errors import EngineError, Unavailable
@@ -110,35 +111,30 @@ class PageTable:
 
     def release(self, pages: Sequence[int]) -> None:
         """Count one owner less of each page; a page without owners is free."""
-        for page in pages:
-            if page != 0:
-                if self._owners[page] < 1:
-                    raise EngineError(f"page {page} was released more often than it was taken")
-                self._count(page, -1)
+        for page in (page for page in pages if page != 0):
+            if self._owners[page] < 1:
+                raise EngineError(f"page {page} was released more often than it was taken")
+            self._count(page, -1)
 
     def check_integrity(self, owned: Sequence[Sequence[int]] = ()) -> None:
         """Raise `EngineError` unless free and used pages are disjoint, complete and counted.
 
         `owned`: the pages of every owner; where given, they must explain all numbers of owners.
         """
-        if len(set(self._free)) != len(self._free) or 0 in self._free:
-            raise EngineError("the free list holds a page twice, or the trash page")
-        idle = {page for page, count in enumerate(self._owners) if count == 0}
-        if idle != set(self._free):
-            raise EngineError(
-                f"pages without owner that are not free: {sorted(idle ^ set(self._free))[:8]}"
-            )
-        writable = (n for page, n in enumerate(self._owners) if page not in self._sealed)
-        if self._owed != sum(max(0, count - 1) for count in writable):
-            raise EngineError(f"{self._owed} copies are owed, which the numbers of owners deny")
-        if self._owed > len(self._free):
-            raise EngineError(f"{self._owed} copies are owed, {len(self._free)} pages are free")
-        counts = [0] * len(self._owners)
-        for pages in owned:
-            for page in pages:
-                counts[page] += page != 0
-        if owned and counts[1:] != self._owners[1:]:
-            raise EngineError("the rows' pages do not explain the numbers of owners")
+        idle = [page for page, count in enumerate(self._owners) if count == 0]
+        shared = {page: n for page, n in enumerate(self._owners) if n > 1}
+        owed = sum(n - 1 for page, n in shared.items() if page not in self._sealed)
+        known = Counter(page for pages in owned for page in pages if page != 0)
+        rules = {
+            "the free pages are those without an owner, each once": sorted(self._free) == idle,
+            "the copies owed are those of shared pages": self._owed == owed,
+            "a page is free for each copy owed": owed <= len(self._free),
+            "the given pages explain the numbers of owners": not owned
+            or all(known[page] == n for page, n in enumerate(self._owners) if page != 0),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise EngineError(f"the page table is broken: it does not hold that {rule}")
 
     def _count(self, page: int, change: int) -> None:
         """Change the number of owners of a page by one."""

@@ -1,6 +1,6 @@
-"""Where each tensor of a published checkpoint goes in the decoder, whose projections are fused.
+"""Places of the tensors of a published checkpoint in the decoder, whose projections are fused.
 
-A key map is `{checkpoint key: Place}`: every decoder parameter is covered exactly once, by one
+A weight map is `{checkpoint key: Place}`: every decoder parameter is covered exactly once, by one
 tensor or by several that each fill a part (query, key and value rows; gate and up rows; one expert
 of a stack).
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dlm.model.spec import ModelSpec
+from dlm.model.spec import ModelSpec, MoESpec
 
 ROTARY_TABLE = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 STACKED_EXPERTS = re.compile(r"\.experts\.(gate|up|down)_proj$")
@@ -83,7 +83,7 @@ def canonical(key: str) -> str:
 def weight_map(
     spec: ModelSpec, names: WeightNames, *, stacked: bool = False, unit_head: bool = False
 ) -> dict[str, Place]:
-    """Checkpoint key -> where it goes. A tied head has no key of its own.
+    """Checkpoint key -> its place. A tied head has no key of its own.
 
     `stacked`: a layer's experts are one `[E, ...]` tensor a projection. `unit_head`: see `Place`.
     """
@@ -96,10 +96,12 @@ def weight_map(
     for layer in range(spec.layers):
         theirs, ours = names.layer.format(layer), f"layers.{layer}."
         places.update(_attention(spec, names, theirs, ours))
-        if spec.is_moe(layer):
-            places.update(_moe(spec, names, theirs + names.mlp, ours + "mlp.", stacked))
+        theirs, ours = theirs + names.mlp, ours + "mlp."
+        if spec.moe is not None and spec.is_moe(layer):
+            places.update(_moe(spec.moe, names, theirs, ours, stacked))
         else:
-            places.update(_mlp(names, theirs + names.mlp, ours + "mlp.", spec.intermediate_size))
+            inner = spec.intermediate_size
+            places.update(_swiglu(names, theirs, ours, inner, (".weight", ".weight")))
     return places
 
 
@@ -112,48 +114,45 @@ def _attention(
     yield f"{theirs}{names.out}.weight", Place(f"{ours}attention.out.weight")
     ends = [(spec.heads + n * spec.kv_heads) * spec.head_dim for n in range(3)]
     parts = [slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])]
+    rows = [()] if len(names.qkv) == 1 else [(part,) for part in parts]
     for kind in ("weight", "bias") if spec.qkv_bias else ("weight",):
-        if len(names.qkv) == 1:
-            yield f"{theirs}{names.qkv[0]}.{kind}", Place(f"{ours}attention.qkv.{kind}")
-        else:
-            for name, part in zip(names.qkv, parts, strict=True):
-                yield f"{theirs}{name}.{kind}", Place(f"{ours}attention.qkv.{kind}", (part,))
+        for name, part in zip(names.qkv, rows, strict=True):
+            yield f"{theirs}{name}.{kind}", Place(f"{ours}attention.qkv.{kind}", part)
     if spec.qk_norm:
         yield f"{theirs}{names.q_norm}.weight", Place(f"{ours}attention.q_norm.weight")
         yield f"{theirs}{names.k_norm}.weight", Place(f"{ours}attention.k_norm.weight")
 
 
-def _mlp(names: WeightNames, theirs: str, ours: str, inner: int) -> Iterator[tuple[str, Place]]:
-    """A dense feed-forward with `inner` hidden units."""
-    yield f"{theirs}{names.gate}.weight", Place(f"{ours}gate_up.weight", (slice(0, inner),))
-    yield f"{theirs}{names.up}.weight", Place(f"{ours}gate_up.weight", (slice(inner, 2 * inner),))
-    yield f"{theirs}{names.down}.weight", Place(f"{ours}down.weight")
+def _swiglu(
+    names: WeightNames,
+    theirs: str,
+    ours: str,
+    inner: int,
+    ends: tuple[str, str] = (".weight", ""),
+    expert: tuple[int | slice, ...] = (),
+) -> Iterator[tuple[str, Place]]:
+    """Gate, up and down projections with `inner` hidden units.
+
+    `ends`: endings of their names and of ours. `expert`: the index into stacked experts.
+    """
+    for name, rows in ((names.gate, slice(0, inner)), (names.up, slice(inner, 2 * inner))):
+        yield f"{theirs}{name}{ends[0]}", Place(f"{ours}gate_up{ends[1]}", (*expert, rows))
+    yield f"{theirs}{names.down}{ends[0]}", Place(f"{ours}down{ends[1]}", expert)
 
 
 def _moe(
-    spec: ModelSpec, names: WeightNames, theirs: str, ours: str, stacked: bool
+    moe: MoESpec, names: WeightNames, theirs: str, ours: str, stacked: bool
 ) -> Iterator[tuple[str, Place]]:
     """Router, routed experts, shared experts."""
-    assert spec.moe is not None
-    inner, shared = spec.moe.intermediate_size, spec.moe.intermediate_size * spec.moe.shared_experts
+    inner, experts = moe.intermediate_size, f"{theirs}experts."
     yield f"{theirs}gate.weight", Place(f"{ours}router")
-    if spec.moe.selection_bias:
+    if moe.selection_bias:
         yield f"{theirs}gate.expert_bias", Place(f"{ours}selection_bias")
-    which: list[tuple[str, int | slice]] = [(f".{e}", e) for e in range(spec.moe.experts)]
-    for infix, expert in [("", slice(None))] if stacked else which:
-        suffix = "" if stacked else ".weight"
-        prefix = f"{theirs}experts{infix}."
-        yield f"{prefix}{names.gate}{suffix}", Place(f"{ours}gate_up", (expert, slice(0, inner)))
-        yield (
-            f"{prefix}{names.up}{suffix}",
-            Place(f"{ours}gate_up", (expert, slice(inner, 2 * inner))),
-        )
-        yield f"{prefix}{names.down}{suffix}", Place(f"{ours}down", (expert,))
-    if shared:
-        prefix = f"{theirs}shared_experts."
-        yield f"{prefix}{names.gate}.weight", Place(f"{ours}shared_gate_up", (slice(0, shared),))
-        yield (
-            f"{prefix}{names.up}.weight",
-            Place(f"{ours}shared_gate_up", (slice(shared, 2 * shared),)),
-        )
-        yield f"{prefix}{names.down}.weight", Place(f"{ours}shared_down")
+    if stacked:
+        yield from _swiglu(names, experts, ours, inner, ("", ""), (slice(None),))
+    else:
+        for number in range(moe.experts):
+            yield from _swiglu(names, f"{experts}{number}.", ours, inner, expert=(number,))
+    if moe.shared_experts:
+        shared = inner * moe.shared_experts
+        yield from _swiglu(names, f"{theirs}shared_experts.", f"{ours}shared_", shared)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import torch
@@ -20,7 +19,7 @@ from dlm.model.decoder import Decoder
 from dlm.model.families import FAMILIES
 from dlm.model.weight_map import ROTARY_TABLE, Place, canonical
 
-DTYPES: Final[Mapping[str, torch.dtype]] = {
+FILE_DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -32,7 +31,7 @@ POINTER: Final = b"version https://git-lfs"
 
 
 class Weights:
-    """The open weight files of one folder; tensors go by their canonical keys. A context manager.
+    """The open weight files of one folder; tensors go by their canonical keys.
 
     Opening maps the files into memory and reads only their headers. Raises `InvalidRequest` for a
     folder without weights, a missing shard and a file that is not sound.
@@ -41,9 +40,8 @@ class Weights:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open = ExitStack()
-        self._where: dict[
-            str, tuple[Any, str]
-        ] = {}  # canonical key -> (open file, key in the file)
+        # canonical key -> (open file, key in the file)
+        self._where: dict[str, tuple[Any, str]] = {}
         try:
             for path in weight_files(folder):
                 file = self._open.enter_context(_open(path))
@@ -55,27 +53,18 @@ class Weights:
             self._open.close()
             raise
 
-    def __enter__(self) -> Weights:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the files."""
         self._open.close()
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the first matrix in the files."""
-        for key in self._where:
-            if len(self._slice(key).get_shape()) >= 2:
-                return DTYPES.get(self._slice(key).get_dtype(), torch.float32)
-        return torch.float32
+        kinds = (s.get_dtype() for s in map(self._slice, self._where) if len(s.get_shape()) > 1)
+        return FILE_DTYPES.get(next(kinds, "F32"), torch.float32)
 
     def places(self, decoder: Decoder, config: Mapping[str, Any]) -> dict[str, Place]:
-        """Which tensor goes where in `decoder`. Raises `InvalidRequest` unless all fit."""
+        """The place in `decoder` of every tensor. Raises `InvalidRequest` unless all fit."""
         places = checkpoint_map(decoder.spec, config, self._where)
         missing = [key for key in places if key not in self._where]
         if missing:
@@ -110,7 +99,7 @@ class Weights:
             if torch.equal(self._tensor(key), self._tensor(f"{names.embedding}.weight")):
                 return True
             raise self._refuse(
-                f"says that the head shares the embedding, but {key!r} differs from it; "
+                f"specifies a head that shares the embedding, but {key!r} differs from it; "
                 "overrides={'tied_head': False} uses it"
             )
         return ROTARY_TABLE.search(key) is not None
@@ -123,10 +112,10 @@ class Weights:
             raise self._refuse(
                 f"holds {key!r} with shape {found}, but config.json asks for {expected}"
             )
-        if header.get_dtype() not in DTYPES:
+        if header.get_dtype() not in FILE_DTYPES:
             raise self._refuse(
                 f"holds {key!r} as {header.get_dtype()}; quantised weights are not supported, "
-                f"only {', '.join(DTYPES)}"
+                f"only {', '.join(FILE_DTYPES)}"
             )
 
     def _slice(self, key: str) -> Any:

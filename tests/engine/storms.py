@@ -119,7 +119,7 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
 def memory_of(engine: Engine) -> tuple[float, float, float]:
     """As `Tally.memory` has it."""
     resident = psutil.Process().memory_info().rss
-    pool, held = engine.kv.store.bytes, engine.kv.pages.in_use * engine.kv.pages.page_bytes
+    pool, held = engine.kv.store.storage.nbytes, engine.kv.pages.in_use * engine.kv.pages.page_bytes
     return resident / 2**20, pool / 2**20, held / 2**20
 
 

@@ -224,7 +224,7 @@ def batches(draw, least=1):
 def quick(examples):
     """So many examples; one that fails is shown as it is, shrinking takes minutes."""
     slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    phases = [Phase.explicit, Phase.key_ages, Phase.generate]
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
     return settings(max_examples=examples, suppress_health_check=slow, phases=phases)
 
 

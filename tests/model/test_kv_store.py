@@ -60,14 +60,14 @@ def test_pages_are_copied_in_all_layers_at_once():
 def test_a_store_that_grows_keeps_what_it_holds():
     store, before = filled(2)
     store.grow(5)
-    assert store.bytes == 5 * PAGE_BYTES
+    assert store.storage.nbytes == 5 * PAGE_BYTES
     assert torch.equal(store.storage[:, : 2 * PAGE], before)
     assert store.storage[:, 2 * PAGE :].count_nonzero() == 0
 
 
 def test_a_fixed_store_does_not_grow():
     store, before = filled(2, fixed=True)
-    with pytest.raises(Unavailable, match="fixed at 2 pages, and cannot hold 3"):
+    with pytest.raises(Unavailable, match="fixed at 2 pages, not 3"):
         store.grow(3)
     assert torch.equal(store.storage, before)
 
@@ -80,16 +80,16 @@ def test_a_shard_holds_its_own_heads():
 
 def test_a_fixed_pool_is_allocated_whole_and_ends_at_its_budget():
     pool = pool_of(max_bytes=6 * PAGE_BYTES + 1, fixed=True)
-    address, size = pool.store.storage.data_ptr(), pool.store.bytes
+    address, size = pool.store.storage.data_ptr(), pool.store.storage.nbytes
     assert size == 6 * PAGE_BYTES
     pool.pages.reserve(5)
     with pytest.raises(Unavailable, match="5 of 6 are taken"):
         pool.pages.reserve(1)
-    assert (pool.store.storage.data_ptr(), pool.store.bytes) == (address, size)
+    assert (pool.store.storage.data_ptr(), pool.store.storage.nbytes) == (address, size)
     growing = pool_of(max_bytes=6 * PAGE_BYTES + 1)
-    assert growing.store.bytes == PAGE_BYTES
+    assert growing.store.storage.nbytes == PAGE_BYTES
     growing.pages.reserve(5)
-    assert growing.store.bytes == size
+    assert growing.store.storage.nbytes == size
     with pytest.raises(InvalidRequest, match="`kv_bytes`: must be given for a fixed pool on cpu"):
         pool_of(fixed=True)
     assert not pool_of(max_bytes=3, fixed=True).pages.fits(1)
@@ -101,7 +101,7 @@ def test_a_fixed_pool_stays_where_it_is_while_rows_come_and_go(monkeypatch):
     budget = 10 * plain.kv.pages.page_bytes
     monkeypatch.setattr("dlm.engine.engine.KVPool", partial(KVPool, fixed=True))
     engine = Engine(random_decoder(SPEC), info_of(SPEC), kv_bytes=budget)
-    assert engine.kv.store.bytes == budget
+    assert engine.kv.store.storage.nbytes == budget
     prompts = [tuple(range(3, 3 + n)) for n in (5, 40, 21, 60, 9)]
     address, seen = engine.kv.store.storage.data_ptr(), set()
     options = {"max_new_tokens": 24, "stop": "none", "cache": "dual"}
@@ -120,7 +120,7 @@ def test_without_a_budget_a_cuda_store_takes_a_share_of_the_free_memory(monkeypa
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free["bytes"], 1 << 40))
     stores = []
 
-    def store(spec, pages, *, device, dtype, page_size, fixed):
+    def store(spec, pages, page_size, *, device, dtype, fixed):
         stores.append((pages, fixed))
         return store_of()
 

@@ -230,7 +230,7 @@ def test_devices_and_dtypes(folder):
     )
     assert "'cuda:64' is not here: this machine has" in refusal(folder, "device", device="cuda:64")
     assert "'auto', 'bfloat16'" in refusal(folder, "dtype", dtype="int8")
-    assert "got torch.int8" in refusal(folder, "dtype", dtype=torch.int8)
+    assert "got 'torch.int8'" in refusal(folder, "dtype", dtype=torch.int8)
 
 
 def test_hub_ids_are_fetched_without_pickles_or_code(folder, monkeypatch):

@@ -174,7 +174,7 @@ def test_what_no_owner_may_do_is_an_error_of_the_engine():
     table.release([page, 0])
     with pytest.raises(EngineError, match="released more often"):
         table.release([page])
-    with pytest.raises(EngineError, match="explain"):
+    with pytest.raises(EngineError, match="does not hold that the given pages explain"):
         table.check_integrity([[page]])
 
 

@@ -19,7 +19,7 @@ class PageTable:
     cost n - 1 further pages, unless it is sealed: its keys are final and nobody writes it.
     `_owed` is the sum of these n - 1 over all unsealed pages. It never exceeds the number of free
     pages, as whoever reserves or shares provides for it first; so `own` always finds a page.
-    `_count` is the one place that changes a number of owners, and keeps `_owed` true.
+    `_count` alone changes numbers of owners and keeps the sum true; `seal` takes pages out of it.
 
     `limit`: the most pages that may ever exist (None: no bound), of which `count` exist now.
     `grow(n)` makes the storage hold n pages, or raises `Unavailable` and changes nothing.

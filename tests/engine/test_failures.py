@@ -342,7 +342,7 @@ def test_what_a_failed_forward_held_is_free_before_the_next_one():
 
 
 @pytest.mark.parametrize("before", [0, 2])
-@pytest.mark.parametrize("place", ["dlm.engine.scheduler.new_cohort", "admit"])
+@pytest.mark.parametrize("place", ["dlm.engine.scheduler.new_group", "admit"])
 def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, before, monkeypatch):
     """`before`: rows that the same step has admitted already."""
     engine = new_engine()

@@ -34,9 +34,9 @@ from dlm.evals.reconstruction import rows_of, score
 from dlm.evals.soundness import write_record
 from dlm.model.decoder import Decoder
 from dlm.model.families import FAMILIES
-from dlm.model.keys import key_map
 from dlm.model.loading import parameter_count
 from dlm.model.spec import ModelSpec
+from dlm.model.weight_map import weight_map
 
 SPACE = "\u2581"  # sentencepiece's visible space
 CHAT_TEMPLATE = (
@@ -213,7 +213,7 @@ def weights_of(net: Decoder) -> dict[str, Tensor]:
     state, names = net.state_dict(), FAMILIES[net.spec.family].names
     return {
         key: state[slot.parameter][slot.part].to(torch.bfloat16).contiguous()
-        for key, slot in key_map(net.spec, names).items()
+        for key, slot in weight_map(net.spec, names).items()
     }
 
 

@@ -130,9 +130,9 @@ def an_end_id_ends_too_early() -> None:
 
 
 def a_shared_page_is_written() -> None:
-    from dlm.model.kv import KVPool
+    from dlm.model.pages import PageTable
 
-    KVPool.own = lambda self, pages, whole: list(pages)  # type: ignore[method-assign]
+    PageTable.own = lambda self, pages, whole: (list(pages), [])  # type: ignore[method-assign]
 
 
 def progress_is_not_forced() -> None:

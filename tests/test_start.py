@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dlm.model.config_reader import read_spec
 from dlm.model.decoder import Decoder
 from dlm.model.loading import parameter_count
-from dlm.model.reading import read_spec
 from tests.helpers import tiny_spec
 from tests.model.published import LLADA2_MINI, LLADA_8B, SDAR_4B
 

@@ -224,7 +224,7 @@ def test_a_watched_row_stops_cleanly(monkeypatch):
     answer, stopped = chat.watched(engine, "hello", {"max_new_tokens": 64, "unmask": "topk"})
     assert stopped
     assert answer.finish_reason == "abort"
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_a_conversation(monkeypatch, capsys):

@@ -18,7 +18,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
 from dlm.errors import InvalidRequest
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 
 NEVER: Final = -1
 """In place of an id: no key is stored."""
@@ -72,8 +72,9 @@ class Auxiliary:
         pages = rows.host.pages.clone()
         pages[:, line] = plan.pages[:, 0]
         group.rows = replace(rows, host=replace(rows.host, pages=pages))
-        packed = pack([plan], self.kv, shift=True, device=rows.device).read([self._own(canvas)])
-        logp = self._ours(torch.log_softmax(self.model(packed, self.kv), dim=1))
+        store, canvases = self.kv.store, [self._own(canvas)]
+        packed = pack([plan], store, shift=True, device=rows.device).read(canvases)
+        logp = self._ours(torch.log_softmax(self.model(packed, store), dim=1))
         for s in plan.segments:
             first, end = int(s.q_pos[0]), int(s.q_pos[-1]) + 1
             known[s.row, first:end] = canvas[s.row, first:end]

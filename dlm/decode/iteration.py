@@ -45,7 +45,7 @@ from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
 from dlm.decode.view import build_frame, build_view, last_commit
 from dlm.errors import blaming
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 
 
 class IterationManager:
@@ -69,9 +69,9 @@ class IterationManager:
         self.model, self.kv, self.info, self.device = model, kv, info, device
         self.process, self.unroll, self.aux = info.process, unroll, aux
         self.planner = Planner(kv, info, device)
-        prefixes = PrefixCache(kv, prefix_bytes) if prefix_bytes else None
+        prefixes = PrefixCache(kv.pages, prefix_bytes) if prefix_bytes else None
         self.page_manager = PageManager(
-            kv, {name: helper.kv for name, helper in aux.items()}, prefixes
+            kv.pages, {name: helper.kv.pages for name, helper in aux.items()}, prefixes
         )
 
     def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
@@ -138,7 +138,7 @@ class IterationManager:
         Records the ids that the new keys were made from, once they are there.
         """
         packed = self.planner.pack(groups, plans)
-        logits = self.model(packed, self.kv).split(packed.sizes)
+        logits = self.model(packed, self.kv.store).split(packed.sizes)
         for group in groups:
             rows, written = group.rows, group.current.window.written
             rows.kv_ids.view(-1).index_copy_(0, written, rows.ids.view(-1).index_select(0, written))

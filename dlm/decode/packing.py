@@ -17,7 +17,7 @@ from dlm.core.plan import Flags, ForwardPlan, Ints, Segment
 
 
 class Slots(Protocol):
-    """What packing needs of a key/value pool."""
+    """What packing needs of a key/value store."""
 
     @property
     def page_size(self) -> int:
@@ -30,7 +30,7 @@ class Slots(Protocol):
         ...
 
     def slots(self, pages: Ints, positions: Ints) -> Ints:
-        """Pool slots `[...]` of `positions [...]` in the arm whose pages are `pages [P]`."""
+        """Slots `[...]` of `positions [...]` in the arm whose pages are `pages [P]`."""
         ...
 
 

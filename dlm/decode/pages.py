@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dlm.core import ForwardPlan, Parts, SharedPrefix
 from dlm.errors import Unavailable
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
+from dlm.model.pages import PageTable
 
 
 class PageManager:
@@ -28,20 +29,18 @@ class PageManager:
     """
 
     def __init__(
-        self, kv: KVPool, aux: Mapping[str, KVPool], prefixes: PrefixCache | None = None
+        self, kv: PageTable, aux: Mapping[str, PageTable], prefixes: PrefixCache | None = None
     ) -> None:
         self.kv, self.aux, self.prefixes = kv, aux, prefixes
 
-    def pools(self, parts: Parts) -> list[KVPool]:
+    def pools(self, parts: Parts) -> list[PageTable]:
         """The pool of each line of a row's page table."""
         return [self.kv] * parts.arms + [self.aux[name] for name in parts.aux]
 
     def fits_ever(self, parts: Parts, positions: int) -> bool:
         """Whether a row of `positions` positions fits empty pools."""
         counts = [(self.kv, parts.arms), *((self.aux[name], 1) for name in parts.aux)]
-        return all(
-            pool.fits_ever(page_rows * pool.pages_for(positions)) for pool, page_rows in counts
-        )
+        return all(pool.fits(page_rows * pool.pages_for(positions)) for pool, page_rows in counts)
 
     def reserve(
         self, parts: Parts, positions: int, prompt: Sequence[int] = ()
@@ -65,7 +64,7 @@ class PageManager:
             raise
         return torch.tensor(page_rows), len(known) * self.kv.page_size
 
-    def _reserve(self, pool: KVPool, pages: int) -> list[int]:
+    def _reserve(self, pool: PageTable, pages: int) -> list[int]:
         """Free pages; where there are too few, kept prefixes make room."""
         while True:
             try:
@@ -85,7 +84,7 @@ class PageManager:
 
     def share(self, parts: Parts, pages: Tensor) -> None:
         """Count one more owner of a row's `pages [C, P]`. Raises `Unavailable`, all or nothing."""
-        done: list[tuple[KVPool, list[int]]] = []
+        done: list[tuple[PageTable, list[int]]] = []
         try:
             for pool, page_row in self._page_rows(parts, pages):
                 pool.share(page_row)
@@ -107,7 +106,7 @@ class PageManager:
             pool.page_bytes * sum(page != 0 for page in page_row) for pool, page_row in page_rows
         )
 
-    def _page_rows(self, parts: Parts, pages: Tensor) -> Iterator[tuple[KVPool, list[int]]]:
+    def _page_rows(self, parts: Parts, pages: Tensor) -> Iterator[tuple[PageTable, list[int]]]:
         return zip(self.pools(parts), pages.tolist(), strict=True)
 
 
@@ -122,19 +121,21 @@ def copy_on_write(kv: KVPool, plan: ForwardPlan) -> Tensor:
     Returns the page table `[R, C, P]`, which the rows must keep from now on: the pool has let go
     of the shared pages in it.
     """
-    if not kv.shared:
+    if not kv.pages.shared:
         return plan.pages
-    pages, size = plan.pages.clone(), kv.page_size
+    pages, size = plan.pages.clone(), kv.pages.page_size
+    copies: list[tuple[int, int]] = []
     for s in (s for s in plan.segments if s.write):
         column, counts = np.unique(s.q_pos // size, return_counts=True)
         own, whole = pages[s.row, s.arm], (counts == size).tolist()
-        own[column] = torch.tensor(kv.own(own[column].tolist(), whole))
+        fresh, made = kv.pages.own(own[column].tolist(), whole)
+        own[column] = torch.tensor(fresh)
+        copies += made
+    kv.store.copy(copies)
     return pages
 
 
 START = b""
-
-
 """The parent of the first unit."""
 
 
@@ -154,9 +155,10 @@ class PrefixCache:
     the rows that use them. `max_bytes` bounds what it keeps: the longest unused ends go first.
     """
 
-    def __init__(self, pool: KVPool, max_bytes: int) -> None:
+    def __init__(self, pool: PageTable, max_bytes: int) -> None:
         self.pool, self.most = pool, max_bytes // pool.page_bytes
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._held = 0  # pages
 
     @property
     def pages(self) -> list[int]:
@@ -182,12 +184,13 @@ class PrefixCache:
             if key in self._entries:
                 continue
             own = tuple(pages[place])
-            while len(self.pages) + len(own) > self.most:
+            while self._held + len(own) > self.most:
                 if not self._drop(keeping=parent):
                     return
             self.pool.seal(own)
             self.pool.share(own)
             self._entries[key] = Entry(own, parent)
+            self._held += len(own)
             if parent != START:
                 self._entries[parent].children += 1
 
@@ -200,6 +203,7 @@ class PrefixCache:
         for entry in self._entries.values():
             self.pool.release(entry.pages)
         self._entries.clear()
+        self._held = 0
 
     def _drop(self, keeping: bytes = START, *, idle: bool = False) -> bool:
         """Forget the end that has been unused for longest; `idle`: of those that no row uses."""
@@ -209,6 +213,7 @@ class PrefixCache:
                 continue
             self.pool.release(entry.pages)
             del self._entries[key]
+            self._held -= len(entry.pages)
             if entry.parent != START:
                 self._entries[entry.parent].children -= 1
             return True

@@ -15,7 +15,7 @@ from dlm.decode.pages import copy_on_write
 from dlm.decode.window import KeyAges, window_of
 from dlm.errors import blaming
 from dlm.model.attention import takes_ragged
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 
 
 class Planner:
@@ -26,7 +26,7 @@ class Planner:
 
     def __init__(self, kv: KVPool, info: ModelInfo, device: torch.device) -> None:
         self.kv, self.info, self.device = kv, info, device
-        self.ragged = takes_ragged(kv.storage)
+        self.ragged = takes_ragged(kv.store.storage)
         self._packed: tuple[tuple[ForwardPlan, ...], Packed] | None = None
 
     def plan(self, group: RowGroup) -> ForwardPlan:
@@ -50,7 +50,7 @@ class Planner:
         key = tuple(plans)
         if self._packed is None or self._packed[0] != key:
             shift, where = self.info.shift, self.device
-            packed = pack(plans, self.kv, shift=shift, device=where, ragged=self.ragged)
+            packed = pack(plans, self.kv.store, shift=shift, device=where, ragged=self.ragged)
             self._packed = key, packed
         return self._packed[1].read([group.rows.ids for group in groups])
 

@@ -142,7 +142,8 @@ def read_changes(rounds: Sequence[StepOutput]) -> list[list[PositionChange]]:
     """The changes of each row, round after round, read back from `[R, W]` tensors."""
     pos = rounds[0].pos
     rows, width = pos.shape
-    op, ids, c = (_joined([getattr(r, name) for r in rounds]) for name in ("op", "ids", "confidence"))
+    names = ("op", "ids", "confidence")
+    op, ids, c = (_joined([getattr(r, name) for r in rounds]) for name in names)
     at = op.flatten().nonzero()[:, 0]  # places in [rounds * R, W]
     columns = (at, op.take(at), pos.take(at % (rows * width)), ids.take(at), c.take(at))
     changes: list[list[PositionChange]] = [[] for _ in range(rows * len(rounds))]

@@ -22,7 +22,7 @@ from dlm.engine.request import Stream
 from dlm.errors import InvalidRequest, not_finite
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
 from dlm.text.stream import StopStringWatcher
@@ -168,8 +168,8 @@ class CausalEngine:
             lengths=np.array([length]),
         )
         canvas = torch.tensor([[*ids, 0]], device=self.device)
-        packed = pack([plan], self.kv, shift=True, device=self.device).read([canvas])
-        stats = row_stats(self.model(packed, self.kv), None, frozenset())
+        packed = pack([plan], self.kv.store, shift=True, device=self.device).read([canvas])
+        stats = row_stats(self.model(packed, self.kv.store), None, frozenset())
         if config.temperature > 0:
             one = torch.ones(1, device=self.device)
             zero = one.long() * 0
@@ -322,8 +322,8 @@ class CausalRow:
     def _start(self) -> None:
         """Take pages and open the canvas."""
         count, room = len(self.prompt), self.config.max_new_tokens
-        self._begun, kv = time.perf_counter(), self.engine.kv
-        self._pages = kv.reserve(kv.pages_for(self.length))
+        self._begun, pages = time.perf_counter(), self.engine.kv.pages
+        self._pages = pages.reserve(pages.pages_for(self.length))
         kinds = [int(Kind.PROMPT)] * count + [int(Kind.MASK)] * room
         data = {"prompt": count, "settled": count, "kinds": kinds}
         self._emit(Event("open", 0, 0, ids=(*self.prompt, *([0] * room)), data=data))
@@ -362,7 +362,7 @@ class CausalRow:
         self.reason, self.error = reason, error
         if self._begun:
             self._seconds = time.perf_counter() - self._begun
-        self.engine.kv.release(self._pages)
+        self.engine.kv.pages.release(self._pages)
         self._pages = []
         self._emit(Event("done", 0, self._forwards, data={"reason": reason}))
 

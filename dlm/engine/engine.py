@@ -29,7 +29,7 @@ from dlm.engine.scheduler import Scheduler
 from dlm.errors import Interrupted, InvalidRequest, shown
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, is_ids, one_prompt, plain
 
@@ -42,10 +42,10 @@ class Engine:
 
     `max_rows` bounds the rows that are decoded at once, `max_token_forwards` the positions of one
     forward (None: no bound; what is more takes several), `kv_bytes` the key/value pool (None: as
-    much as the rows need), and likewise that of each auxiliary model in `aux`. `unroll`: steps
-    between two looks of the host at the device. `prefix_bytes`: how much of that pool may keep what
-    was computed, for requests that begin alike (0: nothing; block-causal models only, where it is
-    exact).
+    much as the rows need; on CUDA, where all of it is taken at once, half of the free memory), and
+    likewise that of each auxiliary model in `aux`. `unroll`: steps between two looks of the host at
+    the device. `prefix_bytes`: how much of that pool may keep what was computed, for requests that
+    begin alike (0: nothing; block-causal models only, where it is exact).
     """
 
     def __init__(

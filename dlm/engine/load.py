@@ -19,7 +19,7 @@ from dlm.engine.engine import Engine
 from dlm.engine.explain import Explanation, explain
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.model.loading import checkpoint_folder, load_model, parameter_count, spec_of
 from dlm.model.spec import ModelSpec
 from dlm.text import MISSING, Text, id_map, load_text

@@ -87,7 +87,7 @@ def answer_cost(engine: Engine, prompt: Sequence[int], options: Mapping[str, Any
             engine.scheduler.step()
             middle = time.perf_counter()
             if calls[0] is not None:
-                engine.model(calls[0], engine.kv)
+                engine.model(calls[0], engine.kv.store)
             steps, forwards = steps + middle - start, forwards + time.perf_counter() - middle
     stats = request.result().stats
     return AnswerCost(steps, forwards, stats.nfe, stats.token_forwards)

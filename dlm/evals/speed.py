@@ -99,7 +99,7 @@ def _pair(engine: Engine, calls: list[Any]) -> tuple[float, float, float, float]
     start = time.perf_counter(), time.thread_time()
     engine.scheduler.step()
     middle = time.perf_counter(), time.thread_time()
-    engine.model(calls[0], engine.kv)
+    engine.model(calls[0], engine.kv.store)
     end = time.perf_counter(), time.thread_time()
     return middle[0] - start[0], end[0] - middle[0], middle[1] - start[1], end[1] - middle[1]
 

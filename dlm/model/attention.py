@@ -1,4 +1,4 @@
-"""How a layer's queries find their keys: in a plain batch, or through the paged pool.
+"""Attention of a layer's queries to their keys: in a plain batch, or through the paged store.
 
 One callable per case; the decoder's layer loop is the same for both.
 """
@@ -20,7 +20,8 @@ from dlm.core import RaggedGroup
 
 if TYPE_CHECKING:
     from dlm.core import Packed
-    from dlm.model.kv import KVPool
+    from dlm.model.kv_store import KVStore
+    from dlm.model.spec import ModelSpec
 
 FLASH_HEADS: Final = 256
 FLASH_STEP: Final = 8
@@ -48,14 +49,15 @@ def flash_attention() -> Callable[..., Tensor]:
     from torch.nn.attention.varlen import varlen_attn
 
     flash = cast("Callable[..., Tensor]", varlen_attn)
-    # From 2.13 on torch wants to be told that heads may be grouped.
-    told = "enable_gqa" in inspect.signature(varlen_attn).parameters
-    return functools.partial(flash, enable_gqa=True) if told else flash
+    # Since 2.13 torch groups heads only where it is asked to.
+    asked = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    return functools.partial(flash, enable_gqa=True) if asked else flash
 
 
 def takes_ragged(keys: Tensor) -> bool:
-    """Whether one attention call can serve runs of any shapes over such `keys [..., Dh]`: flash
-    attention does, on CUDA in half precision.
+    """True if one attention call can serve runs of any shapes over such `keys [..., Dh]`.
+
+    Flash attention does, on CUDA in half precision.
     """
     dim = keys.shape[-1]
     if not keys.is_cuda or keys.dtype not in HALF or dim > FLASH_HEADS or dim % FLASH_STEP:
@@ -64,9 +66,20 @@ def takes_ragged(keys: Tensor) -> bool:
     return new and torch.backends.cuda.is_flash_attention_available()
 
 
-def kernels(device: torch.device) -> AbstractContextManager[None]:
-    """The attention kernels that suit shapes which change with every step."""
-    return sdpa_kernel(list(WITHOUT_PLANS)) if device.type == "cuda" else nullcontext()
+def kernels(packed: Packed) -> AbstractContextManager[None]:
+    """Restrict torch's choice of kernels to those that suit shapes which change with every step.
+
+    Ragged groups leave no choice, so that a forward over such groups alone needs no context.
+    """
+    free = any(not isinstance(group, RaggedGroup) for group in packed.groups)
+    return sdpa_kernel(list(WITHOUT_PLANS)) if packed.ids.is_cuda and free else nullcontext()
+
+
+def visible_keys(spec: ModelSpec, length: int, device: torch.device) -> Tensor:
+    """`[L, L]` bool: the keys that each query may see under the model's attention pattern."""
+    sizes = {"full": length, "block_causal": spec.block_length, "causal": 1}
+    block = torch.arange(length, device=device) // (sizes[spec.attention] or 1)
+    return block[:, None] >= block
 
 
 class Attend(Protocol):
@@ -88,20 +101,19 @@ class DenseAttend:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Attend`."""
-        q, k, v = (
-            x.unflatten(0, (self.batch, -1)).transpose(1, 2) for x in (q, k, v)
-        )  # [B, h, L, Dh]
+        sizes = (self.batch, -1)
+        q, k, v = (x.unflatten(0, sizes).transpose(1, 2) for x in (q, k, v))  # [B, h, L, Dh]
         return _heads_last(scaled_attention(q, k, v, self.mask))
 
 
 class PackedAttend:
-    """Attention through the paged pool.
+    """Attention through the paged store.
 
     Stores the keys and values of the writing queries, then lets every group of segments read its
     slots.
     """
 
-    def __init__(self, packed: Packed, kv: KVPool) -> None:
+    def __init__(self, packed: Packed, kv: KVStore) -> None:
         self.packed, self.kv = packed, kv
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -127,7 +139,7 @@ class PackedAttend:
 
 
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, group: RaggedGroup) -> Tensor:
-    """`q [T, H, Dh]`, `k, v [K, Hkv, Dh]`, runs of them cut as the group says -> `[T, H * Dh]`.
+    """`q [T, H, Dh]`, `k, v [K, Hkv, Dh]`, cut into runs by the group -> `[T, H * Dh]`.
 
     One call where flash attention serves the device, else one for each run.
     """

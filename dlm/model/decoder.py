@@ -3,7 +3,7 @@
 Pre-norm RMSNorm, RoPE (half-split), SwiGLU, fused projections.
 
 The layer loop does not know how attention finds its keys: it hands (layer, q, k, v) to an `Attend`
-callable. `forward` attends through the paged pool (`attention.PackedAttend`), `dense` attends
+callable. `forward` attends through the paged store (`attention.PackedAttend`), `dense` attends
 inside a plain padded batch (training, reference logits). Both run the same layers.
 """
 
@@ -22,7 +22,7 @@ from dlm.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from dlm.core import Packed
-    from dlm.model.kv import KVPool
+    from dlm.model.kv_store import KVStore
 
 
 class RMSNorm(nn.Module):
@@ -59,13 +59,8 @@ class Attention(nn.Module):
 
     def __init__(self, spec: ModelSpec, layer: int) -> None:
         super().__init__()
-        self.layer, self.heads, self.kv_heads, self.head_dim = (
-            layer,
-            spec.heads,
-            spec.kv_heads,
-            spec.head_dim,
-        )
-        self.rotary_dim = spec.rotary_dim or spec.head_dim
+        self.layer, self.heads, self.kv_heads = layer, spec.heads, spec.kv_heads
+        self.head_dim, self.rotary_dim = spec.head_dim, spec.rotary_dim or spec.head_dim
         width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
         self.qkv = nn.Linear(spec.hidden_size, width, bias=spec.qkv_bias)
         self.out = nn.Linear(spec.heads * spec.head_dim, spec.hidden_size, bias=False)
@@ -74,9 +69,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """`x [T, D]` -> `[T, D]`."""
-        fused = self.qkv(x).view(
-            -1, self.heads + 2 * self.kv_heads, self.head_dim
-        )  # [T, H + 2 Hkv, Dh]
+        # [T, H + 2 Hkv, Dh]
+        fused = self.qkv(x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         qk, v = fused.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split((self.heads, self.kv_heads), dim=1)
@@ -146,9 +140,9 @@ class Decoder(nn.Module):
         if spec.tied_head:
             self.head.weight = self.embedding.weight
 
-    def forward(self, packed: Packed, kv: KVPool) -> Tensor:
+    def forward(self, packed: Packed, kv: KVStore) -> Tensor:
         """Packed queries -> `logits [N, V]` in float32, one row for each of `packed.logit_rows`."""
-        with kernels(packed.ids.device):
+        with kernels(packed):
             turns = self.rotary.tables(packed.positions, packed.lengths)
             hidden = self._run(packed.ids, turns, PackedAttend(packed, kv))
         logits: Tensor = self.head(self.norm(hidden.index_select(0, packed.logit_rows)))
@@ -164,8 +158,8 @@ class Decoder(nn.Module):
         """Plain batch `ids [B, L]` -> normed hidden states `[B, L, D]`.
 
         `mask` is boolean, True where a query may look, and broadcasts to `[B, H, L, L]`; None is
-        full attention. `positions [L]`: where the tokens of each row stand; None is in order.
-        `lengths [B]`: how long each row's text is; None is `L`.
+        full attention. `positions [L]`: those of the tokens of each row; None is in order.
+        `lengths [B]`: the length of each row's text; None is `L`.
         """
         batch, length = ids.shape
         if positions is None:

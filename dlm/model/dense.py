@@ -1,4 +1,4 @@
-"""Logits of whole batches, without cache or decoding: what scoring and checks read."""
+"""Logits of whole batches, without cache or decoding, for scoring and checks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dlm.errors import InvalidRequest, not_finite
+from dlm.model.attention import visible_keys
 from dlm.model.decoder import Decoder
 
 
@@ -18,14 +19,16 @@ def dense_logits(
 
     Each row's tokens are computed as if its padding were not there: positions and the grid of
     trained blocks begin at its first token. Logits at padding are zero. `shift`: the raw row i
-    predicts position i + 1, so that a row's first logits stand for its first two positions.
+    predicts position i + 1, so that a row's first logits serve its first two positions.
 
     Raises `InvalidRequest` for wrong shapes, ids and masks, `CheckpointError` where logits are not
     finite.
     """
     device = model.embedding.weight.device
     canvas = _matrix("ids", ids, device)
-    _check_ids(canvas, model.spec.vocab_size)
+    most = model.spec.vocab_size - 1
+    if len(outside := canvas[(canvas < 0) | (canvas > most)]):
+        raise InvalidRequest("ids", f"ids must be between 0 and {most}, got {int(outside[0])}")
     real = torch.ones_like(canvas, dtype=torch.bool)
     if attention_mask is not None:
         real = _flags("attention_mask", attention_mask, canvas)
@@ -40,17 +43,6 @@ def dense_logits(
     return out
 
 
-def visibility(model: Decoder, length: int, device: torch.device) -> Tensor:
-    """`[L, L]` bool: the keys that each query may see under the model's attention pattern."""
-    spec = model.spec
-    if spec.attention == "full":
-        return torch.ones(length, length, dtype=torch.bool, device=device)
-    blocked = spec.attention == "block_causal" and spec.block_length is not None
-    at = torch.arange(length, device=device)
-    block = torch.div(at, (spec.block_length or 1) if blocked else 1, rounding_mode="floor")
-    return block[:, None] >= block[None, :]
-
-
 def _hidden(model: Decoder, canvas: Tensor, real: Tensor, *, shift: bool) -> Tensor:
     """Normed hidden states `[B, L, D]` that predict each position; zero at padding.
 
@@ -60,7 +52,7 @@ def _hidden(model: Decoder, canvas: Tensor, real: Tensor, *, shift: bool) -> Ten
     longest = int(counts.max()) if len(counts) else 0
     order = (~real).int().argsort(dim=1, stable=True)[:, :longest]  # [B, longest]
     front = torch.arange(longest, device=canvas.device) < counts[:, None]
-    seen = visibility(model, longest, canvas.device) & front[:, None, None, :]
+    seen = visible_keys(model.spec, longest, canvas.device) & front[:, None, None, :]
     seen = seen | (counts == 0)[:, None, None, None]  # a row of padding sees it: no empty softmax
     hidden = model.dense(canvas.gather(1, order), seen, lengths=counts)
     if shift:
@@ -68,13 +60,6 @@ def _hidden(model: Decoder, canvas: Tensor, real: Tensor, *, shift: bool) -> Ten
     out = hidden.new_zeros(*canvas.shape, hidden.shape[-1])
     out[real] = hidden[front]
     return out
-
-
-def _check_ids(ids: Tensor, size: int) -> None:
-    """Raises `InvalidRequest` for the first id outside the vocabulary."""
-    outside = ids[(ids < 0) | (ids >= size)]
-    if len(outside):
-        raise InvalidRequest("ids", f"ids must be between 0 and {size - 1}, got {int(outside[0])}")
 
 
 def _check_gaps(real: Tensor) -> None:
@@ -101,7 +86,7 @@ def _flags(name: str, values: Any, like: Tensor) -> Tensor:
 def _matrix(
     name: str, values: Any, device: torch.device, shape: tuple[int, ...] | None = None
 ) -> Tensor:
-    """`values` as whole numbers `[B, L]` on `device`; `shape`: what it must be."""
+    """`values` as whole numbers `[B, L]` on `device`; `shape`: the only one allowed."""
     try:
         given = torch.as_tensor(values, device=device)
         matrix = given.long()

@@ -1,7 +1,7 @@
 """One row a family: how its `config.json` and its tensors are to be read.
 
-A row names the traits that the file does not tell (attention pattern, shift, published special
-ids); the fields that it does tell are read under their real names (`reading.py`). The `FIXED`
+A row names the traits that the file lacks (attention pattern, shift, published special ids); the
+fields that the file has are read under their real names (`config_reader.py`). The `FIXED`
 tables hold the traits that the decoder does not have: such a field is refused unless it has the
 value that makes no difference, never ignored.
 """
@@ -13,56 +13,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dlm.model.fields import Fields
-from dlm.model.keys import HF_NAMES, LLADA2_NAMES, LLADA_NAMES, Names
+from dlm.model.hf_config import Fields
 from dlm.model.spec import Attention, MoESpec
+from dlm.model.weight_map import HF_NAMES, LLADA2_NAMES, LLADA_NAMES, WeightNames
 
 # The only values with which a field leaves the decoder as it is; an absent field is fine.
 HF_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
     "hidden_act": ("silu",),
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "use_bias": (False, None),
-    "clip_qkv": (None,),
-    "expert_capacity": (None,),
+    **dict.fromkeys(("attention_bias", "mlp_bias", "use_bias"), (False, None)),
     "mlp_only_layers": ([], None),
     "decoder_sparse_step": (1,),
     "score_function": ("sigmoid",),
     "moe_router_score_function": ("softmax",),
     "shared_expert_intermediate_size": (None, 0),
     "router_num_group": (None, 0, 1),
-    "quantization_config": (None,),
-    "layer_norm_eps": (None,),
-    "final_logit_softcapping": (None,),
-    "attn_logit_softcapping": (None,),
-    "logits_scaling": (None, 1, 1.0),
-    "logit_scale": (None, 1, 1.0),
-    "embedding_multiplier": (None, 1, 1.0),
-    "residual_multiplier": (None, 1, 1.0),
-    "attention_multiplier": (None,),
+    **dict.fromkeys(("clip_qkv", "expert_capacity", "quantization_config"), (None,)),
+    **dict.fromkeys(("layer_norm_eps", "attention_multiplier", "attention_chunk_size"), (None,)),
+    **dict.fromkeys(("final_logit_softcapping", "attn_logit_softcapping"), (None,)),
     "query_pre_attn_scalar": (None,),
-    "attention_sink": (None, False),
-    "attention_chunk_size": (None,),
+    **dict.fromkeys(("logits_scaling", "logit_scale"), (None, 1, 1.0)),
+    **dict.fromkeys(("embedding_multiplier", "residual_multiplier"), (None, 1, 1.0)),
+    **dict.fromkeys(("attention_sink", "rope_interleave", "rope_interleaved"), (None, False)),
     "no_rope_layers": (None, []),
-    "rope_interleave": (None, False),
-    "rope_interleaved": (None, False),
 }
 LLADA_FIXED: Final[Mapping[str, tuple[Any, ...]]] = {
     "activation_type": ("silu",),
-    "alibi": (False,),
-    "rope": (True,),
-    "rope_full_precision": (True,),
     "block_type": ("llama",),
     "block_group_size": (1,),
     "layer_norm_type": ("rms",),
-    "layer_norm_with_affine": (True,),
+    **dict.fromkeys(("rope", "rope_full_precision", "layer_norm_with_affine"), (True,)),
+    **dict.fromkeys(("alibi", "attention_layer_norm", "input_emb_norm"), (False,)),
+    **dict.fromkeys(("scale_logits", "include_bias"), (False,)),
     "bias_for_layer_norm": (False, None),
-    "attention_layer_norm": (False,),
-    "input_emb_norm": (False,),
-    "scale_logits": (False,),
-    "include_bias": (False,),
-    "clip_qkv": (None,),
-    "quantization_config": (None,),
+    **dict.fromkeys(("clip_qkv", "quantization_config"), (None,)),
 }
 LLADA_FIELDS: Final[Mapping[str, str]] = {
     "hidden_size": "d_model",
@@ -81,12 +64,12 @@ class Family:
     """One row: key names, field names, traits.
 
     `block`: the field of its length and the default of that.
-    `head_dim`, `tied_head`: what an absent field means (None: width / heads).
+    `head_dim`, `tied_head`: the meaning of an absent field (None: width / heads).
     `architecture`: the name of the family's class in its files.
     `rotary_fraction`: the part of each head that turns where no field says it (None: all, always).
     """
 
-    names: Names = HF_NAMES
+    names: WeightNames = HF_NAMES
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=lambda: HF_FIXED)
     attention: Attention = "full"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,32 +18,21 @@ import torch
 from torch import nn
 
 from dlm.errors import InvalidRequest, unknown_name
+from dlm.model.config_reader import read_spec
 from dlm.model.decoder import Decoder
 from dlm.model.moe import MoE
-from dlm.model.placement import device_map, dispatch, fits
-from dlm.model.reading import read_spec
+from dlm.model.offload import device_map, dispatch, fits
 from dlm.model.spec import ModelSpec
 from dlm.model.weights import Weights, check_no_pointer
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
+    name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")
 }
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-# What of a hub repository is fetched: never pickles, never code.
+# The files of a hub repository that are fetched: never pickles, never code.
 HUB_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
-HUB_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
-)
+HUB_JSON = ("config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json")
+HUB_FILES = (*HUB_JSON, "tokenizer*", "vocab*", "merges.txt", "chat_template*")
 
 
 def load_model(
@@ -57,8 +47,8 @@ def load_model(
 
     `device` "auto" is the first CUDA device or else the CPU; a model that is too large for it
     keeps its last layers in main memory. `dtype` "auto" is float32 on the CPU and the dtype of the
-    files elsewhere. `overrides` corrects what the files get wrong: "family" and the fields of
-    `reading.OVERRIDABLE` (mask_id, eos_ids, shift, attention, block_length, ...).
+    files elsewhere. `overrides` corrects errors of the files: "family" and the fields of
+    `config_reader.OVERRIDABLE` (mask_id, eos_ids, shift, attention, block_length, ...).
 
     Raises `InvalidRequest` for each way in which `source` may be unusable.
     """
@@ -66,21 +56,21 @@ def load_model(
     folder = checkpoint_folder(source, revision)
     config = _read_json(folder / "config.json")
     spec = spec_of(folder, overrides)
-    with Weights(folder) as weights:
+    with closing(Weights(folder)) as weights:
         decoder = _empty_decoder(spec)
-        plan = weights.plan(decoder, config)
+        places = weights.places(decoder, config)
         where = {"": target}
         kind = _dtype(dtype, target, weights.dtype)
         if not fits(decoder, kind, target):
             where = device_map(decoder, kind, target)
         _allocate(decoder, kind, where)
-        weights.fill(decoder, plan)
+        weights.fill(decoder, places)
     dispatch(decoder, where, target)
     return decoder.eval()
 
 
 def spec_of(folder: Path, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
-    """What a checkpoint folder says of its model, with the caller's corrections."""
+    """The spec of a checkpoint folder, with the caller's corrections."""
     return read_spec(
         _read_json(folder / "config.json"),
         _read_json(folder / "generation_config.json", optional=True),
@@ -90,7 +80,7 @@ def spec_of(folder: Path, overrides: Mapping[str, Any] | None = None) -> ModelSp
 
 
 def parameter_count(spec: ModelSpec) -> int:
-    """How many parameters a decoder of this shape has, a tied head counted once."""
+    """The number of parameters of a decoder of this shape, a tied head counted once."""
     return sum(parameter.numel() for parameter in _empty_decoder(spec).parameters())
 
 
@@ -134,7 +124,7 @@ def _fetch(source: str, revision: str | None, files: Sequence[str]) -> Path:
 
 
 def added_tokens(folder: Path) -> dict[str, int]:
-    """What the tokenizer holds beside its vocabulary (the special tokens among it) -> ids."""
+    """Tokens beside the tokenizer's vocabulary (the special tokens among them) -> ids."""
     name = "added_tokens.json"
     try:
         table = {
@@ -188,17 +178,12 @@ def _device(name: str) -> torch.device:
 
 def _dtype(asked: str | torch.dtype, device: torch.device, stored: torch.dtype) -> torch.dtype:
     """The dtype of the weights: as asked, or float32 on the CPU and `stored` elsewhere."""
-    if isinstance(asked, str):
-        if asked == "auto":
-            return torch.float32 if device.type == "cpu" else stored
-        if asked not in DTYPES:
-            raise unknown_name("dtype", asked, ("auto", *DTYPES))
-        return DTYPES[asked]
-    if asked not in DTYPES.values():
-        raise InvalidRequest(
-            "dtype", f"must be one of {', '.join(map(str, DTYPES.values()))}, got {asked}"
-        )
-    return asked
+    name = str(asked).removeprefix("torch.")
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else stored
+    if name not in DTYPES:
+        raise unknown_name("dtype", str(asked), ("auto", *DTYPES))
+    return DTYPES[name]
 
 
 def _empty_decoder(spec: ModelSpec) -> Decoder:
@@ -211,11 +196,9 @@ def _allocate(decoder: Decoder, dtype: torch.dtype, where: Mapping[str, torch.de
     """Give every parameter uninitialised memory on the device of its longest prefix in `where`."""
     for name, meta in list(decoder.named_parameters()):
         prefix = max((p for p in where if not p or f"{name}.".startswith(f"{p}.")), key=len)
-        kept = name.rpartition(".")[2] in MoE.FLOAT32
-        memory = torch.empty(
-            meta.shape, dtype=torch.float32 if kept else dtype, device=where[prefix]
-        )
         owner, _, leaf = name.rpartition(".")
+        kind = torch.float32 if leaf in MoE.FLOAT32 else dtype
+        memory = torch.empty(meta.shape, dtype=kind, device=where[prefix])
         setattr(decoder.get_submodule(owner), leaf, nn.Parameter(memory, requires_grad=False))
     if decoder.spec.tied_head:
         decoder.head.weight = decoder.embedding.weight

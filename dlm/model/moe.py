@@ -31,11 +31,8 @@ class MoE(nn.Module):
         self.router = _weight(spec.experts, hidden_size)
         self.gate_up = _weight(spec.experts, 2 * inner, hidden_size)
         self.down = _weight(spec.experts, hidden_size, inner)
-        self.selection_bias = (
-            nn.Parameter(torch.zeros(spec.experts), requires_grad=False)
-            if spec.selection_bias
-            else None
-        )
+        bias = nn.Parameter(torch.zeros(spec.experts), requires_grad=False)
+        self.selection_bias = bias if spec.selection_bias else None
         self.shared_gate_up = _weight(2 * shared, hidden_size) if shared else None
         self.shared_down = _weight(hidden_size, shared) if shared else None
 
@@ -43,21 +40,16 @@ class MoE(nn.Module):
         """`x [T, D]` -> `[T, D]`."""
         weights, experts = self.route(x)
         order = experts.flatten().argsort(stable=True)  # [T k], assignments grouped by expert
-        ends = torch.searchsorted(
-            experts.flatten()[order],
-            torch.arange(self.spec.experts, device=x.device),
-            right=True,
-            out_int32=True,
-        )
+        numbers = torch.arange(self.spec.experts, device=x.device)
+        assigned = experts.flatten()[order]
+        ends = torch.searchsorted(assigned, numbers, right=True, out_int32=True)  # [E]
         grouped = x.is_cuda and x.dtype == torch.bfloat16
         run = self._run_grouped if grouped else self._run_each
         by_expert = run(x[order // self.spec.per_token], ends)  # [T k, D]
         by_token = torch.empty_like(by_expert)
         by_token[order] = by_expert
-        mixed = by_token.view(*experts.shape, x.shape[-1]).float() * weights.unsqueeze(
-            -1
-        )  # [T, k, D]
-        out = mixed.sum(dim=1).to(x.dtype)
+        outputs = by_token.view(*experts.shape, x.shape[-1]).float()  # [T, k, D]
+        out = (outputs * weights.unsqueeze(-1)).sum(dim=1).to(x.dtype)
         if self.shared_gate_up is not None and self.shared_down is not None:
             out = out + F.linear(_swiglu(F.linear(x, self.shared_gate_up)), self.shared_down)
         return out

@@ -1,4 +1,4 @@
-"""What a `config.json` says of its rotary angles, resolved as transformers resolves it.
+"""The rotary settings of a `config.json`, resolved as transformers resolves them.
 
 Newer files keep everything in `rope_parameters`, older ones in `rope_theta`, `rope_scaling` and
 `partial_rotary_factor`; some keep both, or one table for each kind of layer.
@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from dlm.errors import InvalidRequest
-from dlm.model.fields import Fields, is_positive
+from dlm.model.hf_config import Fields, is_positive, is_whole
 from dlm.model.rotary import RotaryScaling
 
 DEFAULT_THETA: Final = 10_000.0
@@ -97,7 +96,7 @@ def read_rope(fields: Fields, head_dim: int, fraction: float | None) -> RopeSett
 def _table(fields: Fields) -> tuple[str, dict[str, Any]]:
     """The field that holds the settings, and these without nulls, older fields included.
 
-    `rope_scaling` goes before `rope_parameters`, and what a table holds before fields beside it.
+    `rope_scaling` goes before `rope_parameters`, and a table before the fields beside it.
     """
     given = fields.get("rope_scaling") or {}
     name = "rope_scaling" if given else "rope_parameters"
@@ -148,13 +147,11 @@ def _settings(
     if missing:
         needs = ", ".join(map(repr, FIXED[kind]))
         raise fields.wrong(name, f"a table with {needs} for type {kind!r}", dict(table))
-    found: dict[str, Any] = {}
-    for key in NUMBERS:
-        if key in table:
-            found[key] = _number(fields, name, key, table[key])
-    for key in LISTS:
-        if key in table:
-            found[key] = _factors(fields, name, key, table[key], turned // 2)
+    found: dict[str, Any] = {
+        key: _number(fields, name, key, table[key]) for key in NUMBERS if key in table
+    }
+    for key in (key for key in LISTS if key in table):
+        found[key] = _factors(fields, name, key, table[key], turned // 2)
     if "truncate" in table:
         if not isinstance(table["truncate"], bool):
             raise fields.wrong(f"{name}.truncate", "true or false", table["truncate"])
@@ -162,10 +159,9 @@ def _settings(
     most = fields.size("max_position_embeddings")
     if kind in ("yarn", "longrope", "llama3"):
         length = table.get("original_max_position_embeddings", most)
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-            raise fields.wrong(
-                f"{name}.original_max_position_embeddings", "a positive integer", length
-            )
+        if not is_whole(length) or length < 1:
+            key = f"{name}.original_max_position_embeddings"
+            raise fields.wrong(key, "a positive integer", length)
         found["original_max_position_embeddings"] = length
         if kind == "yarn" and "factor" not in found:
             if "original_max_position_embeddings" not in table:
@@ -179,9 +175,7 @@ def _settings(
 def _number(fields: Fields, name: str, key: str, value: Any) -> float:
     """A positive number of a table, or of a field beside it."""
     if value is None:
-        raise InvalidRequest(
-            "model", f"config.json of family {fields.family!r} lacks the field `{key}`"
-        )
+        raise fields.missing(key)
     if not is_positive(value):
         where = key if fields.get(key) == value else f"{name}.{key}"
         raise fields.wrong(where, "a positive number", value)

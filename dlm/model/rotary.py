@@ -1,13 +1,14 @@
 """Rotary position embeddings: half-split RoPE (arXiv 2104.09864) and its scaled kinds.
 
 The frequencies of scaled kinds are those of transformers' `ROPE_INIT_FUNCTIONS`. In some kinds they
-depend on how long the text is. That is the whole canvas, known when a row is admitted, so that
+depend on the length of the text. That is the whole canvas, known when a row is admitted, so that
 stored keys and later queries are turned by the same table.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -45,39 +46,35 @@ class RotaryScaling:
 
 
 @dataclass(slots=True)
-class _Config:
-    """The attributes of a transformers config that the functions of the scaled kinds read."""
-
-    rope_parameters: dict[str, Any]
-    head_dim: int
-    hidden_size: int
-    num_attention_heads: int
-    max_position_embeddings: int
-
-    def standardize_rope_params(self) -> None:
-        """Nothing is left to do."""
-
-
-@dataclass(slots=True)
 class Rotary:
-    """The cosines and sines of one model; frequencies are made once for each device."""
+    """The cosines and sines of one model.
+
+    Frequencies are made once for each device. The latest tables are kept with the tensors that they
+    were made from, as the steps of one plan come with the same tensors.
+    """
 
     spec: ModelSpec
     _made: dict[torch.device, tuple[Tensor, float]] = field(default_factory=dict)
+    _latest: tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]] | None = None
 
     def tables(self, positions: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines `[T, 1, rotary_dim]` in float32 at `positions [T]`.
 
         `lengths [T]`: the length of the canvas that each position belongs to, for the kinds that
         depend on it. The sine's first half is negated, so that a rotation is
-        `x * cos + swap_halves(x) * signed_sin`.
+        `x * cos + swap_halves(x) * signed_sin`. Neither argument may be changed in place later.
         """
+        latest = self._latest
+        if latest is not None and latest[0] is positions and latest[1] is lengths:
+            return latest[2]
         frequencies, scale = self._frequencies(positions.device, lengths)  # [(T or 1,) dim / 2]
         angles = positions.float()[:, None, None] * frequencies.unsqueeze(-2)
         cos, sin = angles.cos(), angles.sin()
         if scale != 1.0:
             cos, sin = cos * scale, sin * scale
-        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        tables = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        self._latest = positions, lengths, tables
+        return tables
 
     def _frequencies(self, device: torch.device, lengths: Tensor | None) -> tuple[Tensor, float]:
         """Frequencies `[dim / 2]`, or `[T, dim / 2]` for the kinds that depend on `lengths`, and
@@ -113,15 +110,20 @@ class Rotary:
     def _scaled(
         self, scaling: RotaryScaling, device: torch.device, length: Any = None
     ) -> tuple[Tensor, float]:
-        """What transformers' function gives for texts of `length`."""
+        """Frequencies and factor by transformers' function, for texts of `length`."""
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
         spec = self.spec
         settings = dict(scaling.settings) | {"rope_theta": spec.rope_theta}
         if scaling.kind != "proportional" and spec.rotary_dim is not None:
             settings["partial_rotary_factor"] = spec.rotary_dim / spec.head_dim
-        config: Any = _Config(
-            settings, spec.head_dim, spec.hidden_size, spec.heads, scaling.max_positions
+        config: Any = SimpleNamespace(  # the attributes of a config that these functions read
+            rope_parameters=settings,
+            head_dim=spec.head_dim,
+            hidden_size=spec.hidden_size,
+            num_attention_heads=spec.heads,
+            max_position_embeddings=scaling.max_positions,
+            standardize_rope_params=lambda: None,
         )
         found, scale = ROPE_INIT_FUNCTIONS[scaling.kind](config, device, seq_len=length)
         return found.float(), float(scale)

@@ -1,8 +1,7 @@
 """`ModelSpec`: everything the decoder must know about a checkpoint, in one frozen table.
 
-Sizes say what to build; traits say how the checkpoint was trained (attention pattern, shift, mask
-id) and travel on to the decoding side as `ModelInfo`. Families fill it from their `config.json`
-(`families.py`).
+Families fill it from their `config.json` (`families.py`); its traits travel on to the decoding side
+as `ModelInfo`.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ Attention = Literal["full", "block_causal", "causal"]
 class MoESpec:
     """A mixture-of-experts feed-forward: router, experts, shared experts.
 
-    `groups`/`groups_kept` select expert groups first (DeepSeek-V3 style, used by LLaDA2); 1/1
-    switches it off.
+    `groups`, `groups_kept`: expert groups and the number of them that are selected first
+    (DeepSeek-V3 style, used by LLaDA2); 1, 1 switches it off.
     """
 
     experts: int
@@ -38,12 +37,9 @@ class MoESpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Sizes and traits of one decoder checkpoint.
+    """Sizes and traits of one decoder checkpoint."""
 
-    `rotary_dim` is how many leading dims of a head RoPE rotates; `rotary_scaling`: how its
-    frequencies are scaled (None: not at all).
-    """
-
+    # sizes
     family: str
     vocab_size: int
     hidden_size: int
@@ -53,17 +49,21 @@ class ModelSpec:
     head_dim: int
     intermediate_size: int
     max_length: int
+    # rotary positions: base, leading dims of a head that turn (None: all), scaled frequencies
     rope_theta: float = 10_000.0
     rotary_dim: int | None = None
     rotary_scaling: RotaryScaling | None = None
+    # layers
     norm_eps: float = 1e-6
     qk_norm: bool = False
     qkv_bias: bool = False
     tied_head: bool = False
     moe: MoESpec | None = None
+    # training: the attention pattern, its block, and if raw row i predicts position i + 1
     attention: Attention = "full"
     block_length: int | None = None
     shift: bool = False
+    # special ids
     mask_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     bos_id: int | None = None
@@ -79,5 +79,5 @@ class ModelSpec:
         return 2 * self.layers * self.kv_heads * self.head_dim * element_size
 
     def is_moe(self, layer: int) -> bool:
-        """Whether `layer` has experts instead of a dense feed-forward."""
+        """True if `layer` has experts instead of a dense feed-forward."""
         return self.moe is not None and layer >= self.moe.first_moe_layer

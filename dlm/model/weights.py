@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import torch
@@ -15,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dlm.errors import InvalidRequest
+from dlm.model.config_reader import checkpoint_map
 from dlm.model.decoder import Decoder
 from dlm.model.families import FAMILIES
-from dlm.model.keys import ROTARY_TABLE, Slot, canonical
-from dlm.model.reading import checkpoint_keys
+from dlm.model.weight_map import ROTARY_TABLE, Place, canonical
 
-DTYPES: Final[Mapping[str, torch.dtype]] = {
+FILE_DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -32,7 +31,7 @@ POINTER: Final = b"version https://git-lfs"
 
 
 class Weights:
-    """The open weight files of one folder; tensors go by their canonical keys. A context manager.
+    """The open weight files of one folder; tensors go by their canonical keys.
 
     Opening maps the files into memory and reads only their headers. Raises `InvalidRequest` for a
     folder without weights, a missing shard and a file that is not sound.
@@ -41,9 +40,8 @@ class Weights:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open = ExitStack()
-        self._where: dict[
-            str, tuple[Any, str]
-        ] = {}  # canonical key -> (open file, key in the file)
+        # canonical key -> (open file, key in the file)
+        self._where: dict[str, tuple[Any, str]] = {}
         try:
             for path in weight_files(folder):
                 file = self._open.enter_context(_open(path))
@@ -55,53 +53,44 @@ class Weights:
             self._open.close()
             raise
 
-    def __enter__(self) -> Weights:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the files."""
         self._open.close()
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the first matrix in the files."""
-        for key in self._where:
-            if len(self._slice(key).get_shape()) >= 2:
-                return DTYPES.get(self._slice(key).get_dtype(), torch.float32)
-        return torch.float32
+        kinds = (s.get_dtype() for s in map(self._slice, self._where) if len(s.get_shape()) > 1)
+        return FILE_DTYPES.get(next(kinds, "F32"), torch.float32)
 
-    def plan(self, decoder: Decoder, config: Mapping[str, Any]) -> dict[str, Slot]:
-        """Which tensor goes where in `decoder`. Raises `InvalidRequest` unless all fit."""
-        plan = checkpoint_keys(decoder.spec, config, self._where)
-        missing = [key for key in plan if key not in self._where]
+    def places(self, decoder: Decoder, config: Mapping[str, Any]) -> dict[str, Place]:
+        """The place in `decoder` of every tensor. Raises `InvalidRequest` unless all fit."""
+        places = checkpoint_map(decoder.spec, config, self._where)
+        missing = [key for key in places if key not in self._where]
         if missing:
             untied = f"{FAMILIES[decoder.spec.family].names.head}.weight" in missing
             hint = "; a head that shares the embedding needs overrides={'tied_head': True}"
             raise self._refuse(f"lacks {_some(missing, 'tensor')}{hint if untied else ''}")
         unexpected = [
-            key for key in self._where if key not in plan and not self._ignorable(key, decoder)
+            key for key in self._where if key not in places and not self._ignorable(key, decoder)
         ]
         if unexpected:
             raise self._refuse(
                 f"holds {_some(unexpected, 'tensor')} that family {decoder.spec.family!r} "
                 "has no place for"
             )
-        for key, slot in plan.items():
-            self._check_tensor(key, _target(decoder, slot))
-        return plan
+        for key, place in places.items():
+            self._check_tensor(key, _target(decoder, place))
+        return places
 
-    def fill(self, decoder: Decoder, plan: Mapping[str, Slot]) -> None:
+    def fill(self, decoder: Decoder, places: Mapping[str, Place]) -> None:
         """Copy every tensor into its place, converting the dtype on the way."""
-        for key, slot in plan.items():
+        for key, place in places.items():
             tensor = self._tensor(key)
-            if slot.unit_columns:
+            if place.unit_columns:
                 tensor = F.normalize(tensor.float(), dim=0, eps=1e-7)
             with torch.no_grad():
-                _target(decoder, slot).copy_(tensor)
+                _target(decoder, place).copy_(tensor)
 
     def _ignorable(self, key: str, decoder: Decoder) -> bool:
         """Rotary tables, which are computed, and a copy of a tied head, which must be equal."""
@@ -110,7 +99,7 @@ class Weights:
             if torch.equal(self._tensor(key), self._tensor(f"{names.embedding}.weight")):
                 return True
             raise self._refuse(
-                f"says that the head shares the embedding, but {key!r} differs from it; "
+                f"specifies a head that shares the embedding, but {key!r} differs from it; "
                 "overrides={'tied_head': False} uses it"
             )
         return ROTARY_TABLE.search(key) is not None
@@ -123,10 +112,10 @@ class Weights:
             raise self._refuse(
                 f"holds {key!r} with shape {found}, but config.json asks for {expected}"
             )
-        if header.get_dtype() not in DTYPES:
+        if header.get_dtype() not in FILE_DTYPES:
             raise self._refuse(
                 f"holds {key!r} as {header.get_dtype()}; quantised weights are not supported, "
-                f"only {', '.join(DTYPES)}"
+                f"only {', '.join(FILE_DTYPES)}"
             )
 
     def _slice(self, key: str) -> Any:
@@ -208,10 +197,10 @@ def check_no_pointer(path: Path) -> None:
         )
 
 
-def _target(decoder: Decoder, slot: Slot) -> Tensor:
-    """The part of the decoder's parameters that `slot` names."""
-    parameter = decoder.get_parameter(slot.parameter)
-    return parameter[slot.part] if slot.part else parameter
+def _target(decoder: Decoder, place: Place) -> Tensor:
+    """The part of the decoder's parameters that `place` names."""
+    parameter = decoder.get_parameter(place.parameter)
+    return parameter[place.part] if place.part else parameter
 
 
 def _some(names: Collection[str], noun: str) -> str:

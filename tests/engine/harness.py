@@ -18,7 +18,7 @@ from dlm.engine.binding import bind_request
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
 from dlm.model.decoder import Decoder
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool, KVStore
 from dlm.model.spec import ModelSpec
 
 CPU = torch.device("cpu")
@@ -143,7 +143,7 @@ class Bench:
             steps += 1
             assert steps < 2000, "decoding does not end"
         self.scheduler.check_integrity()
-        assert self.pool.pages_in_use == 0
+        assert self.pool.pages.in_use == 0
         return [self.traces[t] for t in states]
 
     def step(self) -> None:
@@ -155,7 +155,7 @@ class Bench:
         """One row, alone."""
         return self.run(self.state(prompt, **options))[0]
 
-    def __call__(self, packed: Packed, kv: KVPool) -> Tensor:
+    def __call__(self, packed: Packed, kv: KVStore) -> Tensor:
         logits = self.decoder(packed, kv)
         for row in self.scheduler.rows():
             trace = self.traces[row.state]
@@ -174,7 +174,7 @@ class Bench:
         for group in packed.groups:
             size = (group.end - group.start) // len(group.key_slots)
             for place, slots in enumerate(group.key_slots.tolist()):
-                page = slots[0] // self.pool.page_size
+                page = slots[0] // self.pool.store.page_size
                 computed += size * (page in row.pages)
                 if page == row.pages[0] and not group.own:  # shadows stand on no canvas
                     first = group.start + place * size

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlm.core import Packed
 from dlm.model.decoder import Decoder
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVStore
 from tests.engine.harness import Bench
 
 NEAR = 1e-4
@@ -29,7 +29,7 @@ class Noisy(Bench):
         super().__init__(decoder, delimiters)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, packed: Packed, kv: KVPool) -> Tensor:
+    def __call__(self, packed: Packed, kv: KVStore) -> Tensor:
         logits = super().__call__(packed, kv)
         return logits + NEAR * (2 * torch.rand(logits.shape, generator=self.generator) - 1)
 

@@ -45,7 +45,7 @@ class Tally:
     forked: int = 0
     refused: int = 0
     differ: list[str] = field(default_factory=list)
-    page_manager: list[tuple[float, float, float]] = field(default_factory=list)
+    memory: list[tuple[float, float, float]] = field(default_factory=list)
     """MiB after each round: of the process, of the pool, of the pages that rows and kept prefixes
     hold."""
 
@@ -104,7 +104,7 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
         if live and rng.random() < 0.3:
             fork(engine, rng.choice(live), tally)
         engine.scheduler.check_integrity()
-        tally.page_manager.append(memory_of(engine))
+        tally.memory.append(memory_of(engine))
         for number, request in [pair for pair in live if pair[1].done]:
             tally.survived += 1
             for state in request.states:
@@ -113,13 +113,13 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
         live = [pair for pair in live if not pair[1].done]
     engine.scheduler.check_integrity()
     engine.manager.page_manager.prefixes.clear()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def memory_of(engine: Engine) -> tuple[float, float, float]:
     """As `Tally.memory` has it."""
     resident = psutil.Process().memory_info().rss
-    pool, held = engine.kv.bytes, engine.kv.pages_in_use * engine.kv.page_bytes
+    pool, held = engine.kv.store.storage.nbytes, engine.kv.pages.in_use * engine.kv.pages.page_bytes
     return resident / 2**20, pool / 2**20, held / 2**20
 
 
@@ -129,7 +129,7 @@ def draw(tally: Tally, path: Path) -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
-    process, pool, held = zip(*tally.page_manager, strict=True)
+    process, pool, held = zip(*tally.memory, strict=True)
     upper.plot(process, lw=0.8)
     upper.set(ylabel="process, MiB", ylim=(0, 1.1 * max(process)))
     lower.plot(held, lw=0.4, label="held by rows and kept prefixes")
@@ -163,7 +163,7 @@ def main() -> None:
         storm(seed, chosen.requests, tally)
     if chosen.plot is not None:
         draw(tally, chosen.plot)
-    process = [memory[0] for memory in tally.page_manager]
+    process = [memory[0] for memory in tally.memory]
     tenth = len(process) // 10
     print(
         f"memory of the process: {max(process[:tenth]):.0f} MiB at most in the first tenth of "

@@ -38,7 +38,7 @@ def alone(seed):
 
 def idle(engine):
     engine.scheduler.check_integrity()
-    return engine.kv.pages_in_use == 0 and engine.scheduler.live == 0
+    return engine.kv.pages.in_use == 0 and engine.scheduler.live == 0
 
 
 def test_threads_share_one_engine():

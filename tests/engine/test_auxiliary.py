@@ -14,7 +14,7 @@ from dlm.core import Proposal
 from dlm.decode.auxiliary import Auxiliary
 from dlm.engine.load import BUNDLED
 from dlm.errors import InvalidRequest
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.text import Text, id_map
 from tests import twins
 from tests.engine.harness import CPU, Bench
@@ -145,7 +145,8 @@ def test_forks_copy_what_the_causal_model_writes(seed):
     solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
     assert state.canvas.ids == solo.canvases[-1] != child.canvas.ids
     assert all(
-        pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.page_manager.aux.values())
+        pages.in_use == 0
+        for pages in (bench.pool.pages, *bench.scheduler.page_manager.aux.values())
     )
 
 
@@ -218,7 +219,7 @@ def test_a_loaded_helper_says_what_its_own_library_says(causal_folder):
     expected = [probs[start + j - 1, token[0, j]] for j in range(8)]
     assert pos[0, 0] == start
     assert torch.allclose(draft_confidence[0, :8], torch.stack(expected), rtol=1e-3, atol=1e-6)
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
     engine.scheduler.check_integrity()
 
 

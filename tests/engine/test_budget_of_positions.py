@@ -38,7 +38,7 @@ def test_no_forward_is_larger(cache, most):
     assert max(bounded.manager.model.sizes) <= most < max(free.manager.model.sizes)
     assert [a.canvas for a in ours] == [a.canvas for a in theirs]
     assert sum(bounded.manager.model.sizes) == sum(free.manager.model.sizes)
-    assert bounded.kv.pages_in_use == 0
+    assert bounded.kv.pages.in_use == 0
 
 
 def test_small_steps_share_a_forward():

@@ -30,7 +30,7 @@ def test_a_row_ends_after_so_many_forwards(forwards, cache, unroll):
     assert bounded.stats.nfe == forwards
     early = [e for e in whole.trace if e.type == "commit" and e.step <= forwards]
     assert [e for e in bounded.trace if e.type == "commit"] == early
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_a_budget_that_is_not_used_up_changes_nothing():

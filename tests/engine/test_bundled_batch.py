@@ -29,7 +29,7 @@ def test_sixteen_mixed_prompts_get_what_each_gets_alone():
             if alone.canvas != answer.canvas:
                 different.append((config, prompt))
     assert len(different) <= 1, different
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 @pytest.mark.gpu
@@ -45,7 +45,7 @@ def test_a_gpu_gives_the_same_answers():
             if one.canvas != other.canvas:
                 different.append((config, prompt))
     assert len(different) <= 2, different
-    assert there.kv.pages_in_use == 0
+    assert there.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("unroll", [1, 4])

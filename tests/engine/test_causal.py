@@ -42,7 +42,7 @@ def test_greedy_decoding_is_the_textbooks(seed, length):
     assert answer.stats.tokens == len(answer.ids)
     assert answer.stats.token_forwards == length + answer.stats.nfe - 1
     assert len(answer.logprobs) == len(answer.ids)
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_greedy_search_of_transformers_gives_the_same(tmp_path):
@@ -137,7 +137,7 @@ def test_a_batch_is_answered_in_order():
     assert engine.generate([PROMPT], max_new_tokens=9)[0].canvas == alone[0].canvas
     with pytest.raises(InvalidRequest, match="ids must be between"):
         engine.generate([PROMPT, [99]])
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_a_stream_tells_what_happens_and_ends_with_the_answer(talker):
@@ -161,9 +161,9 @@ def test_a_stream_tells_what_happens_and_ends_with_the_answer(talker):
 def test_leaving_a_stream_frees_its_memory(talker):
     stream = talker.stream("hello", max_new_tokens=24)
     assert next(stream).type == "open"
-    assert talker.kv.pages_in_use
+    assert talker.kv.pages.in_use
     stream.close()
-    assert talker.kv.pages_in_use == 0
+    assert talker.kv.pages.in_use == 0
     with pytest.raises(InvalidRequest, match="max_new_tokens"):
         talker.stream("hello", max_new_tokens=0)
 
@@ -195,7 +195,7 @@ def test_requests_wait_for_their_turn():
     engine, _ = engine_of(3)
     first, second = (engine.submit([9 + i], max_new_tokens=6) for i in range(2))
     assert not first.done
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
     assert second.result().canvas == engine.generate([10], max_new_tokens=6).canvas
     assert first.done
     third = engine.submit([12], max_new_tokens=6)
@@ -204,7 +204,7 @@ def test_requests_wait_for_their_turn():
     third.abort()
     found = third.result()
     assert (found.finish_reason, len(found.ids)) == ("abort", 1)
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_filters_of_the_draw_apply():
@@ -233,7 +233,7 @@ def test_broken_weights_are_the_checkpoints_fault():
     for call in (engine.generate, lambda ids: list(engine.stream(ids))):
         with pytest.raises(CheckpointError, match="logits are not finite in step 1"):
             call(PROMPT)
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_corrections_reach_a_causal_model():

@@ -55,8 +55,8 @@ def test_some_positions_of_padded_rows(family):
 def test_the_first_logits_of_a_shifted_row_are_repeated_at_its_first_token():
     ids, mask = padded([[5, 9, 33]], 1.0, length=6)
     (found,) = engine_of("shifted").logits(ids, mask)
-    assert torch.equal(found[3], found[4])
-    assert not torch.equal(found[4], found[5])
+    assert torch.allclose(found[3], found[4], atol=1e-5)
+    assert not torch.allclose(found[4], found[5], atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_broken_weights_are_the_checkpoints_fault(way, value):
     engine = broken(value)
     with pytest.raises(CheckpointError, match=r"^the checkpoint's logits are not finite"):
         WAYS[way](engine)
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("name", ["head.weight", "embedding.weight", "norm.weight"])

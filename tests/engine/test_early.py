@@ -72,7 +72,7 @@ def test_prophet_fills_when_the_gap_is_large_enough(gaps, answer, unroll):
     assert answer.canvas == canvas
     assert answer.stats.nfe == steps
     assert answer.finish_reason == ("early" if steps < LENGTH else "length")
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("unroll", [1, 3])

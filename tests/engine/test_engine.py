@@ -40,7 +40,7 @@ def _nothing_is_left_behind(request):
 def assert_idle(engine):
     assert engine.scheduler.live == 0
     engine.scheduler.check_integrity()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def refused(call, *args, **options):
@@ -170,7 +170,7 @@ def test_leaving_a_stream_frees_its_pages(engine, steps):
     for event in stream:
         if event.step >= steps:
             break
-    assert engine.kv.pages_in_use > 0 or steps == 0
+    assert engine.kv.pages.in_use > 0 or steps == 0
     stream.close()
     assert_idle(engine)
 

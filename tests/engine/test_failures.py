@@ -82,7 +82,7 @@ class Grabs:
 
 def idle(engine):
     engine.scheduler.check_integrity()
-    return engine.kv.pages_in_use == 0
+    return engine.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("after", range(5))
@@ -342,7 +342,7 @@ def test_what_a_failed_forward_held_is_free_before_the_next_one():
 
 
 @pytest.mark.parametrize("before", [0, 2])
-@pytest.mark.parametrize("place", ["dlm.engine.scheduler.new_cohort", "admit"])
+@pytest.mark.parametrize("place", ["dlm.engine.scheduler.new_group", "admit"])
 def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, before, monkeypatch):
     """`before`: rows that the same step has admitted already."""
     engine = new_engine()
@@ -374,14 +374,15 @@ def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, before
 def test_a_pool_that_cannot_grow_makes_rows_wait(monkeypatch):
     """Two rows fit; the third is served when one of them has gone."""
     engine = new_engine()
-    empty = engine.kv._empty
+    most, zeros = 6 * engine.kv.pages.page_bytes, torch.zeros
 
-    def small(pages, device, dtype):
-        if engine.kv.pages + pages > 6:
+    def small(*shape, **options):
+        out = zeros(*shape, **options)
+        if out.dim() == 5 and engine.kv.store.storage.nbytes + out.nbytes > most:
             raise torch.OutOfMemoryError("no room for keys")
-        return empty(pages, device, dtype)
+        return out
 
-    monkeypatch.setattr(engine.kv, "_empty", small)
+    monkeypatch.setattr("dlm.model.kv_store.torch.zeros", small)
     results = engine.generate([PROMPT, PROMPT[:2], PROMPT[:3]], **PLAIN)
     assert [len(r.ids) for r in results] == [16, 16, 16]
     with pytest.raises(Unavailable, match="the device has no memory for"):

@@ -53,7 +53,7 @@ def test_an_aborted_row_is_gone_at_once_and_the_next_step_refills_its_place():
     second = engine.submit([7], max_new_tokens=8, **OPTIONS)
     engine.step()
     first.abort()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
     assert engine.scheduler.live == 0
     assert steps_until_done(engine, [second]) == [8]
     assert first.result().finish_reason == "abort"

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import dlm
 from dlm.evals.verify import verify
+from dlm.model.config_reader import read_spec
 from dlm.model.loading import load_model
-from dlm.model.reading import read_spec
 from tests.helpers import PARITY, block_mask, logits
 
 FOLDER = PARITY / "models" / "fast_dllm_v2"

@@ -119,7 +119,7 @@ def test_what_a_part_raises_arrives_as_it_is_and_names_the_part(kind, base, meth
     assert str(culprit) in told
     assert good.result().canvas == alone
     engine.scheduler.check_integrity()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("where", ["__init__", "__post_init__"])
@@ -196,7 +196,7 @@ def test_a_proposal_that_no_part_may_make_is_named(engine, kind, base, case):
     assert caught.value.culprit.name == f"Broken{base.__name__}"
     assert __file__ in caught.value.culprit.line
     assert len(str(caught.value)) < 400
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 OTHERS = {
@@ -251,7 +251,7 @@ def test_what_other_parts_answer_wrongly_is_named(engine, case):
     assert caught.value.culprit.kind == KIND_OF[base]
     assert len(str(caught.value)) < 450
     engine.scheduler.check_integrity()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 TRAITS = {

@@ -9,7 +9,7 @@ from dlm.engine.events import replay
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
 from dlm.errors import InvalidRequest, Unavailable
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from tests.engine.harness import CPU, info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -71,7 +71,7 @@ def test_a_fork_on_the_same_path_repeats_its_parent(case, steps):
     assert together == [alone[0], alone[0]]
     assert child.ledger.inherited == steps
     assert child.ledger.nfe == parent.ledger.nfe
-    assert bench.kv.pages_in_use == 0
+    assert bench.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,17 +107,17 @@ def test_forks_of_forks_leave_each_other_alone(case):
     bench.finish(*rows)
     for row in rows:
         assert all(kind < 3 for kind in row.canvas.kinds)
-    assert bench.kv.pages_in_use == 0
+    assert bench.kv.pages.in_use == 0
 
 
 def test_a_fork_shares_pages_until_somebody_writes():
     bench = Bench({"attention": "block_causal", "block_length": 8})
     parent = bench.start({}, 9)
-    before = bench.kv.pages_in_use
+    before = bench.kv.pages.in_use
     child = bench.scheduler.fork(parent, choice=1, path=1)
-    assert bench.kv.pages_in_use == before
+    assert bench.kv.pages.in_use == before
     bench.step()
-    grown = bench.kv.pages_in_use - before
+    grown = bench.kv.pages.in_use - before
     assert 0 < grown < before, "only the open block's pages are copied; the prefix stays shared"
     bench.finish(parent, child)
 

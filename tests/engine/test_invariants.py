@@ -224,7 +224,7 @@ def batches(draw, least=1):
 def quick(examples):
     """So many examples; one that fails is shown as it is, shrinking takes minutes."""
     slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    phases = [Phase.explicit, Phase.key_ages, Phase.generate]
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
     return settings(max_examples=examples, suppress_health_check=slow, phases=phases)
 
 
@@ -508,7 +508,7 @@ def test_an_abort_at_any_step_frees_every_page(batch, step, victims):
         bench.scheduler.check_integrity()
     while bench.scheduler.live or not all(t.done for t in states):
         bench.step()
-    assert bench.pool.pages_in_use == 0
+    assert bench.pool.pages.in_use == 0
     bench.scheduler.check_integrity()
     for state in gone:
         steps = len(bench.traces[state].forwards)

@@ -11,7 +11,7 @@ from dlm.config import GenerationConfig, bind
 from dlm.core import ForwardPlan, Segment, span
 from dlm.decode.packing import pack
 from dlm.model.decoder import Decoder
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.model.loading import load_model
 from tests.engine.harness import CPU, Bench
 from tests.helpers import DEVICES, PARITY, parity
@@ -150,9 +150,9 @@ def forward(decoder, pool, pages, ids, segment):
     """One segment of one row, packed and run."""
     plan = ForwardPlan((segment,), ("step",), torch.tensor([[pages]]), ids.shape[1])
     device = decoder.embedding.weight.device
-    packed = pack([plan], pool, shift=decoder.spec.shift, device=device)
+    packed = pack([plan], pool.store, shift=decoder.spec.shift, device=device)
     with torch.inference_mode():
-        return decoder(packed.read([ids.to(device)]), pool)
+        return decoder(packed.read([ids.to(device)]), pool.store)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -162,7 +162,7 @@ def test_cached_windows(name, device):
     manifest, recorded = parity(f"cache/{name}")
     decoder = model(name, None, device)
     pool = KVPool(decoder.spec, device=torch.device(device), dtype=torch.float32)
-    pages = pool.reserve(pool.pages_for(manifest["args"]["total"]))
+    pages = pool.pages.reserve(pool.pages.pages_for(manifest["args"]["total"]))
     ids = torch.zeros(1, manifest["args"]["total"], dtype=torch.long)
     for number, step in enumerate(manifest["args"]["steps"]):
         window = span(step["s"], step["e"])
@@ -181,7 +181,7 @@ def test_rows_of_a_shifted_family_predict_their_own_position():
     for batch in "abc":
         ids, theirs = recorded[f"ids_{batch}"], recorded[f"logits_{batch}"][0]
         pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
-        pages = pool.reserve(pool.pages_for(ids.shape[1]))
+        pages = pool.pages.reserve(pool.pages.pages_for(ids.shape[1]))
         everything = span(0, ids.shape[1])
         segment = Segment(0, 0, everything, len(everything), write=True, predict=everything)
         ours = forward(decoder, pool, pages, ids, segment)

@@ -8,7 +8,7 @@ from dlm.config import GenerationConfig, bind
 from dlm.decode.iteration import IterationManager
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from tests.engine.harness import CPU, info_of
 from tests.helpers import block_mask, random_decoder, tiny_spec
 from tests.rules.reopening import ReopensFirst
@@ -105,17 +105,17 @@ def run(decoder, spec, prompts, cache, spec_string, unmask):
     states = [RowState(tuple(p), bound, 0) for p in prompts]
     for state in states:
         scheduler.submit(state)
-    states = [[] for _ in states]
+    traces = [[] for _ in states]
     with torch.inference_mode():
         while not all(t.done for t in states):
             live = [not t.done for t in states]
             scheduler.step()
-            for state, trace, ran in zip(states, states, live, strict=True):
+            for state, trace, ran in zip(states, traces, live, strict=True):
                 if ran:
                     trace.append(list(state.canvas.ids))
-    kv.check_integrity()
-    assert kv.pages_in_use == 0
-    return states, states
+    kv.pages.check_integrity()
+    assert kv.pages.in_use == 0
+    return traces, states
 
 
 @pytest.mark.parametrize("cache", ["none", "block_causal"])
@@ -127,8 +127,8 @@ def test_pipelined_blocks_equal_the_twin(cache, add, full, unmask, seed):
     decoder = random_decoder(spec, seed)
     prompts = [list(range(3, 3 + n)) for n in (1, 5, 8, 11)]
     spec_string = f"pipeline(add={add}, full={full})"
-    states, states = run(decoder, spec, prompts, cache, spec_string, unmask)
-    for prompt, mine in zip(prompts, states, strict=True):
+    traces, states = run(decoder, spec, prompts, cache, spec_string, unmask)
+    for prompt, mine in zip(prompts, traces, strict=True):
         expected = twin(decoder, prompt, add, full, RULES[unmask], spec.mask_id)
         assert mine == expected
     if cache == "block_causal" and add < 1:

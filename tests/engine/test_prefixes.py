@@ -3,14 +3,13 @@
 import random
 
 import pytest
-import torch
 
 from dlm import Engine
 from dlm.core import SharedPrefix
 from dlm.decode.pages import PrefixCache
-from dlm.errors import EngineError, InvalidRequest
-from dlm.model.kv import KVPool
-from tests.engine.harness import CPU, info_of
+from dlm.errors import InvalidRequest
+from dlm.model.pages import PageTable
+from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
 LONG = tuple(range(3, 60)) * 2  # 114 ids
@@ -65,7 +64,7 @@ def test_rows_that_run_together_share_as_soon_as_it_is_there():
 
 
 def test_the_store_keeps_to_its_budget_and_forgets_the_longest_unused_ends():
-    page = engine_of().kv.page_bytes
+    page = engine_of().kv.pages.page_bytes
     engine = engine_of(prefix_bytes=6 * page)
     for n in range(3, 9):
         engine.generate((n,) * 40, **OPTIONS)
@@ -77,14 +76,14 @@ def test_the_store_keeps_to_its_budget_and_forgets_the_longest_unused_ends():
 
 def test_kept_prefixes_make_room_for_rows():
     """The pool is as large as one row; the store gives way."""
-    page = engine_of().kv.page_bytes
+    page = engine_of().kv.pages.page_bytes
     engine = engine_of(kv_bytes=9 * page, prefix_bytes=1 << 24)
     for n in (3, 4, 5, 3):
         answer = engine.generate((n,) * 90, **OPTIONS)  # 114 positions: 8 pages
         assert answer.canvas == engine_of().generate((n,) * 90, **OPTIONS).canvas
         engine.scheduler.check_integrity()
     engine.manager.page_manager.prefixes.clear()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("cache", ["dual", "freecache('token')", "prefix"])
@@ -113,47 +112,30 @@ def test_models_whose_keys_change_share_nothing():
     engine = Engine(random_decoder(spec), info_of(spec), prefix_bytes=1 << 24)
     for _ in range(2):
         assert engine.generate(LONG, **OPTIONS, cache="dual").stats.reused == 0
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
     with pytest.raises(InvalidRequest, match="`prefix_bytes`: must be at least 0, got -1"):
         engine_of(prefix_bytes=-1)
 
 
 def test_another_beginning_is_another_prefix():
-    pool = KVPool(tiny_spec(), device=CPU, dtype=torch.float32)
-    store, pages, how = PrefixCache(pool, 1 << 24), pool.reserve(4), SharedPrefix("final", 4)
+    table = PageTable(16, 1, grow=lambda count: None)
+    store, pages, how = PrefixCache(table, 1 << 24), table.reserve(4), SharedPrefix("final", 4)
     store.keep(range(64), pages, how)
     assert store.take([*range(48), 0], how) == pages[:3]
     assert store.take([1, *range(1, 64)], how) == []
     assert store.take(range(15), how) == []
     assert store.take(range(64), SharedPrefix("alone 4", 4)) == []
-    pool.release(pages[:3])
-    pool.release(pages)
-    assert pool.pages_in_use == 4
+    table.release(pages[:3])
+    table.release(pages)
+    assert table.in_use == 4
     store.clear()
-    pool.check_integrity()
-    assert pool.pages_in_use == 0
-
-
-def test_sealed_pages_are_not_written_and_owe_no_copies():
-    pool = KVPool(tiny_spec(), device=CPU, dtype=torch.float32, max_bytes=None)
-    pages = pool.reserve(2)
-    pool.share(pages)
-    assert pool.shared
-    pool.seal(pages)
-    assert not pool.shared
-    pool.share(pages)
-    pool.check_integrity([pages] * 3)
-    with pytest.raises(EngineError, match="sealed"):
-        pool.own(pages, [True, True])
-    for _ in range(3):
-        pool.release(pages)
-    pool.check_integrity()
-    assert pool.own(pool.reserve(1), [True])
+    table.check_integrity()
+    assert table.in_use == 0
 
 
 def test_a_random_history_keeps_every_count():
     rng = random.Random(1)
-    page = engine_of().kv.page_bytes
+    page = engine_of().kv.pages.page_bytes
     engine = engine_of(prefix_bytes=10 * page, kv_bytes=40 * page, max_rows=4)
     plain = engine_of()
     starts = [tuple(rng.randrange(3, 60) for _ in range(48)) for _ in range(3)]
@@ -174,6 +156,6 @@ def test_a_random_history_keeps_every_count():
 def test_a_row_says_how_much_it_holds():
     engine = engine_of(4)
     answer = engine.generate(LONG[:30], **OPTIONS)  # 54 positions: 4 pages, 56 of a whole block
-    assert answer.stats.kv_bytes == 4 * engine.kv.page_bytes
+    assert answer.stats.kv_bytes == 4 * engine.kv.pages.page_bytes
     both = engine.generate(LONG[:30], **OPTIONS, guide="cfg(1.5)")
     assert both.stats.kv_bytes == 2 * answer.stats.kv_bytes

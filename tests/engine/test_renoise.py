@@ -9,7 +9,7 @@ from dlm.decode.iteration import IterationManager
 from dlm.engine.events import replay
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from dlm.rng import uniforms
 from tests.engine.harness import CPU, info_of
 from tests.helpers import random_decoder, tiny_spec
@@ -69,14 +69,14 @@ def test_entropy_bound_with_renoising_equals_the_twin(bound, seed):
     states = [RowState(p, bind(config, info), 0) for p in prompts]
     for state in states:
         scheduler.submit(state)
-    states = [[] for _ in states]
+    traces = [[] for _ in states]
     with torch.inference_mode():
         while not all(t.done for t in states):
             scheduler.step()
-            for state, trace in zip(states, states, strict=True):
+            for state, trace in zip(states, traces, strict=True):
                 if state.ledger.nfe > len(trace):
                     trace.append(list(state.canvas.ids))
-    for prompt, state, trace in zip(prompts, states, states, strict=True):
+    for prompt, state, trace in zip(prompts, states, traces, strict=True):
         assert trace == twin(decoder, prompt, seed, bound)
         assert all(kind == Kind.COMMITTED for kind in state.canvas.kinds[len(prompt) :])
         assert replay(state.events)[0].ids == state.canvas.ids

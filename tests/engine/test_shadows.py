@@ -7,7 +7,7 @@ import torch
 from dlm.core import Extra, ForwardPlan, Segment, span
 from dlm.decode.packing import pack
 from dlm.errors import InvalidRequest
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVPool
 from tests import twins
 from tests.engine.harness import CPU, Bench
 from tests.engine.test_hard_cases import EXACT, SEEDS, STALE, assert_same, decoder_of, prompt_of
@@ -83,12 +83,12 @@ def test_a_shadow_sees_all_but_what_its_mask_hides():
     outs = []
     for shadows in (None, extra):
         pool = KVPool(decoder.spec, device=CPU, dtype=torch.float32)
-        pages = torch.tensor([[pool.reserve(1)]])
+        pages = torch.tensor([[pool.pages.reserve(1)]])
         segment = Segment(0, 0, span(0, 10), 10, write=True, predict=span(2, 10), extra=shadows)
         plan = ForwardPlan((segment,), ("step",), pages, 10)
-        packed = pack([plan], pool, shift=False, device=CPU)
+        packed = pack([plan], pool.store, shift=False, device=CPU)
         with torch.inference_mode():
-            outs.append(decoder(packed.read([ids]), pool))
+            outs.append(decoder(packed.read([ids]), pool.store))
         assert plan.token_forwards == [10 + 3 * (shadows is not None)]
         assert len(packed.write_slots) == 10, "a shadow stores no key"
     plain, shadowed = outs

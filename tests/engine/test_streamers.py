@@ -102,7 +102,7 @@ def test_a_streamer_that_raises_ends_its_row(engine):
     with pytest.raises(RuntimeError, match="the terminal is gone"):
         engine.generate(PROMPT, max_new_tokens=16, streamer=broken)
     assert broken.ended == 1
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_a_streamer_follows_one_answer(engine):
@@ -123,7 +123,7 @@ def test_map_answers_an_endless_iterable_in_order(engine):
     found = [answer.text for answer in itertools.islice(answers, 9)]
     assert len(asked) <= 13
     answers.close()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
     assert engine.scheduler.live == 0
     alone = [engine.generate(p, max_new_tokens=24).text for p in itertools.islice(prompts(), 3)]
     assert found == alone * 3
@@ -135,4 +135,4 @@ def test_map_of_nothing_and_of_what_is_wrong(engine):
         engine.map([PROMPT], in_flight=0)
     with pytest.raises(InvalidRequest, match="ids must be between"):
         list(engine.map([torch.tensor([5000])], max_new_tokens=8))
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0

@@ -126,7 +126,7 @@ def test_a_stream_gives_its_result_in_every_way(engine):
     stream = engine.stream(PROMPT, **options)
     stream.close()
     assert (stream.result().finish_reason, stream.result().ids) == ("abort", ())
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
     last = list(engine.stream(PROMPT, **options))[-1]
     assert dlm.Event.from_json(last.to_json()) == last
     assert last.to_json()["data"] == {"reason": last.result.finish_reason}
@@ -176,7 +176,7 @@ def run(engine, work):
         return asyncio.run(asyncio.wait_for(main(), 120))
     finally:
         engine.scheduler.check_integrity()
-        assert engine.kv.pages_in_use == 0
+        assert engine.kv.pages.in_use == 0
 
 
 @pytest.mark.parametrize("stops", [["\n"], ["1", "§"], ["\n", "21"], ["nothing of it"]])
@@ -313,7 +313,7 @@ def test_a_closed_engine_takes_nothing_and_leaves_nothing_queued(engine):
     assert asyncio.run(asyncio.wait_for(work(), 60)).finish_reason in ("abort", "stop", "length")
     engine.step()
     assert engine.scheduler.live == 0
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_a_slow_reader_loses_nothing(engine):

@@ -43,7 +43,7 @@ def run(unroll, mix, changes, abort_at=None):
     events = [list(request.events()) for request in requests]
     results = [request.result() for request in requests]
     engine.scheduler.check_integrity()
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
     return results, events
 
 

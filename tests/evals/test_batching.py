@@ -25,7 +25,7 @@ def test_rows_beside_the_machine(engine):
     assert one.padding == four.padding == 0.0
     assert min(one.tokens_per_second, one.ceiling) > 0
     assert gemm_seconds(engine, 64, 8) > 0
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_requests_that_come_when_they_like(engine):
@@ -39,7 +39,7 @@ def test_requests_that_come_when_they_like(engine):
         assert found.requests == 5
         assert 0 < found.p50 <= found.p95 <= found.last + times[0]
     assert alone(engine, PROMPTS, options).p50 > 0
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0
 
 
 def test_caches_beside_none(engine):

@@ -125,7 +125,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_end(engine, tmp_path, samples,
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             draw_samples(engine, plan, path, stop)
-        assert engine.kv.pages_in_use == 0
+        assert engine.kv.pages.in_use == 0
     with path.open("a") as file:
         file.write('{"item": "format-te')  # a line cut short by a crash
     draw_samples(engine, plan, path)

@@ -14,4 +14,4 @@ def test_step_overhead_measures_steps_and_phases():
     assert min(found.cpu) > 0
     assert set(found.phases) == set(PHASES)
     assert "step / forward" in str(found)
-    assert engine.kv.pages_in_use == 0
+    assert engine.kv.pages.in_use == 0

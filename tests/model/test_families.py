@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from dlm.errors import InvalidRequest
+from dlm.model.config_reader import checkpoint_map, read_spec
 from dlm.model.decoder import Decoder
 from dlm.model.families import FAMILIES
-from dlm.model.keys import canonical, key_map
-from dlm.model.reading import checkpoint_keys, read_spec
 from dlm.model.spec import MoESpec
+from dlm.model.weight_map import canonical, weight_map
 from tests.model.published import (
     DREAM_7B,
     LLADA2_MINI,
@@ -245,9 +245,9 @@ def test_every_parameter_is_covered_exactly_once(family, stacked, tied):
     decoder = Decoder(spec).requires_grad_(False)
     for parameter in decoder.parameters():
         parameter.zero_()
-    for slot in key_map(spec, FAMILIES[family].names, stacked=stacked).values():
-        target = decoder.get_parameter(slot.parameter)
-        target[slot.part or ...] += 1
+    for place in weight_map(spec, FAMILIES[family].names, stacked=stacked).values():
+        target = decoder.get_parameter(place.parameter)
+        target[place.part or ...] += 1
     for name, parameter in decoder.named_parameters():
         assert torch.equal(parameter, torch.ones_like(parameter)), name
 
@@ -259,10 +259,10 @@ def test_wrapper_names_and_variants_of_llada2():
     assert canonical("model.lm_head.weight") == "lm_head.weight"
     config = TINY_HF | {"model_type": "llada2_moe", "norm_head": True}
     spec = read_spec(config)
-    plain = checkpoint_keys(spec, config, ["model.layers.1.mlp.experts.0.up_proj.weight"])
+    plain = checkpoint_map(spec, config, ["model.layers.1.mlp.experts.0.up_proj.weight"])
     assert plain["lm_head.weight"].unit_columns
     assert "model.layers.1.mlp.experts.3.up_proj.weight" in plain
-    stacked = checkpoint_keys(spec, config, ["model.layers.1.mlp.experts.up_proj"])
+    stacked = checkpoint_map(spec, config, ["model.layers.1.mlp.experts.up_proj"])
     assert "model.layers.1.mlp.experts.up_proj" in stacked
 
 

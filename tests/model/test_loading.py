@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from dlm.errors import InvalidRequest
 from dlm.model import loading
 from dlm.model.loading import added_tokens, checkpoint_folder, load_model
-from dlm.model.placement import device_map, fits, weight_bytes
+from dlm.model.offload import device_map, fits, weight_bytes
 from tests.helpers import PARITY, logits, random_decoder, tiny_spec
 
 IDS = torch.arange(48).view(2, 24)
@@ -230,7 +230,7 @@ def test_devices_and_dtypes(folder):
     )
     assert "'cuda:64' is not here: this machine has" in refusal(folder, "device", device="cuda:64")
     assert "'auto', 'bfloat16'" in refusal(folder, "dtype", dtype="int8")
-    assert "got torch.int8" in refusal(folder, "dtype", dtype=torch.int8)
+    assert "got 'torch.int8'" in refusal(folder, "dtype", dtype=torch.int8)
 
 
 def test_hub_ids_are_fetched_without_pickles_or_code(folder, monkeypatch):
@@ -306,7 +306,7 @@ def test_weights_that_are_fetched_as_layers_run_give_the_same_logits(model):
 @pytest.mark.gpu
 def test_a_model_split_between_device_and_main_memory_gives_the_same_logits(monkeypatch):
     expected = logits(load_model(PARITY / "models/sdar", device="cpu"), IDS)
-    monkeypatch.setattr("dlm.model.placement.free_bytes", lambda device: 700_000)
+    monkeypatch.setattr("dlm.model.offload.free_bytes", lambda device: 700_000)
     split = load_model(PARITY / "models/sdar", device="cuda", dtype="float32")
     assert any(parameter.is_meta for parameter in split.parameters())
     assert torch.allclose(logits(split, IDS.cuda()).cpu(), expected, atol=1e-3)

@@ -9,10 +9,11 @@ import transformers
 import dlm
 from dlm.engine.engine import Engine
 from dlm.errors import InvalidRequest
+from dlm.model.config_reader import read_spec
 from dlm.model.decoder import Decoder
-from dlm.model.kv import KVPool
+from dlm.model.kv_store import KVStore
 from dlm.model.loading import load_model
-from dlm.model.reading import read_spec
+from dlm.model.rotary import Rotary
 from tests.engine.harness import info_of
 from tests.helpers import logits, random_decoder, tiny_spec
 from tests.model.published import DREAM_7B, LLADA2_MINI, QWEN3_06B
@@ -242,11 +243,11 @@ def test_half_turned_heads_scale_too():
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
-def test_pools_ask_for_lengths_only_where_they_matter():
+def test_stores_ask_for_lengths_only_where_they_matter():
     for kind, by_length in (("dynamic", True), ("longrope", True), ("yarn", False)):
         spec = scaled_engine(kind).model.spec
-        pool = KVPool(spec, device=torch.device("cpu"), dtype=torch.float32)
-        assert pool.angles_by_length is spec.angles_by_length is by_length
+        store = KVStore(spec, 1, device=torch.device("cpu"), dtype=torch.float32)
+        assert store.angles_by_length is spec.angles_by_length is by_length
 
 
 REFUSED = [
@@ -305,3 +306,31 @@ def test_a2d_llama_with_llama3_angles_decodes(tmp_path):
         for cache in ("none", "none")
     ]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", [None, "dynamic"])
+def test_tables_are_made_once_for_the_steps_of_a_plan(kind):
+    rotary = scaled_engine(kind).model.rotary if kind else Rotary(tiny_spec())
+    positions, lengths = torch.arange(5), torch.full((5,), 9)
+    first = rotary.tables(positions, lengths)
+    assert all(a is b for a, b in zip(rotary.tables(positions, lengths), first, strict=True))
+    moved = rotary.tables(positions + 1, lengths)
+    assert not torch.equal(moved[0], first[0])
+    again = rotary.tables(positions.clone(), lengths)
+    assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True))
+    longer = rotary.tables(positions, lengths * 100)
+    assert torch.equal(longer[0], first[0]) is (kind is None)
+
+
+def test_steps_inside_a_block_share_their_tables(monkeypatch):
+    made, frequencies = [], Rotary._frequencies
+
+    def counted(self, device, lengths):
+        made.append(lengths)
+        return frequencies(self, device, lengths)
+
+    monkeypatch.setattr(Rotary, "_frequencies", counted)
+    options = {"max_new_tokens": 16, "blocks": "fixed(8)", "unmask": "topk", "stop": "none"}
+    engine = Engine(random_decoder(tiny_spec()), info_of(tiny_spec()))
+    assert engine.generate((5, 9, 33), cache="dual", **options).stats.nfe >= 16
+    assert len(made) <= 6

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from dlm.errors import InvalidRequest
 
@@ -32,11 +31,11 @@ class Fields:
         return self.names.get(name, name)
 
     def size(self, name: str, default: int | None = None) -> int:
-        """A positive whole number; 0 stands for the default, as in some published files."""
+        """A positive whole number; 0 means the default, as in some published files."""
         value = self.get(name) or default
         if not value:
             raise self.missing(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < MOST:
+        if not is_whole(value) or not 0 < value < MOST:
             raise self.wrong(name, "a positive integer", value)
         return value
 
@@ -47,16 +46,16 @@ class Fields:
     def numbers(self, name: str, default: list[int]) -> list[int]:
         """A list of whole numbers."""
         value = self.get(name, default)
-        if not isinstance(value, list | tuple) or not all(type(n) is int for n in value):
+        if not isinstance(value, list | tuple) or not all(map(is_whole, value)):
             raise self.wrong(name, "a list of whole numbers", value)
         return list(value)
 
     def token(self, name: str, default: int | None = None) -> int | None:
         """A token id; None where there is none."""
         value = self.get(name, default)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise self.wrong(name, "null or a token id", value)
-        return value
+        if value is None or is_whole(value):
+            return value
+        raise self.wrong(name, "null or a token id", value)
 
     def number(self, name: str, default: float | None = None) -> float:
         """A positive number."""
@@ -120,10 +119,14 @@ class Fields:
         )
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """True for a whole number; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_positive(value: Any) -> bool:
-    """Whether `value` is a finite number above 0; a bool is none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 < value < 1e300 and math.isfinite(value)
+    """True for a finite number above 0; a bool is none."""
+    return (is_whole(value) or isinstance(value, float)) and 0 < value < 1e300
 
 
 def token_ids(where: str, value: Any) -> list[int]:
@@ -132,7 +135,7 @@ def token_ids(where: str, value: Any) -> list[int]:
     `where` names the field in messages.
     """
     ids = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+    if not all(map(is_whole, ids)):
         raise InvalidRequest(
             "model", f"{where} must be null, a token id or a list of them, got {value!r}"
         )

@@ -14,7 +14,7 @@ SHARE = 0.85
 
 
 def fits(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether all weights fit `device`; main memory is taken on trust."""
+    """True if all weights fit `device`; main memory is taken on trust."""
     if device.type != "cuda":
         return True
     return weight_bytes(decoder, dtype) <= free_bytes(device)
@@ -38,7 +38,7 @@ def device_map(
 ) -> dict[str, torch.device]:
     """Module name -> device: as many whole layers on `device` as fit, the others on the CPU.
 
-    `budget` gives bytes per CUDA index and for "cpu"; by default it is what is free.
+    `budget` gives bytes per CUDA index and for "cpu"; by default all that is free.
     Raises `InvalidRequest` when device and main memory together are too small.
     """
     from accelerate import infer_auto_device_map

@@ -8,10 +8,10 @@ from typing import Any, Final, get_args
 
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.model.families import FAMILIES, Family
-from dlm.model.fields import Fields, is_positive, token_ids
-from dlm.model.keys import STACKED_EXPERTS, Slot, key_map
+from dlm.model.hf_config import Fields, is_positive, is_whole, token_ids
 from dlm.model.rope_settings import read_rope
 from dlm.model.spec import Attention, ModelSpec
+from dlm.model.weight_map import STACKED_EXPERTS, Place, weight_map
 
 # How tokenizers spell the mask.
 MASK_TOKENS = (
@@ -53,13 +53,13 @@ def read_spec(
     return _check(_override(spec, given), given)
 
 
-def checkpoint_keys(
+def checkpoint_map(
     spec: ModelSpec, config: Mapping[str, Any], found: Iterable[str]
-) -> dict[str, Slot]:
-    """The key map of a checkpoint; its canonical keys `found` tell whether experts are stacked."""
+) -> dict[str, Place]:
+    """The weight map of a checkpoint, whose canonical keys `found` show if experts are stacked."""
     stacked = any(STACKED_EXPERTS.search(key) for key in found)
     unit_head = bool(config.get("norm_head")) and spec.family == "llada2_moe"
-    return key_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
+    return weight_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
 
 
 def _named(config: Mapping[str, Any]) -> Any:
@@ -157,7 +157,7 @@ def _check(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
     for name in ("mask_id", "eos_ids", "bos_id", "pad_id"):
         held = getattr(spec, name)
         for value in held if name == "eos_ids" else [] if held is None else [held]:
-            if not (_whole(value) and 0 <= value < spec.vocab_size):
+            if not (is_whole(value) and 0 <= value < spec.vocab_size):
                 raise refuse(name, f"in 0..{spec.vocab_size - 1}", value)
     if spec.heads % spec.kv_heads:
         raise refuse("heads", f"a multiple of the {spec.kv_heads} key/value heads", spec.heads)
@@ -168,21 +168,16 @@ def _check(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
     return spec
 
 
-def _whole(value: Any) -> bool:
-    """A whole number; a bool is none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 # The rule for each trait that can be overridden, in words and as a test; ids are checked apart.
 TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "attention": (f"one of {get_args(Attention)}", lambda value: value in get_args(Attention)),
     "block_length": (
         "a positive integer or None",
-        lambda value: value is None or (_whole(value) and value > 0),
+        lambda value: value is None or (is_whole(value) and value > 0),
     ),
     "shift": ("True or False", lambda value: isinstance(value, bool)),
     "tied_head": ("True or False", lambda value: isinstance(value, bool)),
-    "max_length": ("a positive integer", lambda value: _whole(value) and value > 0),
+    "max_length": ("a positive integer", lambda value: is_whole(value) and value > 0),
     "rope_theta": ("a positive number", is_positive),
     "norm_eps": ("a positive number", is_positive),
 }

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, GenerationConfig, StopString
     from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
-    from dlm.engine.aio import AsyncEngine, AsyncRequest
-    from dlm.engine.causal import CausalEngine
+    from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
+    from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
     from dlm.engine.events import HostCanvas, replay
     from dlm.engine.generation import Generation, Stats
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
         load_causal,
         trained_canvas,
     )
-    from dlm.engine.request import Request
-    from dlm.engine.streams import AsyncStream, Stream
+    from dlm.engine.request import Request, Stream
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -84,10 +83,10 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "FIELDS": "dlm.config",
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",
-        "AsyncEngine": "dlm.engine.aio",
-        "AsyncRequest": "dlm.engine.aio",
-        "AsyncStream": "dlm.engine.streams",
-        "CausalEngine": "dlm.engine.causal",
+        "AsyncEngine": "dlm.engine.async_engine",
+        "AsyncRequest": "dlm.engine.async_engine",
+        "AsyncStream": "dlm.engine.async_engine",
+        "CausalEngine": "dlm.engine.autoregressive",
         "CheckpointError": "dlm.errors",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
@@ -107,7 +106,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
-        "Stream": "dlm.engine.streams",
+        "Stream": "dlm.engine.request",
         "Unavailable": "dlm.errors",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",

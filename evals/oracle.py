@@ -20,7 +20,7 @@ from dlm.evals.judging import Judge, place_for_code
 from dlm.evals.run import benchmark_run
 
 JUNK = "I think that it is -987654321, or \\boxed{x}. ```python\nreturn None\n```"
-NOTHING = dlm.Stats(1, 1, 1, 0, 0, {}, {}, {}, 0.0)
+NO_POSITIONS = dlm.Stats(1, 1, 1, 0, 0, {}, {}, {}, 0.0)
 
 
 class Verbatim:
@@ -61,7 +61,7 @@ class Request:
         pass
 
     def result(self):
-        return dlm.Generation(self.text, (1,), "stop", NOTHING, (1,), (1,), ())
+        return dlm.Generation(self.text, (1,), "stop", NO_POSITIONS, (1,), (1,), ())
 
 
 def fenced(code):

@@ -24,8 +24,8 @@ class Falling:
 
     def propose(self, view: dlm.StepView) -> dlm.Proposal:
         (step,) = view.of_first_block(view.blocks.step)  # [R, 1]: steps of each row's block so far
-        threshold = view.knob.high - view.knob.fall * step  # [R, 1]
-        return dlm.Proposal(commit=view.eligible & (view.c >= threshold))  # [R, W]
+        threshold = view.params.high - view.params.fall * step  # [R, 1]
+        return dlm.Proposal(commit=view.eligible & (view.confidence >= threshold))  # [R, W]
 
 
 def main() -> None:

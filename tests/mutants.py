@@ -22,15 +22,15 @@ SUITE = ("tests/engine", "tests/unmasking", "tests/model")
 
 def threshold_is_strict() -> None:
     from dlm.core import Proposal
-    from dlm.unmasking.threshold import Threshold
+    from dlm.unmasking.unmask.threshold import Threshold
 
     Threshold.propose = lambda self, view: Proposal(  # type: ignore[method-assign]
-        view.eligible & (view.c > view.knob.threshold)
+        view.eligible & (view.confidence > view.params.threshold)
     )
 
 
 def a_refresh_is_dropped() -> None:
-    from dlm.cache import freeze
+    from dlm.cache import block_freeze as freeze
 
     real = freeze.Dual.plan
 
@@ -68,13 +68,13 @@ def rotation_is_off_by_one() -> None:
 
 
 def a_store_is_skipped() -> None:
-    from dlm.cache.causal import BlockCausal
+    from dlm.cache.block_causal import BlockCausal
 
     BlockCausal._whole_blocks = lambda self, b, start, end: []  # type: ignore[method-assign]
 
 
 def a_remask_is_not_requeried() -> None:
-    from dlm.cache.freeze import Dual
+    from dlm.cache.block_freeze import Dual
 
     real = Dual._requeries
 
@@ -85,7 +85,7 @@ def a_remask_is_not_requeried() -> None:
 
 
 def a_draw_depends_on_the_batch() -> None:
-    from dlm.engine import viewing
+    from dlm.decode import view as viewing
 
     real = viewing.token_uniforms
 
@@ -96,7 +96,8 @@ def a_draw_depends_on_the_batch() -> None:
 
 
 def the_remainder_goes_last() -> None:
-    from dlm.unmasking import selectors, threshold
+    from dlm.unmasking import scores as selectors
+    from dlm.unmasking.unmask import threshold
 
     def counts(masks: Any, step: Any, steps: Any) -> Any:
         share = torch.div(masks, steps, rounding_mode="floor")
@@ -106,7 +107,7 @@ def the_remainder_goes_last() -> None:
 
 
 def mask_leaves_the_denominator() -> None:
-    from dlm.engine import viewing
+    from dlm.decode import view as viewing
 
     real = viewing.row_stats
 
@@ -121,7 +122,7 @@ def mask_leaves_the_denominator() -> None:
 
 def an_end_id_ends_too_early() -> None:
     from dlm.core import Kind, Stop, is_one_of
-    from dlm.unmasking.stops import Eos
+    from dlm.unmasking.stop.end_ids import Eos
 
     Eos.__call__ = lambda self, rows, view: Stop(  # type: ignore[method-assign]
         ((view.kind == Kind.COMMITTED) & is_one_of(view.ids, self.ids)).any(dim=1)
@@ -135,26 +136,26 @@ def a_shared_page_is_written() -> None:
 
 
 def progress_is_not_forced() -> None:
-    from dlm.engine import iteration
+    from dlm.decode import iteration
 
     iteration.forced = lambda view, commit: torch.zeros_like(commit)
 
 
 def keys_of_a_shifted_window_are_missing() -> None:
-    from dlm.core import packing
+    from dlm.decode import packing
 
     real = packing.pack
 
     def packed(plans: Any, kv: Any, *, shift: bool, device: Any) -> Any:
         return real(plans, kv, shift=False, device=device)
 
-    from dlm.engine import planning
+    from dlm.decode import planning
 
     planning.pack = packed
 
 
 def a_forward_is_not_billed() -> None:
-    from dlm.engine.ledger import Ledger
+    from dlm.engine.generation import Ledger
 
     real = Ledger.record
 
@@ -166,7 +167,7 @@ def a_forward_is_not_billed() -> None:
 
 
 def a_shadow_sees_its_own_place() -> None:
-    from dlm.core import packing
+    from dlm.decode import packing
 
     real = packing._Run.mask
 
@@ -177,7 +178,7 @@ def a_shadow_sees_its_own_place() -> None:
 
 
 def an_auxiliary_key_outlives_its_id() -> None:
-    from dlm.engine.auxiliary import Auxiliary
+    from dlm.decode.auxiliary import Auxiliary
 
     real = Auxiliary._plan
 
@@ -189,18 +190,19 @@ def an_auxiliary_key_outlives_its_id() -> None:
 
 
 def a_fork_writes_its_parents_auxiliary_keys() -> None:
-    from dlm.engine import auxiliary
+    from dlm.decode import auxiliary
 
     auxiliary.copy_on_write = lambda kv, plan: plan.pages
 
 
 def a_failed_row_takes_its_mates_along() -> None:
-    from dlm.engine.scheduler import Scheduler, end
+    from dlm.engine.row import end
+    from dlm.engine.scheduler import Scheduler
 
     def together(self: Any) -> None:
-        for cohort, tickets in self._cohorts:
-            for ticket in tickets if cohort.error is not None else ():
-                end(ticket, "error", cohort.error)
+        for group, states in self._groups:
+            for state in states if group.error is not None else ():
+                end(state, "error", group.error)
 
     Scheduler._set_apart = together  # type: ignore[method-assign]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import dlm
-from dlm.cli import output, run
+from dlm.cli import output
+from dlm.cli.app import run
 from dlm.cli.options import ALIASES
 from dlm.config import aliases as config_aliases
 
@@ -33,9 +34,9 @@ class Rule:
         return self
 
     def propose(self, view):
-        if self.error == "interrupt" and int(view.step[0]) >= 2:
+        if self.error == "interrupt" and int(view.row.step[0]) >= 2:
             raise KeyboardInterrupt
-        if self.error == "bug" and int(view.step[0]) >= 2:
+        if self.error == "bug" and int(view.row.step[0]) >= 2:
             raise RuntimeError("over\nthe edge")
         return dlm.Proposal(view.eligible & False)
 

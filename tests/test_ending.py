@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlm.cli import run
+from dlm.cli.app import run
 
 ROOT = Path(__file__).parents[1]
 SHORT = ("generate", "hello", "--max-new-tokens", "8", "--guide", "forbid")
@@ -32,14 +32,14 @@ main()
 RULES = """
 import os, signal
 from dataclasses import dataclass
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.unmask.topk import TopK
 
 @dataclass(frozen=True)
 class Strikes(TopK):
     times: int = 1
 
     def propose(self, view):
-        if int(view.step[0]) == 3:
+        if int(view.row.step[0]) == 3:
             for _ in range(self.times):
                 os.kill(os.getpid(), signal.SIGINT)
         return TopK.propose(self, view)

@@ -91,13 +91,13 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def test_rows_of_different_presets_share_a_batch():
     bench = Bench(random_decoder(FULL, 1), DELIMITERS)
-    tickets = [bench.ticket([3, 4], max_new_tokens=24, preset=name) for name in PRESETS]
-    bench.run(*tickets)
+    states = [bench.state([3, 4], max_new_tokens=24, preset=name) for name in PRESETS]
+    bench.run(*states)
     alone = Bench(random_decoder(FULL, 1), DELIMITERS)
-    for name, ticket in zip(PRESETS, tickets, strict=True):
-        solo = alone.ticket([3, 4], max_new_tokens=24, preset=name)
+    for name, state in zip(PRESETS, states, strict=True):
+        solo = alone.state([3, 4], max_new_tokens=24, preset=name)
         alone.run(solo)
-        assert ticket.canvas.ids == solo.canvas.ids
+        assert state.canvas.ids == solo.canvas.ids
 
 
 def test_the_description_of_the_option_names_them_all():

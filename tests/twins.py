@@ -170,11 +170,11 @@ def rotated(x: Tensor, positions: Sequence[int], theta: float) -> Tensor:
 def llada(decoder: Decoder, prompt: Sequence[int], new: int, block: int, steps: int) -> Run:
     """Semi-autoregressive low-confidence remasking; a block with steps to spare ends when clean."""
     run = Run(decoder, prompt, len(prompt) + new)
-    per_block = steps // (new // block)
+    count_per_block = steps // (new // block)
     for end in range(len(prompt) + block, len(run.ids) + 1, block):
-        for step in range(per_block):
+        for step in range(count_per_block):
             guesses = run.guesses("step", dense(decoder, run.ids), range(end))
-            count = block // per_block + (step < block % per_block)
+            count = block // count_per_block + (step < block % count_per_block)
             run.commit(run.best({p: c for p, (_, c) in guesses.items()}, count), guesses)
             run.end_step()
             if run.open.isdisjoint(range(end)):
@@ -297,12 +297,12 @@ def mdpo(
     there since its key was made.
     """
     run, keys = Run(decoder, prompt, len(prompt) + new), Keys(decoder)
-    per_block = steps // (new // block)
+    count_per_block = steps // (new // block)
     running = [0.0] * len(run.ids)
     for start in range(len(prompt), len(run.ids), block):
         end = start + block
-        left = [math.floor(block * gamma(s / per_block)) for s in range(per_block + 1)]
-        for step in range(per_block):
+        left = [math.floor(block * gamma(s / count_per_block)) for s in range(count_per_block + 1)]
+        for step in range(count_per_block):
             if cached:
                 behind = range(len(prompt), start)
                 write = {p for p in behind if p in run.open or keys.made_of[p] != run.ids[p]}
@@ -314,7 +314,7 @@ def mdpo(
                 rows = dense(decoder, run.ids)
             kind = "refresh step" if cached and step == 0 else "step"
             guesses = run.guesses(kind, rows, range(end))
-            owed = sum(left[s] - left[s + 1] for s in range(step + 1, per_block))
+            owed = sum(left[s] - left[s + 1] for s in range(step + 1, count_per_block))
             if rcr:
                 run.commit(list(guesses), guesses)
                 for p, (_, c) in guesses.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlm.cache.geometry import RowBounds, bounds_of, make_plan
 from dlm.core import (
-    NOTHING,
+    NO_POSITIONS,
     ForwardPlan,
     HostRows,
     Ints,
@@ -63,12 +63,12 @@ class Bidirectional:
             return None
         return SharedPrefix(f"alone {frozen}", None if frozen is True else frozen, prompt_only=True)
 
-    def planned(
+    def build_plan(
         self,
         rows: Rows,
         segments: Sequence[Segment],
         purposes: Sequence[str],
-        lasts: int | None = None,
+        valid_steps: int | None = None,
     ) -> ForwardPlan:
         """A plan of the segments; with a frozen prompt without its queries."""
         if self.frozen_prompt is not False:
@@ -77,7 +77,7 @@ class Bidirectional:
                 *_prompt_alone(rows.host, chunk),
                 *_behind_prompt(rows.host, segments, shift=self.shift),
             ]
-        return make_plan(rows, segments, purposes, lasts=lasts)
+        return make_plan(rows, segments, purposes, valid_steps=valid_steps)
 
 
 def _prompt_alone(host: HostRows, chunk: int | None) -> Iterator[Segment]:
@@ -87,7 +87,7 @@ def _prompt_alone(host: HostRows, chunk: int | None) -> Iterator[Segment]:
         start = stored
         while start < prompt:
             end = prompt if chunk is None else min(start // chunk * chunk + chunk, prompt)
-            yield Segment(row, 0, span(start, end), end, write=True, predict=NOTHING)
+            yield Segment(row, 0, span(start, end), end, write=True, predict=NO_POSITIONS)
             start = end
 
 
@@ -106,25 +106,25 @@ def _behind_prompt(
             yield segment._replace(q_pos=segment.q_pos[own])
         if shift and bool((segment.predict == prompt).any()):
             last = span(prompt - 1, prompt)
-            yield segment._replace(q_pos=last, write=False, predict=NOTHING)
+            yield segment._replace(q_pos=last, write=False, predict=NO_POSITIONS)
 
 
-def refresh(b: RowBounds, left_over: Ints = NOTHING) -> Segment:
+def refresh(b: RowBounds, left_over: Ints = NO_POSITIONS) -> Segment:
     """The whole canvas as queries; logits for what is left over and for the live blocks."""
     predict = np.concatenate((left_over, b.predicted))
     return Segment(b.row, 0, span(0, b.length), b.length, write=True, predict=predict)
 
 
-def due(b: RowBounds, every: int | None) -> bool:
+def refresh_due(b: RowBounds, every: int | None) -> bool:
     """Whether all keys are computed now: where a block opens, and at the period inside it."""
     return b.opening or (every is not None and b.age % every == 0)
 
 
-def until_due(rows: Rows, every: int | None) -> int | None:
+def steps_until_refresh(rows: Rows, every: int | None) -> int | None:
     """After how many steps a plan is another one, for a policy with a period."""
     if every is None:
         return None
-    return min(1 if due(b, every) else every - b.age % every for b in bounds_of(rows.host))
+    return min(1 if refresh_due(b, every) else every - b.age % every for b in bounds_of(rows.host))
 
 
 def require_period(name: str, steps: int | None) -> None:

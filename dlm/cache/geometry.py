@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlm.core import NOTHING, ForwardPlan, HostRows, Ints, Phase, Rows, Segment, span
+from dlm.core import NO_POSITIONS, ForwardPlan, HostRows, Ints, Phase, Rows, Segment, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def bounds_of(host: HostRows) -> Iterator[RowBounds]:
         )
 
 
-def left_of(b: RowBounds, predict: Ints, queries: Ints, key_end: int) -> list[Segment]:
+def shift_queries(b: RowBounds, predict: Ints, queries: Ints, key_end: int) -> list[Segment]:
     """Read-only queries that a shifted family needs: the left neighbours of what is predicted,
     where they are not among `queries`.
     """
@@ -72,7 +72,7 @@ def left_of(b: RowBounds, predict: Ints, queries: Ints, key_end: int) -> list[Se
     missing = left[~np.isin(left, queries)]
     if len(missing) == 0:
         return []
-    return [Segment(b.row, 0, missing, key_end, write=False, predict=NOTHING)]
+    return [Segment(b.row, 0, missing, key_end, write=False, predict=NO_POSITIONS)]
 
 
 def window(bounds: RowBounds, key_end: int, info: ShiftInfo) -> list[Segment]:
@@ -87,7 +87,9 @@ def window(bounds: RowBounds, key_end: int, info: ShiftInfo) -> list[Segment]:
     if info.shift and before >= 0 and predict[0] == bounds.start:
         own_end = key_end if info.alignment == 1 else bounds.start
         segments.append(
-            Segment(bounds.row, 0, span(before, before + 1), own_end, write=False, predict=NOTHING)
+            Segment(
+                bounds.row, 0, span(before, before + 1), own_end, write=False, predict=NO_POSITIONS
+            )
         )
     return segments
 
@@ -106,11 +108,15 @@ def block_ends(positions: Ints, alignment: int) -> Ints:
 
 
 def make_plan(
-    rows: Rows, segments: Sequence[Segment], purposes: Sequence[str], *, lasts: int | None = None
+    rows: Rows,
+    segments: Sequence[Segment],
+    purposes: Sequence[str],
+    *,
+    valid_steps: int | None = None,
 ) -> ForwardPlan:
-    """Bundle the segments of all rows; `lasts` as in `ForwardPlan`."""
+    """Bundle the segments of all rows; `valid_steps` as in `ForwardPlan`."""
     pages, capacity = rows.host.pages, rows.capacity
     lengths = rows.host.length.numpy()
     return ForwardPlan(
-        tuple(segments), tuple(purposes), pages, capacity, lasts=lasts, lengths=lengths
+        tuple(segments), tuple(purposes), pages, capacity, valid_steps=valid_steps, lengths=lengths
     )

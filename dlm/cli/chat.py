@@ -36,9 +36,9 @@ def watched(
     `transient`: the picture is wiped at the end.
     """
     request = engine.submit(prompt, **options)
-    if len(request.tickets) > 1:
+    if len(request.states) > 1:
         request.abort()
-        raise InvalidRequest("n", f"must be 1 to be watched, got {len(request.tickets)}")
+        raise InvalidRequest("n", f"must be 1 to be watched, got {len(request.states)}")
     interrupted = False
     try:
         with Catching(), Screen(speller(engine), transient=transient) as screen:

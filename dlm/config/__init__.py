@@ -8,10 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dlm.config.fields import FIELDS, Field
 from dlm.config.generation import GenerationConfig
+from dlm.config.options import FIELDS, Field
 from dlm.config.presets import PRESETS, Preset
-from dlm.config.spec import KINDS, parse_part, registry_of
+from dlm.config.spec_strings import KINDS, parse_part, registry_of
 from dlm.config.stopping import StopString
 
 if TYPE_CHECKING:

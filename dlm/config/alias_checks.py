@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from dlm.config.argument_types import MOST
 from dlm.config.checks import is_finite, is_integer
-from dlm.config.literals import MOST
 from dlm.errors import InvalidRequest, shown
 
 FLAGS: Final = frozenset({"use_cache", "dual_cache", "logits_eos_inf", "confidence_eos_eot_inf"})

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlm.config.generation import GenerationConfig
 from dlm.config.presets import PRESETS, with_preset
-from dlm.config.spec import registry_of
+from dlm.config.spec_strings import registry_of
 from dlm.config.stopping import NONE, as_text
 from dlm.config.taking import bound_part
 from dlm.core import (
@@ -16,8 +16,8 @@ from dlm.core import (
     BlockScheduler,
     Budget,
     CacheManager,
+    EarlyCommit,
     Editor,
-    Filler,
     Guide,
     ModelInfo,
     Parts,
@@ -32,7 +32,7 @@ class BoundConfig:
     """One request's config with its parts bound to a model.
 
     `budgets` bound the cost, `stop_strings` end the text, `end_ids` the answer. `length`: of the
-    canvas behind the prompt; `given`: the ids that are pinned there, None where it is open (empty:
+    canvas behind the prompt; `pinned`: the ids that are pinned there, None where it is open (empty:
     all is).
     """
 
@@ -42,13 +42,13 @@ class BoundConfig:
     stop_strings: tuple[str, ...]
     end_ids: frozenset[int]
     length: int
-    given: tuple[int | None, ...] = ()
+    pinned: tuple[int | None, ...] = ()
 
 
 def bind(
-    config: GenerationConfig, info: ModelInfo, given: tuple[int | None, ...] = ()
+    config: GenerationConfig, info: ModelInfo, pinned: tuple[int | None, ...] = ()
 ) -> BoundConfig:
-    """Parse and bind every part of `config`; `given`: what its `infill` pins behind the prompt.
+    """Parse and bind every part of `config`; `pinned`: what its `infill` pins behind the prompt.
 
     Raises `InvalidRequest` with the reason when something cannot work.
     """
@@ -61,7 +61,7 @@ def bind(
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
     ends = frozenset(i for rule in rules for i in rule.end_ids) or frozenset(info.eos_ids)
-    if ends and (before := inside_holes(given)):
+    if ends and (before := inside_holes(pinned)):
         guides.append(registry_of("guide").load("forbid")(tuple(sorted(ends)), before=before))
     unmask = bound_part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
     parts = Parts(
@@ -74,27 +74,27 @@ def bind(
     )
     _check_needs(parts, info)
     _check_scratch(parts)
-    _check_steps(config, parts, given)
+    _check_steps(config, parts, pinned)
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, budgets, strings, ends, length, given)
+    return BoundConfig(config, parts, budgets, strings, ends, length, pinned)
 
 
-def inside_holes(given: Sequence[int | None]) -> int:
+def inside_holes(pinned: Sequence[int | None]) -> int:
     """How many leading positions end with the last one that is given: no answer ends there."""
-    return max((at + 1 for at, token in enumerate(given) if token is not None), default=0)
+    return max((at + 1 for at, token in enumerate(pinned) if token is not None), default=0)
 
 
-def _or(given: Any, default: str) -> Any:
-    return default if given is None else given
+def _or(pinned: Any, default: str) -> Any:
+    return default if pinned is None else pinned
 
 
 def _listed(config: GenerationConfig, kind: str) -> list[Any]:
     """The parts of a kind that takes several; `"none"` alone is none."""
-    given = config.several(kind)
-    alone = len(given) == 1 and isinstance(given[0], str) and given[0].strip() == NONE
-    return [] if alone else list(given)
+    pinned = config.several(kind)
+    alone = len(pinned) == 1 and isinstance(pinned[0], str) and pinned[0].strip() == NONE
+    return [] if alone else list(pinned)
 
 
 def _default_cache(info: ModelInfo) -> str:
@@ -125,7 +125,7 @@ def _stops(
     budgets = tuple(part for part in parts if isinstance(part, Budget))
     if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
-    fillers = tuple(rule for rule in rules if isinstance(rule, Filler))
+    fillers = tuple(rule for rule in rules if isinstance(rule, EarlyCommit))
     others = tuple(rule for rule in rules if rule not in fillers)
     if not none:
         others = others or (bound_part("stop", default, StopRule, info),)
@@ -158,7 +158,7 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
         return replace(part, steps=config.steps)
 
 
-def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | None]) -> None:
+def _check_steps(config: GenerationConfig, parts: Parts, pinned: Sequence[int | None]) -> None:
     """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate.
 
     Where something is given, blocks start at the holes and steps are shared out by what is open.
@@ -174,7 +174,7 @@ def _check_steps(config: GenerationConfig, parts: Parts, given: Sequence[int | N
         )
     assert tokens is not None
     with blaming("blocks", parts.blocks):
-        blocks = None if given else parts.blocks.count(tokens)
+        blocks = None if pinned else parts.blocks.num_blocks(tokens)
     for part in (parts.unmask, *parts.edit):
         own = getattr(part, "steps", None)
         if blocks is not None and own is not None and own % blocks:
@@ -222,7 +222,7 @@ def _check_pipeline(parts: Parts) -> None:
     pipeline's block closes without one.
     """
     timed = [p for p in (parts.unmask, *parts.edit) if getattr(p, "one_block", False)]
-    if parts.blocks.watches and timed:
+    if parts.blocks.multi_block and timed:
         raise InvalidRequest(
             "blocks",
             f"{type(parts.blocks).__name__} denoises several blocks at once, and "
@@ -230,7 +230,7 @@ def _check_pipeline(parts: Parts) -> None:
             "such as 'threshold', or other blocks",
         )
     frozen = parts.cache.at_opening and parts.cache.on_edit == "refuse"
-    if parts.blocks.watches and frozen:
+    if parts.blocks.multi_block and frozen:
         raise InvalidRequest(
             "blocks",
             f"{type(parts.blocks).__name__} closes blocks without refreshing what the cache "
@@ -259,7 +259,7 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
             reason = editor.refuses(parts.unmask)
         if reason:
             raise InvalidRequest("edit", str(reason))
-        if editor.scope == "row" and parts.narrowing is not None:
+        if editor.scope == "row" and parts.eligibility_filter is not None:
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} weighs all open positions of a block against each other, "
@@ -280,7 +280,7 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
                 f"{type(editor).__name__} may reopen tokens of earlier blocks, whose keys the "
                 f"cache {name} has frozen: use cache 'none'{other}",
             )
-    if parts.edit and not all(rule.patient for rule in parts.stop):
+    if parts.edit and not all(rule.waits_for_clean_block for rule in parts.stop):
         raise InvalidRequest(
             "stop",
             "a rule that ends a row inside a block would end it before its edits are done: "

@@ -9,8 +9,8 @@ from typing import Any, Final, Self
 from dlm.config.alias_checks import check_alias
 from dlm.config.aliases import resolve_aliases
 from dlm.config.checks import is_finite, is_integer, require_integer, require_number
-from dlm.config.fields import FIELDS
 from dlm.config.infill import checked_infill
+from dlm.config.options import FIELDS
 from dlm.config.stopping import is_rule
 from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from dlm.config.spec import registry_of
+from dlm.config.spec_strings import registry_of
 from dlm.errors import InvalidRequest, nearest, shown
 
 NONE: Final = "none"

@@ -11,9 +11,9 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
+from dlm.config.argument_types import check_arguments
 from dlm.config.checks import is_integer
-from dlm.config.literals import check_arguments
-from dlm.config.spec import parse_part, registry_of
+from dlm.config.spec_strings import parse_part, registry_of
 from dlm.core import ModelInfo, ScratchSpec, SharedPrefix
 from dlm.errors import InvalidRequest, blaming, is_foreign, rule_error, shown
 
@@ -96,10 +96,10 @@ TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = MappingProxyTyp
         "clock": ("True or False", _flag),
         "arms": ("an integer of at least 1", lambda value: is_integer(value) and value > 0),
         "scope": ("'block' or 'row'", lambda value: value in ("block", "row")),
-        "watches": ("True or False", _flag),
-        "narrows": ("True or False", _flag),
+        "multi_block": ("True or False", _flag),
+        "restricts": ("True or False", _flag),
         "reason": ("a string", lambda value: isinstance(value, str)),
-        "patient": ("True or False", _flag),
+        "waits_for_clean_block": ("True or False", _flag),
         "fills": ("True or False", _flag),
         "end_ids": ("a tuple of ids", _ids),
         "exact": ("True or False", _flag),

@@ -1,21 +1,23 @@
 """The nouns everybody shares. Imported from here, never redefined."""
 
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
-from dlm.core.bundle import Parts, is_number
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
-from dlm.core.packing import AttentionGroup, Packed, RaggedGroup, pack
-from dlm.core.parts import (
+from dlm.core.packed import AttentionGroup, Packed, RaggedGroup
+from dlm.core.parts import Parts, is_number
+from dlm.core.plan import INT64_MAX, NO_POSITIONS, Extra, Flags, ForwardPlan, Ints, Segment, span
+from dlm.core.process import Absorbing, Process, Uniform
+from dlm.core.protocols import (
     ArmedGuide,
     BlockScheduler,
     Budget,
     CacheManager,
+    EarlyCommit,
     Editor,
+    EligibilityFilter,
     Extender,
-    Filler,
     Guide,
     Model,
-    Narrowing,
     Part,
     Scratched,
     SharedPrefix,
@@ -23,20 +25,21 @@ from dlm.core.parts import (
     Unmasker,
     bound,
 )
-from dlm.core.plan import NOTHING, Extra, Flags, ForwardPlan, Ints, Segment, span
-from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
-    LEAST,
+    MIN_LOGIT,
     STATISTICS,
     AuxView,
     Entries,
     Frame,
+    LastCommit,
     Progress,
     Proposal,
+    RowInfo,
+    SamplingStats,
+    Statistics,
     StepView,
     Stop,
-    Tempered,
     is_one_of,
 )
 from dlm.core.window import Window
@@ -44,8 +47,9 @@ from dlm.core.window import Window
 __all__ = [
     "BLOCK_COLUMNS",
     "EVENT_VERSION",
-    "LEAST",
-    "NOTHING",
+    "INT64_MAX",
+    "MIN_LOGIT",
+    "NO_POSITIONS",
     "STATISTICS",
     "Absorbing",
     "ArmedGuide",
@@ -55,13 +59,14 @@ __all__ = [
     "BlockTable",
     "Budget",
     "CacheManager",
+    "EarlyCommit",
     "Editor",
+    "EligibilityFilter",
     "Entries",
     "Event",
     "EventType",
     "Extender",
     "Extra",
-    "Filler",
     "Flags",
     "ForwardPlan",
     "Frame",
@@ -69,10 +74,10 @@ __all__ = [
     "HostRows",
     "Ints",
     "Kind",
+    "LastCommit",
     "Level",
     "Model",
     "ModelInfo",
-    "Narrowing",
     "Packed",
     "Part",
     "Parts",
@@ -81,21 +86,22 @@ __all__ = [
     "Progress",
     "Proposal",
     "RaggedGroup",
+    "RowInfo",
     "Rows",
+    "SamplingStats",
     "ScratchSpec",
     "Scratched",
     "Segment",
     "SharedPrefix",
+    "Statistics",
     "StepView",
     "Stop",
     "StopRule",
-    "Tempered",
     "Uniform",
     "Unmasker",
     "Window",
     "bound",
     "is_number",
     "is_one_of",
-    "pack",
     "span",
 ]

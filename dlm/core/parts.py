@@ -1,284 +1,122 @@
-"""The protocols of the engine's parts.
-
-A part is a frozen dataclass of plain values with one pure, batched method. `bind(info)` returns the
-part with everything the model decides filled in (ids, trained lengths); it is called once, at
-admission. Numbers of rows that share a call arrive stacked in `view.knob.<field>` `[R, 1]`.
-"""
+"""`Parts`: the bound parts of a row, and what they have in common with those of other rows."""
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
-from torch import Tensor
+from dlm.core.protocols import (
+    ArmedGuide,
+    BlockScheduler,
+    CacheManager,
+    Editor,
+    EligibilityFilter,
+    Extender,
+    Guide,
+    Scratched,
+    StopRule,
+    Unmasker,
+)
+from dlm.core.rows import ScratchSpec
+from dlm.core.view import STATISTICS
 
-from dlm.core.blocks import BlockTable
-from dlm.core.info import ModelInfo
-from dlm.core.packing import Packed
-from dlm.core.plan import Flags, ForwardPlan, Ints
-from dlm.core.rows import Rows, ScratchSpec
-from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
-
-
-def bound(default: Any) -> Any:
-    """A field that `bind` fills in from the model; users neither give it nor see it."""
-    return field(default=default, repr=False, kw_only=True, metadata={"bound": True})
-
-
-class Model(Protocol):
-    """ids -> logits."""
-
-    def __call__(self, packed: Packed, kv: Any) -> Tensor:
-        """`logits [N, V]` in float32."""
-        ...
+PLAIN: Final = (bool, str, bytes, tuple, frozenset, type(None))
+"""Types of fields whose values are compared."""
 
 
-@runtime_checkable
-class Part(Protocol):
-    """What all parts share."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The bound parts of a row, in the order in which a step calls them."""
 
-    def bind(self, info: ModelInfo) -> Self:
-        """Fill in what the model decides.
+    guide: tuple[Guide, ...]
+    blocks: BlockScheduler
+    unmask: Unmasker
+    edit: tuple[Editor, ...]
+    stop: tuple[StopRule, ...]
+    cache: CacheManager
 
-        Raises `InvalidRequest` when the part cannot work on the model.
-        """
-        ...
-
-
-@runtime_checkable
-class Guide(Part, Protocol):
-    """An operation on the clean logits."""
+    def all(self) -> tuple[Any, ...]:
+        """Every part, flat."""
+        return (*self.guide, self.blocks, self.unmask, *self.edit, *self.stop, self.cache)
 
     @property
-    def arms(self) -> int:
-        """Model inputs it needs for each row."""
-        ...
+    def signature(self) -> Hashable:
+        """What rows must have in common to share calls.
 
-    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
-        """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`.
-
-        N counts the logits of shadow tokens, too, which come last; `frame.window.row` knows all.
+        It holds the classes, every value that is not a plain number, and the cache, whose plans are
+        made without knobs.
         """
-        ...
-
-
-@runtime_checkable
-class ArmedGuide(Guide, Protocol):
-    """A guide that reads several model inputs of each row; arm 0 is the canvas itself."""
-
-    def conceal(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
-        """`[q]` bool: which of the positions `q_pos` the arm sees as MASK."""
-        ...
-
-
-@runtime_checkable
-class BlockScheduler(Part, Protocol):
-    """Where blocks open, end and close."""
+        shape = (len(self.guide), len(self.edit), len(self.stop), self.arms)
+        parts = tuple((type(part), _fixed_fields(part)) for part in self.all()[:-1])
+        return shape, parts, self.cache
 
     @property
-    def watches(self) -> bool:
-        """Whether the progress inside a block matters to it; else it is asked when one is full."""
-        ...
-
-    def count(self, tokens: int) -> int | None:
-        """How many blocks `tokens` positions make, where that is known beforehand."""
-        ...
-
-    def reach(self, rows: Rows, knob: Any) -> Tensor:
-        """`[R]` on the CPU: how far a block that opens next may extend.
-
-        `knob` holds the part's numbers, as in a view.
-        """
-        ...
-
-    def close_at(self, view: StepView) -> Tensor:
-        """`[R]`: the end of the block that this step opens, read from its logits."""
-        ...
-
-    def advance(self, table: BlockTable, progress: Progress, knob: Any) -> BlockTable:
-        """Append, promote and close blocks; tables and `knob` on the CPU."""
-        ...
-
-
-@runtime_checkable
-class Narrowing(BlockScheduler, Protocol):
-    """A scheduler that offers the unmasker only some of a block's open positions in each step."""
-
-    @property
-    def narrows(self) -> bool:
-        """Whether it does, with its numbers."""
-        ...
-
-    def narrow(self, view: StepView) -> Tensor:
-        """`[R, W]`: the eligible positions that a step may commit, at least one where any is."""
-        ...
-
-
-@runtime_checkable
-class Unmasker(Part, Protocol):
-    """What a step commits. `clock`: it follows a schedule and is exempt from forced progress.
-
-    It may have, as an editor may: `one_block`: it counts down the clock of one block, so that no
-    pipeline suits it · `by_chance`: its steps are not known beforehand · `tier`, and `tier_as_set`
-    where it depends on the numbers: how well it is proved.
-    """
+    def eligibility_filter(self) -> EligibilityFilter | None:
+        """The block scheduler, when it narrows what a step may commit."""
+        scheduler = self.blocks
+        return (
+            scheduler if isinstance(scheduler, EligibilityFilter) and scheduler.restricts else None
+        )
 
     @property
     def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
-        ...
+        """The statistics and auxiliary models that some part reads."""
+        stops = (getattr(rule, "needs", frozenset[str]()) for rule in self.stop)
+        return self.unmask.needs.union(*(e.needs for e in self.edit), *stops)
+
+    @property
+    def aux(self) -> tuple[str, ...]:
+        """The auxiliary models that some part reads."""
+        return tuple(sorted(self.needs - STATISTICS))
+
+    @property
+    def extenders(self) -> tuple[Extender, ...]:
+        """The editors that look through shadow tokens."""
+        return tuple(e for e in self.edit if isinstance(e, Extender))
 
     @property
     def clock(self) -> bool:
-        """Whether a schedule bounds its steps."""
-        ...
-
-    def propose(self, view: StepView) -> Proposal:
-        """Choose among `view.eligible`."""
-        ...
-
-
-@runtime_checkable
-class Editor(Part, Protocol):
-    """What a step revises. `scope`: `block` (live blocks only) or `row` (anything generated).
-
-    One that holds filled blocks open has `post_steps`: for so many steps each at the most.
-    """
+        """Whether a schedule bounds the steps, so that a step may commit nothing."""
+        return self.unmask.clock
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
-        ...
+    def whole_row(self) -> bool:
+        """Whether an editor may reopen anything that was generated."""
+        return any(e.scope == "row" for e in self.edit)
 
     @property
-    def scope(self) -> str:
-        """`block` or `row`."""
-        ...
-
-    def refuses(self, unmask: Unmasker) -> str | None:
-        """Why it cannot revise what this unmasker commits; None when it can."""
-        ...
-
-    def edit(self, view: StepView, proposal: Proposal) -> Proposal:
-        """Revise committed positions, or parts of the proposal."""
-        ...
-
-
-@runtime_checkable
-class Extender(Editor, Protocol):
-    """An editor that looks through shadow tokens: their logits arrive as `view.c_current`."""
-
-    def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
-        """The plan with shadow tokens (`Segment.extra`) for positions that it predicts."""
-        ...
-
-
-@runtime_checkable
-class StopRule(Part, Protocol):
-    """When a row ends before its last block is clean."""
+    def armed(self) -> ArmedGuide | None:
+        """The guide that reads several inputs of each row, if there is one."""
+        return next((g for g in self.guide if isinstance(g, ArmedGuide)), None)
 
     @property
-    def reason(self) -> str:
-        """The finish reason it stands for."""
-        ...
-
-    @property
-    def patient(self) -> bool:
-        """Whether it ends a row at clean blocks only, when editors have done their work."""
-        ...
-
-    @property
-    def end_ids(self) -> tuple[int, ...]:
-        """Ids at which the answer's text ends, the id itself left out."""
-        ...
-
-    def __call__(self, rows: Rows, view: StepView) -> Stop:
-        """Read the view after the proposal was applied: `ids` and `kind` are the new ones."""
-        ...
-
-
-@runtime_checkable
-class Filler(StopRule, Protocol):
-    """A stop rule that may fill what is open (`Stop.fill`). It is asked before the others, which
-    then see what it has filled.
-    """
-
-    @property
-    def fills(self) -> bool:
-        """True."""
-        ...
-
-
-@runtime_checkable
-class Budget(Part, Protocol):
-    """What a row may cost: the host looks after every step, beside the stop rules."""
-
-    @property
-    def reason(self) -> str:
-        """The finish reason it stands for."""
-        ...
-
-    def spent(self, nfe: int, seconds: float) -> bool:
-        """Whether the row ends: its forwards so far, and its wall time since admission."""
-        ...
-
-
-class SharedPrefix(NamedTuple):
-    """What requests that begin alike can share of their keys.
-
-    `name`: keys of other names are others, of the same ids · `unit`: keys depend on nothing behind
-    the unit of so many positions that they are in; None: on the whole prompt · `prompt_only`: what
-    stands behind the prompt is not shared.
-    """
-
-    name: str
-    unit: int | None
-    prompt_only: bool = False
-
-
-@runtime_checkable
-class CacheManager(Part, Protocol):
-    """Which positions are computed and which keys are reused.
-
-    For `explain` it may have: `computes` and `stale` in words · `shows_block`: whether a step
-    predicts all of a block. With `leaves_filled` steps compute no filled positions of a block.
-    """
-
-    @property
-    def exact(self) -> bool:
-        """Whether results equal those without a cache."""
-        ...
-
-    @property
-    def at_opening(self) -> bool:
-        """Whether keys that it keeps are renewed where a block opens, and there alone."""
-        ...
-
-    @property
-    def on_edit(self) -> str:
-        """`refuse` editors that reach before the block, or `requery` what they change."""
-        ...
-
-    @property
-    def stores(self) -> bool:
-        """Whether a clean block needs one more forward that stores its final keys."""
-        ...
-
-    @property
-    def shared_prefix(self) -> SharedPrefix | None:
-        """What requests that begin alike can share; None: nothing."""
-        ...
-
-    def plan(self, rows: Rows) -> ForwardPlan:
-        """The next forward."""
-        ...
-
-
-@runtime_checkable
-class Scratched(Protocol):
-    """A part that keeps tensors between steps."""
+    def arms(self) -> int:
+        """Model inputs of each row."""
+        return 1 if self.armed is None else self.armed.arms
 
     @property
     def scratch(self) -> tuple[ScratchSpec, ...]:
-        """Their declarations."""
-        ...
+        """What the parts declare to keep between steps."""
+        return tuple(
+            spec for part in self.all() if isinstance(part, Scratched) for spec in part.scratch
+        )
+
+
+def is_number(value: object) -> bool:
+    """Whether a field is a plain number, which rows may differ in."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fixed_fields(part: Any) -> tuple[Hashable, ...]:
+    values = ((f.name, getattr(part, f.name)) for f in fields(part))
+    return tuple((name, _fixed(value), is_number(value)) for name, value in values)
+
+
+def _fixed(value: Any) -> Any:
+    """What rows must have in common of a field: nothing of a number, the value where values can be
+    compared, else the very object (a tensor of somebody's own part, say).
+    """
+    if is_number(value):
+        return None
+    return value if isinstance(value, PLAIN) else id(value)

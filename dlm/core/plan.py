@@ -58,7 +58,9 @@ class Segment(NamedTuple):
         return self.key_end if isinstance(self.key_end, int) else int(self.key_end.max())
 
 
-NOTHING = np.empty(0, dtype=np.int64)
+INT64_MAX = int(np.iinfo(np.int64).max)
+"""After every position."""
+NO_POSITIONS = np.empty(0, dtype=np.int64)
 """A segment that predicts nothing."""
 
 
@@ -74,7 +76,7 @@ class ForwardPlan:
     `purposes` says per row what the forward is for, first the main one: `step`, `refresh`,
     `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, a
     tensor on the CPU, of which a segment's arm is the line, and `capacity` (L) place the rows. A
-    plan is reused until a block changes, but for `lasts` steps at the most (None: no bound).
+    plan is reused until a block changes, but for `valid_steps` steps at the most (None: no bound).
     `lengths [R]`: of the canvases, for models whose angles depend on them.
     """
 
@@ -83,7 +85,7 @@ class ForwardPlan:
     pages: Tensor
     capacity: int
     arms: int = 1
-    lasts: int | None = None
+    valid_steps: int | None = None
     lengths: Ints | None = None
 
     @property
@@ -99,7 +101,7 @@ class ForwardPlan:
     def written(self) -> Ints:
         """`[T]`: flat places in `[R, L]` of the canvas whose keys the forward makes."""
         own = (s for s in self.segments if s.write and s.arm == 0)
-        return np.concatenate([NOTHING, *(s.row * self.capacity + s.q_pos for s in own)])
+        return np.concatenate([NO_POSITIONS, *(s.row * self.capacity + s.q_pos for s in own)])
 
     def shadowed(self, arm: int) -> list[Segment]:
         """The segments of an arm that have shadow tokens, row by row."""
@@ -107,14 +109,14 @@ class ForwardPlan:
         return sorted(own, key=lambda s: s.row)
 
     def with_arms(
-        self, arms: int, conceal: Callable[[int, Segment], Flags], mask_id: int
+        self, arms: int, masked_for_arm: Callable[[int, Segment], Flags], mask_id: int
     ) -> ForwardPlan:
         """The same plan for `arms` inputs of every row.
 
-        `conceal(arm, segment) [q]` tells which positions an extra arm sees as MASK.
+        `masked_for_arm(arm, segment) [q]` tells which positions an extra arm sees as MASK.
         """
         extra = [
-            segment._replace(arm=arm, ids=np.where(conceal(arm, segment), mask_id, -1))
+            segment._replace(arm=arm, ids=np.where(masked_for_arm(arm, segment), mask_id, -1))
             for arm in range(1, arms)
             for segment in self.segments
         ]

@@ -50,9 +50,10 @@ class HostRows:
     """What the host knows of the rows without asking the device: bounds that change only at syncs.
 
     `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
-    leading positions have final keys (exact caches). `given [R, L]`: positions that were filled
+    leading positions have final keys (exact caches). `pinned [R, L]`: positions that were filled
     from the start, the prompt and what is pinned behind it. `step [R]`: steps that the row has
-    taken. `made [R, L]`: in which of them each key was made (kept where keys can be out of date).
+    taken. `key_step [R, L]`: in which of them each key was made (kept where keys can be out of
+    date).
     `blocks` mirrors the device's table.
     `pages [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in
     whose pool it counts. `whole_row`: some rule may reopen anything generated, so steps show it
@@ -62,22 +63,22 @@ class HostRows:
     prompt: Tensor
     length: Tensor
     stored: Tensor
-    given: Tensor
+    pinned: Tensor
     step: Tensor
-    made: Tensor
+    key_step: Tensor
     blocks: BlockTable
     pages: Tensor
     whole_row: bool = False
 
     @property
-    def to_open(self) -> Tensor:
+    def next_unopened(self) -> Tensor:
         """`[R]`: the first position that is to be filled and in no block yet.
 
         The length where there is none.
         """
-        given, front, length = (t.numpy() for t in (self.given, self.blocks.front, self.length))
-        at = np.arange(given.shape[1])
-        ahead = ~given & (at >= front[:, None]) & (at < length[:, None])
+        pinned, front, length = (t.numpy() for t in (self.pinned, self.blocks.front, self.length))
+        at = np.arange(pinned.shape[1])
+        ahead = ~pinned & (at >= front[:, None]) & (at < length[:, None])
         return torch.from_numpy(np.where(ahead.any(axis=1), ahead.argmax(axis=1), length))
 
     def select(self, index: Tensor) -> HostRows:
@@ -86,9 +87,9 @@ class HostRows:
             self.prompt.index_select(0, index),
             self.length.index_select(0, index),
             self.stored.index_select(0, index),
-            self.given.index_select(0, index),
+            self.pinned.index_select(0, index),
             self.step.index_select(0, index),
-            self.made.index_select(0, index),
+            self.key_step.index_select(0, index),
             self.blocks.select(index),
             self.pages.index_select(0, index),
             self.whole_row,
@@ -118,7 +119,7 @@ class Rows:
     prompt: Tensor
     length: Tensor
     limit: Tensor
-    to_fill: Tensor
+    initial_masks: Tensor
     step: Tensor
     seed: Tensor
     path: Tensor
@@ -220,9 +221,9 @@ class Rows:
             torch.cat([h.prompt for h in hosts]),
             torch.cat([h.length for h in hosts]),
             torch.cat([h.stored for h in hosts]),
-            torch.cat([h.given for h in hosts]),
+            torch.cat([h.pinned for h in hosts]),
             torch.cat([h.step for h in hosts]),
-            torch.cat([h.made for h in hosts]),
+            torch.cat([h.key_step for h in hosts]),
             BlockTable.cat([h.blocks for h in hosts]),
             torch.cat([h.pages for h in hosts]),
             hosts[0].whole_row,
@@ -249,8 +250,8 @@ class Rows:
         host = replace(
             self.host,
             pages=F.pad(self.host.pages, (0, more_pages)),
-            given=F.pad(self.host.given, (0, more)),
-            made=F.pad(self.host.made, (0, more)),
+            pinned=F.pad(self.host.pinned, (0, more)),
+            key_step=F.pad(self.host.key_step, (0, more)),
         )
         return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
 

@@ -14,40 +14,100 @@ from dlm.core.rows import Kind
 from dlm.core.window import Window
 
 
-class Frame(NamedTuple):
-    """What is known before the logits are read.
+class RowInfo(NamedTuple):
+    """What a rule may know of each row; all `[R]` int64.
 
-    The window, ids and kind `[R, W]` as of this step, the length of the prompt `[R]`, and the
-    clocks.
+    prompt: positions of the prompt
+    length: positions of the canvas
+    limit: the answer ends before this position; the canvas may be longer
+    initial_masks: positions that were open at first
+    step: steps that the row has taken
+    seed: of the request's draws
+    path: of the row's draws, another one for each choice and fork
+    """
+
+    prompt: Tensor
+    length: Tensor
+    limit: Tensor
+    initial_masks: Tensor
+    step: Tensor
+    seed: Tensor
+    path: Tensor
+
+
+class LastCommit(NamedTuple):
+    """The last commit of each position, `[R, W]`.
+
+    conf: its confidence (NaN: never committed)
+    born: its step (-1: never)
+    edits: how often the position was revised since
+    """
+
+    conf: Tensor
+    born: Tensor
+    edits: Tensor
+
+
+class Frame(NamedTuple):
+    """The part of a view that is known before the logits are read.
+
+    window: the positions that the step shows
+    ids, kind: of these positions, `[R, W]`
+    row: numbers of each row
+    blocks: the block table
     """
 
     window: Window
     ids: Tensor
     kind: Tensor
-    prompt: Tensor
-    step: Tensor
+    row: RowInfo
     blocks: BlockTable
 
 
-LEAST: Final = -1e4
+MIN_LOGIT: Final = -1e4
 """In place of minus infinity: so far below another a logit has no probability in float32, but 0
 times it is a number.
 """
-STATISTICS: Final = frozenset({"best", "entropy", "margin", "gap", "c_current", "tempered"})
+STATISTICS: Final = frozenset(
+    {"argmax", "entropy", "margin", "logit_margin", "prob_current", "sampling"}
+)
 """What a part's `needs` may name; any other name is that of an auxiliary model."""
 
 
-class Tempered(NamedTuple):
+class SamplingStats(NamedTuple):
     """Statistics `[R, W]` of the distributions that tokens are drawn from: tempered, filtered by
     top-p and top-k, and normalised. MASK is in the denominator unless a filter is there, which
     drops it first.
 
-    c: the probability of the drawn token · entropy · margin: first minus second probability.
+    confidence: the probability of the drawn token
+    entropy: in nats
+    margin: first minus second probability
     """
 
-    c: Tensor
+    confidence: Tensor
     entropy: Tensor
     margin: Tensor
+
+
+class Statistics(NamedTuple):
+    """Statistics of the guided logits, `[R, W]`; each is None unless a part's `needs` names it.
+
+    logsumexp: logarithms of the normalisers of the logits, `[N]` (always there)
+    argmax: the most likely id but MASK
+    entropy: in nats
+    margin: first minus second probability
+    logit_margin: first minus second logit
+    prob_current: probability of the id on the canvas, as a shadow token sees it where there is one
+    sampling: of the distributions that tokens are drawn from
+    """
+
+    logsumexp: Tensor
+    argmax: Tensor | None = None
+    entropy: Tensor | None = None
+    margin: Tensor | None = None
+    logit_margin: Tensor | None = None
+    prob_current: Tensor | None = None
+    sampling: SamplingStats | None = None
 
 
 class AuxView(NamedTuple):
@@ -61,59 +121,48 @@ class AuxView(NamedTuple):
 
     scored: Tensor
     token: Tensor
-    c: Tensor
-    c_draft: Tensor
+    confidence: Tensor
+    draft_confidence: Tensor
     logit_row: Tensor
     logits: Tensor
 
 
 class StepView(NamedTuple):
-    """What a rule sees: the frame and the statistics of the guided logits.
+    """A step as a rule sees it: the frame, the drawn tokens and the statistics that it needs.
 
-    Everything is `[R, W]` unless said.
-
-    token: the drawn (at temperature 0: the most likely) id, never MASK · c: its probability in the
-    clean float32 softmax, MASK in the denominator · best (the most likely id), entropy, margin
-    (first minus second probability), gap (the same of the logits), c_current (probability of the id
-    that stands there, as a shadow token sees it where there is one), tempered (the same of what
-    tokens are drawn from): only when `needs` names them · logits `[N, V]`:
-    guided, and the logarithms of their normalisers norm `[N]`; a column's row of them is
-    `logit_row`, and `log_probs()` combines them · eligible: open, scored and before the end
-    of a live block · force: eligible positions of blocks that must progress · conf_prev, born:
-    confidence and step of the last commit · prompt, length, limit, to_fill, step, seed, path
-    `[R]` · blocks `[R, 8]` · knob: numbers of the part that is called, each `[R, 1]` · scratch:
-    declared tensors by name · aux: what auxiliary models say, by name, where `needs` asks for them.
+    window: the positions that the step shows, `[R, W]`
+    ids, kind: of these positions, `[R, W]`
+    row: numbers of each row, `[R]`
+    blocks: the block table, `[R, 8]`
+    eligible: open positions with logits before the end of a live block, `[R, W]`
+    must_progress: eligible positions of blocks that must progress, `[R, W]`
+    token: the drawn id (at temperature 0 the most likely one), never MASK, `[R, W]`
+    confidence: its probability in the clean float32 softmax, MASK in the denominator, `[R, W]`
+    stats: the statistics that `needs` names
+    last: the last commit of each position
+    params: numbers of the part that is called, each `[R, 1]`
+    scratch: declared tensors by name
+    aux: reports of auxiliary models by name, where `needs` asks for them
+    logits: guided, `[N, V]`; the row of a position is `logit_row`
+    mask_id: of MASK, None where the model has none
     """
 
     window: Window
     ids: Tensor
     kind: Tensor
-    prompt: Tensor
-    step: Tensor
+    row: RowInfo
     blocks: BlockTable
     eligible: Tensor
-    force: Tensor
+    must_progress: Tensor
     token: Tensor
-    c: Tensor
-    best: Tensor | None
-    entropy: Tensor | None
-    margin: Tensor | None
-    gap: Tensor | None
-    c_current: Tensor | None
-    tempered: Tempered | None
-    logits: Tensor
-    norm: Tensor
-    mask_id: int | None
-    conf_prev: Tensor
-    born: Tensor
-    length: Tensor
-    limit: Tensor
-    to_fill: Tensor
-    seed: Tensor
-    path: Tensor
+    confidence: Tensor
+    stats: Statistics
+    last: LastCommit
+    params: Any
     scratch: dict[str, Tensor]
     aux: Mapping[str, AuxView]
-    knob: Any
+    logits: Tensor
+    mask_id: int | None
 
     @property
     def pos(self) -> Tensor:
@@ -151,12 +200,14 @@ class StepView(NamedTuple):
 
     def with_token(self, token: Tensor) -> StepView:
         """The view with another id `[R, W]` for each position, and the probability of that id."""
-        logp = self.logits[self.logit_row, token] - self.norm[self.logit_row]
-        return self._replace(token=token, c=torch.where(self.scored, logp.exp(), self.c))
+        logp = self.logits[self.logit_row, token] - self.stats.logsumexp[self.logit_row]
+        return self._replace(
+            token=token, confidence=torch.where(self.scored, logp.exp(), self.confidence)
+        )
 
     def log_probs(self) -> Tensor:
         """`[N, V]`: the normalised logits, MASK struck out; a copy, made at each call."""
-        logp = self.logits - self.norm[:, None]
+        logp = self.logits - self.stats.logsumexp[:, None]
         if self.mask_id is not None:
             logp.select(1, self.mask_id).fill_(-torch.inf)
         return logp
@@ -229,11 +280,11 @@ class Progress(NamedTuple):
     forward that stores their final keys.
     """
 
-    left: Tensor
-    reach: Tensor
+    open_count: Tensor
+    max_end: Tensor
     length: Tensor
     prompt: Tensor
-    to_open: Tensor
+    next_unopened: Tensor
     live: Tensor
     stores: bool
 

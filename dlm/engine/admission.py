@@ -2,166 +2,72 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dlm.config import BoundConfig, GenerationConfig
-from dlm.core import BlockTable, Event, HostRows, Kind, ModelInfo, Rows
-from dlm.engine.cohort import Cohort, knobs_of, tables_of
-from dlm.engine.events import HostCanvas
-from dlm.engine.iteration import IterationManager
-from dlm.engine.ledger import Ledger
-from dlm.engine.stats import Sampler
+from dlm.config import GenerationConfig
+from dlm.core import BlockTable, HostRows, Kind, ModelInfo, Rows
+from dlm.decode.group import RowGroup, constants_of, params_of
+from dlm.decode.iteration import IterationManager
+from dlm.decode.sampling import Sampler
+from dlm.engine.row import RowState
 
-
-class Watch(Protocol):
-    """Sees newly settled ids and says whether the text is complete."""
-
-    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
-        """Take more ids; True when nothing may follow. `final`: these are the last."""
-        ...
-
-    @property
-    def clear(self) -> int:
-        """How many of the ids may be shown: nothing that a stop string takes away."""
-        ...
-
-    def fork(self) -> Watch:
-        """A watch that has seen the same ids."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One choice of one request: its inputs, and what is known of it while it runs.
-
-    `watch` looks for stop strings, `seen` counts the ids of the answer that it knows. `events` is
-    the mailbox, None when nobody will read it; `trace` keeps all events when that was asked for.
-    `error`: why the row failed, alone. `kept`: leading positions whose keys are kept for other
-    requests. `opened`: the start of the latest block.
-    """
-
-    prompt: tuple[int, ...]
-    bound: BoundConfig
-    choice: int
-    watch: Watch | None = None
-    events: deque[Event] | None = field(default_factory=deque)
-    trace: list[Event] = field(default_factory=list)
-    canvas: HostCanvas = field(default_factory=HostCanvas)
-    seen: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
-    started: float = 0.0
-    seconds: float = 0.0
-    error: Exception | None = None
-    kept: int = 0
-    opened: int = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the row has ended."""
-        return self.canvas.reason is not None
-
-    def begin(self, ids: list[int], kinds: list[Kind]) -> None:
-        """The row is admitted with this canvas; its time runs."""
-        self.canvas.ids, self.canvas.kinds = ids, kinds
-        self.canvas.prompt = self.canvas.settled = len(self.prompt)
-        self.started = time.perf_counter()
-
-    def fork(self, choice: int) -> Ticket:
-        """A copy that goes its own way from here."""
-        return Ticket(
-            self.prompt,
-            self.bound,
-            choice,
-            watch=None if self.watch is None else self.watch.fork(),
-            canvas=self.canvas.fork(),
-            seen=self.seen,
-            ledger=self.ledger.fork(),
-            started=self.started,
-            opened=self.opened,
-        )
-
-    @property
-    def given(self) -> Sequence[int | None]:
-        """What is pinned behind the prompt."""
-        return self.bound.given
-
-    @property
-    def ends_given(self) -> bool:
-        """Whether the canvas ends with something that is given."""
-        return len(self.given) > 0 and self.given[-1] is not None
-
-    @property
-    def end_ids(self) -> Collection[int]:
-        """The ids that end the answer."""
-        return self.bound.end_ids
-
-    @property
-    def limit(self) -> int:
-        """The answer ends before this position."""
-        return len(self.prompt) + self.bound.length
-
-
-Members = tuple[Cohort, list[Ticket]]
+GroupRows = tuple[RowGroup, list[RowState]]
 """A cohort and the tickets of its rows."""
 
 
-def new_cohort(ticket: Ticket, length: int, pages: Tensor, manager: IterationManager) -> Cohort:
+def new_group(state: RowState, length: int, pages: Tensor, manager: IterationManager) -> RowGroup:
     """A cohort of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
-    parts, config = ticket.bound.parts, ticket.bound.config
+    parts, config = state.bound.parts, state.bound.config
     scratch = (*parts.scratch, *(manager.aux[name].made_of for name in parts.aux))
-    rows = new_row(ticket, length, pages, manager.info)
-    return Cohort(
+    rows = new_row(state, length, pages, manager.info)
+    return RowGroup(
         parts,
         rows.prepared(scratch, whole_row=parts.whole_row),
-        tuple(knobs_of(part) for part in parts.all()),
-        tuple(tables_of(part) for part in parts.all()),
+        tuple(params_of(part) for part in parts.all()),
+        tuple(constants_of(part) for part in parts.all()),
         _sampler(config, parts.needs),
     )
 
 
-def joined(
-    cohorts: Sequence[Members], fresh: Sequence[tuple[Ticket, Cohort]], device: torch.device
-) -> list[Members]:
+def merge(
+    groups: Sequence[GroupRows], fresh: Sequence[tuple[RowState, RowGroup]], device: torch.device
+) -> list[GroupRows]:
     """The cohorts with new rows, which join those of their signature, or found some.
 
     All new rows of a signature are stacked first and moved to `device` together.
     """
-    alike: list[tuple[list[Cohort], list[Ticket]]] = []
-    for ticket, cohort in fresh:  # signatures are compared: a user's part need not be hashable
-        group = next((g for g in alike if g[0][0].signature == cohort.signature), None)
-        if group is None:
-            alike.append(group := ([], []))
-        group[0].append(cohort)
-        group[1].append(ticket)
-    found = list(cohorts)
-    for members, tickets in alike:
-        new = Cohort.cat(members).to(device)
+    alike: list[tuple[list[RowGroup], list[RowState]]] = []
+    for state, group in fresh:  # signatures are compared: a user's part need not be hashable
+        mates = next((m for m in alike if m[0][0].signature == group.signature), None)
+        if mates is None:
+            alike.append(mates := ([], []))
+        mates[0].append(group)
+        mates[1].append(state)
+    found = list(groups)
+    for members, states in alike:
+        new = RowGroup.cat(members).to(device)
         place = next((i for i, (c, _) in enumerate(found) if c.signature == new.signature), None)
         if place is None:
-            found.append((new, tickets))
+            found.append((new, states))
         else:
             other, known = found[place]
-            found[place] = Cohort.cat([other, new]), [*known, *tickets]
+            found[place] = RowGroup.cat([other, new]), [*known, *states]
     return found
 
 
-def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows:
+def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Rows:
     """One row on the CPU: what is given, open positions to `length`, and the spare column.
 
     `pages [C, P]`: the page tables of its inputs and auxiliary models. Where an earlier request has
     computed the beginning, its keys are there already.
     """
-    count, seed, path = len(ticket.prompt), ticket.bound.config.seed, ticket.choice
+    count, seed, path = len(state.prompt), state.bound.config.seed, state.choice
     one = torch.ones(1, dtype=torch.long)
-    ids, kind = _canvas(ticket, length, info)
-    given, stored = kind == Kind.PROMPT, one * ticket.ledger.reused
+    ids, kind = _canvas(state, length, info)
+    pinned, stored = kind == Kind.PROMPT, one * state.ledger.reused
     return Rows(
         ids=ids,
         kv_ids=ids.masked_fill(torch.arange(length + 1) >= stored, -1),
@@ -171,8 +77,8 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
         edits=torch.zeros_like(ids),
         prompt=one * count,
         length=one * length,
-        limit=one * ticket.limit,
-        to_fill=length - given.sum(dim=1),
+        limit=one * state.limit,
+        initial_masks=length - pinned.sum(dim=1),
         step=one * 0,
         seed=one * seed,
         path=one * path,
@@ -181,9 +87,9 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
             prompt=one * count,
             length=one * length,
             stored=stored,
-            given=given,
+            pinned=pinned,
             step=one * 0,
-            made=torch.zeros_like(ids),
+            key_step=torch.zeros_like(ids),
             blocks=BlockTable.empty(1),
             pages=pages[None],
         ),
@@ -191,13 +97,13 @@ def new_row(ticket: Ticket, length: int, pages: Tensor, info: ModelInfo) -> Rows
     )
 
 
-def _canvas(ticket: Ticket, length: int, info: ModelInfo) -> tuple[Tensor, Tensor]:
+def _canvas(state: RowState, length: int, info: ModelInfo) -> tuple[Tensor, Tensor]:
     """Ids and kinds `[1, L]`: what is given, open positions, and the spare column."""
     one, process = torch.ones(1, dtype=torch.long), info.process
-    seed, path = one * ticket.bound.config.seed, one * ticket.choice
+    seed, path = one * state.bound.config.seed, one * state.choice
     ids = process.prior(seed, path, torch.arange(length + 1)[None], one * -1)
     kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
-    for at, token in enumerate((*ticket.prompt, *ticket.given)):
+    for at, token in enumerate((*state.prompt, *state.pinned)):
         if token is not None:
             ids[0, at], kind[0, at] = token, Kind.PROMPT
     kind[0, length] = Kind.PAD
@@ -207,7 +113,7 @@ def _canvas(ticket: Ticket, length: int, info: ModelInfo) -> tuple[Tensor, Tenso
 def _sampler(config: GenerationConfig, needs: frozenset[str]) -> Sampler | None:
     """How the row draws; None when it is greedy and no rule looks at what the filters leave."""
     filters = config.top_p < 1 or config.top_k > 0
-    if config.temperature == 0 and not (filters and "tempered" in needs):
+    if config.temperature == 0 and not (filters and "sampling" in needs):
         return None
     temperature, top_p = (torch.tensor([float(n)]) for n in (config.temperature, config.top_p))
     return Sampler(temperature, top_p, torch.tensor([config.top_k]), filters)

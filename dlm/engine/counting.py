@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dlm.config import BoundConfig
-from dlm.unmasking.blocks import Fixed, Whole
-from dlm.unmasking.revise import RCR
-from dlm.unmasking.selectors import ROUNDING, curve_counts, eps_share, even_counts
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.blocks.fixed import Fixed, Whole
+from dlm.unmasking.edit.rcr import RCR
+from dlm.unmasking.schedules import ROUNDING, curve_counts, eps_share, even_counts
+from dlm.unmasking.unmask.topk import TopK
 
 LONGEST_CLOCK: Final = 4096
 """Steps of a schedule up to which its clock is run beforehand."""
@@ -27,7 +27,7 @@ def scheduled_forwards(bound: BoundConfig, part: Any, alignment: int) -> tuple[i
     """
     schedulers, parts = (Fixed, Whole), bound.parts
     plain = type(part) in (TopK, RCR) and not getattr(part, "first_alone", False)
-    shown = parts.narrowing is None and getattr(parts.cache, "shows_block", True)
+    shown = parts.eligibility_filter is None and getattr(parts.cache, "shows_block", True)
     if not plain or not shown or type(parts.blocks) not in schedulers:
         return None
     if (part.steps or 0) > LONGEST_CLOCK:
@@ -40,9 +40,9 @@ def _open(bound: BoundConfig, prompt: int, alignment: int) -> list[bool]:
     """Which positions of a canvas are to be filled, behind a prompt of `prompt` positions more
     than whole blocks.
     """
-    given = [token is not None for token in bound.given] or [False] * bound.length
+    pinned = [token is not None for token in bound.pinned] or [False] * bound.length
     surplus = -(prompt + bound.length) % alignment
-    return [False] * prompt + [not pinned for pinned in given] + [True] * surplus
+    return [False] * prompt + [not pinned for pinned in pinned] + [True] * surplus
 
 
 def _forwards(part: Any, blocks: Any, still_open: Sequence[bool]) -> int:

@@ -19,21 +19,19 @@ from torch import Tensor
 from dlm.config import GenerationConfig
 from dlm.config.checks import is_integer
 from dlm.core import Event, ModelInfo
-from dlm.engine.auxiliary import Auxiliary
-from dlm.engine.dense_logits import dense_logits
+from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.iteration import IterationManager
+from dlm.engine.binding import Pinned, bind_request, check_encoded
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
-from dlm.engine.infill import Given, bind_request, check_encoded
-from dlm.engine.iteration import IterationManager
-from dlm.engine.prompts import Prompt, is_batch, is_ids, one_prompt, plain
-from dlm.engine.request import Request
+from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler
-from dlm.engine.streamers import Streamer, feed
-from dlm.engine.streams import Stream
 from dlm.errors import Interrupted, InvalidRequest, shown
 from dlm.model.decoder import Decoder
+from dlm.model.dense import dense_logits
 from dlm.model.kv import KVPool
 from dlm.text import Text
+from dlm.text.prompts import Prompt, is_batch, is_ids, one_prompt, plain
 
 
 class Engine:
@@ -190,8 +188,8 @@ class Engine:
         in `submit`, at once; the row is queued when the first event is asked for.
         """
         request = self._request(prompt, GenerationConfig.from_options(options))
-        if len(request.tickets) != 1:
-            raise InvalidRequest("n", f"must be 1 for a stream, got {len(request.tickets)}")
+        if len(request.states) != 1:
+            raise InvalidRequest("n", f"must be 1 for a stream, got {len(request.states)}")
         return Stream(request, self._stream(request))
 
     def _stream(self, request: Request) -> Iterator[Event]:
@@ -230,17 +228,18 @@ class Engine:
     def _request(self, prompt: Prompt, config: GenerationConfig) -> Request:
         """A checked request that is not queued yet."""
         bound = bind_request(config, self.text, self.info)
-        request = Request(self, self._prompt_ids(prompt, bound.given), bound)
-        self.scheduler.check(request.tickets[0])
+        request = Request(self, self._prompt_ids(prompt, bound.pinned), bound)
+        self.scheduler.check(request.states[0])
         return request
 
     def _queued(self, requests: list[Request]) -> list[Request]:
-        for ticket in (ticket for request in requests for ticket in request.tickets):
-            self.scheduler.submit(ticket)
+        for state in (state for request in requests for state in request.states):
+            self.scheduler.submit(state)
         return requests
 
-    def _prompt_ids(self, prompt: Prompt, given: Given) -> tuple[int, ...]:
-        """The ids of a prompt. Where something is `given` it may be empty, and is then raw text."""
+    def _prompt_ids(self, prompt: Prompt, pinned: Pinned) -> tuple[int, ...]:
+        """The ids of a prompt. Where something is `pinned` it may be empty, and is then raw
+        text."""
         prompt = one_prompt(prompt)
         if is_ids(prompt):
             ids = tuple(prompt)
@@ -249,9 +248,9 @@ class Engine:
             raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
         else:
             asked = cast("str | Sequence[Mapping[str, Any]]", prompt)
-            ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not given)))
+            ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not pinned)))
             check_encoded("prompt", ids, self.text, self.info)
-        if not ids and (not given or (self.info.shift and given[0] is None)):
+        if not ids and (not pinned or (self.info.shift and pinned[0] is None)):
             raise InvalidRequest("prompt", "must not be empty")
         return ids
 

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 from dlm.core import Event, EventType, Kind
-from dlm.engine.apply import Op
-from dlm.engine.sync import Change
+from dlm.decode.apply import Op
+from dlm.decode.sync import PositionChange
 from dlm.errors import EngineError
 
 
@@ -99,7 +99,7 @@ _EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
 )
 
 
-def events_of(row: int, step: int, changes: Sequence[Change]) -> list[Event]:
+def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
     """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
     events = []
     for op, kind in _EVENTS.items():

@@ -11,8 +11,8 @@ from dlm.config import PRESETS, BoundConfig
 from dlm.core import ModelInfo, ScratchSpec
 from dlm.engine.counting import scheduled_forwards
 from dlm.errors import blaming
-from dlm.unmasking.blocks import SubBlocks
-from dlm.unmasking.budgets import MaxNFE
+from dlm.unmasking.blocks.fixed import SubBlocks
+from dlm.unmasking.stop.budgets import MaxNFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
     parts, open_now = bound.parts, _to_fill(bound) + info.alignment - 1
     scheduled = [part for part in (parts.unmask, *parts.edit) if hasattr(part, "steps")]
     with blaming("blocks", parts.blocks):
-        count = parts.blocks.count(open_now)
+        count = parts.blocks.num_blocks(open_now)
     held = sum(getattr(editor, "post_steps", 0) for editor in parts.edit) * (count or open_now)
     if not scheduled:
         least = count or 1
@@ -169,13 +169,13 @@ def _scratch_bytes(specs: Sequence[ScratchSpec], length: int) -> int:
 
 def _to_fill(bound: BoundConfig) -> int:
     """The open positions of the canvas."""
-    return bound.length - sum(token is not None for token in bound.given)
+    return bound.length - sum(token is not None for token in bound.pinned)
 
 
 def _canvas(bound: BoundConfig, info: ModelInfo) -> str:
     """Its length, what is given of it, and the attention over it."""
     told = f"{bound.length} new tokens, {info.attention} attention"
-    if bound.given:
+    if bound.pinned:
         pinned = bound.length - _to_fill(bound)
         told = f"{bound.length} positions, {pinned} of them given, {info.attention} attention"
     if info.alignment > 1:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dlm.core import Event, Kind
 from dlm.engine.events import HostCanvas
-from dlm.engine.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +111,56 @@ def logprobs_of(canvas: HostCanvas, count: int) -> tuple[float, ...]:
     """Log confidences of the first `count` generated positions."""
     values = canvas.conf[canvas.prompt : canvas.prompt + count]
     return tuple(math.log(max(v, 1e-45)) if v is not None else math.nan for v in values)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts of one row.
+
+    `nfe`: forwards of the row; a refresh, prefill or store that is fused with a step counts once.
+    `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
+    `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
+    positions computed, in all inputs. `idle_forwards`: those after the row's end that an
+    unrolled sync interval still ran. `aux_forwards`, `aux_tokens`: forwards of each auxiliary model
+    and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay. `reused`:
+    positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
+    and values that the row holds. `staleness`: how many steps old the oldest key was that a step
+    reused, 0 where keys are never out of date.
+    """
+
+    nfe: int = 0
+    arm_forwards: int = 0
+    token_forwards: int = 0
+    forwards: Counter[str] = field(default_factory=Counter)
+    idle_forwards: int = 0
+    aux_forwards: Counter[str] = field(default_factory=Counter)
+    aux_tokens: Counter[str] = field(default_factory=Counter)
+    inherited: int = 0
+    reused: int = 0
+    kv_bytes: int = 0
+    staleness: int = 0
+
+    def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
+        """One forward of the row over `arms` model inputs; `idle`: it had ended before."""
+        self.token_forwards += positions
+        if idle:
+            self.idle_forwards += 1
+            return
+        self.nfe += 1
+        self.arm_forwards += arms - 1
+        self.forwards[purpose] += 1
+
+    def record_aux(self, name: str, tokens: int) -> None:
+        """One forward of the auxiliary model `name` over `tokens` of the row's tokens."""
+        self.aux_forwards[name] += tokens > 0
+        self.aux_tokens[name] += tokens
+
+    def fork(self) -> Ledger:
+        """The ledger of a forked row: the same counts, marked as spent by its ancestor."""
+        return replace(
+            self,
+            forwards=Counter(self.forwards),
+            aux_forwards=Counter(self.aux_forwards),
+            aux_tokens=Counter(self.aux_tokens),
+            inherited=self.nfe,
+        )

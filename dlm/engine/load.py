@@ -12,11 +12,11 @@ import torch
 
 from dlm.config import GenerationConfig
 from dlm.core import STATISTICS, ModelInfo
-from dlm.engine.auxiliary import Auxiliary
-from dlm.engine.causal import CausalEngine
+from dlm.decode.auxiliary import Auxiliary
+from dlm.engine.autoregressive import CausalEngine
+from dlm.engine.binding import bind_request
 from dlm.engine.engine import Engine
 from dlm.engine.explain import Explanation, explain
-from dlm.engine.infill import bind_request
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool

@@ -11,11 +11,11 @@ from traceback import clear_frames
 import torch
 
 from dlm.core import Kind
-from dlm.engine.admission import Members, Ticket, joined, new_cohort
-from dlm.engine.cohort import Cohort
-from dlm.engine.iteration import IterationManager
-from dlm.engine.sync import StepReport
-from dlm.engine.telling import deliver, emit, end, tell
+from dlm.decode.group import RowGroup
+from dlm.decode.iteration import IterationManager
+from dlm.decode.sync import RowStep
+from dlm.engine.admission import GroupRows, merge, new_group
+from dlm.engine.row import RowState, deliver, emit, end, tell
 from dlm.errors import InvalidRequest, Unavailable
 
 
@@ -29,31 +29,31 @@ class Scheduler:
     def __init__(
         self, manager: IterationManager, *, max_rows: int, max_token_forwards: int | None = None
     ) -> None:
-        self.manager, self.memory, self.max_rows = manager, manager.memory, max_rows
+        self.manager, self.page_manager, self.max_rows = manager, manager.page_manager, max_rows
         self.max_token_forwards = max_token_forwards
-        self._inbox: SimpleQueue[Ticket] = SimpleQueue()
-        self._waiting: deque[Ticket] = deque()
-        self._cohorts: list[Members] = []
+        self._inbox: SimpleQueue[RowState] = SimpleQueue()
+        self._waiting: deque[RowState] = deque()
+        self._groups: list[GroupRows] = []
 
     @property
     def live(self) -> int:
         """Rows being denoised."""
-        return sum(len(tickets) for _, tickets in self._cohorts)
+        return sum(len(states) for _, states in self._groups)
 
-    def check(self, ticket: Ticket) -> None:
+    def check(self, state: RowState) -> None:
         """Raises `InvalidRequest` if the canvas exceeds a model, `Unavailable` if a pool."""
-        length, parts = self._length(ticket), ticket.bound.parts
+        length, parts = self._length(state), state.bound.parts
         limits = {"the model": self.manager.info.max_length}
         for name in parts.aux:
-            self.manager.aux[name].check_ids("prompt", ticket.prompt)
-            pinned = [token for token in ticket.given if token is not None]
+            self.manager.aux[name].check_ids("prompt", state.prompt)
+            pinned = [token for token in state.pinned if token is not None]
             self.manager.aux[name].check_ids("infill", pinned)
             limits[f"auxiliary {name!r}"] = self.manager.aux[name].max_length
         for name, limit in limits.items():
             if length > limit:
                 raise InvalidRequest(
                     "max_new_tokens",
-                    f"a prompt of {len(ticket.prompt)} and {ticket.bound.length} "
+                    f"a prompt of {len(state.prompt)} and {state.bound.length} "
                     f"new tokens make a canvas of {length}; the limit of {name} is {limit}",
                 )
         most = self.max_token_forwards
@@ -63,44 +63,44 @@ class Scheduler:
                 f"a canvas of {length} positions in {parts.arms} inputs does not fit one forward "
                 f"of at most {most} (`max_token_forwards`)",
             )
-        if not self.memory.fits_ever(parts, length):
+        if not self.page_manager.fits_ever(parts, length):
             raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, state: RowState) -> None:
         """Queue a row. Raises as `check` does."""
-        self.check(ticket)
-        self._inbox.put(ticket)
+        self.check(state)
+        self._inbox.put(state)
 
-    def abort(self, ticket: Ticket) -> None:
+    def abort(self, state: RowState) -> None:
         """End a row now, wherever it is, and free its pages."""
-        end(ticket, "abort")
+        end(state, "abort")
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:
         """End every row, queued or live: with `error`, or as aborted."""
         self._receive()
-        live = [ticket for _, tickets in self._cohorts for ticket in tickets]
-        for ticket in (*self._waiting, *live):
-            end(ticket, "error" if error else "abort", error)
+        live = [state for _, states in self._groups for state in states]
+        for state in (*self._waiting, *live):
+            end(state, "error" if error else "abort", error)
         self._drop_done()
 
-    def fork(self, ticket: Ticket, *, choice: int, path: int) -> Ticket:
+    def fork(self, state: RowState, *, choice: int, path: int) -> RowState:
         """A second row that starts as this live one stands now and draws along `path`.
 
         The rows share their pages until one of them writes. Raises `Unavailable` when the pool
         could not give the fork pages of its own, `InvalidRequest` when the row is not live.
         """
-        homes = (i for i, (_, tickets) in enumerate(self._cohorts) if ticket in tickets)
+        homes = (i for i, (_, states) in enumerate(self._groups) if state in states)
         index = next(homes, None)
         if index is None:
             raise InvalidRequest("fork", "only a live row can be forked: it waits, or has ended")
-        cohort, tickets = self._cohorts[index]
-        at = tickets.index(ticket)
-        self.memory.share(cohort.parts, cohort.rows.host.pages[at])
-        child = ticket.fork(choice)
-        wider = cohort.select(torch.tensor([*range(len(tickets)), at]))
+        group, states = self._groups[index]
+        at = states.index(state)
+        self.page_manager.share(group.parts, group.rows.host.pages[at])
+        child = state.fork(choice)
+        wider = group.select(torch.tensor([*range(len(states)), at]))
         wider.rows.path[-1] = path
-        self._cohorts[index] = wider, [*tickets, child]
+        self._groups[index] = wider, [*states, child]
         deliver(child, child.canvas.opened(choice, child.ledger.nfe))
         return child
 
@@ -114,9 +114,9 @@ class Scheduler:
             self._receive()
             self._admit()
             for members in self._forwards():
-                for (_, tickets), reports in self._run(members):
-                    for report, (row, ticket) in product(reports, enumerate(tickets)):
-                        tell(ticket, report, row)
+                for (_, states), reports in self._run(members):
+                    for report, (row, state) in product(reports, enumerate(states)):
+                        tell(state, report, row)
             self._keep_prefixes()
             self._set_apart()
             self._drop_done()
@@ -127,53 +127,51 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise `EngineError` unless the live rows' pages explain every page that is taken."""
         owned: dict[int, list[list[int]]] = {}
-        for cohort, _ in self._cohorts:
-            for table in cohort.rows.host.pages.tolist():
-                for pool, line in zip(self.memory.pools(cohort.parts), table, strict=True):
+        for group, _ in self._groups:
+            for table in group.rows.host.pages.tolist():
+                for pool, line in zip(self.page_manager.pools(group.parts), table, strict=True):
                     owned.setdefault(id(pool), []).append(line)
-        if self.memory.prefixes is not None:
-            owned.setdefault(id(self.memory.kv), []).append(self.memory.prefixes.pages)
-        for pool in (self.memory.kv, *self.memory.aux.values()):
+        if self.page_manager.prefixes is not None:
+            owned.setdefault(id(self.page_manager.kv), []).append(self.page_manager.prefixes.pages)
+        for pool in (self.page_manager.kv, *self.page_manager.aux.values()):
             pool.check_integrity(owned.get(id(pool), [[]]))
 
-    def _forwards(self) -> list[list[Members]]:
+    def _forwards(self) -> list[list[GroupRows]]:
         """The cohorts that go into each forward; one that is too large for any is divided."""
         most = self.max_token_forwards
-        if most is None or not self._cohorts:
-            return [list(self._cohorts)]
-        for cohort, tickets in list(self._cohorts):
-            pieces = runs_within(self._sizes(cohort), most)
+        if most is None or not self._groups:
+            return [list(self._groups)]
+        for group, states in list(self._groups):
+            pieces = runs_within(self._sizes(group), most)
             if len(pieces) > 1:
-                self._divide(cohort, tickets, pieces)
-        sizes = [sum(self._sizes(cohort)) for cohort, _ in self._cohorts]
-        return [[self._cohorts[i] for i in run] for run in runs_within(sizes, most)]
+                self._divide(group, states, pieces)
+        sizes = [sum(self._sizes(group)) for group, _ in self._groups]
+        return [[self._groups[i] for i in run] for run in runs_within(sizes, most)]
 
-    def _sizes(self, cohort: Cohort) -> list[int]:
+    def _sizes(self, group: RowGroup) -> list[int]:
         """The positions that the next forward computes for each row; none where a part cannot plan
         it, which `_run` meets again.
         """
         try:
-            return self.manager.planner.plan(cohort).token_forwards
+            return self.manager.planner.plan(group).token_forwards
         except Exception:
-            return [0] * cohort.rows.count
+            return [0] * group.rows.count
 
     def _keep_prefixes(self) -> None:
         """Keep the final keys that rows have stored, for requests that begin alike."""
-        if self.memory.prefixes is None:
+        if self.page_manager.prefixes is None:
             return
-        for cohort, tickets in self._cohorts:
-            host = cohort.rows.host
-            for ticket, stored, pages in zip(
-                tickets, host.stored.tolist(), host.pages, strict=True
-            ):
-                if stored > ticket.kept:
-                    ids = ticket.canvas.ids[:stored]
-                    self.memory.keep(cohort.parts, ids, len(ticket.prompt), pages)
-                    ticket.kept = stored
+        for group, states in self._groups:
+            host = group.rows.host
+            for state, stored, pages in zip(states, host.stored.tolist(), host.pages, strict=True):
+                if stored > state.kept:
+                    ids = state.canvas.ids[:stored]
+                    self.page_manager.keep(group.parts, ids, len(state.prompt), pages)
+                    state.kept = stored
 
     # failing alone
 
-    def _run(self, members: Sequence[Members]) -> list[tuple[Members, list[StepReport]]]:
+    def _run(self, members: Sequence[GroupRows]) -> list[tuple[GroupRows, list[RowStep]]]:
         """Run steps; where the forward fails, with half the rows at a time, down to the one."""
         if not members:
             return []
@@ -183,46 +181,46 @@ class Scheduler:
             clear_frames(error.__traceback__)  # they hold the activations that had no room
             failed = error
         if len(members) == 1:
-            cohort, tickets = members[0]
-            if len(tickets) == 1:
-                end(tickets[0], "error", failed)
+            group, states = members[0]
+            if len(states) == 1:
+                end(states[0], "error", failed)
                 return []
-            members = self._split(cohort, tickets)
+            members = self._split(group, states)
         half = len(members) // 2
         return self._run(members[:half]) + self._run(members[half:])
 
-    def _split(self, cohort: Cohort, tickets: Sequence[Ticket]) -> list[Members]:
+    def _split(self, group: RowGroup, states: Sequence[RowState]) -> list[GroupRows]:
         """The rows of a cohort in cohorts of their own, which nobody may join."""
-        alone = self._divide(cohort, tickets, [[row] for row in range(len(tickets))])
+        alone = self._divide(group, states, [[row] for row in range(len(states))])
         for one, _ in alone:
-            one.apart = True
+            one.isolated = True
         return alone
 
     def _divide(
-        self, cohort: Cohort, tickets: Sequence[Ticket], pieces: Sequence[Sequence[int]]
-    ) -> list[Members]:
+        self, group: RowGroup, states: Sequence[RowState], pieces: Sequence[Sequence[int]]
+    ) -> list[GroupRows]:
         """Pieces of a cohort, each with some of its rows, which take its place."""
-        parts = [(cohort.select(torch.tensor(rows)), [tickets[i] for i in rows]) for rows in pieces]
-        index = next(i for i, (other, _) in enumerate(self._cohorts) if other is cohort)
-        self._cohorts[index : index + 1] = parts
+        parts = [(group.select(torch.tensor(rows)), [states[i] for i in rows]) for rows in pieces]
+        index = next(i for i, (other, _) in enumerate(self._groups) if other is group)
+        self._groups[index : index + 1] = parts
         return parts
 
     def _set_apart(self) -> None:
         """Where a part has failed, each row goes on alone: who fails alone ends."""
-        for cohort, tickets in list(self._cohorts):
-            if cohort.error is None:
+        for group, states in list(self._groups):
+            if group.error is None:
                 continue
-            if len(tickets) == 1:
-                end(tickets[0], "error", cohort.error)
+            if len(states) == 1:
+                end(states[0], "error", group.error)
             else:
-                self._split(cohort, tickets)
+                self._split(group, states)
 
     # admission
 
-    def _length(self, ticket: Ticket) -> int:
+    def _length(self, state: RowState) -> int:
         """The canvas, rounded up to whole trained blocks."""
         step = self.manager.info.alignment
-        return -(-ticket.limit // step) * step
+        return -(-state.limit // step) * step
 
     def _receive(self) -> None:
         while not self._inbox.empty():
@@ -230,7 +228,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Let waiting rows in as long as there is room. Rows of one signature join at once."""
-        fresh: list[tuple[Ticket, Cohort]] = []
+        fresh: list[tuple[RowState, RowGroup]] = []
         try:
             while self._waiting and self.live + len(fresh) < self.max_rows:
                 if not self._admit_first(fresh):
@@ -238,58 +236,58 @@ class Scheduler:
         finally:  # Ctrl-C among them ends those that were let in, too
             self._place(fresh)
 
-    def _admit_first(self, fresh: list[tuple[Ticket, Cohort]]) -> bool:
+    def _admit_first(self, fresh: list[tuple[RowState, RowGroup]]) -> bool:
         """Let the first waiting row in, or end it; False where it waits for others' pages."""
-        ticket = self._waiting[0]
-        parts, length = ticket.bound.parts, self._length(ticket)
+        state = self._waiting[0]
+        parts, length = state.bound.parts, self._length(state)
         try:
-            found = None if ticket.done else self.memory.reserve(parts, length, ticket.prompt)
+            found = None if state.done else self.page_manager.reserve(parts, length, state.prompt)
         except Unavailable as error:
             if self.live or fresh:
                 return False
-            end(ticket, "error", error)
+            end(state, "error", error)
             found = None
         self._waiting.popleft()
         if found is None:
             return True
-        pages, ticket.ledger.reused = found
-        ticket.ledger.kv_bytes = self.memory.bytes_of(parts, pages)
+        pages, state.ledger.reused = found
+        state.ledger.kv_bytes = self.page_manager.bytes_of(parts, pages)
         try:
-            cohort = new_cohort(ticket, length, pages, self.manager)
-            self.manager.admit(cohort)
+            group = new_group(state, length, pages, self.manager)
+            self.manager.admit(group)
         except BaseException as error:
-            self.memory.release(parts, pages)
+            self.page_manager.release(parts, pages)
             if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
-                self._waiting.appendleft(ticket)
+                self._waiting.appendleft(state)
                 raise
-            end(ticket, "error", error)  # of a user's part that cannot run
+            end(state, "error", error)  # of a user's part that cannot run
         else:
-            fresh.append((ticket, cohort))
+            fresh.append((state, group))
         return True
 
-    def _place(self, fresh: Sequence[tuple[Ticket, Cohort]]) -> None:
+    def _place(self, fresh: Sequence[tuple[RowState, RowGroup]]) -> None:
         """New rows join cohorts of their signature, or found them; their canvases are announced."""
-        self._cohorts = joined(self._cohorts, fresh, self.manager.device)
-        for ticket, cohort in fresh:
-            length = int(cohort.rows.host.length[0])
-            ids, kinds = (t[0, :length].tolist() for t in (cohort.rows.ids, cohort.rows.kind))
-            ticket.begin(ids, [Kind(kind) for kind in kinds])
-            emit(ticket, ticket.canvas.opened(ticket.choice, 0))
+        self._groups = merge(self._groups, fresh, self.manager.device)
+        for state, group in fresh:
+            length = int(group.rows.host.length[0])
+            ids, kinds = (t[0, :length].tolist() for t in (group.rows.ids, group.rows.kind))
+            state.begin(ids, [Kind(kind) for kind in kinds])
+            emit(state, state.canvas.opened(state.choice, 0))
 
     def _drop_done(self) -> None:
         """Free the pages of ended rows and let them leave their cohorts at once."""
         kept, leaving = [], []
-        for cohort, tickets in self._cohorts:
-            stay = [i for i, t in enumerate(tickets) if not t.done]
-            gone = [i for i, t in enumerate(tickets) if t.done]
-            leaving += [(cohort.parts, cohort.rows.host.pages[i]) for i in gone]
+        for group, states in self._groups:
+            stay = [i for i, t in enumerate(states) if not t.done]
+            gone = [i for i, t in enumerate(states) if t.done]
+            leaving += [(group.parts, group.rows.host.pages[i]) for i in gone]
             if not gone:
-                kept.append((cohort, tickets))
+                kept.append((group, states))
             elif stay:
-                kept.append((cohort.select(torch.tensor(stay)), [tickets[i] for i in stay]))
-        self._cohorts = kept
+                kept.append((group.select(torch.tensor(stay)), [states[i] for i in stay]))
+        self._groups = kept
         for parts, pages in leaving:
-            self.memory.release(parts, pages)
+            self.page_manager.release(parts, pages)
 
 
 def runs_within(sizes: Sequence[int], most: int) -> list[list[int]]:

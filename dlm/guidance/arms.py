@@ -42,13 +42,13 @@ class CFG:
             )
         return self
 
-    def conceal(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
+    def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
         """The unconditional input does not see the prompt."""
         return q_pos < prompt
 
-    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
         """`[2, N, V]` -> `[1, N, V]`."""
-        scale = knob.scale[frame.window.row].to(logits.dtype)  # [N, 1]
+        scale = params.scale[frame.window.row].to(logits.dtype)  # [N, 1]
         conditional, free = logits
         guided: Tensor = free + (scale + 1) * (conditional - free)
         return guided[None]

@@ -29,9 +29,9 @@ class Bias:
         info.check_ids("guide", (token for token, _ in self.pairs))
         return self
 
-    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
         """`[arms, N, V]` -> the same shape."""
-        ids, bias = knob.pairs.unbind(1)
+        ids, bias = params.pairs.unbind(1)
         wide = bias.to(logits.dtype).expand(*logits.shape[:2], -1)
         biased: Tensor = logits.index_add(2, ids.long(), wide)
         return biased
@@ -77,12 +77,12 @@ class Forbid:
         info.check_ids("guide", ids)
         return replace(self, ids=ids)
 
-    def __call__(self, logits: Tensor, frame: Frame, knob: Any) -> Tensor:
+    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
         """`[arms, N, V]` -> the same shape."""
-        forbidden: Tensor = logits.index_fill(2, knob.ids, -torch.inf)
+        forbidden: Tensor = logits.index_fill(2, params.ids, -torch.inf)
         if self.before is None:
             return forbidden
         window, row = frame.window, frame.window.row
         pos = window.pos.take(torch.cat((window.slot, window.shadow)))
-        here = pos - frame.prompt.take(row) < knob.before[:, 0].take(row)
+        here = pos - frame.row.prompt.take(row) < params.before[:, 0].take(row)
         return torch.where(here[:, None], forbidden, logits)

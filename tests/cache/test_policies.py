@@ -125,10 +125,10 @@ def test_the_stats_say_how_old_the_keys_were(unroll):
     expected = {"none": 0, "dual": 7, "dual(every=3)": 2, "freecache('token')": 15}
     bench = Bench(decoder_of(0), unroll=unroll)
     options = {"max_new_tokens": 16, "blocks": "fixed(8)", "unmask": "topk", "stop": "none"}
-    tickets = [bench.ticket(prompt_of(7, i), **options, cache=c) for i, c in enumerate(expected)]
-    tickets += [bench.ticket(prompt_of(5, 9), **options, cache="dual")]
-    traces = bench.run(*tickets, after={len(expected): 5})
-    assert [ticket.ledger.staleness for ticket in tickets] == [*expected.values(), 7]
+    states = [bench.state(prompt_of(7, i), **options, cache=c) for i, c in enumerate(expected)]
+    states += [bench.state(prompt_of(5, 9), **options, cache="dual")]
+    traces = bench.run(*states, after={len(expected): 5})
+    assert [state.ledger.staleness for state in states] == [*expected.values(), 7]
     if unroll == 1:
         assert [oldest(trace) for trace in traces] == [*expected.values(), 7]
 
@@ -162,13 +162,13 @@ def test_a_policy_equals_its_twin(cache, block, shift):
         prompt = prompt_of(7 + seed, seed)
         options = {"max_new_tokens": NEW, "blocks": f"fixed({block})", "unmask": "threshold(0.8)"}
         bench = Bench(decoder)
-        ticket = bench.ticket(prompt, **options, cache=cache, stop="none")
-        (trace,) = bench.run(ticket)
+        state = bench.state(prompt, **options, cache=cache, stop="none")
+        (trace,) = bench.run(state)
         run = reusing(decoder, prompt, NEW, block, 0.8, POLICIES[cache])
         assert_same(trace, run, logits=CLOSE)
-        assert ticket.ledger.staleness == oldest(trace)
+        assert state.ledger.staleness == oldest(trace)
         if trace.canvases == run.canvases:
-            assert Counter(ticket.ledger.forwards) == run.nfe
+            assert Counter(state.ledger.forwards) == run.nfe
 
 
 @pytest.mark.parametrize("cache", ["freecache('token')", "delayed(4)", "delayed_blocks(8)"])
@@ -177,9 +177,9 @@ def test_policies_that_follow_the_canvas_suit_pipelines(cache):
     decoder = decoder_of(3)
     bench = Bench(decoder)
     options = {"max_new_tokens": NEW, "blocks": "pipeline(8)", "unmask": "threshold(0.9)"}
-    ticket = bench.ticket(prompt_of(7, 3), **options, cache=cache, stop="none")
-    (trace,) = bench.run(ticket)
-    assert ticket.error is None
+    state = bench.state(prompt_of(7, 3), **options, cache=cache, stop="none")
+    (trace,) = bench.run(state)
+    assert state.error is None
     assert not open_positions(trace.kinds[-1])
     assert not any(forward.foreign for forward in trace.forwards)
     assert max(len(f.logits) for f in trace.forwards) > 8, "several blocks at once"
@@ -189,7 +189,7 @@ def test_policies_that_follow_the_canvas_suit_pipelines(cache):
 def test_policies_that_renew_keys_at_openings_do_not(cache):
     options = {"max_new_tokens": NEW, "blocks": "pipeline(8)", "cache": cache}
     with pytest.raises(InvalidRequest, match="use cache 'block_causal', 'none', 'freecache'"):
-        Bench(decoder_of(0)).ticket((3, 4), **options)
+        Bench(decoder_of(0)).state((3, 4), **options)
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ def test_policies_that_renew_keys_at_openings_do_not(cache):
 )
 def test_numbers_that_make_no_sense_are_refused(cache, message):
     with pytest.raises(InvalidRequest, match=re.escape(message)):
-        Bench(decoder_of(0)).ticket((3, 4), max_new_tokens=8, cache=cache)
+        Bench(decoder_of(0)).state((3, 4), max_new_tokens=8, cache=cache)
 
 
 @pytest.mark.parametrize("cache", POLICIES)
 def test_block_causal_models_are_refused(cache):
     decoder = decoder_of(0, attention="block_causal", block_length=4)
     with pytest.raises(InvalidRequest, match="needs full attention"):
-        Bench(decoder).ticket((3, 4), max_new_tokens=8, cache=cache)
+        Bench(decoder).state((3, 4), max_new_tokens=8, cache=cache)
 
 
 FROZEN = {  # with the prompt's keys made alone, in chunks of so many positions
@@ -237,11 +237,11 @@ def test_a_frozen_prompt_equals_its_twin(cache, shift):
         prompt = prompt_of(7 + seed, seed)
         options = {"max_new_tokens": NEW, "blocks": "fixed(8)", "unmask": "threshold(0.8)"}
         bench = Bench(decoder)
-        ticket = bench.ticket(prompt, **options, cache=cache, stop="none")
-        (trace,) = bench.run(ticket)
+        state = bench.state(prompt, **options, cache=cache, stop="none")
+        (trace,) = bench.run(state)
         run = reusing(decoder, prompt, NEW, 8, 0.8, queries, chunk)
         assert_same(trace, run, logits=CLOSE)
-        assert ticket.ledger.staleness == oldest(trace)
+        assert state.ledger.staleness == oldest(trace)
         asked = [p for f in trace.forwards for p in f.written if p < len(prompt)]
         assert sorted(asked) == list(range(len(prompt))), "every key of the prompt is made once"
 

@@ -17,7 +17,7 @@ import torch
 
 from dlm import KINDS, Engine
 from dlm.core import StepView
-from dlm.engine.stats import row_stats
+from dlm.decode.sampling import row_stats
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -49,16 +49,16 @@ def propose_micros(rule: str, rows: int, window: int, repeats: int) -> float:
     seen: list[StepView] = []
     manager, plain = engine.manager, engine.manager._propose
 
-    def recorded(cohort: Any, view: StepView) -> Any:
+    def recorded(group: Any, view: StepView) -> Any:
         among = view.eligible & (view.pos % 2 == 0)
-        knob = cohort.knob("unmask")
-        seen.append(view._replace(eligible=among, force=among, knob=knob))
-        return plain(cohort, view)
+        params = group.params("unmask")
+        seen.append(view._replace(eligible=among, must_progress=among, params=params))
+        return plain(group, view)
 
     manager._propose = recorded
     options = {"unmask": rule, "blocks": f"fixed({window})", "stop": "none"}
     requests = [engine.submit([3 + r], max_new_tokens=window, **options) for r in range(rows)]
-    part = requests[0].tickets[0].bound.parts.unmask
+    part = requests[0].states[0].bound.parts.unmask
     engine.step()
     with torch.inference_mode():
         taken = [seconds(lambda: part.propose(seen[0])) for _ in range(repeats)]

@@ -121,7 +121,7 @@ def try_one(number: int, seed: int, tally: Tally, device: str) -> None:
     options = options_of(rng)
     prompt = [rng.randrange(64) for _ in range(rng.randint(1, 9))]
     try:
-        ticket = bench.ticket(prompt, rng.randrange(3), **options)
+        state = bench.state(prompt, rng.randrange(3), **options)
     except InvalidRequest as refused:
         param = refused.param.split(":")[0]
         if param not in {*FIELDS, *ALIASES} or not refused.message:
@@ -130,18 +130,18 @@ def try_one(number: int, seed: int, tally: Tally, device: str) -> None:
         return
     begun = time.perf_counter()
     try:
-        (trace,) = bench.run(ticket)
-        assert ticket.error is None, ticket.error
-        parts = ticket.bound.parts
-        invariants.check_canvases(ticket, trace, paced=parts.clock or bool(parts.edit))
+        (trace,) = bench.run(state)
+        assert state.error is None, state.error
+        parts = state.bound.parts
+        invariants.check_canvases(state, trace, paced=parts.clock or bool(parts.edit))
         for check in CHECKS:
-            check(ticket, trace)
+            check(state, trace)
     except Exception as error:
         raise AssertionError(f"configuration {number} of seed {seed}: {options}") from error
     tally.decoded += 1
-    tally.forwards += ticket.ledger.nfe
+    tally.forwards += state.ledger.nfe
     tally.slowest = max(tally.slowest, time.perf_counter() - begun)
-    tally.parts.update(type(part).__name__ for part in ticket.bound.parts.all())
+    tally.parts.update(type(part).__name__ for part in state.bound.parts.all())
 
 
 def fuzz(configs: int, seed: int = 0, device: str = "cpu") -> Tally:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.core import Kind, ModelInfo, Packed
-from dlm.engine.auxiliary import Auxiliary
-from dlm.engine.infill import bind_request
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.iteration import IterationManager
+from dlm.engine.binding import bind_request
+from dlm.engine.row import RowState
+from dlm.engine.scheduler import Scheduler
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
 from dlm.model.spec import ModelSpec
@@ -58,7 +59,7 @@ class Forward(NamedTuple):
 class Live(NamedTuple):
     """A live row as the device has it: its first page in each model input, its canvas."""
 
-    ticket: Ticket
+    state: RowState
     pages: list[int]
     ids: list[int]
     kinds: list[int]
@@ -86,17 +87,17 @@ class Probe(Scheduler):
     def rows(self) -> list[Live]:
         """All live rows."""
         found = []
-        for cohort, tickets in self._cohorts:
-            for row, ticket in enumerate(tickets):
-                length = int(cohort.rows.length[row])
-                pages = cohort.rows.host.pages[row, :, 0].tolist()
-                tensors = (cohort.rows.ids, cohort.rows.kind, cohort.rows.kv_ids)
-                found.append(Live(ticket, pages, *(t[row, :length].tolist() for t in tensors)))
+        for group, states in self._groups:
+            for row, state in enumerate(states):
+                length = int(group.rows.length[row])
+                pages = group.rows.host.pages[row, :, 0].tolist()
+                tensors = (group.rows.ids, group.rows.kind, group.rows.kv_ids)
+                found.append(Live(state, pages, *(t[row, :length].tolist() for t in tensors)))
         return found
 
     def _drop_done(self) -> None:
         for row in self.rows():
-            trace = self.bench.traces[row.ticket]
+            trace = self.bench.traces[row.state]
             if len(trace.forwards) >= len(trace.canvases):  # not yet seen after this forward
                 trace.canvases.append(row.ids)
                 trace.kinds.append(row.kinds)
@@ -120,30 +121,30 @@ class Bench:
         self.pool = KVPool(decoder.spec, device=device, dtype=decoder.embedding.weight.dtype)
         manager = IterationManager(self, self.pool, self.info, device, unroll, aux)
         self.scheduler = Probe(self, manager, max_rows)
-        self.traces: dict[Ticket, Trace] = {}
+        self.traces: dict[RowState, Trace] = {}
         self._made: dict[int, tuple[Trace, int, int]] = {}  # slot -> row, id, its forward
 
-    def ticket(self, prompt: Sequence[int], path: int = 0, **options: Any) -> Ticket:
+    def state(self, prompt: Sequence[int], path: int = 0, **options: Any) -> RowState:
         """A row to submit, its config given as options."""
         bound = bind_request(GenerationConfig.from_options(options), None, self.info)
-        ticket = Ticket(tuple(prompt), bound, path)
-        self.traces[ticket] = Trace()
-        return ticket
+        state = RowState(tuple(prompt), bound, path)
+        self.traces[state] = Trace()
+        return state
 
-    def run(self, *tickets: Ticket, after: Mapping[int, int] | None = None) -> list[Trace]:
+    def run(self, *states: RowState, after: Mapping[int, int] | None = None) -> list[Trace]:
         """Decode to the end; `after`: ticket number -> steps taken before it is submitted."""
         late = dict(after or {})
         steps = 0
-        while not all(t.done for t in tickets):
-            for number, ticket in enumerate(tickets):
+        while not all(t.done for t in states):
+            for number, state in enumerate(states):
                 if late.get(number, 0) == steps:
-                    self.scheduler.submit(ticket)
+                    self.scheduler.submit(state)
             self.step()
             steps += 1
             assert steps < 2000, "decoding does not end"
         self.scheduler.check_integrity()
         assert self.pool.pages_in_use == 0
-        return [self.traces[t] for t in tickets]
+        return [self.traces[t] for t in states]
 
     def step(self) -> None:
         """One step of the scheduler."""
@@ -152,12 +153,12 @@ class Bench:
 
     def decode(self, prompt: Sequence[int], **options: Any) -> Trace:
         """One row, alone."""
-        return self.run(self.ticket(prompt, **options))[0]
+        return self.run(self.state(prompt, **options))[0]
 
     def __call__(self, packed: Packed, kv: KVPool) -> Tensor:
         logits = self.decoder(packed, kv)
         for row in self.scheduler.rows():
-            trace = self.traces[row.ticket]
+            trace = self.traces[row.state]
             if not trace.canvases:
                 trace.canvases.append(row.ids)
                 trace.kinds.append(row.kinds)

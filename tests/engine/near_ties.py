@@ -74,7 +74,7 @@ class Comparison:
     ) -> bool:
         for seed in range(TRIES):
             bench = Noisy(decoder, self.delimiters, seed)
-            (trace,) = bench.run(bench.ticket(**request))
+            (trace,) = bench.run(bench.state(**request))
             parted = parting(trace.canvases, canvases)
             if parted is not None and parted <= step:
                 return True

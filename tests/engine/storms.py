@@ -45,7 +45,7 @@ class Tally:
     forked: int = 0
     refused: int = 0
     differ: list[str] = field(default_factory=list)
-    memory: list[tuple[float, float, float]] = field(default_factory=list)
+    page_manager: list[tuple[float, float, float]] = field(default_factory=list)
     """MiB after each round: of the process, of the pool, of the pages that rows and kept prefixes
     hold."""
 
@@ -104,15 +104,15 @@ def storm(seed: int, requests: int, tally: Tally) -> None:
         if live and rng.random() < 0.3:
             fork(engine, rng.choice(live), tally)
         engine.scheduler.check_integrity()
-        tally.memory.append(memory_of(engine))
+        tally.page_manager.append(memory_of(engine))
         for number, request in [pair for pair in live if pair[1].done]:
             tally.survived += 1
-            for ticket in request.tickets:
-                if tuple(ticket.canvas.ids) != alone(shape, number):
+            for state in request.states:
+                if tuple(state.canvas.ids) != alone(shape, number):
                     tally.differ.append(f"storm {seed}, request {number}")
         live = [pair for pair in live if not pair[1].done]
     engine.scheduler.check_integrity()
-    engine.manager.memory.prefixes.clear()
+    engine.manager.page_manager.prefixes.clear()
     assert engine.kv.pages_in_use == 0
 
 
@@ -129,7 +129,7 @@ def draw(tally: Tally, path: Path) -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
-    process, pool, held = zip(*tally.memory, strict=True)
+    process, pool, held = zip(*tally.page_manager, strict=True)
     upper.plot(process, lw=0.8)
     upper.set(ylabel="process, MiB", ylim=(0, 1.1 * max(process)))
     lower.plot(held, lw=0.4, label="held by rows and kept prefixes")
@@ -141,11 +141,11 @@ def draw(tally: Tally, path: Path) -> None:
 
 def fork(engine: Engine, chosen: tuple[int, Request], tally: Tally) -> None:
     """Fork a live row on its own path: the child must end like its parent."""
-    ticket = chosen[1].tickets[0]
-    if ticket.done or ticket.ledger.nfe == 0 or len(chosen[1].tickets) > 3:
+    state = chosen[1].states[0]
+    if state.done or state.ledger.nfe == 0 or len(chosen[1].states) > 3:
         return
     try:
-        chosen[1].tickets.append(engine.scheduler.fork(ticket, choice=0, path=ticket.choice))
+        chosen[1].states.append(engine.scheduler.fork(state, choice=0, path=state.choice))
         tally.forked += 1
     except Unavailable:
         tally.refused += 1
@@ -163,7 +163,7 @@ def main() -> None:
         storm(seed, chosen.requests, tally)
     if chosen.plot is not None:
         draw(tally, chosen.plot)
-    process = [memory[0] for memory in tally.memory]
+    process = [memory[0] for memory in tally.page_manager]
     tenth = len(process) // 10
     print(
         f"memory of the process: {max(process[:tenth]):.0f} MiB at most in the first tenth of "

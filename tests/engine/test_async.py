@@ -162,7 +162,7 @@ class Poison:
     def bind(self, info):
         return self
 
-    def __call__(self, logits, frame, knob):
+    def __call__(self, logits, frame, params):
         return torch.full_like(logits, torch.nan)
 
 

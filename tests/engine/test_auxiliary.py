@@ -11,7 +11,7 @@ import torch
 import dlm
 from dlm.cli.app import run
 from dlm.core import Proposal
-from dlm.engine.auxiliary import Auxiliary
+from dlm.decode.auxiliary import Auxiliary
 from dlm.engine.load import BUNDLED
 from dlm.errors import InvalidRequest
 from dlm.model.kv import KVPool
@@ -59,13 +59,13 @@ def test_a_guided_row_equals_its_twin(seed, share):
     decoder, helper = decoder_of(seed), auxiliary(causal(seed + 10))
     prompt = prompt_of(5 + seed, seed)
     bench = Bench(decoder, aux={"ar": helper})
-    ticket = bench.ticket(prompt, **OPTIONS, unmask=Guided(share))
-    (trace,) = bench.run(ticket)
+    state = bench.state(prompt, **OPTIONS, unmask=Guided(share))
+    (trace,) = bench.run(state)
     run = twins.guided(decoder, helper.model.decoder, prompt, 20, 10, share)
     assert_same(trace, run, logits=STALE)
-    assert ticket.ledger.nfe == run.nfe.total()
-    assert ticket.ledger.aux_forwards == {"ar": helper.model.calls}
-    assert ticket.ledger.aux_tokens == {"ar": helper.model.tokens}
+    assert state.ledger.nfe == run.nfe.total()
+    assert state.ledger.aux_forwards == {"ar": helper.model.calls}
+    assert state.ledger.aux_tokens == {"ar": helper.model.tokens}
     dense = helper.model.calls * len(run.ids)
     assert helper.model.tokens < dense / 2, "the prompt's keys are kept"
 
@@ -86,13 +86,13 @@ def test_guided_rows_in_one_batch_with_others(seed):
     decoder, ar = decoder_of(seed), causal(seed)
     bench = Bench(decoder, aux={"ar": auxiliary(ar)})
     settings = [(4, 0.2), (11, 0.05), (7, 0.5)]
-    tickets = [
-        bench.ticket(prompt_of(length, seed + length), **OPTIONS, unmask=Guided(share))
+    states = [
+        bench.state(prompt_of(length, seed + length), **OPTIONS, unmask=Guided(share))
         for length, share in settings
     ]
-    plain = bench.ticket(prompt_of(9, 2), **OPTIONS, unmask="threshold(0.5)")
-    armed = bench.ticket(prompt_of(8, 3), **OPTIONS, unmask=Guided(0.1), guide="cfg(0.5)")
-    traces = bench.run(*tickets, plain, armed, after={1: 2, 2: 5})
+    plain = bench.state(prompt_of(9, 2), **OPTIONS, unmask="threshold(0.5)")
+    armed = bench.state(prompt_of(8, 3), **OPTIONS, unmask=Guided(0.1), guide="cfg(0.5)")
+    traces = bench.run(*states, plain, armed, after={1: 2, 2: 5})
     for (length, share), trace in zip(settings, traces, strict=False):
         run = twins.guided(decoder, ar, prompt_of(length, seed + length), 20, 10, share)
         assert_same(trace, run, logits=STALE)
@@ -131,31 +131,31 @@ def test_forks_copy_what_the_causal_model_writes(seed):
     decoder, ar = decoder_of(seed), causal(seed)
     bench = Bench(decoder, aux={"ar": auxiliary(ar)})
     warm = OPTIONS | {"temperature": 1.0}
-    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    bench.scheduler.submit(ticket)
+    state = bench.state(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
+    bench.scheduler.submit(state)
     for _ in range(2):
         bench.step()
-    child = bench.scheduler.fork(ticket, choice=1, path=1)
+    child = bench.scheduler.fork(state, choice=1, path=1)
     bench.scheduler.check_integrity()
-    bench.traces[child] = type(bench.traces[ticket])()
-    while not (ticket.done and child.done):
+    bench.traces[child] = type(bench.traces[state])()
+    while not (state.done and child.done):
         bench.step()
         bench.scheduler.check_integrity()
     alone = Bench(decoder, aux={"ar": auxiliary(ar)})
     solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    assert ticket.canvas.ids == solo.canvases[-1] != child.canvas.ids
+    assert state.canvas.ids == solo.canvases[-1] != child.canvas.ids
     assert all(
-        pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.memory.aux.values())
+        pool.pages_in_use == 0 for pool in (bench.pool, *bench.scheduler.page_manager.aux.values())
     )
 
 
 def test_what_cannot_be_asked_is_refused():
     bench = Bench(decoder_of(0))
     with pytest.raises(InvalidRequest, match=r"needs 'ar'.*loaded: none"):
-        bench.ticket(prompt_of(5, 0), **OPTIONS, unmask=Guided())
+        bench.state(prompt_of(5, 0), **OPTIONS, unmask=Guided())
     short = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), max_length=20)})
     with pytest.raises(InvalidRequest, match="limit of auxiliary 'ar' is 20"):
-        short.scheduler.submit(short.ticket(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
+        short.scheduler.submit(short.state(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
 
 
 # from files
@@ -197,7 +197,9 @@ class Listens(Guided):
 
     def propose(self, view):
         said = view.aux["ar"]
-        self.heard.append((view.pos.clone(), view.token.clone(), said.c_draft.clone(), said))
+        self.heard.append(
+            (view.pos.clone(), view.token.clone(), said.draft_confidence.clone(), said)
+        )
         return super().propose(view)
 
 
@@ -208,14 +210,14 @@ def test_a_loaded_helper_says_what_its_own_library_says(causal_folder):
     out = engine.generate("What is 3+4?", max_new_tokens=16, unmask=rule, blocks="fixed(8)")
     assert out.stats.aux_forwards["ar"] == out.stats.nfe > 0
     assert out.stats.aux_tokens["ar"] > out.stats.nfe
-    pos, token, c_draft, _ = rule.heard[0]
+    pos, token, draft_confidence, _ = rule.heard[0]
     start = len(out.prompt_ids)
     ids = torch.tensor([[*out.prompt_ids, *token[0, :8].tolist()]])
     with torch.no_grad():
         probs = model(ids).logits[0].softmax(-1)
     expected = [probs[start + j - 1, token[0, j]] for j in range(8)]
     assert pos[0, 0] == start
-    assert torch.allclose(c_draft[0, :8], torch.stack(expected), rtol=1e-3, atol=1e-6)
+    assert torch.allclose(draft_confidence[0, :8], torch.stack(expected), rtol=1e-3, atol=1e-6)
     assert engine.kv.pages_in_use == 0
     engine.scheduler.check_integrity()
 
@@ -270,12 +272,17 @@ def test_what_is_said_is_of_the_canvas_as_it_stands(seed):
     bench = Bench(decoder_of(seed), aux={"ar": auxiliary(ar)})
     trace = bench.decode(prompt_of(5, seed), **OPTIONS | {"max_new_tokens": 24}, unmask=rule)
     assert len(rule.heard) == len(trace.forwards) > 6
-    for canvas, (pos, token, c_draft, said) in zip(trace.canvases, rule.heard, strict=False):
+    for canvas, (pos, token, draft_confidence, said) in zip(
+        trace.canvases, rule.heard, strict=False
+    ):
         ids, drafted = torch.tensor(canvas), said.scored[0]
         ids[pos[0, drafted]] = token[0, drafted]
         rows = twins.dense(ar, ids.tolist(), 1)
         for p, draft, c in zip(
-            pos[0, drafted].tolist(), token[0, drafted].tolist(), c_draft[0, drafted], strict=True
+            pos[0, drafted].tolist(),
+            token[0, drafted].tolist(),
+            draft_confidence[0, drafted],
+            strict=True,
         ):
             assert float(rows[p - 1].softmax(0)[draft]) == pytest.approx(float(c), abs=1e-4)
 
@@ -301,18 +308,18 @@ def test_a_reading_that_fails_is_repeated_for_each_row_alone(broken):
     helper = auxiliary(ar)
     bench = Bench(decoder, aux={"ar": replace(helper, model=Flaky(ar, broken))})
     warm = OPTIONS | {"temperature": 1.0}
-    ticket = bench.ticket(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    bench.scheduler.submit(ticket)
+    state = bench.state(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
+    bench.scheduler.submit(state)
     bench.step()
-    child = bench.scheduler.fork(ticket, choice=1, path=1)
-    bench.traces[child] = type(bench.traces[ticket])()
-    while not (ticket.done and child.done):
+    child = bench.scheduler.fork(state, choice=1, path=1)
+    bench.traces[child] = type(bench.traces[state])()
+    while not (state.done and child.done):
         bench.step()
         bench.scheduler.check_integrity()
     alone = Bench(decoder, aux={"ar": auxiliary(ar)})
     solo = alone.decode(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
-    assert ticket.error is child.error is None
-    assert ticket.canvas.ids == solo.canvases[-1] != child.canvas.ids
+    assert state.error is child.error is None
+    assert state.canvas.ids == solo.canvases[-1] != child.canvas.ids
 
 
 def test_prompts_that_the_causal_model_cannot_read_are_refused():
@@ -320,7 +327,7 @@ def test_prompts_that_the_causal_model_cannot_read_are_refused():
     ids[7] = -1
     bench = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), ids)})
     with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]"):
-        bench.scheduler.submit(bench.ticket([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
+        bench.scheduler.submit(bench.state([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
 
 
 def test_on_the_command_line(causal_folder, capsys):

@@ -5,7 +5,8 @@ import random
 import pytest
 
 import dlm
-from dlm.evals.tasks import TASKS, sample
+from dlm.evals.tasks import TASKS
+from dlm.evals.tasks.mix import sample
 
 CONFIGS = [
     {},

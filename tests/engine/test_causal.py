@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dlm
-from dlm.engine.causal import CausalEngine
+from dlm.engine.autoregressive import CausalEngine
 from dlm.errors import CheckpointError, InvalidRequest
 from tests.helpers import block_mask, logits, random_decoder, tiny_spec
 

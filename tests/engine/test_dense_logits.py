@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dlm.cli.app import run
-from dlm.engine.aio import AsyncEngine
+from dlm.engine.async_engine import AsyncEngine
 from dlm.engine.load import BUNDLED
 from dlm.errors import CheckpointError, InvalidRequest
 from tests.engine.test_engine import FAMILIES, engine_of

@@ -209,7 +209,7 @@ class Failing:
         return self
 
     def propose(self, view):
-        if int(view.step[0]) >= 2:
+        if int(view.row.step[0]) >= 2:
             raise self.error
         return dlm.Proposal(view.eligible & False)
 

@@ -8,9 +8,9 @@ import torch
 
 from dlm import Engine
 from dlm.core import Entries, Kind, Proposal, ScratchSpec, Stop
-from dlm.engine.admission import new_cohort
+from dlm.engine.admission import new_group
 from dlm.errors import EngineError, InvalidRequest, Unavailable, culprit_of
-from dlm.unmasking.blocks import Fixed
+from dlm.unmasking.blocks.fixed import Fixed
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -39,7 +39,7 @@ class Raises(Rule):
     after: int = 3
 
     def propose(self, view):
-        if int(view.step.max()) >= self.after:
+        if int(view.row.step.max()) >= self.after:
             raise RuntimeError("my rule is broken")
         return Proposal(torch.zeros_like(view.eligible))
 
@@ -127,9 +127,9 @@ def test_an_editor_cannot_commit_what_is_given():
     ]
     for request, n in zip(requests, (1, 4), strict=True):
         request.wait()
-        (ticket,) = request.tickets
-        assert tuple(ticket.canvas.ids[:n]) == PROMPT[:n]
-        assert set(ticket.canvas.kinds[:n]) == {Kind.PROMPT}
+        (state,) = request.states
+        assert tuple(state.canvas.ids[:n]) == PROMPT[:n]
+        assert set(state.canvas.kinds[:n]) == {Kind.PROMPT}
     assert idle(engine)
 
 
@@ -218,9 +218,9 @@ class Dislikes(Rule):
     clock = True
 
     def propose(self, view):
-        if bool((view.prompt == self.length).any()):
+        if bool((view.row.prompt == self.length).any()):
             raise ValueError("I do not like this row")
-        best = view.c.masked_fill(~view.eligible, -1).argmax(dim=1, keepdim=True)
+        best = view.confidence.masked_fill(~view.eligible, -1).argmax(dim=1, keepdim=True)
         return Proposal(torch.zeros_like(view.eligible).scatter(1, best, True) & view.eligible)
 
 
@@ -230,13 +230,13 @@ class Stops(Rule):
 
     length: int = -1
     reason = "stop"
-    patient = True
+    waits_for_clean_block = True
     end_ids = ()
 
     def __call__(self, rows, view):
-        if bool(((view.prompt == self.length) & (view.step >= 2)).any()):
+        if bool(((view.row.prompt == self.length) & (view.row.step >= 2)).any()):
             raise ValueError("I do not like this row")
-        return Stop(torch.zeros_like(view.step, dtype=torch.bool))
+        return Stop(torch.zeros_like(view.row.step, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -245,10 +245,10 @@ class Blocks(Fixed):
 
     hated: int = -1
 
-    def advance(self, table, progress, knob):
+    def advance(self, table, progress, params):
         if bool(((progress.prompt == self.hated) & (table.front > 0)).any()):
             raise ValueError("I do not like this row")
-        return Fixed.advance(self, table, progress, knob)
+        return Fixed.advance(self, table, progress, params)
 
 
 HATES = [
@@ -348,7 +348,7 @@ def test_an_interrupt_while_a_row_is_admitted_gives_back_its_pages(place, before
     engine = new_engine()
     first = engine.submit(PROMPT, **PLAIN)
     engine.step()
-    works, done = engine.manager.admit if place == "admit" else new_cohort, []
+    works, done = engine.manager.admit if place == "admit" else new_group, []
 
     def interrupted(*args):
         if len(done) == before:
@@ -400,7 +400,7 @@ class RaisesOnce(Rule):
         return None
 
     def edit(self, view, proposal):
-        if bool(((view.prompt == 3) & (view.step == self.at)).any()):
+        if bool(((view.row.prompt == 3) & (view.row.step == self.at)).any()):
             raise ValueError("I do not like this row")
         return proposal
 

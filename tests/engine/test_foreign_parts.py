@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from dlm import Engine, Proposal
-from dlm.cache.freeze import NoCache
+from dlm.cache.block_freeze import NoCache
 from dlm.core import Stop
 from dlm.errors import InvalidRequest, RuleError, culprit_of
-from dlm.unmasking.blocks import Fixed, SubBlocks
-from dlm.unmasking.budgets import MaxNFE
-from dlm.unmasking.revise import RCR
-from dlm.unmasking.stops import Eos
-from dlm.unmasking.threshold import Threshold
+from dlm.unmasking.blocks.fixed import Fixed, SubBlocks
+from dlm.unmasking.edit.rcr import RCR
+from dlm.unmasking.stop.budgets import MaxNFE
+from dlm.unmasking.stop.end_ids import Eos
+from dlm.unmasking.unmask.threshold import Threshold
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -49,7 +49,7 @@ class Bias:
     def bind(self, info):
         return self
 
-    def __call__(self, logits, frame, knob):
+    def __call__(self, logits, frame, params):
         return logits
 
 
@@ -84,10 +84,10 @@ METHODS = [
     ("guide", Bias, "bind"),
     ("blocks", Fixed, "bind"),
     ("blocks", Fixed, "count"),
-    ("blocks", Fixed, "reach"),
-    ("blocks", Fixed, "close_at"),
+    ("blocks", Fixed, "max_end"),
+    ("blocks", Fixed, "block_end"),
     ("blocks", Fixed, "advance"),
-    ("blocks", SubBlocks, "narrow"),
+    ("blocks", SubBlocks, "restrict"),
     ("edit", Shadows, "edit"),
     ("edit", Shadows, "extend"),
     ("edit", Shadows, "refuses"),
@@ -207,19 +207,19 @@ OTHERS = {
     "guide nan": (Bias, "__call__", lambda x: x * torch.nan, "must leave finite logits"),
     "guide inf": (Bias, "__call__", lambda x: x + torch.inf, "must leave finite logits"),
     "guide all": (Bias, "__call__", lambda x: x - torch.inf, "must leave finite logits"),
-    "ends none": (Fixed, "close_at", None, "`the ends` as int64 .* got None"),
-    "ends flat": (Fixed, "close_at", lambda x: x[0], r"got int64 \[\]"),
-    "ends float": (Fixed, "close_at", lambda x: x.float(), "got float32"),
-    "ends before": (Fixed, "close_at", lambda x: x * 0, "behind its beginning 4 .* got 0"),
-    "ends beyond": (Fixed, "close_at", lambda x: x + 99, "within the canvas of 20, got 119"),
-    "reach": (Fixed, "reach", lambda x: x.float(), "`the reach` as int64"),
+    "ends none": (Fixed, "block_end", None, "`the ends` as int64 .* got None"),
+    "ends flat": (Fixed, "block_end", lambda x: x[0], r"got int64 \[\]"),
+    "ends float": (Fixed, "block_end", lambda x: x.float(), "got float32"),
+    "ends before": (Fixed, "block_end", lambda x: x * 0, "behind its beginning 4 .* got 0"),
+    "ends beyond": (Fixed, "block_end", lambda x: x + 99, "within the canvas of 20, got 119"),
+    "max_end": (Fixed, "max_end", lambda x: x.float(), "`the reach` as int64"),
     "table": (Fixed, "advance", None, "must return a BlockTable, got None"),
     "table beyond": (
         Fixed, "advance", lambda t: replace(t, end=t.end + 50), "within the canvas of 20"
     ),
     "table phase": (Fixed, "advance", lambda t: replace(t, phase=t.phase * 0 + 7), "in phase 7"),
     "table kind": (Fixed, "advance", lambda t: replace(t, start=t.start.float()), "`start` as"),
-    "narrow": (SubBlocks, "narrow", lambda m: m.float(), "`the mask` as bool"),
+    "restrict": (SubBlocks, "restrict", lambda m: m.float(), "`the mask` as bool"),
     "stop none": (Eos, "__call__", None, "must return a Stop, got None"),
     "stop tensor": (Eos, "__call__", lambda s: s.done, "must return a Stop"),
     "stop wide": (Eos, "__call__", lambda s: Stop(s.done[:, None]), r"`done` as bool \[1\]"),
@@ -259,7 +259,7 @@ TRAITS = {
     "clock": (Threshold, 1, "True or False, got 1"),
     "arms": (Bias, 0, "an integer of at least 1, got 0"),
     "scope": (Shadows, "all", "'block' or 'row', got 'all'"),
-    "watches": (Fixed, None, "True or False, got None"),
+    "multi_block": (Fixed, None, "True or False, got None"),
     "reason": (Eos, None, "a string, got None"),
     "exact": (NoCache, "yes", "True or False, got 'yes'"),
     "on_edit": (NoCache, "ignore", "'refuse' or 'requery', got 'ignore'"),

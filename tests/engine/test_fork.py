@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from dlm.config import GenerationConfig, bind
+from dlm.decode.iteration import IterationManager
 from dlm.engine.events import replay
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.engine.row import RowState
+from dlm.engine.scheduler import Scheduler
 from dlm.errors import InvalidRequest, Unavailable
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of
@@ -40,21 +41,21 @@ class Bench:
         config = GenerationConfig.from_options(
             {"max_new_tokens": 32, "unmask": "topk", "stop": "none", **options}
         )
-        ticket = Ticket(PROMPT, bind(config, self.info), 0)
-        self.scheduler.submit(ticket)
+        state = RowState(PROMPT, bind(config, self.info), 0)
+        self.scheduler.submit(state)
         for _ in range(steps):
             self.step()
-        return ticket
+        return state
 
     def step(self):
         with torch.inference_mode():
             self.scheduler.step()
         self.scheduler.check_integrity()
 
-    def finish(self, *tickets):
-        while not all(t.done for t in tickets):
+    def finish(self, *states):
+        while not all(t.done for t in states):
             self.step()
-        return [tuple(t.canvas.ids) for t in tickets]
+        return [tuple(t.canvas.ids) for t in states]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -154,7 +155,7 @@ def test_a_fork_knows_what_its_parent_was_sure_of():
 
 def test_only_live_rows_can_be_forked():
     bench = Bench({})
-    ticket = bench.start({}, 2)
-    bench.finish(ticket)
+    state = bench.start({}, 2)
+    bench.finish(state)
     with pytest.raises(InvalidRequest, match="only a live row can be forked"):
-        bench.scheduler.fork(ticket, choice=1, path=1)
+        bench.scheduler.fork(state, choice=1, path=1)

@@ -21,5 +21,5 @@ def test_an_editor_of_the_row_needs_whole_blocks(blocks):
     bench = Bench(random_decoder(tiny_spec()))
     options = {"unmask": "everything", "edit": "rcr(schedule='even')", "cache": "none"}
     with pytest.raises(InvalidRequest, match="offers some of them in each step"):
-        bench.ticket([3, 4], max_new_tokens=18, blocks=blocks, **options)
+        bench.state([3, 4], max_new_tokens=18, blocks=blocks, **options)
     assert bench.decode([3, 4], max_new_tokens=18, blocks="fixed(9)", **options)

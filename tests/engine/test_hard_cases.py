@@ -71,17 +71,17 @@ def test_adablock_opens_on_the_refresh_logits_while_other_rows_are_mid_block(see
             "cache": "dual",
             "stop": "none",
         }
-        rows.append(bench.ticket(prompt_of(length, 10 * seed + n), **options))
+        rows.append(bench.state(prompt_of(length, 10 * seed + n), **options))
     traces = bench.run(*rows, after={n: row[5] for n, row in enumerate(settings)})
     lengths = set()
-    for ticket, trace, (length, new, block, sure, threshold, _) in zip(
+    for state, trace, (length, new, block, sure, threshold, _) in zip(
         rows, traces, settings, strict=True
     ):
         close = twins.adablock(length, block, sure, DELIMITERS)
-        run = twins.frozen(decoder, ticket.prompt, new, threshold, close)
+        run = twins.frozen(decoder, state.prompt, new, threshold, close)
         assert_same(trace, run, logits=STALE)
-        assert dict(ticket.ledger.forwards) == dict(run.nfe)
-        lengths |= {e.pos[1] - e.pos[0] for e in ticket.events if e.type == "block"}
+        assert dict(state.ledger.forwards) == dict(run.nfe)
+        lengths |= {e.pos[1] - e.pos[0] for e in state.events if e.type == "block"}
     assert len(lengths) > 4, "the logits hardly decided any block end"
 
 
@@ -98,9 +98,9 @@ def test_shifted_family_reads_the_query_before_the_window(cache, seed):
     run = twins.frozen(decoder, prompt, 30, 0.6, twins.every(8), suffix=cache == "prefix")
     assert_same(trace, run, logits=STALE)
     start = len(prompt)
-    narrow = [f for f in trace.forwards if len(f.queries) < len(trace.canvases[0])]
-    assert narrow
-    for forward in narrow:
+    restrict = [f for f in trace.forwards if len(f.queries) < len(trace.canvases[0])]
+    assert restrict
+    for forward in restrict:
         assert set(forward.queries) - forward.written == {min(forward.written) - 1}
         assert forward.ages[start - 1] > 0, "the query before the window must not write"
 
@@ -133,14 +133,14 @@ def test_stores_ride_with_the_next_blocks_first_step(tail, width, shift):
     unmask = f"dynamic(0.5, {width // 2})"
     options = {"max_new_tokens": new, "blocks": f"fixed({width})", "stop": "none"}
     bench = Bench(decoder)
-    ticket = bench.ticket(prompt, **options, unmask=unmask)
-    (stored,) = bench.run(ticket)
+    state = bench.state(prompt, **options, unmask=unmask)
+    (stored,) = bench.run(state)
     plain = Bench(decoder).decode(prompt, **options, unmask=unmask, cache="none")
     run = twins.sdar(decoder, prompt, new, width, width // 2, 0.5)
     assert_same(stored, run, logits=EXACT)
     assert_same(plain, run, logits=EXACT)
-    assert ticket.ledger.nfe == run.nfe.total(), "a forward that only stores"
-    opened = {e.step: e.pos for e in ticket.events if e.type == "block"}
+    assert state.ledger.nfe == run.nfe.total(), "a forward that only stores"
+    opened = {e.step: e.pos for e in state.events if e.type == "block"}
     stored_to, start, end = 0, 0, 0
     for step, forward in enumerate(stored.forwards, start=1):
         first = start
@@ -161,8 +161,8 @@ def test_ragged_block_causal_rows_share_forwards(seed):
     decoder = decoder_of(seed, attention="block_causal", block_length=4)
     bench = Bench(decoder)
     lengths = (3, 12, 5, 18)
-    tickets = [
-        bench.ticket(
+    states = [
+        bench.state(
             prompt_of(length, seed + length),
             max_new_tokens=10 + 3 * n,
             unmask=f"dynamic({0.3 + 0.2 * n}, {n + 1})",
@@ -170,9 +170,9 @@ def test_ragged_block_causal_rows_share_forwards(seed):
         )
         for n, length in enumerate(lengths)
     ]
-    traces = bench.run(*tickets, after={1: 2, 3: 5})
-    for n, (ticket, trace) in enumerate(zip(tickets, traces, strict=True)):
-        run = twins.sdar(decoder, ticket.prompt, 10 + 3 * n, 4, n + 1, 0.3 + 0.2 * n)
+    traces = bench.run(*states, after={1: 2, 3: 5})
+    for n, (state, trace) in enumerate(zip(states, traces, strict=True)):
+        run = twins.sdar(decoder, state.prompt, 10 + 3 * n, 4, n + 1, 0.3 + 0.2 * n)
         assert_same(trace, run, logits=EXACT)
 
 
@@ -278,21 +278,21 @@ def test_mixed_batch_equals_each_alone(seed):
     decoder = decoder_of(seed, shift=seed == 1)
     prompts = [prompt_of(4 + 3 * n, 20 * seed + n) for n in range(len(MIXED))]
     bench = Bench(decoder, DELIMITERS)
-    tickets = [
-        bench.ticket(p, path=n, **({"max_new_tokens": 24} | options))
+    states = [
+        bench.state(p, path=n, **({"max_new_tokens": 24} | options))
         for n, (p, options) in enumerate(zip(prompts, MIXED, strict=True))
     ]
-    together = bench.run(*tickets, after={1: 1, 4: 2})
-    cohorts = {type(t.bound.parts.unmask) for t in tickets}
-    assert len(cohorts) == 3
+    together = bench.run(*states, after={1: 1, 4: 2})
+    groups = {type(t.bound.parts.unmask) for t in states}
+    assert len(groups) == 3
     comparison = Comparison(DELIMITERS)
     for n, (prompt, options) in enumerate(zip(prompts, MIXED, strict=True)):
         request = {"prompt": prompt, "path": n, "max_new_tokens": 24, **options}
         alone = Bench(decoder, DELIMITERS)
-        ticket = alone.ticket(**request)
-        (trace,) = alone.run(ticket)
+        state = alone.state(**request)
+        (trace,) = alone.run(state)
         comparison.same(decoder, request, together[n].canvases, trace.canvases)
         if together[n].canvases == trace.canvases:
-            assert ticket.ledger == tickets[n].ledger
-            assert ticket.canvas.reason == tickets[n].canvas.reason
+            assert state.ledger == states[n].ledger
+            assert state.canvas.reason == states[n].canvas.reason
     comparison.close()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dlm.config import KINDS
 from dlm.core import Kind, Proposal
+from dlm.decode.sampling import DRAW_STREAM
 from dlm.engine.events import HostCanvas, replay
-from dlm.engine.stats import DRAW_STREAM
 from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
 from tests.engine.harness import Bench, open_positions
@@ -212,7 +212,7 @@ def batches(draw, least=1):
 
     def accepted(request):
         try:
-            return bench.ticket(**request) is not None
+            return bench.state(**request) is not None
         except InvalidRequest:
             return False
 
@@ -224,15 +224,15 @@ def batches(draw, least=1):
 def quick(examples):
     """So many examples; one that fails is shown as it is, shrinking takes minutes."""
     slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    phases = [Phase.explicit, Phase.reuse, Phase.generate]
+    phases = [Phase.explicit, Phase.key_ages, Phase.generate]
     return settings(max_examples=examples, suppress_health_check=slow, phases=phases)
 
 
 def run(decoder, requests, after=None, unroll=1):
     bench = Bench(decoder, DELIMITERS, unroll=unroll)
-    tickets = [bench.ticket(**request) for request in requests]
-    bench.run(*tickets, after=after)
-    return bench, tickets
+    states = [bench.state(**request) for request in requests]
+    bench.run(*states, after=after)
+    return bench, states
 
 
 @given(batches())
@@ -240,21 +240,21 @@ def run(decoder, requests, after=None, unroll=1):
 def test_every_run(batch):
     """The invariants that one run shows."""
     decoder, batch = batch
-    bench, tickets = run(decoder, batch, after={1: 1, 2: 3})
-    for ticket in tickets:
-        trace, parts = bench.traces[ticket], ticket.bound.parts
-        check_canvases(ticket, trace, paced=parts.clock or bool(parts.edit))
-        check_end(ticket, trace)
-        check_tokens(ticket, trace)
-        check_replay(ticket, trace)
-        check_settled(ticket, trace)
-        check_ledger(ticket, trace)
-        check_keys(ticket, trace)
+    bench, states = run(decoder, batch, after={1: 1, 2: 3})
+    for state in states:
+        trace, parts = bench.traces[state], state.bound.parts
+        check_canvases(state, trace, paced=parts.clock or bool(parts.edit))
+        check_end(state, trace)
+        check_tokens(state, trace)
+        check_replay(state, trace)
+        check_settled(state, trace)
+        check_ledger(state, trace)
+        check_keys(state, trace)
 
 
-def check_canvases(ticket, trace, *, paced):
+def check_canvases(state, trace, *, paced):
     """What is given stays, MASK is never committed, every step commits unless it is paced."""
-    given = dict(enumerate((*ticket.prompt, *ticket.given)))
+    given = dict(enumerate((*state.prompt, *state.pinned)))
     for canvas, kinds in zip(trace.canvases, trace.kinds, strict=True):
         for pos, (token, kind) in enumerate(zip(canvas, kinds, strict=True)):
             if given.get(pos) is not None:
@@ -267,35 +267,35 @@ def check_canvases(ticket, trace, *, paced):
         assert left == sorted(set(left), reverse=True)
 
 
-def check_end(ticket, trace):
+def check_end(state, trace):
     """Nothing is open before the end of the answer, and the reason says which end it is."""
     still_open = open_positions(trace.kinds[-1])
-    if ticket.canvas.reason in ("length", "early"):
+    if state.canvas.reason in ("length", "early"):
         assert not still_open
-    elif ticket.canvas.reason == "max_nfe":
-        assert ticket.ledger.nfe == ticket.bound.budgets[0].forwards
-    elif ticket.canvas.reason == "max_seconds":
-        assert ticket.bound.budgets[0].seconds < 1000
+    elif state.canvas.reason == "max_nfe":
+        assert state.ledger.nfe == state.bound.budgets[0].forwards
+    elif state.canvas.reason == "max_seconds":
+        assert state.bound.budgets[0].seconds < 1000
     else:
-        assert ticket.canvas.reason == "stop"
-        ends, canvas = ticket.end_ids, ticket.canvas
-        generated = range(len(ticket.prompt), ticket.limit)
+        assert state.canvas.reason == "stop"
+        ends, canvas = state.end_ids, state.canvas
+        generated = range(len(state.prompt), state.limit)
         found = [
             p for p in generated if canvas.ids[p] in ends and canvas.kinds[p] == Kind.COMMITTED
         ]
-        assert found or ticket.ends_given
-        assert not [p for p in still_open if p < min(found, default=ticket.limit)]
+        assert found or state.ends_pinned
+        assert not [p for p in still_open if p < min(found, default=state.limit)]
 
 
-def check_tokens(ticket, trace):
+def check_tokens(state, trace):
     """A committed id is the draw from its own logits, with the uniform of its own position and
     step; its confidence is its probability, with MASK in the denominator.
     """
-    config = ticket.bound.config
-    if ticket.bound.parts.guide or config.top_p < 1:
+    config = state.bound.config
+    if state.bound.parts.guide or config.top_p < 1:
         return  # the logits that were recorded are not those that were drawn from
-    key = torch.tensor([config.seed]), torch.tensor([ticket.choice])
-    for event in ticket.events:
+    key = torch.tensor([config.seed]), torch.tensor([state.choice])
+    for event in state.events:
         if event.type != "commit":
             continue
         places, step = torch.tensor([event.pos]), event.step - 1
@@ -312,58 +312,58 @@ def check_tokens(ticket, trace):
                 assert start - 1e-4 <= float(u[n]) <= float(ends[token]) + 1e-4
 
 
-def check_settled(ticket, trace):
+def check_settled(state, trace):
     """What is settled never changes again, commits stay inside the blocks that were opened, and a
     row that ends has settled its answer.
     """
-    canvas, settled, reach = HostCanvas(), [], 0
-    for event in ticket.events:
+    canvas, settled, max_end = HostCanvas(), [], 0
+    for event in state.events:
         before = canvas.ids[: canvas.settled]
         canvas.apply(event)
-        reach = event.pos[1] if event.type == "block" else reach
-        assert event.type != "commit" or max(event.pos) < reach
+        max_end = event.pos[1] if event.type == "block" else max_end
+        assert event.type != "commit" or max(event.pos) < max_end
         assert canvas.ids[: len(before)] == before
         assert not [p for p in open_positions(canvas.kinds) if p < canvas.settled]
         settled.append(canvas.settled)
     assert settled == sorted(settled)
-    if ticket.canvas.reason in ("length", "early"):
+    if state.canvas.reason in ("length", "early"):
         assert canvas.settled == len(canvas.ids)
-    elif ticket.canvas.reason == "stop" and not (ticket.bound.parts.edit or ticket.ends_given):
-        assert ticket.end_ids & set(canvas.ids[canvas.prompt : canvas.settled])
+    elif state.canvas.reason == "stop" and not (state.bound.parts.edit or state.ends_pinned):
+        assert state.end_ids & set(canvas.ids[canvas.prompt : canvas.settled])
 
 
-def check_replay(ticket, trace):
+def check_replay(state, trace):
     """The events give the device's final canvas; what was open when the row ended is dead."""
-    (canvas,) = replay(ticket.events).values()
-    assert canvas.ids == ticket.canvas.ids == trace.canvases[-1]
+    (canvas,) = replay(state.events).values()
+    assert canvas.ids == state.canvas.ids == trace.canvases[-1]
     expected = [Kind.PAD if kind >= Kind.MASK else kind for kind in trace.kinds[-1]]
-    assert canvas.kinds == ticket.canvas.kinds == expected
+    assert canvas.kinds == state.canvas.kinds == expected
     for number, (before, after) in enumerate(zip(trace.canvases, trace.canvases[1:], strict=False)):
         changed = {p for p, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
-        told = [set(e.pos) for e in ticket.events if e.step == number + 1 and e.ids]
+        told = [set(e.pos) for e in state.events if e.step == number + 1 and e.ids]
         assert changed <= set().union(*told)
 
 
-def check_ledger(ticket, trace):
+def check_ledger(state, trace):
     """Billed is what ran."""
-    ledger = ticket.ledger
+    ledger = state.ledger
     assert ledger.nfe == len(trace.forwards) == sum(ledger.forwards.values())
     assert ledger.token_forwards == sum(f.computed for f in trace.forwards)
-    assert ledger.arm_forwards == ledger.nfe * (ticket.bound.parts.arms - 1)
+    assert ledger.arm_forwards == ledger.nfe * (state.bound.parts.arms - 1)
 
 
-def check_keys(ticket, trace):
+def check_keys(state, trace):
     """No key of another id than the canvas holds is ever read, nor one that is older than its
     cache allows: none at all, the row's last opening of a block, the period of its refreshes.
     """
-    part = ticket.bound.parts.cache
+    part = state.bound.parts.cache
     cache, period = type(part).__name__, getattr(part, "every", None)
-    opened = {e.step for e in ticket.events if e.type == "block"}
+    opened = {e.step for e in state.events if e.type == "block"}
     refreshed = 0
     for number, forward in enumerate(trace.forwards, start=1):
         refreshed = number if number in opened else refreshed
         assert not forward.foreign
-        first = 0 if getattr(part, "frozen_prompt", False) is False else len(ticket.prompt)
+        first = 0 if getattr(part, "frozen_prompt", False) is False else len(state.prompt)
         oldest = max((age for p, age in forward.ages.items() if p >= first), default=0)
         twice = Counter(forward.queries) - Counter(set(forward.queries))
         assert all(p + 1 in forward.logits for p in twice), "only looks may compute a position anew"
@@ -386,16 +386,16 @@ def test_same_result_whatever_the_batch():
         decoder, batch = batch
         alone = []
         for request in batch:
-            bench, (ticket,) = run(decoder, [request])
-            alone.append((ticket, bench.traces[ticket].canvases))
+            bench, (state,) = run(decoder, [request])
+            alone.append((state, bench.traces[state].canvases))
         order = [n for n in order if n < len(batch)]
         bench, mates = run(decoder, [batch[n] for n in order], after=dict(enumerate(delays)))
         for n, mate in zip(order, mates, strict=True):
-            ticket, canvases = alone[n]
+            state, canvases = alone[n]
             ours = bench.traces[mate].canvases
             comparison.same(decoder, batch[n], ours, canvases)
             if ours == canvases:
-                assert (mate.ledger, mate.canvas.reason) == (ticket.ledger, ticket.canvas.reason)
+                assert (mate.ledger, mate.canvas.reason) == (state.ledger, state.canvas.reason)
 
     check()
     comparison.close()
@@ -409,23 +409,23 @@ def test_exact_caches_equal_no_cache():
     def check(batch):
         decoder, batch = batch
         for request in batch:
-            bench, (ticket,) = run(decoder, [request])
-            if ticket.bound.parts.cache.exact:
+            bench, (state,) = run(decoder, [request])
+            if state.bound.parts.cache.exact:
                 plain, (other,) = run(decoder, [request | {"cache": "none"}])
-                ours, theirs = bench.traces[ticket].canvases, plain.traces[other].canvases
+                ours, theirs = bench.traces[state].canvases, plain.traces[other].canvases
                 comparison.same(decoder, request | {"cache": "none"}, ours, theirs)
 
     check()
     comparison.close()
 
 
-def told(ticket):
+def told(state):
     """The canvas after each step, as the events tell it."""
     canvas, states = HostCanvas(), {}
-    for event in ticket.events:
+    for event in state.events:
         canvas.apply(event)
         states[event.step] = list(canvas.ids)
-    return [states[max(n for n in states if n <= step)] for step in range(ticket.ledger.nfe + 1)]
+    return [states[max(n for n in states if n <= step)] for step in range(state.ledger.nfe + 1)]
 
 
 def test_results_do_not_depend_on_how_often_the_host_looks():
@@ -461,12 +461,12 @@ class Hostile:
         return None
 
     def propose(self, view):
-        masked = (view.pos % 3 == 0) & (view.step < 6)[:, None]
+        masked = (view.pos % 3 == 0) & (view.row.step < 6)[:, None]
         return Proposal(torch.ones_like(view.eligible), torch.where(masked, MASK, 7))
 
     def edit(self, view, proposal):
-        calm = (view.step >= 6)[:, None]
-        odd = (view.pos + view.step[:, None]) % 2 == 1
+        calm = (view.row.step >= 6)[:, None]
+        odd = (view.pos + view.row.step[:, None]) % 2 == 1
         return proposal._replace(remask=odd & ~calm, replace=~odd & ~calm, renoise=odd & ~calm)
 
 
@@ -477,17 +477,17 @@ def test_rules_cannot_touch_what_is_given(blocks, cache):
     bench = Bench(model(0, False, False), DELIMITERS)
     rule = {"unmask": Hostile(), "edit": Hostile(), "stop": "none", "blocks": blocks}
     prompts = ([9, 8, MASK], [5, 6, 7, 4, 3, 2, 9], [1])
-    tickets = [
-        bench.ticket(prompt, max_new_tokens=9 + 2 * n, cache=cache, **rule)
+    states = [
+        bench.state(prompt, max_new_tokens=9 + 2 * n, cache=cache, **rule)
         for n, prompt in enumerate(prompts)
     ]
-    for ticket, trace in zip(tickets, bench.run(*tickets, after={1: 2, 2: 3}), strict=True):
-        check_canvases(ticket, trace, paced=True)
-        check_replay(ticket, trace)
-        check_settled(ticket, trace)
-        check_ledger(ticket, trace)
-        assert {e.type for e in ticket.events} >= {"commit", "remask"}
-        assert set(trace.canvases[-1][len(ticket.prompt) :]) == {7}
+    for state, trace in zip(states, bench.run(*states, after={1: 2, 2: 3}), strict=True):
+        check_canvases(state, trace, paced=True)
+        check_replay(state, trace)
+        check_settled(state, trace)
+        check_ledger(state, trace)
+        assert {e.type for e in state.events} >= {"commit", "remask"}
+        assert set(trace.canvases[-1][len(state.prompt) :]) == {7}
 
 
 @given(batches(), st.integers(0, 6), st.sets(st.integers(0, 2), min_size=1))
@@ -495,24 +495,24 @@ def test_rules_cannot_touch_what_is_given(blocks, cache):
 def test_an_abort_at_any_step_frees_every_page(batch, step, victims):
     decoder, batch = batch
     bench = Bench(decoder, DELIMITERS, max_rows=2)
-    tickets = [bench.ticket(**request) for request in batch]
-    for ticket in tickets:
-        bench.scheduler.submit(ticket)
+    states = [bench.state(**request) for request in batch]
+    for state in states:
+        bench.scheduler.submit(state)
     for _ in range(step):
         bench.step()
-    gone = [t for n, t in enumerate(tickets) if n in victims and not t.done]
-    for ticket in gone:
-        bench.scheduler.abort(ticket)
-        bench.scheduler.abort(ticket)
-        assert ticket.canvas.reason == "abort"
+    gone = [t for n, t in enumerate(states) if n in victims and not t.done]
+    for state in gone:
+        bench.scheduler.abort(state)
+        bench.scheduler.abort(state)
+        assert state.canvas.reason == "abort"
         bench.scheduler.check_integrity()
-    while bench.scheduler.live or not all(t.done for t in tickets):
+    while bench.scheduler.live or not all(t.done for t in states):
         bench.step()
     assert bench.pool.pages_in_use == 0
     bench.scheduler.check_integrity()
-    for ticket in gone:
-        steps = len(bench.traces[ticket].forwards)
-        assert steps == ticket.ledger.nfe <= step
+    for state in gone:
+        steps = len(bench.traces[state].forwards)
+        assert steps == state.ledger.nfe <= step
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -527,4 +527,4 @@ def test_all_that_is_registered_is_drawn(causal, data):
             fill = {"unmask": "everything", "stop": "none", "cache": "none"}
         for name in names:
             spec = data.draw(spelled(4 if causal else 1).get((kind, name), st.just(name)))
-            bench.ticket([3], max_new_tokens=4, **fill, **{kind: spec})
+            bench.state([3], max_new_tokens=4, **fill, **{kind: spec})

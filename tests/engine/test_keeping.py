@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlm.core import Entries
-from dlm.engine.keeping import kept
+from dlm.decode.apply import kept
 
 
 def cohort_of(active, **scratch):
@@ -16,14 +16,14 @@ def cohort_of(active, **scratch):
 def test_rows_that_have_ended_keep_theirs():
     """The last column of each row is spare."""
     row, token, wide = torch.zeros(3), torch.zeros(3, 5).long(), torch.zeros(3, 5, 2)
-    cohort = cohort_of([True, False, True], row=row, token=token, wide=wide)
+    group = cohort_of([True, False, True], row=row, token=token, wide=wide)
     at = torch.tensor([1, 6, 12])  # column 1, 1 and 2
     new = {
         "row": torch.tensor([4.0, 5.0, 6.0]),
         "token": Entries(at, torch.tensor([7, 8, 9])),
         "wide": Entries(at, torch.arange(1.0, 7).view(3, 2)),
     }
-    write = kept(cohort, new)
+    write = kept(group, new)
     assert not any(t.any() for t in (row, token, wide)), "nothing is written before its time"
     write()
     assert row.tolist() == [4.0, 0.0, 6.0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlm import Engine
-from dlm.engine.stats import DRAW_STREAM
+from dlm.decode.sampling import DRAW_STREAM
 from dlm.errors import InvalidRequest
 from dlm.rng import uniforms
 from tests.engine.harness import info_of

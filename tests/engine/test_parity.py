@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dlm.config import GenerationConfig, bind
-from dlm.core import ForwardPlan, Segment, pack, span
+from dlm.core import ForwardPlan, Segment, span
+from dlm.decode.packing import pack
 from dlm.model.decoder import Decoder
 from dlm.model.kv import KVPool
 from dlm.model.loading import load_model
@@ -98,8 +99,8 @@ def test_trajectory(case, device):
     options["max_new_tokens"] = args.get("gen_length") or args["max_new_tokens"]
     bench = Bench(model(manifest["model"], args.get("block_length"), device))
     (prompt,) = recorded["prompt"].tolist()
-    ticket = bench.ticket(prompt, **options)
-    (trace,) = bench.run(ticket)
+    state = bench.state(prompt, **options)
+    (trace,) = bench.run(state)
 
     theirs = recorded["states"][:, 0].tolist()
     width = len(theirs[0])
@@ -113,7 +114,7 @@ def test_trajectory(case, device):
     assert distinct(ours) == distinct(theirs)
 
     fused = sum(bool(stores) for *_, stores in manifest["calls"])
-    assert ticket.ledger.nfe == len(trace.forwards) == manifest["nfe"] - fused
+    assert state.ledger.nfe == len(trace.forwards) == manifest["nfe"] - fused
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("sdar", "llada2"))])
@@ -123,20 +124,20 @@ def test_final_keys_equal_computing_everything(case):
     args = manifest["args"]
     options = {"stop": "none"} | TRANSLATIONS[case.partition("/")[0]](args)
     options["max_new_tokens"] = args.get("gen_length") or args["max_new_tokens"]
-    traces, tickets = [], []
+    traces, states = [], []
     for cache in ("block_causal", "none"):
         bench = Bench(model(manifest["model"], args.get("block_length")))
-        ticket = bench.ticket(recorded["prompt"][0].tolist(), **options, cache=cache)
-        traces += bench.run(ticket)
-        tickets.append(ticket)
+        state = bench.state(recorded["prompt"][0].tolist(), **options, cache=cache)
+        traces += bench.run(state)
+        states.append(state)
     assert traces[0].canvases == traces[1].canvases
     for ours, everything in zip(*(trace.forwards for trace in traces), strict=True):
         assert ours.logits.keys() == everything.logits.keys()
         for position, logits in ours.logits.items():
             assert close(logits, everything.logits[position])
-    costs = [ticket.ledger.token_forwards for ticket in tickets]
+    costs = [state.ledger.token_forwards for state in states]
     assert costs[0] < costs[1]
-    assert all(ticket.ledger.staleness == 0 for ticket in tickets)
+    assert all(state.ledger.staleness == 0 for state in states)
 
 
 def close(ours, theirs):

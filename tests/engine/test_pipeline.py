@@ -5,8 +5,9 @@ import torch
 
 from dlm import Engine
 from dlm.config import GenerationConfig, bind
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.decode.iteration import IterationManager
+from dlm.engine.row import RowState
+from dlm.engine.scheduler import Scheduler
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of
 from tests.helpers import block_mask, random_decoder, tiny_spec
@@ -101,20 +102,20 @@ def run(decoder, spec, prompts, cache, spec_string, unmask):
         "stop": "none",
     }
     bound = bind(GenerationConfig.from_options(options), info)
-    tickets = [Ticket(tuple(p), bound, 0) for p in prompts]
-    for ticket in tickets:
-        scheduler.submit(ticket)
-    states = [[] for _ in tickets]
+    states = [RowState(tuple(p), bound, 0) for p in prompts]
+    for state in states:
+        scheduler.submit(state)
+    states = [[] for _ in states]
     with torch.inference_mode():
-        while not all(t.done for t in tickets):
-            live = [not t.done for t in tickets]
+        while not all(t.done for t in states):
+            live = [not t.done for t in states]
             scheduler.step()
-            for ticket, trace, ran in zip(tickets, states, live, strict=True):
+            for state, trace, ran in zip(states, states, live, strict=True):
                 if ran:
-                    trace.append(list(ticket.canvas.ids))
+                    trace.append(list(state.canvas.ids))
     kv.check_integrity()
     assert kv.pages_in_use == 0
-    return states, tickets
+    return states, states
 
 
 @pytest.mark.parametrize("cache", ["none", "block_causal"])
@@ -126,12 +127,12 @@ def test_pipelined_blocks_equal_the_twin(cache, add, full, unmask, seed):
     decoder = random_decoder(spec, seed)
     prompts = [list(range(3, 3 + n)) for n in (1, 5, 8, 11)]
     spec_string = f"pipeline(add={add}, full={full})"
-    states, tickets = run(decoder, spec, prompts, cache, spec_string, unmask)
+    states, states = run(decoder, spec, prompts, cache, spec_string, unmask)
     for prompt, mine in zip(prompts, states, strict=True):
         expected = twin(decoder, prompt, add, full, RULES[unmask], spec.mask_id)
         assert mine == expected
     if cache == "block_causal" and add < 1:
-        assert any(t.ledger.forwards["store step"] for t in tickets)
+        assert any(t.ledger.forwards["store step"] for t in states)
 
 
 def test_a_pipeline_keeps_several_blocks_live_and_never_a_ninth():
@@ -142,15 +143,15 @@ def test_a_pipeline_keeps_several_blocks_live_and_never_a_ninth():
     scheduler = Scheduler(IterationManager(decoder, kv, info, CPU), max_rows=8)
     options = {"max_new_tokens": 64, "blocks": "pipeline(add=0.0)", "unmask": "threshold(1.0)"}
     config = GenerationConfig.from_options({**options, "stop": "none"})
-    ticket = Ticket((5, 6, 7), bind(config, info), 0)
-    scheduler.submit(ticket)
+    state = RowState((5, 6, 7), bind(config, info), 0)
+    scheduler.submit(state)
     most = 0
     with torch.inference_mode():
-        while not ticket.done:
+        while not state.done:
             scheduler.step()
             if scheduler.live:
-                ((cohort, _),) = scheduler._cohorts
-                most = max(most, int(cohort.rows.host.blocks.live.sum()))
+                ((group, _),) = scheduler._groups
+                most = max(most, int(group.rows.host.blocks.live.sum()))
     assert most == 8
 
 

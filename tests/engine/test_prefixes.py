@@ -7,7 +7,7 @@ import torch
 
 from dlm import Engine
 from dlm.core import SharedPrefix
-from dlm.engine.prefixes import PrefixStore
+from dlm.decode.pages import PrefixCache
 from dlm.errors import EngineError, InvalidRequest
 from dlm.model.kv import KVPool
 from tests.engine.harness import CPU, info_of
@@ -23,7 +23,7 @@ def engine_of(block=4, seed=0, **options):
 
 
 def kept_pages(engine):
-    return len(engine.manager.memory.prefixes.pages)
+    return len(engine.manager.page_manager.prefixes.pages)
 
 
 @pytest.mark.parametrize("block", [4, 8, 32])
@@ -83,7 +83,7 @@ def test_kept_prefixes_make_room_for_rows():
         answer = engine.generate((n,) * 90, **OPTIONS)  # 114 positions: 8 pages
         assert answer.canvas == engine_of().generate((n,) * 90, **OPTIONS).canvas
         engine.scheduler.check_integrity()
-    engine.manager.memory.prefixes.clear()
+    engine.manager.page_manager.prefixes.clear()
     assert engine.kv.pages_in_use == 0
 
 
@@ -120,7 +120,7 @@ def test_models_whose_keys_change_share_nothing():
 
 def test_another_beginning_is_another_prefix():
     pool = KVPool(tiny_spec(), device=CPU, dtype=torch.float32)
-    store, pages, how = PrefixStore(pool, 1 << 24), pool.reserve(4), SharedPrefix("final", 4)
+    store, pages, how = PrefixCache(pool, 1 << 24), pool.reserve(4), SharedPrefix("final", 4)
     store.keep(range(64), pages, how)
     assert store.take([*range(48), 0], how) == pages[:3]
     assert store.take([1, *range(1, 64)], how) == []

@@ -5,9 +5,10 @@ import torch
 
 from dlm.config import GenerationConfig, bind
 from dlm.core import Kind
+from dlm.decode.iteration import IterationManager
 from dlm.engine.events import replay
-from dlm.engine.iteration import IterationManager
-from dlm.engine.scheduler import Scheduler, Ticket
+from dlm.engine.row import RowState
+from dlm.engine.scheduler import Scheduler
 from dlm.model.kv import KVPool
 from dlm.rng import uniforms
 from tests.engine.harness import CPU, info_of
@@ -65,20 +66,20 @@ def test_entropy_bound_with_renoising_equals_the_twin(bound, seed):
         seed=seed,
     )
     prompts = [(5, 9, 30), (7, 7, 8, 50, 2, 11)]
-    tickets = [Ticket(p, bind(config, info), 0) for p in prompts]
-    for ticket in tickets:
-        scheduler.submit(ticket)
-    states = [[] for _ in tickets]
+    states = [RowState(p, bind(config, info), 0) for p in prompts]
+    for state in states:
+        scheduler.submit(state)
+    states = [[] for _ in states]
     with torch.inference_mode():
-        while not all(t.done for t in tickets):
+        while not all(t.done for t in states):
             scheduler.step()
-            for ticket, trace in zip(tickets, states, strict=True):
-                if ticket.ledger.nfe > len(trace):
-                    trace.append(list(ticket.canvas.ids))
-    for prompt, ticket, trace in zip(prompts, tickets, states, strict=True):
+            for state, trace in zip(states, states, strict=True):
+                if state.ledger.nfe > len(trace):
+                    trace.append(list(state.canvas.ids))
+    for prompt, state, trace in zip(prompts, states, states, strict=True):
         assert trace == twin(decoder, prompt, seed, bound)
-        assert all(kind == Kind.COMMITTED for kind in ticket.canvas.kinds[len(prompt) :])
-        assert replay(ticket.events)[0].ids == ticket.canvas.ids
+        assert all(kind == Kind.COMMITTED for kind in state.canvas.kinds[len(prompt) :])
+        assert replay(state.events)[0].ids == state.canvas.ids
 
 
 def uniform_info(spec):
@@ -104,9 +105,9 @@ def test_all_noise_events_occur():
         edit=Renoise(2.0, STEPS),
         stop="none",
     )
-    ticket = Ticket((5, 9, 30), bind(config, info), 0)
-    scheduler.submit(ticket)
+    state = RowState((5, 9, 30), bind(config, info), 0)
+    scheduler.submit(state)
     with torch.inference_mode():
-        while not ticket.done:
+        while not state.done:
             scheduler.step()
-    assert {"commit", "remask", "replace", "renoise"} <= {e.type for e in ticket.events}
+    assert {"commit", "remask", "replace", "renoise"} <= {e.type for e in state.events}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlm.core import Extra, ForwardPlan, Segment, pack, span
+from dlm.core import Extra, ForwardPlan, Segment, span
+from dlm.decode.packing import pack
 from dlm.errors import InvalidRequest
 from dlm.model.kv import KVPool
 from tests import twins
@@ -26,12 +27,12 @@ def test_wino_equals_its_twin(seed, sure, back):
     decoder = decoder_of(seed)
     prompt = prompt_of(7 + seed, seed)
     bench = Bench(decoder)
-    ticket = bench.ticket(prompt, **rules(sure, back))
-    (trace,) = bench.run(ticket)
+    state = bench.state(prompt, **rules(sure, back))
+    (trace,) = bench.run(state)
     run = twins.wino(decoder, prompt, 24, 12, sure, back)
     assert_same(trace, run, logits=STALE)
-    reopened = sum(e.type == "remask" for e in ticket.events)
-    assert ticket.ledger.token_forwards == ticket.ledger.nfe * (len(run.ids) + 12)
+    reopened = sum(e.type == "remask" for e in state.events)
+    assert state.ledger.token_forwards == state.ledger.nfe * (len(run.ids) + 12)
     assert reopened or sure == 0.5
 
 
@@ -40,18 +41,18 @@ def test_rows_with_shadows_in_one_batch():
     decoder = decoder_of(2)
     bench = Bench(decoder)
     settings = [(5, 0.15, 0.3), (14, 0.3, 0.5), (9, 0.2, 0.6)]
-    tickets = [
-        bench.ticket(prompt_of(n, n), **rules(sure, back), cache="none")
+    states = [
+        bench.state(prompt_of(n, n), **rules(sure, back), cache="none")
         for n, sure, back in settings
     ]
-    plain = bench.ticket(prompt_of(8, 1), **OPTIONS | {"stop": "none"}, unmask="threshold(0.4)")
-    guided = bench.ticket(prompt_of(6, 4), **rules(0.2, 0.4), guide="cfg(0.7)")
-    traces = bench.run(*tickets, plain, guided, after={1: 2})
+    plain = bench.state(prompt_of(8, 1), **OPTIONS | {"stop": "none"}, unmask="threshold(0.4)")
+    guided = bench.state(prompt_of(6, 4), **rules(0.2, 0.4), guide="cfg(0.7)")
+    traces = bench.run(*states, plain, guided, after={1: 2})
     for trace, (length, sure, back) in zip(traces, settings, strict=False):
         run = twins.wino(decoder, prompt_of(length, length), 24, 12, sure, back)
         assert_same(trace, run, logits=STALE)
     alone = Bench(decoder)
-    (solo,) = alone.run(alone.ticket(prompt_of(6, 4), **rules(0.2, 0.4), guide="cfg(0.7)"))
+    (solo,) = alone.run(alone.state(prompt_of(6, 4), **rules(0.2, 0.4), guide="cfg(0.7)"))
     assert solo.canvases == traces[-1].canvases
 
 
@@ -63,11 +64,11 @@ def test_shadows_see_the_keys_that_the_cache_keeps(cache):
     runs = []
     for name in ("none", cache):
         bench = Bench(decoder)
-        ticket = bench.ticket(prompt, **options, cache=name)
-        runs.append((bench.run(ticket)[0], ticket))
-    (plain, _), (cached, ticket) = runs
+        state = bench.state(prompt, **options, cache=name)
+        runs.append((bench.run(state)[0], state))
+    (plain, _), (cached, state) = runs
     assert cached.canvases[1] == plain.canvases[1]
-    assert any(e.type == "remask" for e in ticket.events)
+    assert any(e.type == "remask" for e in state.events)
     assert all(len(f.queries) <= len(prompt) + 24 for f in cached.forwards)
 
 
@@ -101,7 +102,7 @@ def test_a_shadow_sees_all_but_what_its_mask_hides():
 def test_shadows_are_refused_where_they_cannot_stand():
     bench = Bench(decoder_of(0, shift=True))
     with pytest.raises(InvalidRequest, match="position that they predict"):
-        bench.ticket(prompt_of(5, 0), **rules(0.3, 0.5))
+        bench.state(prompt_of(5, 0), **rules(0.3, 0.5))
 
 
 def test_rows_with_shadows_draw_with_their_own_numbers():
@@ -113,11 +114,11 @@ def test_rows_with_shadows_draw_with_their_own_numbers():
         {"unmask": WideIn(0.3), "temperature": 0.5, "seed": 3},
     ]
     bench = Bench(decoder)
-    tickets = [
-        bench.ticket(prompt_of(6 + n, n), **OPTIONS, edit=NarrowOut(0.3 + n / 10), **options)
+    states = [
+        bench.state(prompt_of(6 + n, n), **OPTIONS, edit=NarrowOut(0.3 + n / 10), **options)
         for n, options in enumerate(settings)
     ]
-    together = bench.run(*tickets)
+    together = bench.run(*states)
     for n, (trace, options) in enumerate(zip(together, settings, strict=True)):
         edit = NarrowOut(0.3 + n / 10)
         alone = Bench(decoder).decode(prompt_of(6 + n, n), **OPTIONS, edit=edit, **options)

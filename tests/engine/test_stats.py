@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.config import KINDS
-from dlm.engine.stats import CHUNK, SMALL, Sampler, draw_tokens, row_stats, token_uniforms
+from dlm.decode.sampling import CHUNK, SMALL, Sampler, draw_tokens, row_stats, token_uniforms
 from tests.engine.costs import NEEDS, report
 
 MASK = 5
-ALL = frozenset({"entropy", "margin", "gap", "c_current"})
+ALL = frozenset({"entropy", "margin", "logit_margin", "prob_current"})
 NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-160, 160)).map(lambda n: n / 8)
 ROWS = st.lists(st.lists(NUMBERS, min_size=9, max_size=9), min_size=1, max_size=5)
 SHARE = 3e-6  # the normaliser is float32: beyond 16 it is exact to 1e-6, and so is what it divides
@@ -33,15 +33,17 @@ def test_row_stats(rows, current):
         probs = textbook(row)
         others = sorted((x for i, x in enumerate(row) if i != MASK), reverse=True)
         assert stats.token[n] == next(i for i, x in enumerate(row) if x == others[0] and i != MASK)
-        assert float(stats.c[n]) == pytest.approx(probs[row.index(others[0])], abs=SHARE)
+        assert float(stats.confidence[n]) == pytest.approx(probs[row.index(others[0])], abs=SHARE)
         entropy = -sum(p * math.log(p) for p in probs if p > 0)
         assert float(stats.entropy[n]) == pytest.approx(entropy, abs=1e-5)
         gap = probs[row.index(others[0])] - probs[row.index(others[1])]
         assert float(stats.margin[n]) == pytest.approx(gap, abs=SHARE)
-        assert float(stats.c_current[n]) == pytest.approx(probs[current], abs=SHARE)
+        assert float(stats.prob_current[n]) == pytest.approx(probs[current], abs=SHARE)
         logit_gap = others[0] - others[1]
-        assert float(stats.gap[n]) == pytest.approx(logit_gap, abs=1e-5)
-        assert float(stats.norm[n]) == pytest.approx(math.log(sum(map(math.exp, row))), abs=1e-5)
+        assert float(stats.logit_margin[n]) == pytest.approx(logit_gap, abs=1e-5)
+        assert float(stats.logsumexp[n]) == pytest.approx(
+            math.log(sum(map(math.exp, row))), abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("size", WIDE)
@@ -69,12 +71,12 @@ def test_rows_of_many_chunks(size, mask, seed, forbidden, scale):
         best = row.index(max(row))
         second = max(x for i, x in enumerate(row) if i != best)
         assert int(stats.token[n]) == best
-        assert float(stats.c[n]) == pytest.approx(float(shares[n, best]), rel=1e-5)
-        assert float(stats.gap[n]) == pytest.approx(row[best] - second, abs=1e-4)
-        margin = float(shares[n, best]) - math.exp(second - float(stats.norm[n]))
+        assert float(stats.confidence[n]) == pytest.approx(float(shares[n, best]), rel=1e-5)
+        assert float(stats.logit_margin[n]) == pytest.approx(row[best] - second, abs=1e-4)
+        margin = float(shares[n, best]) - math.exp(second - float(stats.logsumexp[n]))
         assert float(stats.margin[n]) == pytest.approx(margin, abs=1e-5)
         wanted = float(shares[n, 1 if n != 1 else 2])
-        assert float(stats.c_current[n]) == pytest.approx(wanted, rel=1e-4, abs=1e-30)
+        assert float(stats.prob_current[n]) == pytest.approx(wanted, rel=1e-4, abs=1e-30)
 
 
 def test_no_rows_and_logits_that_are_no_numbers():
@@ -84,7 +86,7 @@ def test_no_rows_and_logits_that_are_no_numbers():
         logits = torch.zeros(2, size)
         logits[1, size - 2] = math.nan
         stats = row_stats(logits, MASK, frozenset({"entropy"}))
-        assert stats.c.isnan().tolist() == [False, True]
+        assert stats.confidence.isnan().tolist() == [False, True]
 
 
 def test_confidence_keeps_the_mask_in_the_denominator():
@@ -93,7 +95,7 @@ def test_confidence_keeps_the_mask_in_the_denominator():
     stats = row_stats(logits, MASK, frozenset())
     assert stats.token.tolist() == [7]
     expected = math.exp(2) / (math.exp(4) + math.exp(2) + 7)
-    assert float(stats.c) == pytest.approx(expected, rel=1e-6)
+    assert float(stats.confidence) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_lowest_id_wins_ties():
@@ -105,19 +107,19 @@ def test_the_lowest_id_wins_ties():
 def test_only_what_is_needed_is_computed():
     stats = row_stats(torch.zeros(1, 9), MASK, frozenset({"margin"}))
     assert stats.entropy is None
-    assert stats.c_current is None
+    assert stats.prob_current is None
     assert stats.margin is not None
     plain = row_stats(torch.zeros(1, 9), MASK, frozenset())
-    assert plain.margin is plain.gap is plain.entropy is None
+    assert plain.margin is plain.logit_margin is plain.entropy is None
 
 
 def test_forbidden_ids_have_no_share():
     """Guides forbid by -inf, which must not turn the entropy into NaN."""
     logits = torch.tensor([[0.0, 0.0, -math.inf, 0.0]])
     stats = row_stats(logits, 3, ALL, torch.tensor([2]))
-    assert float(stats.c) == pytest.approx(1 / 3)
+    assert float(stats.confidence) == pytest.approx(1 / 3)
     assert float(stats.entropy) == pytest.approx(math.log(3))
-    assert float(stats.c_current) == 0
+    assert float(stats.prob_current) == 0
 
 
 def sampler(temperature, top_p=1.0, top_k=0):
@@ -153,7 +155,7 @@ def test_draws_follow_the_tempered_distribution_without_the_mask(temperature):
     freedom = len(tested) - 1
     assert chi_square < freedom + 4 * math.sqrt(2 * freedom)
     clean = textbook(LOGITS)  # the confidence is that of temperature 1
-    for token, c in zip(drawn.token[:50].tolist(), drawn.c[:50].tolist(), strict=True):
+    for token, c in zip(drawn.token[:50].tolist(), drawn.confidence[:50].tolist(), strict=True):
         assert c == pytest.approx(clean[token], abs=1e-6)
 
 
@@ -196,7 +198,7 @@ def test_each_row_draws_by_its_own_settings():
     stats = row_stats(rows.clone(), MASK, frozenset())
     together = draw_tokens(stats, MASK, sampled, owner, u)
     assert together.token[:20].equal(stats.token[:20])
-    assert together.c[:20].equal(stats.c[:20])
+    assert together.confidence[:20].equal(stats.confidence[:20])
     assert not together.token[20:].equal(stats.token[20:])
     for row in range(3):
         part = slice(20 * row, 20 * row + 20)

@@ -80,7 +80,7 @@ class Doubt:
     threshold: float = 0.4
 
     scope = "block"
-    needs = frozenset({"c_current"})
+    needs = frozenset({"prob_current"})
     scratch = (ScratchSpec("doubted", "token", torch.long),)
 
     def bind(self, info):
@@ -91,8 +91,10 @@ class Doubt:
 
     def edit(self, view, proposal):
         times = view.scratch["doubted"]
-        doubted = (view.kind == Kind.COMMITTED) & view.scored & (view.c_current < self.threshold)
-        doubted = doubted & (view.pos >= view.prompt[:, None]) & (times.gather(1, view.pos) < 4)
+        doubted = (
+            (view.kind == Kind.COMMITTED) & view.scored & (view.stats.prob_current < self.threshold)
+        )
+        doubted = doubted & (view.pos >= view.row.prompt[:, None]) & (times.gather(1, view.pos) < 4)
         counted = times.scatter_add(1, view.pos, doubted.long())
         return proposal._replace(remask=doubted, scratch={"doubted": counted})
 

@@ -23,13 +23,13 @@ from dlm.evals.results import results_of
 from dlm.evals.run import Run, bundled_run, read_run
 from dlm.evals.sampling import Plan, draw_samples, read_samples
 from dlm.evals.settings import Setting
-from dlm.unmasking.threshold import Threshold
+from dlm.unmasking.unmask.threshold import Threshold
 from tests.evals.scripted import Scripted
 
 BUNDLED = Path(dlm.__file__).parent / "model" / "bundled" / "tiny"
 RULE = """
 from dataclasses import dataclass
-from dlm.unmasking.threshold import Threshold
+from dlm.unmasking.unmask.threshold import Threshold
 {imports}
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Guided:
 
     def propose(self, view: StepView) -> Proposal:
         said = view.aux["ar"]
-        stops = view.eligible & (said.c_draft < view.knob.share * said.c)
+        stops = view.eligible & (said.draft_confidence < view.params.share * said.confidence)
         order = view.eligible.cumsum(dim=1)
         refused = stops.cumsum(dim=1) > 0
         return Proposal(view.eligible & (~refused | (order == 1)))
@@ -40,5 +40,5 @@ class Dictated(Guided):
     count: int = 3
 
     def propose(self, view: StepView) -> Proposal:
-        first = view.eligible & (view.eligible.cumsum(dim=1) <= view.knob.count)
+        first = view.eligible & (view.eligible.cumsum(dim=1) <= view.params.count)
         return Proposal(first, token=view.aux["ar"].token)

@@ -17,9 +17,9 @@ from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
 
 def accepted(view: StepView, bound: Tensor, steps: Tensor) -> Tensor:
     """Positions whose summed entropy, their own left out, stays within the bound."""
-    assert view.entropy is not None
+    assert view.stats.entropy is not None
     among = view.scored & (view.kind != Kind.PROMPT)
-    entropy = view.entropy.masked_fill(~among, torch.inf)
+    entropy = view.stats.entropy.masked_fill(~among, torch.inf)
     ordered, order = entropy.sort(dim=1, stable=True)
     finite = ordered.masked_fill(ordered.isinf(), 0.0)
     within = (finite.cumsum(dim=1) - finite <= bound) & ordered.isfinite()
@@ -42,7 +42,7 @@ class EntropyBound:
         return self
 
     def propose(self, view: StepView) -> Proposal:
-        return Proposal(view.eligible & accepted(view, view.knob.bound, view.knob.steps))
+        return Proposal(view.eligible & accepted(view, view.params.bound, view.params.steps))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Renoise:
         return None
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
-        keep = accepted(view, view.knob.bound, view.knob.steps)
+        keep = accepted(view, view.params.bound, view.params.steps)
         settled = (view.kind == Kind.COMMITTED) & view.scored
         return proposal._replace(
             remask=settled & ~keep, replace=settled & keep, renoise=view.eligible & ~keep

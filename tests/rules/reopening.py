@@ -23,5 +23,5 @@ class ReopensFirst:
         return None
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
-        first = (view.kind == Kind.COMMITTED) & (view.pos == view.prompt[:, None])
-        return proposal._replace(remask=first & (view.step == self.after)[:, None])
+        first = (view.kind == Kind.COMMITTED) & (view.pos == view.row.prompt[:, None])
+        return proposal._replace(remask=first & (view.row.step == self.after)[:, None])

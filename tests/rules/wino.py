@@ -27,7 +27,7 @@ from dlm.core import (
     span,
 )
 from dlm.errors import InvalidRequest
-from dlm.unmasking.selectors import top
+from dlm.unmasking.scores import top
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class WideIn:
         return self
 
     def propose(self, view: StepView) -> Proposal:
-        knob, masks = view.knob, view.eligible.sum(dim=1, keepdim=True)
-        cap = (masks * knob.share).long().maximum(knob.least).minimum(knob.most)
-        sure = view.eligible & (view.c > knob.threshold)
-        return Proposal(sure & top(view.c, view.eligible, cap))
+        params, masks = view.params, view.eligible.sum(dim=1, keepdim=True)
+        cap = (masks * params.share).long().maximum(params.least).minimum(params.most)
+        sure = view.eligible & (view.confidence > params.threshold)
+        return Proposal(sure & top(view.confidence, view.eligible, cap))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class NarrowOut:
     mask_id: int = bound(-1)
 
     scope = "block"
-    needs = frozenset({"c_current"})
+    needs = frozenset({"prob_current"})
     scratch = (ScratchSpec("wino.last", "row", torch.long),)
 
     def bind(self, info: ModelInfo) -> NarrowOut:
@@ -99,10 +99,10 @@ class NarrowOut:
         accepted = proposal.commit.sum(dim=1)
         inside = view.pos >= view.in_block(view.blocks.start)
         judged = (view.kind == Kind.COMMITTED) & view.scored & inside
-        assert view.c_current is not None
-        doubted = judged & (view.c_current < view.knob.threshold)
+        assert view.stats.prob_current is not None
+        doubted = judged & (view.stats.prob_current < view.params.threshold)
         (step,) = view.of_first_block(view.blocks.step)
-        last = torch.where(step == 0, view.knob.first, view.scratch["wino.last"][:, None])
+        last = torch.where(step == 0, view.params.first, view.scratch["wino.last"][:, None])
         most = (last - 1).clamp_min(0)
-        remask = top(-view.c_current, doubted, most) & (accepted > 1)[:, None]
+        remask = top(-view.stats.prob_current, doubted, most) & (accepted > 1)[:, None]
         return proposal._replace(remask=remask, scratch={"wino.last": accepted})

@@ -13,8 +13,8 @@ from scipy.stats import binomtest, chisquare
 from dlm.config.aliases import resolve_aliases
 from dlm.core import Kind
 from dlm.errors import InvalidRequest
-from dlm.unmasking.ancestral import Ancestral
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.unmask.ancestral import Ancestral
+from dlm.unmasking.unmask.topk import TopK
 from tests.unmasking.views import INFO, make_view
 
 DRAWS = 4000

@@ -10,13 +10,13 @@ from dlm import Engine
 from dlm.config import GenerationConfig, bind
 from dlm.config.aliases import resolve_aliases
 from dlm.errors import InvalidRequest
-from dlm.unmasking.adaptive import AdaBlock
-from dlm.unmasking.blocks import Fixed
-from dlm.unmasking.budgets import MaxNFE
-from dlm.unmasking.leap import Leap
-from dlm.unmasking.stops import Eos
-from dlm.unmasking.threshold import Threshold
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.blocks.adaptive import AdaBlock
+from dlm.unmasking.blocks.fixed import Fixed
+from dlm.unmasking.stop.budgets import MaxNFE
+from dlm.unmasking.stop.end_ids import Eos
+from dlm.unmasking.unmask.local_leap import Leap
+from dlm.unmasking.unmask.threshold import Threshold
+from dlm.unmasking.unmask.topk import TopK
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 

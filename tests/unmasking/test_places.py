@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from dlm.core import BlockTable, Kind, Phase
 from dlm.errors import InvalidRequest
-from dlm.unmasking.adaptive import AdaBlock
-from dlm.unmasking.blocks import Sliding, SubBlocks
-from dlm.unmasking.certainty import EntropyBound, LowEntropy
-from dlm.unmasking.leap import Hierarchical, Leap
-from dlm.unmasking.threshold import RunningMean
+from dlm.unmasking.blocks.adaptive import AdaBlock
+from dlm.unmasking.blocks.fixed import Sliding, SubBlocks
+from dlm.unmasking.unmask.entropy import EntropyBound, LowEntropy
+from dlm.unmasking.unmask.local_leap import Hierarchical, Leap
+from dlm.unmasking.unmask.threshold import RunningMean
 from tests.unmasking.views import make_view
 
 GRID = st.integers(0, 8).map(lambda n: n / 8)  # exact in float32, with many ties
@@ -156,7 +156,7 @@ def test_low_entropy_takes_what_is_certain_or_the_most_certain(row, data, thresh
 def test_low_entropy_forces_nothing_in_blocks_that_may_wait():
     rule = LowEntropy(0.1)
     view = make_view(rule, [[0.5, 0.5]], entropy=[1.0, 0.5])
-    waiting = view._replace(force=torch.zeros_like(view.force))
+    waiting = view._replace(must_progress=torch.zeros_like(view.must_progress))
     assert rule.propose(view).commit.tolist() == [[False, True]]
     assert rule.propose(waiting).commit.tolist() == [[False, False]]
 
@@ -194,7 +194,7 @@ def test_a_sliding_window_starts_at_the_first_open_position(row, width):
     pos, kinds, c, _ = row
     first = min((p for p, k in zip(pos, kinds, strict=True) if k == OPEN), default=0)
     view = make_view(Sliding(width), [c], pos=[pos], kind=kinds)
-    assert Sliding(width).narrow(view)[0].tolist() == [
+    assert Sliding(width).restrict(view)[0].tolist() == [
         k == OPEN and p < first + width for p, k in zip(pos, kinds, strict=True)
     ]
 
@@ -206,7 +206,7 @@ def test_sub_blocks_are_filled_one_after_the_other(row, sub):
     first = min((n for n, k in zip(numbers, kinds, strict=True) if k == OPEN), default=0)
     rule = SubBlocks(64, sub=sub)
     view = make_view(rule, [c], pos=[pos], kind=kinds)
-    assert rule.narrow(view)[0].tolist() == [
+    assert rule.restrict(view)[0].tolist() == [
         k == OPEN and n == first for n, k in zip(numbers, kinds, strict=True)
     ]
 
@@ -225,7 +225,7 @@ def test_adablock_ends_behind_open_positions_alone(row, data, share, threshold, 
         end = max(pos[best] + 1, start + least)
     rule = AdaBlock(3, share, threshold, (10,), least)
     view = make_view(rule, [c], pos=[pos], kind=kinds, token=token, prompt=start, opening=True)
-    assert rule.close_at(view).tolist() == [min(end, length)]
+    assert rule.block_end(view).tolist() == [min(end, length)]
 
 
 @pytest.mark.parametrize(

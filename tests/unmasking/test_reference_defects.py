@@ -31,10 +31,10 @@ import torch
 
 from dlm import Engine
 from dlm.core import Kind
-from dlm.unmasking.adaptive import AdaBlock
-from dlm.unmasking.certainty import EntropyBound, LowEntropy
-from dlm.unmasking.threshold import Dynamic, Threshold
-from dlm.unmasking.topk import TopK
+from dlm.unmasking.blocks.adaptive import AdaBlock
+from dlm.unmasking.unmask.entropy import EntropyBound, LowEntropy
+from dlm.unmasking.unmask.threshold import Dynamic, Threshold
+from dlm.unmasking.unmask.topk import TopK
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 from tests.unmasking.views import INFO, make_view
@@ -187,7 +187,7 @@ def test_a_block_has_its_least_length():
     for least, end in ((1, 1), (4, 4)):
         rule = AdaBlock(length=8, window=1.0, min_length=least).bind(replace(INFO))
         view = make_view(rule, [[0.9] + [0.1] * 11], token=[[newline] + [5] * 11], opening=True)
-        assert rule.close_at(view).tolist() == [end]
+        assert rule.block_end(view).tolist() == [end]
 
 
 @pytest.mark.parametrize("others", [0.0, 9.0])

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from dlm.core import BlockTable, HostRows, Kind, Phase, Progress, Proposal
 from dlm.errors import InvalidRequest
-from dlm.unmasking.adaptive import AdaBlock
-from dlm.unmasking.blocks import Fixed, Whole
-from dlm.unmasking.revise import RCR
-from dlm.unmasking.selectors import SCHEDULES
-from dlm.unmasking.stops import Eos
-from dlm.unmasking.threshold import Dynamic, Everything, Factor, Threshold
-from dlm.unmasking.topk import TopK
-from tests.unmasking.views import INFO, MASK, knobs, make_view
+from dlm.unmasking.blocks.adaptive import AdaBlock
+from dlm.unmasking.blocks.fixed import Fixed, Whole
+from dlm.unmasking.edit.rcr import RCR
+from dlm.unmasking.schedules import SCHEDULES
+from dlm.unmasking.stop.end_ids import Eos
+from dlm.unmasking.unmask.threshold import CommitAll, Dynamic, Factor, Threshold
+from dlm.unmasking.unmask.topk import TopK
+from tests.unmasking.views import INFO, MASK, make_view, part_params
 
 GRID = st.integers(0, 16).map(lambda n: n / 16)  # exact in float32, with many ties
 CONFIDENCES = st.lists(GRID, min_size=1, max_size=12)
@@ -98,8 +98,8 @@ def test_dynamic_without_steps_takes_one_a_step(info):
 
 
 def test_everything_takes_all_that_is_eligible():
-    view = make_view(Everything(), [[0.0, 0.0, 0.0]], kind=[OPEN, DONE, OPEN])
-    assert chosen(Everything(), view) == [[True, False, True]]
+    view = make_view(CommitAll(), [[0.0, 0.0, 0.0]], kind=[OPEN, DONE, OPEN])
+    assert chosen(CommitAll(), view) == [[True, False, True]]
 
 
 # top-k and its schedules
@@ -181,8 +181,12 @@ def test_steps_are_shared_out_to_the_blocks_by_length():
 def test_topk_takes_the_best_by_score_and_the_leftmost_of_equals(scores, steps, score):
     rule = TopK(score, steps=steps)
     given = [-x for x in scores] if score == "entropy" else scores
-    data = {"c": scores} if score == "confidence" else {"c": [0.5] * len(scores), score: given}
-    view = make_view(rule, [data.pop("c")], **data)
+    data = (
+        {"confidence": scores}
+        if score == "confidence"
+        else {"confidence": [0.5] * len(scores), score: given}
+    )
+    view = make_view(rule, [data.pop("confidence")], **data)
     count = math.ceil(len(scores) / steps)
     assert chosen(rule, view) == [best(scores, count)]
 
@@ -194,9 +198,9 @@ def test_demoted_ids_are_taken_last_but_taken_when_nothing_else_is_left():
         [False, False, False, False, True, False, False, True]
     ]
     ends_only = make_view(rule, [c[:4]], token=[1, 2, 1, 2], length=4)
-    assert chosen(replace(rule, steps=2), ends_only._replace(knob=knobs([TopK(steps=2)]))) == [
-        [True, False, True, False]
-    ]
+    assert chosen(
+        replace(rule, steps=2), ends_only._replace(params=part_params([TopK(steps=2)]))
+    ) == [[True, False, True, False]]
 
 
 def test_demoted_ids_keep_their_order():
@@ -225,9 +229,9 @@ def test_random_order_depends_on_seed_and_path_but_not_on_the_batch():
     ):
         alone = make_view(rule, c[:1], seed=seed, path=path, row_step=step)
         assert chosen(rule, alone) == [row]
-    narrow = make_view(rule, [[0.5] * 20], pos=range(20, 40), seed=0, row_step=3)
+    restrict = make_view(rule, [[0.5] * 20], pos=range(20, 40), seed=0, row_step=3)
     wide = make_view(rule, [[0.5] * 40], seed=0, row_step=3)
-    assert best_of(rule, narrow) == best_of(rule, wide, among=range(20, 40))
+    assert best_of(rule, restrict) == best_of(rule, wide, among=range(20, 40))
 
 
 def best_of(rule, view, among=None):
@@ -236,7 +240,7 @@ def best_of(rule, view, among=None):
     if among is not None:
         kinds[0, [p not in among for p in view.pos[0].tolist()]] = DONE
     eligible = view.eligible & (kinds >= OPEN)
-    one = view._replace(eligible=eligible, knob=knobs([replace(rule, steps=10**6)]))
+    one = view._replace(eligible=eligible, params=part_params([replace(rule, steps=10**6)]))
     one.blocks.masks[:] = eligible.sum()
     (row,) = replace(rule, steps=10**6).propose(one).commit.tolist()
     return view.pos[0][row.index(True)].item()
@@ -248,7 +252,7 @@ ADA = AdaBlock(6, window=0.5, threshold=0.5, delimiters=(10, 11))  # 16 position
 
 
 def closes(rule, c, token, *, start=0, prompt=0, length=16):
-    (end,) = rule.close_at(
+    (end,) = rule.block_end(
         make_view(
             rule,
             [c],
@@ -297,15 +301,15 @@ def test_adablock_keeps_a_minimum():
 def test_adablock_never_ends_behind_its_reach(rule):
     """Only what was planned up to the reach has logits in the opening step."""
     host = host_of(prompt=2, length=22)
-    (reach,) = rule.reach(SimpleNamespace(host=host), knobs([rule])).tolist()
+    (max_end,) = rule.max_end(SimpleNamespace(host=host), part_params([rule])).tolist()
     for token in ([10] + [5] * 19, [5] * 20):
-        assert closes(rule, [0.9] * 20, token, start=2, prompt=2, length=22) <= min(reach, 22)
+        assert closes(rule, [0.9] * 20, token, start=2, prompt=2, length=22) <= min(max_end, 22)
 
 
 def test_adablock_reads_rows_by_their_own_numbers():
     rules = [ADA, replace(ADA, threshold=0.95), replace(ADA, length=3, threshold=0.95)]
     view = make_view(rules, [[0.9] * 8] * 3, token=[5, 5, 5, 5, 10, 5, 5, 5], length=16)
-    assert ADA.close_at(view).tolist() == [5, 6, 3]
+    assert ADA.block_end(view).tolist() == [5, 6, 3]
 
 
 # stop rules
@@ -322,7 +326,7 @@ def rows_of(view):
     return SimpleNamespace(
         ids=view.ids,
         kind=view.kind,
-        limit=view.limit,
+        limit=view.row.limit,
         capacity=view.ids.shape[1],
         device=view.ids.device,
     )
@@ -365,7 +369,7 @@ def test_eos_block_looks_at_closed_blocks_while_later_ones_are_open():
         rows = SimpleNamespace(
             ids=torch.tensor([[5, 1, 7, MASK]]),
             kind=torch.tensor([[first, DONE, DONE, OPEN]], dtype=torch.int8),
-            limit=view.limit,
+            limit=view.row.limit,
             capacity=4,
             device=view.ids.device,
         )
@@ -417,7 +421,12 @@ def test_rcr_does_not_take_a_confidence_of_zero_for_certainty():
     view = make_view(
         rule, [[0.0, 0.0, 0.25, 0.75]], kind=kinds, conf_prev=[0.0, 0.5, 0, 0], start=2
     )
-    assert reopened(rule, view._replace(to_fill=view.to_fill - 2)) == [True, False, False, False]
+    assert reopened(rule, view._replace(initial_masks=view.row.initial_masks - 2)) == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_rcr_leaves_prompt_and_open_positions_alone():
@@ -451,11 +460,11 @@ def blocks_of(rule, prompt, length, *, stores, pinned=()):
     """
     host, bounds, phases = host_of(prompt, length, pinned=pinned), [], []
     for _ in range(200):
-        reach = rule.reach(SimpleNamespace(host=host), knobs([rule]))
+        max_end = rule.max_end(SimpleNamespace(host=host), part_params([rule]))
         left = torch.zeros(1, 8, dtype=torch.long)
-        bounds_now = (reach, host.length, host.prompt, host.to_open)
+        bounds_now = (max_end, host.length, host.prompt, host.next_unopened)
         progress = Progress(left, *bounds_now, torch.tensor([True]), stores)
-        table = rule.advance(host.blocks, progress, knobs([rule]))
+        table = rule.advance(host.blocks, progress, part_params([rule]))
         phases.append(table.phase[0, :3].tolist())
         if not bool(table.live.any()):
             return bounds, phases
@@ -494,10 +503,12 @@ def test_blocks_start_at_what_is_to_be_filled(prompt, pinned, alignment):
     length = 40
     info = INFO if alignment == 1 else replace(INFO, attention="block_causal", block_length=4)
     bounds, _ = blocks_of(Fixed(8).bind(info), prompt, length, stores=False, pinned=pinned)
-    to_fill = [at for at in range(prompt, length) if at not in pinned]
-    assert sorted(at for s, e in bounds for at in range(s, e) if at in to_fill) == to_fill
+    initial_masks = [at for at in range(prompt, length) if at not in pinned]
+    assert (
+        sorted(at for s, e in bounds for at in range(s, e) if at in initial_masks) == initial_masks
+    )
     for start, end in bounds:
-        first = next(at for at in to_fill if at >= start)
+        first = next(at for at in initial_masks if at >= start)
         assert start == first // alignment * alignment, "a block waits for nothing"
         assert end == min(start + 8, length)
 
@@ -514,12 +525,12 @@ def test_a_block_stays_open_while_something_is_left():
     left[0, 0] = 1
     eights, both = torch.tensor([8, 8]), torch.tensor([True, True])
     progress = Progress(left, eights, eights, eights * 0, torch.tensor([4, 4]), both, False)
-    after = rule.advance(table, progress, knobs([rule, rule]))
+    after = rule.advance(table, progress, part_params([rule, rule]))
     assert after.phase[0].tolist()[:2] == [Phase.OPEN, Phase.STORED]
     assert after.live.sum(dim=1).tolist() == [1, 1]
     assert after.start.masked_select(after.live).tolist() == [0, 4]
     gone = progress._replace(live=torch.tensor([False, False]))
-    stopped = rule.advance(table, gone, knobs([rule, rule]))
+    stopped = rule.advance(table, gone, part_params([rule, rule]))
     assert stopped.live.sum(dim=1).tolist() == [1, 0], "a row that ends opens nothing"
 
 

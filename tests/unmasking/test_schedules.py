@@ -7,7 +7,7 @@ from math import floor
 import pytest
 import torch
 
-from dlm.unmasking.selectors import curve_counts
+from dlm.unmasking.schedules import curve_counts
 
 
 def exact_counts(masks, steps, power):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlm.core import Kind
-from dlm.unmasking.stops import Eos
+from dlm.unmasking.stop.end_ids import Eos
 from tests.unmasking.views import INFO, make_view
 
 OPEN, DONE, GIVEN = Kind.MASK, Kind.COMMITTED, Kind.PROMPT
@@ -32,7 +32,11 @@ def ends(when, ids, kinds, limit, start, end):
     view = make_view(rule, [[0.5] * len(ids)], ids=ids, kind=kinds, start=start, end=end)
     view = view._replace(limit=torch.tensor([limit]))
     rows = SimpleNamespace(
-        ids=view.ids, kind=view.kind, limit=view.limit, capacity=len(ids), device=view.ids.device
+        ids=view.ids,
+        kind=view.kind,
+        limit=view.row.limit,
+        capacity=len(ids),
+        device=view.ids.device,
     )
     return rule(rows, view).done.tolist() == [True]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dlm import Engine
-from dlm.core import Tempered
-from dlm.unmasking.threshold import Dynamic
-from dlm.unmasking.topk import TopK
+from dlm.core import SamplingStats
+from dlm.unmasking.unmask.threshold import Dynamic
+from dlm.unmasking.unmask.topk import TopK
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 from tests.unmasking.views import make_view
@@ -95,7 +95,7 @@ def test_a_filter_is_that_of_its_own_row():
 
 def taken(rule, c, tempered):
     row = torch.tensor([tempered])
-    view = make_view(rule, [c])._replace(tempered=Tempered(row, -row, row))
+    view = make_view(rule, [c])._replace(tempered=SamplingStats(row, -row, row))
     return rule.propose(view).commit[0].tolist()
 
 

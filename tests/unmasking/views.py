@@ -10,13 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Kind, Level, ModelInfo, Phase, StepView, Window
+from dlm.core import (
+    BlockTable,
+    Kind,
+    LastCommit,
+    Level,
+    ModelInfo,
+    Phase,
+    RowInfo,
+    Statistics,
+    StepView,
+    Window,
+)
 
 MASK = 63
 INFO = ModelInfo("llada", 64, MASK, eos_ids=(1, 2), pad_id=0, max_length=512, delimiters=(10, 11))
 
 
-def knobs(parts: Sequence[Any]) -> SimpleNamespace:
+def part_params(parts: Sequence[Any]) -> SimpleNamespace:
     """The plain numbers of one part a row, stacked to `[R, 1]`."""
     numbers = {
         f.name: [getattr(part, f.name) for part in parts]
@@ -86,7 +97,7 @@ def make_view(
         pos=places,
         valid=torch.ones(rows, width, dtype=torch.bool),
         scored=is_open,
-        full=is_open,
+        must_progress=is_open,
         logit_row=torch.zeros_like(places),
         block=torch.zeros_like(places),
         slot=torch.arange(rows * width),
@@ -99,30 +110,34 @@ def make_view(
         window=window,
         ids=wide(ids),
         kind=kinds,
-        step=tall(row_step),
+        row=RowInfo(
+            prompt=tall(prompt),
+            length=lengths,
+            limit=lengths,
+            initial_masks=lengths - tall(prompt) - pinned.sum(dim=1),
+            step=tall(row_step),
+            seed=tall(seed),
+            path=tall(path),
+        ),
         blocks=table_of(starts, ends, tall(step), totals, phase),
         eligible=eligible,
-        force=eligible,
+        must_progress=eligible,
         token=wide(token),
-        c=torch.tensor(c, dtype=torch.float32),
-        best=wide(token),
-        entropy=wide(entropy, torch.float32),
-        margin=wide(margin, torch.float32),
-        gap=None,
-        c_current=None,
-        tempered=None,
-        logits=torch.empty(0, INFO.vocab_size),
-        norm=torch.empty(0),
-        mask_id=MASK,
-        conf_prev=wide(conf_prev, torch.float32),
-        born=torch.full((rows, width), -1),
-        prompt=tall(prompt),
-        length=lengths,
-        limit=lengths,
-        to_fill=lengths - tall(prompt) - pinned.sum(dim=1),
-        seed=tall(seed),
-        path=tall(path),
+        confidence=torch.tensor(c, dtype=torch.float32),
+        stats=Statistics(
+            torch.empty(0),
+            argmax=wide(token),
+            entropy=wide(entropy, torch.float32),
+            margin=wide(margin, torch.float32),
+        ),
+        last=LastCommit(
+            conf=wide(conf_prev, torch.float32),
+            born=torch.full((rows, width), -1),
+            edits=torch.zeros((rows, width), dtype=torch.long),
+        ),
+        params=part_params(parts if isinstance(parts, list) else [parts] * rows),
         scratch={},
         aux={},
-        knob=knobs(parts if isinstance(parts, list) else [parts] * rows),
+        logits=torch.empty(0, INFO.vocab_size),
+        mask_id=MASK,
     )

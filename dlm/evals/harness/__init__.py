@@ -23,14 +23,14 @@ from dlm.evals.harness.likelihood import Likelihood
 
 __all__ = ["Likelihood", "evaluate", "main"]
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NO_POSITIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def evaluate(
     engine: dlm.Engine,
     tasks: Sequence[Any],
     *,
-    options: Mapping[str, Any] = NOTHING,
+    options: Mapping[str, Any] = NO_POSITIONS,
     likelihood: Likelihood | None = None,
     rows: int = 16,
     escape_until: bool = False,

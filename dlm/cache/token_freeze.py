@@ -1,0 +1,204 @@
+"""Policies for bidirectional models that freeze what has been filled, wherever it lies.
+
+They follow the canvas, not the block: what is clean keeps its keys, what is open, or has just been
+filled, is computed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dlm.cache.bidirectional import (
+    Bidirectional,
+    Prompt,
+    refresh,
+    refresh_due,
+    require_period,
+    require_prompt,
+)
+from dlm.cache.geometry import RowBounds, bounds_of, shift_queries
+from dlm.core import Flags, ForwardPlan, Ints, Kind, Rows, Segment, bound, span
+from dlm.errors import InvalidRequest
+
+Frozen = Literal["prompt", "block", "token", "window"]
+
+
+@dataclass(frozen=True, slots=True)
+class FreeCache(Bidirectional):
+    """FreeCache: keys of the clean prefix are frozen as it grows and never refreshed (FlashDLM,
+    arXiv 2505.21467).
+
+    The clean prefix ends before the first position that is open, or whose key does not show its
+    token yet. `keeps`: the "prompt" alone; whole "block"s of `block` positions behind it; every
+    "token" but the last clean one; or all but a "window" of `window` positions on both sides of
+    the first open one, and nothing is seen of what lies further right. Approximate: a key is that
+    of the last forward that computed its position.
+    """
+
+    tier = "T2"
+
+    keeps: Frozen = "block"
+    block: int = 32
+    window: int = 128
+    frozen_prompt: Prompt = False
+    shift: bool = bound(False)
+    computes = "what is not frozen, in the first step the whole canvas"
+    stale = "keys of the clean prefix are as old as its filling, and never refreshed"
+    at_opening = False
+    on_edit = "refuse"
+    leaves_filled = True
+
+    def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
+        if self.keeps not in get_args(Frozen):
+            choices = ", ".join(map(repr, get_args(Frozen)))
+            raise InvalidRequest("cache", f"`keeps` must be one of {choices}, got {self.keeps!r}")
+        if self.block < 1 or self.window < 1:
+            raise InvalidRequest(
+                "cache",
+                f"`block` and `window` must be at least 1, got {self.block} and {self.window}",
+            )
+
+    @property
+    def shows_block(self) -> bool:
+        """Whether a step predicts all of a block, not a window of it."""
+        return self.keeps != "window"
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """From the first position that is not frozen on."""
+        segments: list[Segment] = []
+        purposes = []
+        for b in bounds_of(rows.host):
+            if b.step == 0:
+                segments.append(refresh(b))
+            else:
+                segments += self._unfrozen(
+                    b, *(first(among, b) for among in open_and_dirty(rows, b))
+                )
+            purposes.append("step" if b.step else "prefill step")
+        moves = self.keeps != "prompt" or not bool(rows.host.step.all())
+        return self.build_plan(rows, segments, purposes, valid_steps=1 if moves else None)
+
+    def _unfrozen(self, b: RowBounds, is_open: int, unseen: int) -> list[Segment]:
+        """Queries of what may still change, given the first positions that are open and unseen."""
+        front = min(is_open, unseen)
+        begin = {
+            "prompt": b.prompt,
+            "block": b.prompt + (front - b.prompt) // self.block * self.block,
+            "token": max(front - 1, 0),
+            "window": max(min(is_open - self.window, unseen), 0),
+        }[self.keeps]
+        end = min(is_open + self.window, b.length) if self.keeps == "window" else b.length
+        queries = span(begin, end)
+        predict = b.predicted[(b.predicted >= begin) & (b.predicted < end)]
+        segments = [Segment(b.row, 0, queries, end, write=True, predict=predict)]
+        return segments + (shift_queries(b, predict, queries, end) if self.shift else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Vicinity(Bidirectional):
+    """Compute the block and its neighbourhood; all keys are refreshed where a block opens (dInfer,
+    arXiv 2510.08666).
+
+    `before`, `after`: so many positions on both sides of the block · `warmup`: so many first steps
+    of a row compute everything. Approximate: keys outside are as old as the block.
+    """
+
+    tier = "T2"
+
+    before: int = 16
+    after: int = 16
+    warmup: int = 4
+    frozen_prompt: Prompt = False
+    shift: bool = bound(False)
+    computes = "the block and its neighbourhood, where a block opens the whole canvas"
+    stale = "keys outside the neighbourhood of the block are as old as the block"
+    at_opening = True
+    on_edit = "refuse"
+
+    def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
+        if min(self.before, self.after, self.warmup) < 0:
+            numbers = f"{self.before}, {self.after} and {self.warmup}"
+            raise InvalidRequest(
+                "cache", f"`before`, `after` and `warmup` must be at least 0, got {numbers}"
+            )
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """The whole canvas while a row is warm and where a block opens; then the neighbourhood."""
+        segments: list[Segment] = []
+        purposes, warm = [], []
+        for b in bounds_of(rows.host):
+            fresh = b.opening or b.step < self.warmup
+            segments += [refresh(b)] if fresh else self._around(b)
+            purposes.append("refresh step" if fresh else "step")
+            warm += [self.warmup - b.step] if b.step < self.warmup else []
+        return self.build_plan(rows, segments, purposes, valid_steps=min(warm, default=None))
+
+    def _around(self, b: RowBounds) -> list[Segment]:
+        queries = span(max(b.start - self.before, 0), min(b.end + self.after, b.length))
+        segments = [Segment(b.row, 0, queries, b.length, write=True, predict=b.predicted)]
+        return segments + (shift_queries(b, b.predicted, queries, b.length) if self.shift else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed(Bidirectional):
+    """dKV-Cache: a token's key is stored one step after it was committed, when it has been seen as
+    a token; what is open is computed in every step (arXiv 2505.15781).
+
+    `every`: all keys are refreshed so often, and where a block opens · `warmup`: so many first
+    steps of a row compute everything. Approximate: keys are up to `every` steps old, and none is
+    ever of another id than the canvas shows.
+    """
+
+    tier = "T2"
+
+    every: int = 8
+    warmup: int = 2
+    frozen_prompt: Prompt = False
+    shift: bool = bound(False)
+    computes = "all that is open or new, where a block opens and in turn the whole canvas"
+    stale = "keys of committed tokens are as old as the last refresh, at most `every` steps"
+    at_opening = False
+    on_edit = "requery"
+    leaves_filled = True
+
+    def __post_init__(self) -> None:
+        require_prompt(self.frozen_prompt)
+        require_period("every", self.every)
+        if self.warmup < 0:
+            raise InvalidRequest("cache", f"`warmup` must be at least 0, got {self.warmup}")
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """The whole canvas when due; else what is open, and what its stored key does not show."""
+        segments: list[Segment] = []
+        purposes = []
+        for b in bounds_of(rows.host):
+            is_open, unseen = open_and_dirty(rows, b)
+            wanted = is_open.nonzero()[0]
+            fresh = refresh_due(b, self.every) or b.step < self.warmup
+            if fresh:
+                segments.append(refresh(b, wanted[wanted < b.start]))
+            else:
+                segments += self._changed(b, is_open | unseen, wanted[wanted < b.end])
+            purposes.append("refresh step" if fresh else "step")
+        return self.build_plan(rows, segments, purposes, valid_steps=1)
+
+    def _changed(self, b: RowBounds, among: Flags, predict: Ints) -> list[Segment]:
+        """Scattered queries `among [L]`."""
+        queries = among.nonzero()[0]
+        segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
+        return segments + (shift_queries(b, predict, queries, b.length) if self.shift else [])
+
+
+def open_and_dirty(rows: Rows, b: RowBounds) -> tuple[Flags, Flags]:
+    """`[L]` each: where a row is open, and where no key shows yet what stands there."""
+    canvas = slice(0, b.length)
+    is_open = rows.kind[b.row, canvas].cpu().numpy() >= Kind.MASK
+    return is_open, (rows.kv_ids[b.row, canvas] != rows.ids[b.row, canvas]).cpu().numpy()
+
+
+def first(among: Flags, b: RowBounds) -> int:
+    """The first position of a mask `[L]`, the canvas's end where there is none."""
+    return int(among.argmax()) if among.any() else b.length

@@ -1,0 +1,173 @@
+"""Spec strings: `name`, or `name(argument=literal, ...)`, for every kind of part."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from dlm.config.argument_types import check_arguments
+from dlm.errors import InvalidRequest, blaming, is_foreign, require_text, shown, unknown_name
+from dlm.registry import Registry
+
+GROUP: Final = "dlm.strategies"
+"""Entry point group of installed plug-ins."""
+LONGEST: Final = 20_000
+"""Characters of a spec string: hundreds of ids fit in."""
+
+KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
+    {
+        "guide": Registry(
+            "guide",
+            {
+                "bias": "dlm.guidance.logits:Bias",
+                "forbid": "dlm.guidance.logits:Forbid",
+                "cfg": "dlm.guidance.arms:CFG",
+            },
+            GROUP,
+        ),
+        "blocks": Registry(
+            "blocks",
+            {
+                "fixed": "dlm.unmasking.blocks.fixed:Fixed",
+                "whole": "dlm.unmasking.blocks.fixed:Whole",
+                "sub_blocks": "dlm.unmasking.blocks.fixed:SubBlocks",
+                "sliding": "dlm.unmasking.blocks.fixed:Sliding",
+                "adaptive": "dlm.unmasking.blocks.adaptive:AdaBlock",
+                "pipeline": "dlm.unmasking.blocks.pipeline:Pipeline",
+            },
+            GROUP,
+        ),
+        "unmask": Registry(
+            "unmask",
+            {
+                "threshold": "dlm.unmasking.unmask.threshold:Threshold",
+                "factor": "dlm.unmasking.unmask.threshold:Factor",
+                "leap": "dlm.unmasking.unmask.local_leap:Leap",
+                "hierarchical": "dlm.unmasking.unmask.local_leap:Hierarchical",
+                "entropy_bound": "dlm.unmasking.unmask.entropy:EntropyBound",
+                "low_entropy": "dlm.unmasking.unmask.entropy:LowEntropy",
+                "klass": "dlm.unmasking.unmask.klass:KLASS",
+                "running_mean": "dlm.unmasking.unmask.threshold:RunningMean",
+                "topk": "dlm.unmasking.unmask.topk:TopK",
+                "dynamic": "dlm.unmasking.unmask.threshold:Dynamic",
+                "slowfast": "dlm.unmasking.unmask.slowfast:SlowFast",
+                "ancestral": "dlm.unmasking.unmask.ancestral:Ancestral",
+                "everything": "dlm.unmasking.unmask.threshold:Everything",
+            },
+            GROUP,
+        ),
+        "edit": Registry(
+            "edit",
+            {"rcr": "dlm.unmasking.edit.rcr:RCR", "rewrite": "dlm.unmasking.edit.rewrite:Rewrite"},
+            GROUP,
+        ),
+        "stop": Registry(
+            "stop",
+            {
+                "eos": "dlm.unmasking.stop.end_ids:Eos",
+                "prophet": "dlm.unmasking.stop.early_commit:Prophet",
+                "stable": "dlm.unmasking.stop.early_commit:Stable",
+                "max_nfe": "dlm.unmasking.stop.budgets:MaxNFE",
+                "max_seconds": "dlm.unmasking.stop.budgets:MaxSeconds",
+            },
+            GROUP,
+        ),
+        "cache": Registry(
+            "cache",
+            {
+                "none": "dlm.cache.block_freeze:NoCache",
+                "prefix": "dlm.cache.block_freeze:Prefix",
+                "dual": "dlm.cache.block_freeze:Dual",
+                "vicinity": "dlm.cache.token_freeze:Vicinity",
+                "freecache": "dlm.cache.token_freeze:FreeCache",
+                "delayed": "dlm.cache.token_freeze:Delayed",
+                "delayed_blocks": "dlm.cache.delayed_blocks:DelayedBlocks",
+                "block_causal": "dlm.cache.block_causal:BlockCausal",
+            },
+            GROUP,
+        ),
+    }
+)
+"""The kinds of parts and their registered names."""
+
+
+def registry_of(kind: str) -> Registry:
+    """The registry of one kind. Raises `InvalidRequest` for an unknown kind."""
+    if kind not in KINDS:
+        raise unknown_name("part", kind, KINDS)
+    return KINDS[kind]
+
+
+def parse_part(kind: str, spec: Any) -> Any:
+    """The part that `spec` means: an object as it is, a name, `name(...)`, or `pkg.mod:Class(...)`.
+
+    Arguments are literals, given by keyword or in the order of the part's fields. Raises
+    `InvalidRequest` for a malformed string, an unknown name or argument, and for what the part
+    itself refuses.
+    """
+    if not isinstance(spec, str):
+        return spec
+    name, positional, keywords = _parse(kind, spec)
+    registry = registry_of(kind)
+    cls = registry.load_path(name) if ":" in name else registry.load(name)
+    if not is_dataclass(cls):
+        raise InvalidRequest(kind, f"{shown(name)} is no part: parts are dataclasses")
+    own = [f for f in fields(cls) if not f.metadata.get("bound")]
+    known, in_order = [f.name for f in own], [f.name for f in own if not f.kw_only]
+    if len(positional) > len(in_order):
+        raise InvalidRequest(
+            kind,
+            f"{shown(name)} takes at most {len(in_order)} arguments ({', '.join(in_order)}) "
+            f"without their names, got {shown(spec)}",
+        )
+    arguments = dict(zip(in_order, positional, strict=False))
+    for key, value in keywords.items():
+        if key not in known:
+            raise unknown_name(f"{kind}: {name}", key, known)
+        if key in arguments:
+            raise InvalidRequest(kind, f"`{key}` is given twice in {shown(spec)}")
+        arguments[key] = value
+    check_arguments(kind, cls, arguments)
+    try:
+        with blaming(kind, cls):
+            return cls(**arguments)
+    except TypeError as error:
+        trace = error.__traceback__
+        if is_foreign(cls) and trace is not None and trace.tb_next is not None:
+            raise  # of its own `__post_init__`; else an argument is missing
+        lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
+        reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
+        raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+
+
+def _is_needed(field: Field[Any]) -> bool:
+    """Whether an argument has no default."""
+    return field.init and field.default is MISSING and field.default_factory is MISSING
+
+
+def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Split `name(arguments)` into its name and literal arguments."""
+    if len(spec) > LONGEST:
+        raise InvalidRequest(
+            kind, f"must have at most {LONGEST} characters, got {len(spec)}: {shown(spec)}"
+        )
+    name, bracket, rest = require_text(kind, spec).strip().partition("(")
+    if not bracket:
+        return name, [], {}
+    form = "must be a name or name(argument=value, ...) with literal values"
+    try:
+        call = ast.parse(f"part({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError  # two pairs of brackets, or an attribute
+        if any(k.arg is None for k in call.keywords):
+            raise ValueError
+        positional = [ast.literal_eval(a) for a in call.args]
+        keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise InvalidRequest(kind, f"{form}, got {shown(spec)}") from error
+    if len(keywords) < len(call.keywords):
+        raise InvalidRequest(kind, f"an argument is given twice in {shown(spec)}")
+    return name.strip(), positional, keywords

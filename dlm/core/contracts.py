@@ -1,0 +1,243 @@
+"""What users' parts answer: of the right type, shape and values, or told as the part's fault.
+
+Tensors of another shape would broadcast, and ids out of range would end everything on a GPU. Parts
+of dlm's own are not looked at, so that a step with them waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from dlm.core import BlockTable, Entries, ForwardPlan, Kind, Proposal, StepView, Stop
+from dlm.errors import is_foreign, rule_error, shown
+
+MASKS: Final = ("commit", "remask", "replace", "renoise")
+WHOLE: Final = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""Types of ids and positions."""
+
+
+def checked_proposal(kind: str, part: Any, method: str, view: StepView, answer: Any) -> Proposal:
+    """A `Proposal` whose masks are `[R, W]` bool and whose tokens may be written.
+
+    Raises `RuleError` naming the field.
+    """
+    proposal: Proposal = answer
+    if not is_foreign(part):
+        return proposal
+    if not isinstance(answer, Proposal):
+        raise rule_error(kind, part, method, f"must return a Proposal, got {_type(answer)}")
+    for name in MASKS:
+        value = getattr(answer, name)
+        if value is not None or name == "commit":
+            _require(kind, part, method, name, value, view.eligible, (torch.bool,))
+    if answer.token is not None:
+        _require(kind, part, method, "token", answer.token, view.token, WHOLE)
+        proposal = answer._replace(token=_checked_ids(kind, part, method, view, answer))
+    if answer.hold is not None:
+        _require(kind, part, method, "hold", answer.hold, view.row.step, (torch.bool,))
+    _require_scratch(kind, part, method, answer.scratch, view)
+    return proposal
+
+
+def checked_logits(part: Any, answer: Any, before: Tensor) -> Tensor:
+    """Logits `[arms, N, V]` or `[1, N, V]`, as they came; every row has a largest, finite one."""
+    logits: Tensor = answer
+    if not is_foreign(part):
+        return logits
+    shapes = (tuple(before.shape), (1, *before.shape[1:]))
+    if not isinstance(answer, Tensor) or answer.shape not in shapes or answer.is_complex():
+        wanted = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
+        message = f"must return logits {wanted}, got {_described(answer)}"
+        raise rule_error("guide", part, "__call__", message)
+    if answer.dtype != before.dtype or answer.device != before.device:
+        message = f"must return {_kind(before)}, got {_described(answer)}"
+        raise rule_error("guide", part, "__call__", message)
+    if _is_lost(answer) and not _is_lost(before):
+        message = "must leave finite logits, and has made some NaN, infinite or all impossible"
+        raise rule_error("guide", part, "__call__", message)
+    return logits
+
+
+def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
+    """`[R]`: ends of the blocks that open, behind their beginnings and within the canvas."""
+    ends: Tensor = answer
+    if not is_foreign(part):
+        return ends
+    _require("blocks", part, "block_end", "the ends", answer, view.row.step, WHOLE)
+    opens = view.blocks.phase == 0
+    ends, start = answer.long(), view.blocks.start
+    wrong = opens & ((ends[:, None] <= start) | (ends > view.row.length)[:, None])
+    if bool(wrong.any()):
+        row, column = wrong.nonzero()[0].tolist()
+        message = (
+            f"must end the block behind its beginning {int(start[row, column])} and within the "
+            f"canvas of {int(view.row.length[row])}, got {int(ends[row])}"
+        )
+        raise rule_error("blocks", part, "block_end", message)
+    return ends
+
+
+def checked_max_end(part: Any, answer: Any, like: Tensor) -> Tensor:
+    """`[R]` on the CPU: how far the next block may extend."""
+    if is_foreign(part):
+        _require("blocks", part, "max_end", "the reach", answer, like, WHOLE)
+    max_end: Tensor = answer
+    return max_end
+
+
+def checked_table(part: Any, answer: Any, before: BlockTable, length: Tensor) -> BlockTable:
+    """A block table `[R, 8]` on the CPU whose live blocks lie within the canvas."""
+    table: BlockTable = answer
+    if not is_foreign(part):
+        return table
+    if not isinstance(answer, BlockTable):
+        raise rule_error(
+            "blocks", part, "advance", f"must return a BlockTable, got {_type(answer)}"
+        )
+    for name in BlockTable.__slots__:
+        _require("blocks", part, "advance", name, getattr(answer, name), before.start, WHOLE[:1])
+    known = (answer.phase >= 0) & (answer.phase <= 3)
+    outside = (answer.start < 0) | (answer.end <= answer.start) | (answer.end > length[:, None])
+    wrong = ~known | (answer.live & outside)
+    if bool(wrong.any()):
+        row, column = wrong.nonzero()[0].tolist()
+        bounds = (int(t[row, column]) for t in (answer.start, answer.end, answer.phase))
+        message = "must return blocks within the canvas of {}, got {}:{} in phase {}"
+        raise rule_error("blocks", part, "advance", message.format(int(length[row]), *bounds))
+    return table
+
+
+def checked_restriction(part: Any, answer: Any, view: StepView) -> Tensor:
+    """`[R, W]` bool: what a step may commit."""
+    if is_foreign(part):
+        _require("blocks", part, "restrict", "the mask", answer, view.eligible, (torch.bool,))
+    now: Tensor = answer
+    return now
+
+
+def checked_stop(part: Any, answer: Any, view: StepView) -> Stop:
+    """A `Stop` whose masks are `[R]` bool."""
+    stop: Stop = answer
+    if not is_foreign(part):
+        return stop
+    if not isinstance(answer, Stop):
+        raise rule_error("stop", part, "__call__", f"must return a Stop, got {_type(answer)}")
+    _require("stop", part, "__call__", "done", answer.done, view.row.step, (torch.bool,))
+    if answer.fill is not None:
+        _require("stop", part, "__call__", "fill", answer.fill, view.row.step, (torch.bool,))
+    _require_scratch("stop", part, "__call__", answer.scratch, view)
+    return stop
+
+
+def checked_plan(kind: str, part: Any, method: str, answer: Any, rows: int) -> ForwardPlan:
+    """A plan for all rows."""
+    plan: ForwardPlan = answer
+    if not is_foreign(part):
+        return plan
+    if not isinstance(answer, ForwardPlan):
+        raise rule_error(kind, part, method, f"must return a ForwardPlan, got {_type(answer)}")
+    if len(answer.purposes) != rows or answer.pages.shape[0] != rows:
+        planned = f"{len(answer.purposes)} purposes and {answer.pages.shape[0]} page tables"
+        raise rule_error(kind, part, method, f"must plan for {rows} rows, got {planned}")
+    if not answer.segments or any(not 0 <= s.row < rows for s in answer.segments):
+        named = sorted({s.row for s in answer.segments})
+        message = f"must plan segments of the rows 0 to {rows - 1}, got {shown(named)}"
+        raise rule_error(kind, part, method, message)
+    return plan
+
+
+def checked_spent(part: Any, answer: Any) -> bool:
+    """True or False."""
+    if is_foreign(part) and not isinstance(answer, bool):
+        raise rule_error("stop", part, "spent", f"must return True or False, got {shown(answer)}")
+    return bool(answer)
+
+
+def _require(
+    kind: str,
+    part: Any,
+    method: str,
+    name: str,
+    value: Any,
+    like: Tensor,
+    dtypes: Sequence[torch.dtype],
+) -> None:
+    """Raise `RuleError` unless `value` is a tensor of one of `dtypes`, of the shape and on the
+    device of `like`.
+    """
+    if (
+        isinstance(value, Tensor)
+        and value.layout == like.layout
+        and value.shape == like.shape
+        and value.dtype in dtypes
+        and value.device == like.device
+    ):
+        return
+    wanted = f"{_short(dtypes[0])} {list(like.shape)} on {like.device}"
+    raise rule_error(kind, part, method, f"must give `{name}` as {wanted}, got {_described(value)}")
+
+
+def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Proposal) -> Tensor:
+    """`[R, W]`: the proposal's tokens, which are ids of the vocabulary where they are written.
+
+    Elsewhere they may be anything; the view's stand in for what is no id. MASK may be proposed: it
+    is never written.
+    """
+    assert proposal.token is not None
+    token, size = proposal.token.long(), view.logits.shape[1]
+    writes = proposal.commit & (view.kind >= Kind.MASK)
+    if proposal.replace is not None:
+        writes = writes | (proposal.replace & (view.kind == Kind.COMMITTED))
+    outside = (token < 0) | (token >= size)
+    wrong = writes & outside
+    if bool(wrong.any()):
+        message = f"must give `token` as ids from 0 to {size - 1}, got {int(token[wrong][0])}"
+        raise rule_error(kind, part, method, message)
+    return torch.where(outside, view.token, token)
+
+
+def _require_scratch(kind: str, part: Any, method: str, scratch: Any, view: StepView) -> None:
+    """New values of declared tensors, whole or some entries of one a token."""
+    if scratch is None:
+        return
+    if not isinstance(scratch, Mapping):
+        message = f"must give `scratch` as a map from names to tensors, got {_type(scratch)}"
+        raise rule_error(kind, part, method, message)
+    for name, value in scratch.items():
+        if name not in view.scratch:
+            declared = ", ".join(map(repr, view.scratch)) or "none"
+            message = f"must give declared `scratch` ({declared}), got {shown(name)}"
+            raise rule_error(kind, part, method, message)
+        like = view.scratch[name]
+        entries = isinstance(value, Entries)
+        shape = [len(value.at), *like.shape[2:]] if entries else list(like.shape)
+        found = value.values if entries else value
+        if not isinstance(found, Tensor) or list(found.shape) != shape:
+            message = f"must give the scratch {name!r} as {shape}, got {_described(found)}"
+            raise rule_error(kind, part, method, message)
+
+
+def _is_lost(logits: Tensor) -> bool:
+    """Whether a row has no largest logit that is finite: of NaN, infinite or all impossible."""
+    return logits.shape[1] > 0 and not bool(logits.amax(dim=-1).isfinite().all())
+
+
+def _described(value: Any) -> str:
+    """What came instead of a tensor, or its type, shape and device."""
+    return _kind(value) if isinstance(value, Tensor) else _type(value)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{_short(tensor.dtype)} {list(tensor.shape)} on {tensor.device}"
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _type(value: Any) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"

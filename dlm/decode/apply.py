@@ -1,0 +1,141 @@
+"""What a proposal does to a canvas, position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, StepView
+from dlm.decode.group import RowGroup
+
+
+class Op(IntEnum):
+    """What happened to a position in a step."""
+
+    NONE = 0
+    COMMIT = 1
+    REMASK = 2
+    REPLACE = 3
+    RENOISE = 4
+
+
+class CanvasUpdate(NamedTuple):
+    """The canvas after a proposal, `[R, W]` each.
+
+    Its ids and kinds, what happened (`Op`), and where a token was written (committed or replaced).
+    """
+
+    ids: Tensor
+    kind: Tensor
+    op: Tensor
+    written: Tensor
+
+
+def resolve(
+    view: StepView, proposal: Proposal, process: Process, mask_id: int | None
+) -> CanvasUpdate:
+    """Combine the parts of a proposal into one outcome.
+
+    What is both committed and remasked stays as it was. Commits and renoising touch open positions
+    with logits alone, remasking and replacing committed ones; what is given is never touched, and
+    MASK is never written.
+    """
+    token = view.token
+    may_write = view.scored if mask_id is None else view.scored & (token != mask_id)
+    written = committed = proposal.commit & (view.kind >= Kind.MASK) & may_write
+    ids, kind, op = view.ids, view.kind, committed.to(torch.int8)
+    fresh: Tensor | None = None
+    if proposal.remask is not None:
+        fresh = proposal.remask & ~committed & (kind == Kind.COMMITTED)
+        written = committed = committed & ~proposal.remask
+        kind = kind.masked_fill(fresh, process.open_kind)
+        op = committed.to(torch.int8).masked_fill(fresh, Op.REMASK)
+    if proposal.replace is not None:
+        replaced = proposal.replace & (kind == Kind.COMMITTED) & (token != ids) & may_write
+        op, written = op.masked_fill(replaced, Op.REPLACE), written | replaced
+    if proposal.renoise is not None:
+        noised = proposal.renoise & (view.kind >= Kind.MASK) & ~committed
+        op = op.masked_fill(noised, Op.RENOISE)
+        fresh = noised if fresh is None else fresh | noised
+    if fresh is not None:
+        prior = process.prior(view.row.seed, view.row.path, view.pos, view.row.step)
+        ids = torch.where(fresh, prior, ids)
+    ids = torch.where(written, token, ids)
+    return CanvasUpdate(ids, kind.masked_fill(committed, Kind.COMMITTED), op, written)
+
+
+ScratchWrites = list[tuple[Tensor, Tensor | None, Tensor]]
+"""Tensors, the places in them (None: all), and their new values."""
+
+
+def check_scratch(group: RowGroup, scratch: Mapping[str, Tensor | Entries] | None) -> ScratchWrites:
+    """Check new values of scratch tensors and prepare to write them.
+
+    Nothing is written yet, so that a later check may still fail; rows that have ended are left out.
+    Raises `ValueError` for another shape.
+    """
+    return [_written(group, name, value) for name, value in (scratch or {}).items()]
+
+
+def write_scratch(writes: ScratchWrites) -> None:
+    """Write checked values of scratch tensors."""
+    for tensor, at, value in writes:
+        tensor.copy_(value) if at is None else tensor.index_copy_(0, at, value)
+
+
+def _written(
+    group: RowGroup, name: str, value: Tensor | Entries
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """A scratch tensor, flat where entries of it are written, their places, and the values."""
+    old = group.rows.scratch[name]
+    if isinstance(value, Entries):
+        flat = old.flatten(0, 1)
+        _require_shape(value.values, (len(value.at), *flat.shape[1:]))
+        row = torch.div(value.at, old.shape[1], rounding_mode="floor")
+        spare = (row + 1) * old.shape[1] - 1  # which nobody reads
+        at = torch.where(group.active.take(row), value.at, spare)
+        return flat, at, value.values.to(old.dtype)
+    _require_shape(value, old.shape)
+    return old, None, torch.where(_wide(group.active, old), value.to(old.dtype), old)
+
+
+def _require_shape(value: Tensor, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise ValueError(f"scratch must have shape {list(shape)}, got {list(value.shape)}")
+
+
+def _wide(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask over the first dimension, to go with all others."""
+    return mask.view(-1, *[1] * (like.dim() - 1))
+
+
+def count_per_block(mask: Tensor, block: Tensor) -> Tensor:
+    """Count a mask `[R, W]` block by block: `[R, 8]`."""
+    counts = torch.zeros(mask.shape[0], BLOCK_COLUMNS, dtype=torch.long, device=mask.device)
+    return counts.scatter_add_(1, block, mask.long())
+
+
+def forced_commits(view: StepView, commit: Tensor) -> Tensor:
+    """`[R, W]`: the best position of each block that must progress and commits nothing.
+
+    The best position is the most confident one; of equals, the leftmost.
+    """
+    idle = view.must_progress & (
+        count_per_block(commit & view.must_progress, view.block).gather(1, view.block) == 0
+    )
+    c = view.confidence.nan_to_num(0.0)
+    best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")
+    idle = idle & (c == best)
+    first = _block_extreme(view.pos.masked_fill(~idle, INT64_MAX), view.block, "amin")
+    return idle & (view.pos == first)
+
+
+def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
+    """The largest or smallest of `values [R, W]` in the block of each position, `[R, W]`."""
+    extreme = values.new_zeros(values.shape[0], BLOCK_COLUMNS)
+    extreme = extreme.scatter_reduce(1, block, values, reduce, include_self=False)
+    return extreme.gather(1, block)

@@ -1,0 +1,290 @@
+"""The iteration manager: the only loop. It owns progress, pins, and what a step may change.
+
+Rules only answer; whatever touches the rows happens here, in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from dlm.core import (
+    AuxView,
+    ForwardPlan,
+    Frame,
+    Model,
+    ModelInfo,
+    Phase,
+    Proposal,
+    StepView,
+)
+from dlm.core.contracts import (
+    checked_ends,
+    checked_logits,
+    checked_proposal,
+    checked_restriction,
+    checked_stop,
+)
+from dlm.decode.apply import (
+    CanvasUpdate,
+    Op,
+    check_scratch,
+    count_per_block,
+    forced_commits,
+    resolve,
+    write_scratch,
+)
+from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.group import RowGroup
+from dlm.decode.pages import PageManager, PrefixCache
+from dlm.decode.planning import Planner
+from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
+from dlm.decode.view import build_frame, build_view, last_commit
+from dlm.errors import blaming
+from dlm.model.kv import KVPool
+
+
+class IterationManager:
+    """Runs steps over cohorts of rows.
+
+    `unroll`: how many steps may run on the device before the host looks; where a block may open,
+    move or be replanned, it looks after each step. Results do not depend on it. `aux`: auxiliary
+    models by name. `prefix_bytes`: how much of finished prompts is kept for others (0: nothing).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        kv: KVPool,
+        info: ModelInfo,
+        device: torch.device,
+        unroll: int = 1,
+        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
+        prefix_bytes: int = 0,
+    ) -> None:
+        self.model, self.kv, self.info, self.device = model, kv, info, device
+        self.process, self.unroll, self.aux = info.process, unroll, aux
+        self.planner = Planner(kv, info, device)
+        prefixes = PrefixCache(kv, prefix_bytes) if prefix_bytes else None
+        self.page_manager = PageManager(
+            kv, {name: helper.kv for name, helper in aux.items()}, prefixes
+        )
+
+    def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
+        """Run steps up to the next sync; for each cohort, what happened in each of them.
+
+        What the forward raises (out of memory, say) leaves the rows as they were.
+        """
+        plans = [self.planner.plan(group) for group in groups]
+        rounds: list[list[StepOutput]] = []
+        for _ in range(self._steps_until_sync(groups)):
+            try:
+                rounds.append(self.step(groups, plans))
+            except Exception:
+                if not rounds:
+                    raise
+                break  # tell what has been done; the next step meets it again
+            if any(group.error for group in groups):
+                break
+        return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
+
+    def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
+        """How many steps may run before the host has to look."""
+        if any(group.syncs_every_step for group in groups):
+            return 1
+        return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
+
+    def step(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> list[StepOutput]:
+        """One forward over all cohorts and the decisions taken on it.
+
+        All of it runs on the device; only the opening of a block and auxiliary models ask the host.
+        """
+        changes = []
+        for group, logits in zip(groups, self._forward(groups, plans), strict=True):
+            frame, before = build_frame(group), group.rows
+            group.aux_tokens = {}
+            try:
+                guided = self._guide(group, logits, frame)
+                view = self._view(group, guided, frame)
+                view = self._consult(group, view)
+                view = self._open(group, view)
+                proposal = self._propose(group, view)
+                proposal = self._edit(group, view, proposal)
+                view, update = self._apply(group, view, proposal)
+            except Exception as error:  # of a user's part: nothing was applied yet
+                group.undo(before, error)
+                changes.append(no_output(group, frame))
+            else:
+                changes.append(self._stop(group, view, update, proposal.hold))
+        return changes
+
+    def admit(self, group: RowGroup) -> None:
+        """Open the first block of a new row. Raises what its block scheduler raises."""
+        rows = group.rows
+        open_count = torch.zeros_like(rows.host.blocks.start)
+        (error,) = advance(group, open_count, torch.ones(rows.count, dtype=torch.bool))
+        if error is not None:
+            raise error
+
+    def _forward(
+        self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]
+    ) -> Sequence[Tensor]:
+        """One model call: logits `[arms, N, V]` of each cohort.
+
+        Records the ids that the new keys were made from, once they are there.
+        """
+        packed = self.planner.pack(groups, plans)
+        logits = self.model(packed, self.kv).split(packed.sizes)
+        for group in groups:
+            rows, written = group.rows, group.current.window.written
+            rows.kv_ids.view(-1).index_copy_(0, written, rows.ids.view(-1).index_select(0, written))
+        return [
+            part.unflatten(0, (plan.arms, -1)) for part, plan in zip(logits, plans, strict=True)
+        ]
+
+    def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
+        """The guides in order; what is left is one arm, `[N, V]`."""
+        for guide, params in group.parts_with_params["guide"]:
+            with blaming("guide", guide):
+                logits = checked_logits(guide, guide(logits, frame, params), logits)
+        return logits[0]
+
+    def _view(self, group: RowGroup, logits: Tensor, frame: Frame) -> StepView:
+        """Draw a token for every scored position and read the statistics that the parts need."""
+        return build_view(group, logits, frame, self.info.mask_id)
+
+    def _consult(self, group: RowGroup, view: StepView) -> StepView:
+        """Let the auxiliary models that the parts ask for read what was drawn."""
+        said: dict[str, AuxView] = {}
+        for line, name in enumerate(group.parts.aux, start=group.parts.arms):
+            said[name] = self.aux[name].read(group, view, line)
+        return view._replace(aux=said) if said else view
+
+    def _open(self, group: RowGroup, view: StepView) -> StepView:
+        """Where a block opens, read its end from the logits and count its masks.
+
+        `eligible` and `must_progress` of the view are narrowed to the block.
+        """
+        if not group.current.opening:
+            return view
+        scheduler = group.parts.blocks
+        with blaming("blocks", scheduler):
+            end = scheduler.block_end(view._replace(params=group.params("blocks")))
+        end = checked_ends(scheduler, end, view)
+        table, opens = view.blocks, view.blocks.phase == Phase.OPENING
+        table = replace(table, end=torch.where(opens, end[:, None], table.end))
+        inside = view._replace(blocks=table).open_inside
+        masks = torch.where(opens, count_per_block(inside, view.block), table.masks)
+        group.rows = group.rows.with_opened(table.end, masks)
+        return view._replace(
+            blocks=group.rows.blocks,
+            eligible=view.eligible & inside,
+            must_progress=view.must_progress & inside,
+        )
+
+    def _propose(self, group: RowGroup, view: StepView) -> Proposal:
+        """What the unmasker commits among the eligible positions.
+
+        Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
+        least its best position.
+        """
+        rule, scheduler = group.parts.unmask, group.eligibility_filter
+        if scheduler is not None:
+            with blaming("blocks", scheduler):
+                now = scheduler.restrict(view._replace(params=group.params("blocks")))
+            now = checked_restriction(scheduler, now, view)
+            view = view._replace(
+                eligible=view.eligible & now, must_progress=view.must_progress & now
+            )
+        with blaming("unmask", rule):
+            proposal = rule.propose(view._replace(params=group.params("unmask")))
+        proposal = checked_proposal("unmask", rule, "propose", view, proposal)
+        commit = proposal.commit & view.eligible
+        if not group.parts.clock:
+            commit = commit | forced_commits(view, commit)
+        return proposal._replace(commit=commit)
+
+    def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
+        """What the editors make of it; rows that have ended idle and are not touched."""
+        for editor, params in group.parts_with_params["edit"]:
+            with blaming("edit", editor):
+                proposal = editor.edit(view._replace(params=params), proposal)
+            proposal = checked_proposal("edit", editor, "edit", view, proposal)
+        return proposal.of_rows(group.active) if group.parts.edit else proposal
+
+    def _apply(
+        self, group: RowGroup, view: StepView, proposal: Proposal
+    ) -> tuple[StepView, CanvasUpdate]:
+        """Write the outcome of the proposal into the rows; the view then shows it."""
+        if proposal.token is not None:
+            view = view.with_token(proposal.token)
+        writes = check_scratch(group, proposal.scratch)
+        update = resolve(view, proposal, self.process, self.info.mask_id)
+        _write(group, view, update)
+        write_scratch(writes)
+        return view._replace(ids=update.ids, kind=update.kind), update
+
+    def _stop(
+        self, group: RowGroup, view: StepView, update: CanvasUpdate, hold: Tensor | None
+    ) -> StepOutput:
+        """Ask the stop rules and advance the clocks.
+
+        Rows that have ended, or have nothing open, idle until the host looks; a row whose block an
+        editor holds goes on.
+        """
+        rows, active = group.rows, group.active
+        stopped = torch.zeros_like(rows.step)
+        try:
+            for number, (rule, params) in enumerate(group.parts_with_params["stop"], start=1):
+                with blaming("stop", rule):
+                    stop = rule(rows, view._replace(params=params))
+                stop = checked_stop(rule, stop, view)
+                write_scratch(check_scratch(group, stop.scratch))
+                if stop.fill is not None:
+                    view, update = self._fill(group, view, update, stop.fill)
+                done = stop.done if hold is None else stop.done & ~hold
+                stopped = torch.where(done & (stopped == 0), number, stopped)
+        except Exception as error:  # of a user's rule: what was applied stays
+            group.error = error
+        open_count = count_per_block(view.open_inside & active[:, None], view.block)
+        if hold is not None:
+            open_count = open_count + (group.current.window.live & hold[:, None])
+        rows.step.add_(active)
+        rows.blocks.step.add_(group.current.window.live & active[:, None])
+        group.active = active & (stopped == 0) & (open_count > 0).any(dim=1)
+        return StepOutput(
+            view.pos,
+            view.ids,
+            view.confidence,
+            update.op,
+            open_count,
+            stopped,
+            active,
+            group.aux_tokens,
+        )
+
+    def _fill(
+        self, group: RowGroup, view: StepView, update: CanvasUpdate, rows: Tensor
+    ) -> tuple[StepView, CanvasUpdate]:
+        """Commit the tokens of what is still eligible in `rows [R]`."""
+        view = view._replace(last=last_commit(group.rows, view.pos))
+        commit = view.eligible & (rows & group.active)[:, None]
+        filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
+        _write(group, view, filled)
+        op = torch.where(filled.op == Op.NONE, update.op, filled.op)
+        return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)
+
+
+def _write(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
+    """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
+    rows, pos, written = group.rows, view.pos, update.written
+    rows.ids.scatter_(1, pos, update.ids)
+    rows.kind.scatter_(1, pos, update.kind)
+    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.last.conf))
+    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.last.born))
+    if group.parts.edit:
+        rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

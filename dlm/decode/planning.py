@@ -1,0 +1,82 @@
+"""From rows to one model call: plans of cohorts, copies of shared pages, packing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from dlm.core import ForwardPlan, ModelInfo, Packed, Phase
+from dlm.core.contracts import checked_plan
+from dlm.decode.group import Planned, RowGroup
+from dlm.decode.packing import pack
+from dlm.decode.pages import copy_on_write
+from dlm.decode.window import KeyAges, window_of
+from dlm.errors import blaming
+from dlm.model.attention import takes_ragged
+from dlm.model.kv import KVPool
+
+
+class Planner:
+    """Plans what the next forward computes.
+
+    A plan, its window and its packing are reused until a block of the cohort changes.
+    """
+
+    def __init__(self, kv: KVPool, info: ModelInfo, device: torch.device) -> None:
+        self.kv, self.info, self.device = kv, info, device
+        self.ragged = takes_ragged(kv.storage)
+        self._packed: tuple[tuple[ForwardPlan, ...], Packed] | None = None
+
+    def plan(self, group: RowGroup) -> ForwardPlan:
+        """The cohort's plan, made anew where a block has changed."""
+        if group.planned is None:
+            plan = self._with_own_pages(group, self._complete(group))
+            host, blocks = group.rows.host, group.rows.host.blocks
+            opening = bool((blocks.phase == Phase.OPENING).any())
+            group.planned = Planned(
+                plan,
+                window_of(plan, host, self.device),
+                live=blocks.live,
+                key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
+                opening=opening,
+                replans_next=opening or bool((blocks.phase == Phase.CLEAN).any()),
+            )
+        return group.planned.plan
+
+    def pack(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> Packed:
+        """The plans as one model call on the ids that the canvases hold now."""
+        key = tuple(plans)
+        if self._packed is None or self._packed[0] != key:
+            shift, where = self.info.shift, self.device
+            packed = pack(plans, self.kv, shift=shift, device=where, ragged=self.ragged)
+            self._packed = key, packed
+        return self._packed[1].read([group.rows.ids for group in groups])
+
+    def _complete(self, group: RowGroup) -> ForwardPlan:
+        """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
+        parts, rows = group.parts, group.rows
+        with blaming("cache", parts.cache):
+            plan = parts.cache.plan(rows)
+        plan = checked_plan("cache", parts.cache, "plan", plan, rows.count)
+        for editor in parts.extenders:
+            with blaming("edit", editor):
+                plan = editor.extend(plan, rows)
+            plan = checked_plan("edit", editor, "extend", plan, rows.count)
+        guide, prompt = parts.armed, rows.host.prompt.tolist()
+        if guide is None:
+            return plan
+        assert self.info.mask_id is not None, "a guide that hides something needs a mask"
+        with blaming("guide", guide):
+            return plan.with_arms(
+                guide.arms,
+                lambda arm, s: guide.masked_for_arm(arm, s.q_pos, prompt[s.row]),
+                self.info.mask_id,
+            )
+
+    def _with_own_pages(self, group: RowGroup, plan: ForwardPlan) -> ForwardPlan:
+        pages = copy_on_write(self.kv, plan)
+        if pages is not plan.pages:
+            group.rows = replace(group.rows, host=replace(group.rows.host, pages=pages))
+        return replace(plan, pages=pages)

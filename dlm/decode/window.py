@@ -1,0 +1,119 @@
+"""The layout of a window: the positions that a step shows, and the places of their logits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlm.core import INT64_MAX, Flags, ForwardPlan, HostRows, Ints, Window
+from dlm.core.blocks import BlockTable, Level
+
+
+def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window:
+    """The window of a plan: the live blocks, and what else it predicts.
+
+    With `host.whole_row`, all generated positions before the blocks' end. Columns are laid out
+    at a sync, in numpy, and then moved.
+    """
+    shown, scored = _shown(plan, host)
+    counts = shown.sum(axis=1)
+    valid = np.arange(max(1, counts.max())) < counts[:, None]
+    pos = np.full(valid.shape, plan.capacity - 1)
+    pos[valid] = shown.nonzero()[1]
+    has_logits = np.zeros_like(valid)
+    has_logits[valid] = scored[shown]
+    block = _block_column(pos, host.blocks)
+    must = host.blocks.level.numpy() == Level.FULL
+    slot, shadow = has_logits.ravel().nonzero()[0], _shadow_slots(plan, pos)
+    arrays = {
+        "pos": pos,
+        "valid": valid,
+        "scored": has_logits,
+        "must_progress": has_logits & must[np.arange(len(pos))[:, None], block],
+        "logit_row": np.where(has_logits, has_logits.cumsum().reshape(pos.shape) - 1, 0),
+        "block": block,
+        "slot": slot,
+        "shadow": shadow,
+        "row": np.concatenate((slot, shadow)) // pos.shape[1],
+        "written": plan.written,
+        "live": host.blocks.live.numpy(),
+    }
+    moved = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return Window(**moved)
+
+
+def _shown(plan: ForwardPlan, host: HostRows) -> tuple[Flags, Flags]:
+    """`[R, L]` each: which positions a window shows, and which of them have logits."""
+    scored = np.zeros((len(host.prompt), plan.capacity), dtype=np.bool_)
+    for segment in plan.segments:
+        scored[segment.row, segment.predict] = True
+    at, prompt, table = np.arange(plan.capacity), host.prompt.numpy(), host.blocks
+    if host.whole_row:
+        start, end = prompt, table.end.numpy().max(axis=1)
+    else:
+        live = table.live.numpy()
+        start = np.where(live, table.start.numpy(), plan.capacity).min(axis=1)
+        start = np.maximum(start, prompt)
+        end = np.where(live, table.end.numpy(), 0).max(axis=1)
+    shown = scored | ((at >= start[:, None]) & (at < end[:, None]))
+    return shown, scored
+
+
+def _shadow_slots(plan: ForwardPlan, pos: Ints) -> Ints:
+    """`[S]`: the flat places in `[R, W]` of the positions that shadow tokens stand for."""
+    slots = [np.zeros(0, dtype=np.int64)]
+    for segment in plan.shadowed(arm=0):
+        assert segment.extra is not None
+        wanted = segment.extra.pos
+        column = np.searchsorted(pos[segment.row], wanted).clip(max=pos.shape[1] - 1)
+        assert np.array_equal(pos[segment.row, column], wanted), "a shadow is out of view"
+        slots.append(segment.row * pos.shape[1] + column)
+    return np.concatenate(slots)
+
+
+def _block_column(pos: Ints, blocks: BlockTable) -> Ints:
+    """`[R, W]`: the column of each position's block in the block table.
+
+    It counts the live blocks that end at or before the position, from the first live column on.
+    """
+    live = blocks.live.numpy()
+    ends = np.where(live, blocks.end.numpy(), np.iinfo(np.int64).max)
+    passed = (pos[:, :, None] >= ends[:, None, :]).sum(axis=2)
+    column: Ints = live.argmax(axis=1)[:, None] + passed
+    return column.clip(max=live.shape[1] - 1)
+
+
+class KeyAges(NamedTuple):
+    """What a plan does to the keys of R rows of L positions.
+
+    `writes [R, L]` bool: positions whose keys it makes · `oldest [R]`: the step that has made the
+    oldest of the keys which it reads beside them, `INT64_MAX` where there is none.
+    """
+
+    writes: Flags
+    oldest: Ints
+
+    @classmethod
+    def of(cls, plan: ForwardPlan, host: HostRows) -> KeyAges:
+        """The keys of the canvas itself; other arms are computed at the same positions."""
+        key_step = host.key_step.numpy()
+        writes = np.zeros(key_step.shape, dtype=np.bool_)
+        writes.ravel()[plan.written] = True
+        ends = [0] * len(writes)
+        for segment in plan.segments:
+            ends[segment.row] = max(ends[segment.row], segment.keys)
+        reused = ~writes & (np.arange(plan.capacity) < np.array(ends)[:, None])
+        return cls(writes, np.where(reused, key_step, INT64_MAX).min(axis=1))
+
+    def after(self, host: HostRows, steps: Tensor) -> list[int]:
+        """Note who has made which key, once each row has taken `steps [R]` more under the plan.
+
+        Returns how many steps old the oldest key was that any of them reused.
+        """
+        last, moved = host.step.numpy() - 1, steps.numpy() > 0
+        np.copyto(host.key_step.numpy(), last[:, None], where=self.writes & moved[:, None])
+        ages: list[int] = np.where(moved, last - self.oldest, 0).clip(min=0).tolist()
+        return ages

@@ -1,0 +1,1 @@
+"""Block schedulers: where blocks of a canvas open, end and close."""

@@ -1,0 +1,1 @@
+"""Editors: the committed positions that a step revises."""

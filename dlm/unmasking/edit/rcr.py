@@ -1,0 +1,68 @@
+"""Editors: rules that revise what was committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
+from dlm.errors import unknown_name
+from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
+from dlm.unmasking.scores import top
+from dlm.unmasking.unmask.threshold import CommitAll
+
+
+@dataclass(frozen=True, slots=True)
+class RCR:
+    """Running-confidence remasking (MDPO, arXiv 2508.13148): each step decides which tokens stay.
+
+    Used with `unmask="everything"`: all open positions are filled, then the least confident ones of
+    the whole row, by the confidence of their last commit, are reopened, so that as many stay open
+    as the schedule still owes. With the default schedule n(s) is the difference of `floor(masks *
+    (1 - s / steps))`. `steps` is for the whole answer.
+    """
+
+    tier = "T1"
+
+    steps: int | None = None
+    schedule: Schedule = "linear"
+    power: float = 2.0
+
+    needs = frozenset[str]()
+    scope = "row"
+    one_block = True
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES or self.schedule == "eps":
+            known = (s for s in SCHEDULES if s != "eps")
+            raise unknown_name("edit: schedule", str(self.schedule), known)
+        require_schedule("edit", self.steps, power=self.power)
+
+    @property
+    def tier_as_set(self) -> str:
+        """T1 for what its reference was recorded with."""
+        return "T1" if self.schedule == "linear" else "T2"
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Nothing to bind."""
+        return self
+
+    def refuses(self, unmask: Unmasker) -> str | None:
+        """RCR reopens positions that `everything` has filled."""
+        if isinstance(unmask, CommitAll):
+            return None
+        return "RCR reopens what is too much after all open positions were filled: use 'everything'"
+
+    def edit(self, view: StepView, proposal: Proposal) -> Proposal:
+        """Reopen the least confident positions of the row.
+
+        As many stay open as the block's schedule still owes.
+        """
+        total = None if self.steps is None else view.params.steps
+        count = scheduled_count(view, self.schedule, total, view.params)
+        owed = view.eligible.sum(dim=1, keepdim=True) - count
+        running = torch.where(proposal.commit, view.confidence, view.last.conf)
+        kept = (view.kind == Kind.COMMITTED) | proposal.commit
+        return proposal._replace(remask=top(-running, kept, owed))

@@ -1,0 +1,111 @@
+"""Schedules: the number of positions that a step of a block commits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dlm.core import Kind, StepView
+from dlm.errors import InvalidRequest
+
+Schedule = Literal["even", "linear", "cosine", "power", "eps"]
+
+
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+
+def require_schedule(kind: str, steps: int | None, *, power: float = 1.0, eps: float = 0.5) -> None:
+    """Raise `InvalidRequest` for numbers that no schedule can follow."""
+    if steps is not None and steps < 1:
+        raise InvalidRequest(kind, f"`steps` must be at least 1, got {steps}")
+    if not power > 0:
+        raise InvalidRequest(kind, f"`power` must be greater than 0, got {power}")
+    if not 0 < eps < 1:
+        raise InvalidRequest(kind, f"`eps` must be in (0, 1), got {eps}")
+
+
+def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`[R, 1]` each: step, steps and masks at the opening of the block that each row is in.
+
+    `total [R, 1]` steps for the whole answer are shared out to the blocks by what they have to
+    fill; None is as many steps as masks.
+    """
+    blocks = view.blocks
+    start, end, step, masks = view.of_first_block(
+        blocks.start, blocks.end, blocks.step, blocks.masks
+    )
+    steps = masks
+    if total is not None:
+        inside = (view.pos >= start) & (view.pos < end) & (view.kind != Kind.PROMPT)
+        size = inside.sum(dim=1, keepdim=True)
+        steps = torch.div(total * size, view.row.initial_masks[:, None], rounding_mode="floor")
+    return step, steps.clamp_min(1), masks
+
+
+def scheduled_count(
+    view: StepView, schedule: Schedule, total: Tensor | None, params: Any
+) -> Tensor:
+    """`[R, 1]`: the schedule's count for the block that each row is in.
+
+    `total [R, 1]` as in `clock_of`. A clock that has run out takes all that is open. `params` holds
+    `power` and `eps` where the schedule reads them.
+    """
+    if total is None and schedule == "even":
+        return torch.ones_like(view.row.step)[:, None]
+    step, steps, masks = clock_of(view, total)
+    open_now = view.eligible.sum(dim=1, keepdim=True)
+    if schedule == "even":
+        count = even_counts(masks, step, steps)
+    elif schedule == "eps":
+        count = (open_now * eps_share(step, steps, params.eps) + ROUNDING).long()
+    else:
+        count = curve_counts(schedule, masks, step, steps, params.power)
+    return torch.where(step < steps, count, open_now)
+
+
+def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
+    """How many of `masks` to commit in `step` of `steps`, in equal shares.
+
+    The remainder goes to the first steps, one each (LLaDA).
+    """
+    share = torch.div(masks, steps, rounding_mode="floor")
+    return share + (step < masks - share * steps)
+
+
+def curve_counts(
+    schedule: Schedule, masks: Tensor, step: Tensor, steps: Tensor, power: Tensor | float
+) -> Tensor:
+    """How many of `masks` to commit in `step` of `steps`, by a MaskGIT curve (arXiv 2202.04200).
+
+    The differences of `masks - floor(masks * gamma(step / steps))`, where gamma falls from 1 to 0:
+    `linear` 1 - r, `cosine` cos(pi r / 2), `power` 1 - r ** power.
+    """
+
+    def left(at: Tensor) -> Tensor:
+        ratio = (at.double() / steps).clamp_max(1.0)
+        if schedule == "cosine":
+            gamma = torch.cos(ratio * (math.pi / 2))
+        elif schedule == "power":
+            gamma = 1 - ratio**power
+        else:
+            gamma = 1 - ratio
+        return (masks * gamma + ROUNDING).floor().long()
+
+    return left(step) - left(step + 1)
+
+
+def eps_share(step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:
+    """Dream's share of the open positions: `1 - s / t` on times from 1 to `eps`; at last, all.
+
+    Of few positions an early share is less than one.
+    """
+    now = 1 - (1 - eps.double()) * step / steps
+    following = 1 - (1 - eps.double()) * (step + 1) / steps
+    return torch.where(step >= steps - 1, 1.0, 1 - following / now)
+
+
+ROUNDING = 1e-9
+"""Keeps a share that is a whole number from being rounded down."""

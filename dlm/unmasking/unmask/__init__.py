@@ -1,0 +1,1 @@
+"""Unmaskers: the open positions that a step commits."""

@@ -55,7 +55,6 @@ def test_the_readme_is_short():
     assert len(text_of(README).splitlines()) <= 180
 
 
-@pytest.mark.skipif(not (ROOT / "dlm/decode").is_dir(), reason="dlm/decode/ is not there")
 def test_files_that_pages_name_exist():
     named = {
         (p, f) for p in PAGES for f in re.findall(r"`((?:dlm|tests|evals)/[\w./]+)`", text_of(p))

@@ -69,6 +69,7 @@ def one_line(text):
 def parts_table():
     rows = []
     for part in parts():
+        assert part["tier"], part["does"]  # one that cannot be imported has none
         ids = part["papers"].split(", ") if part["papers"] else []
         links = ", ".join(f"[{i}](https://arxiv.org/abs/{i})" for i in ids)
         arguments = part["arguments"] and f"`{part['arguments']}`"

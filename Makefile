@@ -1,11 +1,15 @@
-# make demo | test | wheel | lint | format | lines. The first three set everything up themselves.
+# make demo | test | wheel | docs | lint | format | lines. The first four set everything up themselves.
 PYTHON ?= python3
 PYTEST_FLAGS ?= -n 2
 
 BIN := .venv/bin
 # A stamp stands for the virtual environment with everything installed.
 STAMP := .venv/.stamp-dev
-SOURCES := dlm evals examples tests
+SOURCES := dlm docs evals examples tests
+ENGINE := core cache guidance unmasking decode engine model
+# The site's tools have an environment of their own, without torch.
+DOCS_BIN := build/docs/venv/bin
+DOCS_STAMP := build/docs/venv/.stamp
 
 define WORD_PROBLEM
 Nina starts with 12 shells, wins 5, loses 4 and then doubles what is left. How many shells does she have?
@@ -20,15 +24,16 @@ endef
 export WORD_PROBLEM CODE_PROMPT
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test wheel lint format lines
+.PHONY: help demo test wheel docs lint format lines
 
 help:
 	@echo "make demo    decode a word problem and a small function with the bundled model"
 	@echo "make test    lint, types and all tests"
 	@echo "make wheel   build the wheel and try it on every Python that is here"
+	@echo "make docs    build the documentation site; a dead link fails"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  rewrite the sources as ruff wants them"
-	@echo "make lines   files and their line counts"
+	@echo "make lines   files and lines of each room, and files of more than 300"
 
 demo: $(STAMP)
 	$(BIN)/dlm generate "$$WORD_PROBLEM"
@@ -40,6 +45,9 @@ test: lint
 wheel: $(STAMP)
 	$(BIN)/python -m tests.wheel_check $(DLM_WHEEL_FLAGS)
 
+docs: $(DOCS_STAMP)
+	$(DOCS_BIN)/python docs/build.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,12 +58,28 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 lines:
-	@find $(wildcard $(SOURCES)) -name '*.py' | LC_ALL=C sort | xargs wc -l | awk ' \
+	@find $(wildcard $(SOURCES)) -name '*.py' | LC_ALL=C sort | xargs wc -l | awk -v engine="$(ENGINE)" ' \
+		BEGIN { split(engine, names, " "); for (i in names) counts["dlm/" names[i]] = 1 } \
 		$$2 == "total" { next } \
-		{ split($$2, at, "/"); sum[at[1]] += $$1; files[at[1]]++; print } \
-		END { for (top in sum) printf "%5d %s/ (%d files)\n", sum[top], top, files[top] }'
+		{ depth = split($$2, at, "/"); room = at[1] (at[1] == "dlm" && depth > 2 ? "/" at[2] : ""); \
+		  if (!(room in lines)) order[++rooms] = room; \
+		  lines[room] += $$1; files[room]++; \
+		  if ($$1 > 300) long[++longs] = $$1 " " $$2; \
+		  if (room in counts) { lines["engine"] += $$1; files["engine"]++ } \
+		  if (at[1] == "dlm") { lines["all"] += $$1; files["all"]++ } } \
+		END { row = "%-18s %3d files %6d lines\n"; \
+		  for (i = 1; i <= rooms; i++) printf row, order[i] "/", files[order[i]], lines[order[i]]; \
+		  printf row, "the seven rooms", files["engine"], lines["engine"]; \
+		  printf row, "dlm in all", files["all"], lines["all"]; \
+		  for (i = 1; i <= longs; i++) print "more than 300 lines: " long[i] }'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -c "" 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DOCS_STAMP): pyproject.toml constraints.txt
+	$(DOCS_BIN)/python -c "" 2>/dev/null || $(PYTHON) -m venv --clear build/docs/venv
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		| $(DOCS_BIN)/python -m pip install --quiet -c constraints.txt -r /dev/stdin
 	@touch $@

@@ -1,11 +1,15 @@
-"""The README tells the truth: its code runs, its tables are those of the code.
+"""README.md and docs/ tell the truth: their code runs and their tables are those of the code.
 
 `python -m tests.test_readme` writes the tables anew.
 """
 
+import ast
+import inspect
 import io
 import re
 import shlex
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,12 @@ from dlm.model.families import FAMILIES
 from dlm.sandbox import best_sandbox
 from tests.helpers import PARITY, false_equations
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+BUNDLED_HERE = "<!-- the tests load the bundled model here -->\n"
+"""Before a block whose checkpoint is not part of the tests."""
 
 # What the families' own publications call their checkpoints.
 CHECKPOINTS = {
@@ -33,6 +42,7 @@ CHECKPOINTS = {
     "a2d-qwen2": "Qwen2 checkpoints turned into diffusion models",
     "a2d-qwen3": "Qwen3 checkpoints turned into diffusion models",
 }
+DIFFUSION = {name: f for name, f in FAMILIES.items() if f.attention != "causal"}
 
 
 def table(header, rows):
@@ -59,6 +69,7 @@ def one_line(text):
 def parts_table():
     rows = []
     for part in parts():
+        assert part["tier"], part["does"]  # one that cannot be imported has none
         ids = part["papers"].split(", ") if part["papers"] else []
         links = ", ".join(f"[{i}](https://arxiv.org/abs/{i})" for i in ids)
         arguments = part["arguments"] and f"`{part['arguments']}`"
@@ -67,14 +78,35 @@ def parts_table():
     return table(["kind", "name", "what it does", "arguments", "paper", "tier"], rows)
 
 
+def names_table():
+    """The parts by name alone."""
+    rows = [
+        [f"`{kind}`", ", ".join(f"`{part['name']}`" for part in found)]
+        for kind, found in groupby(parts(), key=lambda part: part["kind"])
+    ]
+    return table(["kind of part", "names"], rows)
+
+
+def attention(family):
+    return family.attention.replace("_", "-") + (", shifted" if family.shift else "")
+
+
+def families_table():
+    """The families by their attention alone."""
+    found = {}
+    for name, family in DIFFUSION.items():
+        found.setdefault(attention(family), []).append(f"`{name}` ({CHECKPOINTS[name]})")
+    return table(
+        ["attention", "`model_type` (checkpoints)"],
+        [[kind, ", ".join(names)] for kind, names in found.items()],
+    )
+
+
 def models_table():
-    recorded = {(PARITY / "models" / m / "config.json").read_text() for m in ("llada", "dream")}
-    names = ("sdar", "llada2", "fast_dllm_v2")
-    recorded |= {(PARITY / "models" / m / "config.json").read_text() for m in names}
+    names = ("llada", "dream", "sdar", "llada2", "fast_dllm_v2")
+    recorded = {(PARITY / "models" / name / "config.json").read_text() for name in names}
     rows = []
-    for name, family in FAMILIES.items():
-        if family.attention == "causal":
-            continue
+    for name, family in DIFFUSION.items():
         proved = any(f'"model_type": "{name}"' in config for config in recorded)
         block = f", blocks of {family.block[1]}" if family.block else ""
         rows.append(
@@ -106,6 +138,8 @@ def presets_table():
 
 
 TABLES = {
+    "families": families_table,
+    "names": names_table,
     "options": options_table,
     "presets": presets_table,
     "parts": parts_table,
@@ -114,29 +148,44 @@ TABLES = {
 
 
 def block(name):
-    """The pattern of what stands between a pair of markers."""
+    """The pattern of the text between a pair of markers."""
     return re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
 
 
-def code_blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
+@cache
+def text_of(page):
+    return page.read_text("utf-8")
+
+
+def code_blocks(language, pages=PAGES):
+    """The fenced blocks of one language, as (page, whether the bundled model stands in, code)."""
+    fence = re.compile(rf"^({BUNDLED_HERE})?```{language}\n(.*?)^```", re.M | re.S)
+    return [(p, bool(b), code) for p in pages for b, code in fence.findall(text_of(p))]
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_of_the_code(name):
-    found = block(name).search(README.read_text("utf-8"))
-    assert found, f"the README has no markers for {name!r}"
+    found = [f[0] for page in PAGES for f in [block(name).search(text_of(page))] if f]
+    assert len(found) == 1, f"{name!r} must have markers on one page"
     assert found[0] == TABLES[name](), "run `python -m tests.test_readme`"
 
 
-@pytest.mark.parametrize("number", range(len(code_blocks("python"))))
-def test_python_runs(number, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "bundled", "code"),
+    [
+        pytest.param(*found, id=f"{found[0].stem}-{number}")
+        for number, found in enumerate(code_blocks("python"))
+    ],
+)
+def test_python_runs(page, bundled, code, capsys, monkeypatch):
     """From the root of the project, whose examples they name."""
-    monkeypatch.chdir(README.parent)
-    if "harness" in code_blocks("python")[number]:
+    monkeypatch.chdir(ROOT)
+    if "harness" in code:
         pytest.importorskip("lm_eval")
-    code = code_blocks("python")[number]
-    exec(compile(code, f"README block {number}", "exec"), {})
+    if bundled:
+        load, signature = dlm.load, inspect.signature(dlm.load)
+        monkeypatch.setattr(dlm, "load", lambda *a, **k: signature.bind(*a, **k) and load())
+    exec(compile(code, f"a block of {page.name}", "exec"), {})
     out = capsys.readouterr().out
     for shown in re.findall(r"^ *print\(.*\)  # (\(.*\))$", code, re.M):
         assert shown in out
@@ -148,18 +197,19 @@ def test_false_equations_are_found():
     ]
 
 
-def commands(program="dlm"):
-    """The commands of the README that stand alone on a line."""
-    lines = "".join(code_blocks("sh")).replace("\\\n", "").splitlines()
+def commands(program="dlm", pages=PAGES):
+    """The commands that stand alone on a line of a block."""
+    lines = "".join(code for *_, code in code_blocks("sh", pages)).replace("\\\n", "").splitlines()
     return [line.split("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
 
 
 @pytest.mark.timeout(7200)
-def test_commands_run(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in PAGES if commands(pages=[p])])
+def test_commands_run(page, capsys, monkeypatch, tmp_path):
     """One after the other in one folder, as some read what others have written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    for command in commands():
+    for command in commands(pages=[page]):
         words = shlex.split(command)
         if words[2:3] == ["humaneval"] and not best_sandbox().isolates:
             words.append("--allow-unsafe-code")
@@ -173,8 +223,8 @@ def test_commands_run(capsys, monkeypatch, tmp_path):
 
 def test_what_make_demo_shows_is_what_it_gives(capsys):
     """But for the seconds, which are the machine's."""
-    makefile = (README.parent / "Makefile").read_text("utf-8")
-    shown = re.sub(r"[\d.]+ s · ", "", block("demo").search(README.read_text("utf-8"))[0])
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    shown = re.sub(r"[\d.]+ s · ", "", block("demo").search(text_of(README))[0])
     for prompt in re.findall(r"^define \w+\n(.*?)\nendef$", makefile, re.M | re.S):
         assert run(["generate", prompt]) == 0
         out, err = capsys.readouterr()
@@ -183,9 +233,9 @@ def test_what_make_demo_shows_is_what_it_gives(capsys):
 
 def test_the_first_lines_install_and_run():
     """`tests/wheel_check.py` follows them in a clone of its own."""
-    install, first = code_blocks("sh")[0].strip().rsplit("\n", 1)
+    install, first = code_blocks("sh", [README])[0][-1].strip().rsplit("\n", 1)
     assert "pip install -c constraints.txt ." in install
-    assert first in commands()
+    assert first in commands(pages=[README])
 
 
 @pytest.mark.slow
@@ -195,7 +245,7 @@ def test_the_harness_command_runs(capsys, monkeypatch, tmp_path):
 
     (command,) = commands("dlm-lm-eval")
     words = [tmp_path if word == "runs/harness" else word for word in shlex.split(command)]
-    monkeypatch.chdir(README.parent)
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", list(map(str, words)))
     main()
     assert "dlm_choice" in capsys.readouterr().out
@@ -203,22 +253,31 @@ def test_the_harness_command_runs(capsys, monkeypatch, tmp_path):
 
 
 def test_there_is_something_to_run():
-    assert len(code_blocks("python")) >= 2
-    assert len(commands()) >= 4
+    assert len(code_blocks("python")) >= 6
+    assert sum(bundled for _, bundled, _ in code_blocks("python")) == 1
+    assert len(commands()) >= 16
+    assert len(our_calls()) >= 12
 
 
-def test_local_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README.read_text("utf-8"))
-    assert links
-    assert all((README.parent / link).exists() for link in links), links
+def our_calls():
+    """The calls of `engine.generate` in tables."""
+    rows = (line for page in PAGES for line in text_of(page).splitlines() if line[:1] == "|")
+    return [call for row in rows for call in re.findall(r"`(engine\.generate\(.*?\))`", row)]
+
+
+@pytest.mark.parametrize("call", our_calls())
+def test_calls_in_tables_have_options_that_exist(call):
+    options = {k.arg: ast.literal_eval(k.value) for k in ast.parse(call).body[0].value.keywords}
+    dlm.GenerationConfig.from_options(options)
 
 
 def write():
-    """Put the tables of the code into the README."""
-    text = README.read_text("utf-8")
-    for name, make in TABLES.items():
-        text = block(name).sub(lambda _, make=make: make(), text)
-    README.write_text(text, "utf-8")
+    """Put the tables of the code into their pages."""
+    for page in PAGES:
+        text = text_of(page)
+        for name, make in TABLES.items():
+            text = block(name).sub(lambda _, make=make: make(), text)
+        page.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -421,7 +421,9 @@ def test_rcr_does_not_take_a_confidence_of_zero_for_certainty():
     view = make_view(
         rule, [[0.0, 0.0, 0.25, 0.75]], kind=kinds, conf_prev=[0.0, 0.5, 0, 0], start=2
     )
-    assert reopened(rule, view._replace(initial_masks=view.row.initial_masks - 2)) == [
+    assert reopened(
+        rule, view._replace(row=view.row._replace(initial_masks=view.row.initial_masks - 2))
+    ) == [
         True,
         False,
         False,

@@ -30,7 +30,7 @@ def ends(when, ids, kinds, limit, start, end):
     """What the rule says of a canvas that the view shows whole."""
     rule = Eos(when).bind(INFO)
     view = make_view(rule, [[0.5] * len(ids)], ids=ids, kind=kinds, start=start, end=end)
-    view = view._replace(limit=torch.tensor([limit]))
+    view = view._replace(row=view.row._replace(limit=torch.tensor([limit])))
     rows = SimpleNamespace(
         ids=view.ids,
         kind=view.kind,

@@ -95,7 +95,8 @@ def test_a_filter_is_that_of_its_own_row():
 
 def taken(rule, c, tempered):
     row = torch.tensor([tempered])
-    view = make_view(rule, [c])._replace(tempered=SamplingStats(row, -row, row))
+    view = make_view(rule, [c])
+    view = view._replace(stats=view.stats._replace(sampling=SamplingStats(row, -row, row)))
     return rule.propose(view).commit[0].tolist()
 
 

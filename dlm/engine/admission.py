@@ -21,7 +21,7 @@ GroupRows = tuple[RowGroup, list[RowState]]
 def new_group(state: RowState, length: int, pages: Tensor, manager: IterationManager) -> RowGroup:
     """A cohort of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
     parts, config = state.bound.parts, state.bound.config
-    scratch = (*parts.scratch, *(manager.aux[name].made_of for name in parts.aux))
+    scratch = (*parts.scratch, *(manager.aux[name].kv_ids_spec for name in parts.aux))
     rows = new_row(state, length, pages, manager.info)
     return RowGroup(
         parts,

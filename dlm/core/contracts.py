@@ -184,8 +184,8 @@ def _require(
 def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Proposal) -> Tensor:
     """`[R, W]`: the proposal's tokens, which are ids of the vocabulary where they are written.
 
-    Elsewhere they may be anything; the view's take the place of values that are no ids. MASK may be proposed: it
-    is never written.
+    Elsewhere they may be anything; the view's take the place of values that are no ids. MASK may be
+    proposed: it is never written.
     """
     assert proposal.token is not None
     token, size = proposal.token.long(), view.logits.shape[1]
@@ -201,7 +201,7 @@ def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Pr
 
 
 def _require_scratch(kind: str, part: Any, method: str, scratch: Any, view: StepView) -> None:
-    """Raise `RuleError` unless `scratch` holds new values of declared tensors, or entries of them."""
+    """Raise `RuleError` unless `scratch` holds values of declared tensors, or entries of them."""
     if scratch is None:
         return
     if not isinstance(scratch, Mapping):

@@ -81,6 +81,11 @@ class Parts:
         return self.unmask.clock
 
     @property
+    def paced(self) -> bool:
+        """True if a schedule of the unmasker or of an editor allows steps that change nothing."""
+        return self.clock or any(getattr(editor, "clock", False) for editor in self.edit)
+
+    @property
     def whole_row(self) -> bool:
         """Whether an editor may reopen anything that was generated."""
         return any(e.scope == "row" for e in self.edit)

@@ -16,6 +16,7 @@ from dlm.core import (
     AuxView,
     ForwardPlan,
     Frame,
+    Kind,
     Model,
     ModelInfo,
     Phase,
@@ -34,8 +35,10 @@ from dlm.decode.apply import (
     Op,
     check_scratch,
     count_per_block,
+    edit_budget,
     forced_commits,
     resolve,
+    with_progress,
     write_scratch,
 )
 from dlm.decode.auxiliary import Auxiliary
@@ -44,7 +47,7 @@ from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
 from dlm.decode.view import build_frame, build_view, last_commit
-from dlm.errors import blaming
+from dlm.errors import blaming, is_foreign
 from dlm.model.kv_store import KVPool
 
 
@@ -112,8 +115,10 @@ class IterationManager:
                 view = self._view(group, guided, frame)
                 view = self._consult(group, view)
                 view = self._open(group, view)
-                proposal = self._propose(group, view)
+                offered = self._restrict(group, view)
+                proposal = self._propose(group, offered)
                 proposal = self._edit(group, view, proposal)
+                proposal = self._progress(group, offered, proposal)
                 view, update = self._apply(group, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
@@ -186,20 +191,23 @@ class IterationManager:
             must_progress=view.must_progress & inside,
         )
 
+    def _restrict(self, group: RowGroup, view: StepView) -> StepView:
+        """Narrow `eligible` and `must_progress` to what the block scheduler offers."""
+        scheduler = group.eligibility_filter
+        if scheduler is None:
+            return view
+        with blaming("blocks", scheduler):
+            now = scheduler.restrict(view._replace(params=group.params("blocks")))
+        now = checked_restriction(scheduler, now, view)
+        return view._replace(eligible=view.eligible & now, must_progress=view.must_progress & now)
+
     def _propose(self, group: RowGroup, view: StepView) -> Proposal:
-        """What the unmasker commits among the eligible positions.
+        """Ask the unmasker for commits among the eligible positions.
 
         Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
         least its best position.
         """
-        rule, scheduler = group.parts.unmask, group.eligibility_filter
-        if scheduler is not None:
-            with blaming("blocks", scheduler):
-                now = scheduler.restrict(view._replace(params=group.params("blocks")))
-            now = checked_restriction(scheduler, now, view)
-            view = view._replace(
-                eligible=view.eligible & now, must_progress=view.must_progress & now
-            )
+        rule = group.parts.unmask
         with blaming("unmask", rule):
             proposal = rule.propose(view._replace(params=group.params("unmask")))
         proposal = checked_proposal("unmask", rule, "propose", view, proposal)
@@ -209,12 +217,28 @@ class IterationManager:
         return proposal._replace(commit=commit)
 
     def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
-        """What the editors make of it; rows that have ended idle and are not touched."""
+        """Let the editors revise the proposal; rows that have ended idle and are not touched."""
         for editor, params in group.parts_with_params["edit"]:
             with blaming("edit", editor):
                 proposal = editor.edit(view._replace(params=params), proposal)
             proposal = checked_proposal("edit", editor, "edit", view, proposal)
         return proposal.of_rows(group.active) if group.parts.edit else proposal
+
+    def _progress(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
+        """See to it that the row comes to an end, whatever its parts propose.
+
+        A step without a net change commits the best position of each block that must progress, and
+        the edit of it is taken back; parts on a schedule are exempt. After `edit_budget` steps
+        more than its commits need, a row commits in every step, on a schedule or not, and no edit
+        passes.
+        """
+        parts = group.parts
+        if not parts.edit and not (parts.clock and is_foreign(parts.unmask)):
+            return proposal
+        open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
+        committed = view.row.initial_masks - open_now
+        late = view.row.step >= committed + edit_budget(view.row, group.parts_with_params)
+        return with_progress(view, proposal, late & group.active, self.info.mask_id, parts.paced)
 
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal

@@ -32,6 +32,7 @@ class RCR:
 
     needs = frozenset[str]()
     scope = "row"
+    clock = True
     one_block = True
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ class Parts:
         """What rows must have in common to share calls.
 
         It holds the classes, every value that is not a plain number, and the cache, whose plans are
-        made without knobs.
+        made without them.
         """
         shape = (len(self.guide), len(self.edit), len(self.stop), self.arms)
         parts = tuple((type(part), _fixed_fields(part)) for part in self.all()[:-1])

@@ -2,7 +2,7 @@
 
 A part is a frozen dataclass of plain values with one pure, batched method. `bind(info)` returns the
 part with everything the model decides filled in (ids, trained lengths); it is called once, at
-admission. Numbers of rows that share a call arrive stacked in `view.knob.<field>` `[R, 1]`.
+admission. Numbers of rows that share a call arrive stacked in `view.params.<field>` `[R, 1]`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a proposal does to a canvas, position by position."""
+"""Applying proposals: forced progress, the update of the canvas, and scratch values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlm.decode.group import RowGroup
 
 
 class Op(IntEnum):
-    """What happened to a position in a step."""
+    """The change of a position in a step."""
 
     NONE = 0
     COMMIT = 1

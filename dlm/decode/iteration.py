@@ -1,6 +1,9 @@
-"""The iteration manager: the only loop. It owns progress, pins, and what a step may change.
+"""The iteration manager: the only loop. It owns progress, pins, and the changes of a step.
 
-Rules only answer; whatever touches the rows happens here, in one place.
+Parts only propose. The rows are written by these verbs and by nothing else: plan (pages that become
+a row's own), forward (`kv_ids`), consult (those of auxiliary models), open (the bounds of a block
+that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync (block
+tables and `key_step`).
 """
 
 from __future__ import annotations
@@ -52,11 +55,12 @@ from dlm.model.kv_store import KVPool
 
 
 class IterationManager:
-    """Runs steps over cohorts of rows.
+    """Run steps over groups of rows.
 
-    `unroll`: how many steps may run on the device before the host looks; where a block may open,
-    move or be replanned, it looks after each step. Results do not depend on it. `aux`: auxiliary
-    models by name. `prefix_bytes`: how much of finished prompts is kept for others (0: nothing).
+    unroll: steps between two host synchronisations; where a block may open, move or be replanned,
+        the host synchronises after every step. Results do not depend on it.
+    aux: auxiliary models by name
+    prefix_bytes: bytes of finished prompts that are kept for later requests (0: none)
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class IterationManager:
         )
 
     def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
-        """Run steps up to the next sync; for each cohort, what happened in each of them.
+        """Run steps up to the next sync; return the records of each step, group by group.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
@@ -96,13 +100,13 @@ class IterationManager:
         return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
-        """How many steps may run before the host has to look."""
+        """The number of steps until the next sync."""
         if any(group.syncs_every_step for group in groups):
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
     def step(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> list[StepOutput]:
-        """One forward over all cohorts and the decisions taken on it.
+        """One forward over all groups and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
         """
@@ -138,7 +142,7 @@ class IterationManager:
     def _forward(
         self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]
     ) -> Sequence[Tensor]:
-        """One model call: logits `[arms, N, V]` of each cohort.
+        """One model call: logits `[arms, N, V]` of each group.
 
         Records the ids that the new keys were made from, once they are there.
         """
@@ -170,7 +174,7 @@ class IterationManager:
         return view._replace(aux=said) if said else view
 
     def _open(self, group: RowGroup, view: StepView) -> StepView:
-        """Where a block opens, read its end from the logits and count its masks.
+        """Read the end of a block that opens from the logits, and count its masks.
 
         `eligible` and `must_progress` of the view are narrowed to the block.
         """

@@ -1,4 +1,4 @@
-"""What a row may cost. The host looks after every step; what is still open then stays open."""
+"""Budgets: bounds of a row's cost, checked by the host after every step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MaxNFE:
         return self
 
     def spent(self, nfe: int, seconds: float) -> bool:
-        """Whether they are used up."""
+        """True if the forwards are used up."""
         return nfe >= self.forwards
 
 
@@ -54,5 +54,5 @@ class MaxSeconds:
         return self
 
     def spent(self, nfe: int, seconds: float) -> bool:
-        """Whether it is over."""
+        """True if the time is over."""
         return seconds >= self.seconds

@@ -54,7 +54,7 @@ class KLASS:
         return replace(self, vocabulary=info.vocab_size)
 
     def propose(self, view: StepView) -> Proposal:
-        """What is sure and calm; the iteration manager adds the best one where nothing is."""
+        """The sure and calm positions; where there is none, the manager adds the best one."""
         last, calm = view.scratch["klass_last"], view.scratch["klass_calm"]
         window, places = view.window, last.shape[1]
         flat = window.row[: len(window.slot)] * places + view.pos.take(window.slot)  # [N]

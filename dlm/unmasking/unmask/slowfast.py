@@ -52,7 +52,7 @@ class SlowFast:
         return self
 
     def propose(self, view: StepView) -> Proposal:
-        """What is sure enough among the cycle, or among all where a cycle is looked for."""
+        """The positions that are sure enough, of the cycle or, in a slow phase, of all."""
         end, before, explored = self._state(view)
         cycle = view.eligible & (view.pos < end)
         fast = cycle.any(dim=1, keepdim=True)

@@ -57,7 +57,7 @@ class Threshold:
 
     @property
     def one_block(self) -> bool:
-        """Whether it counts the steps of a block."""
+        """True if it counts the steps of a block."""
         return self.first_alone or self.shares is not None
 
     def bind(self, info: ModelInfo) -> Self:
@@ -178,7 +178,7 @@ class Dynamic:
 
     @property
     def one_block(self) -> bool:
-        """Whether it counts down the clock of a block."""
+        """True if it counts down the clock of a block."""
         return self.block_steps is not None
 
     def bind(self, info: ModelInfo) -> Self:

@@ -97,12 +97,12 @@ class TopK:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the score reads."""
+        """The statistics that the score reads."""
         return needs_of(self.score, self.conf_from)
 
     @property
     def one_block(self) -> bool:
-        """Whether it counts down the clock of a block."""
+        """True if it counts down the clock of a block."""
         return self.steps is not None or self.schedule != "even" or self.first_alone
 
     def bind(self, info: ModelInfo) -> Self:

@@ -8,13 +8,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dlm.core import MIN_LOGIT, Entries, ModelInfo, Proposal, ScratchSpec, StepView, bound
+from dlm.core import MIN_LOGIT, Entries, ModelInfo, Proposal, ScratchSpec, StepView, Unmasker, bound
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import require_share
 
 
 @dataclass(frozen=True, slots=True)
-class KLASS:
+class KLASS(Unmasker):
     """Commit every position that is confident and whose distribution has been stable
     (arXiv 2511.05664).
 
@@ -30,9 +30,6 @@ class KLASS:
     kl: float = 0.01
     history: int = 2
     vocabulary: int = bound(1)
-
-    clock = False
-    needs = frozenset[str]()
 
     def __post_init__(self) -> None:
         require_share("threshold", self.threshold)

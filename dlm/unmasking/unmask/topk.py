@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dlm.core import ModelInfo, Proposal, StepView, is_one_of
+from dlm.core import ModelInfo, Proposal, StepView, Unmasker, is_one_of
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
 from dlm.unmasking.scores import (
@@ -25,7 +25,7 @@ from dlm.unmasking.scores import (
 
 
 @dataclass(frozen=True, slots=True)
-class TopK:
+class TopK(Unmasker):
     """Commit a scheduled number of the best-scored positions in each step of a block.
 
     `score`: `confidence` (LLaDA's low-confidence remasking, arXiv 2502.09992), `random`, `margin`,

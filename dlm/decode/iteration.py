@@ -94,7 +94,7 @@ class IterationManager:
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
         """How many steps may run before the host has to look."""
-        if any(group.syncs_every_step for group in groups):
+        if any(group.current.syncs_every_step for group in groups):
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
@@ -160,7 +160,7 @@ class IterationManager:
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
         """Let the auxiliary models that the parts ask for read what was drawn."""
         said: dict[str, AuxView] = {}
-        for line, name in enumerate(group.parts.aux, start=group.parts.arms):
+        for line, name in enumerate(group.shared.aux, start=group.shared.arms):
             said[name] = self.aux[name].read(group, view, line)
         return view._replace(aux=said) if said else view
 
@@ -192,7 +192,7 @@ class IterationManager:
         Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
         least its best position.
         """
-        rule, scheduler = group.parts.unmask, group.eligibility_filter
+        rule, scheduler = group.parts.unmask, group.shared.eligibility_filter
         if scheduler is not None:
             with blaming("blocks", scheduler):
                 now = scheduler.restrict(view._replace(params=group.params("blocks")))
@@ -204,7 +204,7 @@ class IterationManager:
             proposal = rule.propose(view._replace(params=group.params("unmask")))
         proposal = checked_proposal("unmask", rule, "propose", view, proposal)
         commit = proposal.commit & view.eligible
-        if not group.parts.clock:
+        if not group.shared.clock:
             commit = commit | forced_commits(view, commit)
         return proposal._replace(commit=commit)
 

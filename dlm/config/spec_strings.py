@@ -144,7 +144,7 @@ def parse_part(kind: str, spec: Any) -> Any:
 
 
 def _is_needed(field: Field[Any]) -> bool:
-    """Whether an argument has no default."""
+    """True if an argument has no default."""
     return field.init and field.default is MISSING and field.default_factory is MISSING
 
 

@@ -93,6 +93,7 @@ class GroupParts:
     arms: model inputs of each row.
     armed: the guide that reads several of them.
     clock: a schedule bounds the steps, so that a step may commit nothing.
+    paced: it may change nothing, by a schedule of the unmasker or of an editor.
     eligibility_filter: the block scheduler, where it narrows what a step may commit.
     extenders: editors that look through shadow tokens.
     """
@@ -106,6 +107,7 @@ class GroupParts:
     arms: int
     armed: ArmedGuide | None
     clock: bool
+    paced: bool
     eligibility_filter: EligibilityFilter | None
     extenders: tuple[Extender, ...]
 

@@ -12,9 +12,10 @@ from torch import Tensor
 class AttentionGroup(NamedTuple):
     """G runs of queries of equal shape, adjacent in the packed queries `start:end`.
 
-    `key_slots [G, K]`: the stored keys that each run reads; `mask [q, K]`: which of them each query
-    sees (None: all). `own`: the run also reads the keys of its own queries, which are not stored;
-    `mask` is then `[q, K + q]`.
+    key_slots: the stored keys that each run reads, `[G, K]`.
+    mask: the keys among them that each query sees (None: all), `[q, K]`; with `own`
+        `[q, K + q]`.
+    own: the run also reads the keys of its own queries, which are not stored.
     """
 
     start: int
@@ -27,9 +28,9 @@ class AttentionGroup(NamedTuple):
 class RaggedGroup(NamedTuple):
     """G unmasked runs of queries of any shapes, adjacent in the packed queries `start:end`.
 
-    `key_slots [K]`: the stored keys that the runs read, one run after the other; `query_cuts`,
-    `key_cuts` `[G + 1]` int32: where the runs begin and end among the group's queries and keys;
-    `most_queries`, `most_keys`: the longest run.
+    key_slots: the stored keys that the runs read, one run after the other, `[K]`.
+    query_cuts, key_cuts: bounds of the runs among the group's queries and keys, `[G + 1]` int32.
+    most_queries, most_keys: size of the longest run.
     """
 
     start: int
@@ -44,12 +45,15 @@ class RaggedGroup(NamedTuple):
 class Packed(NamedTuple):
     """Flat inputs of one model call over T queries, N logit rows.
 
-    `ids`, `positions` `[T]`; the first `len(write_slots)` queries store their keys there;
-    `logit_rows [N]` index the queries: plan by plan, arm by arm, first the predicted positions,
-    then the shadow tokens, `sizes` of them for each plan. `source [T]` finds each id in the
-    concatenated, flattened canvases of the plans; `fixed [T]` overrides it where it is not
-    negative. `lengths [T]`: the length of each query's canvas, for models whose angles depend on
-    it.
+    ids, positions: of the queries, `[T]`.
+    write_slots: the slots in which the first queries, as many as there are slots, store their keys.
+    groups: runs of queries that one attention call serves.
+    logit_rows: the query of each row of logits, `[N]`: plan by plan, arm by arm, first the
+        predicted positions, then the shadow tokens.
+    source: place of each id in the flattened canvases of the plans, one after the other, `[T]`.
+    fixed: ids that override it where they are not negative, `[T]`.
+    sizes: rows of logits of each plan.
+    lengths: length of each query's canvas, for models whose angles depend on it, `[T]`.
     """
 
     ids: Tensor

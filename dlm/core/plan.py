@@ -1,4 +1,4 @@
-"""What one forward computes: segments of query positions, planned row by row.
+"""The work of one forward: segments of query positions, planned row by row.
 
 Plans are made on the host and hold numpy arrays; packing moves them to the device.
 """
@@ -16,15 +16,16 @@ from torch import Tensor
 Ints = NDArray[np.int64]
 """Positions, ids and counts on the host."""
 Flags = NDArray[np.bool_]
-"""Which of them, on the host."""
+"""Masks on the host."""
 
 
 class Extra(NamedTuple):
     """Shadow tokens: queries that stand on no canvas (WINO, arXiv 2507.18578).
 
-    `ids`, `pos` `[e]` as the model sees them · `mask [e, keys + e]`: which of the segment's keys,
-    then of the shadows themselves, each may see. Nothing else sees a shadow and no key of one is
-    stored. Each predicts its own position.
+    Nothing else sees a shadow and no key of one is stored. Each predicts its own position.
+
+    ids, pos: as the model sees them, `[e]`.
+    mask: the segment's keys, then the shadows themselves, that each may see, `[e, keys + e]`.
     """
 
     ids: Ints
@@ -35,12 +36,14 @@ class Extra(NamedTuple):
 class Segment(NamedTuple):
     """A run of query positions of one arm of one row.
 
-    `q_pos [q]` ascending. The queries attend to the row's first `key_end` keys:
-    one number, or `[q]` numbers (block-causal prefill, causal models). `write`: their keys are
-    stored, before anything attends; a read-only segment only looks. `predict`: positions whose
-    logits are wanted; row i of the logits predicts position i, so models with a shift need the
-    query i - 1 in the plan. `ids [q]` replaces the row's own ids where it is not negative (a CFG
-    arm with the prompt masked). `extra`: shadow tokens that look at the same keys.
+    q_pos: the positions, ascending, `[q]`.
+    key_end: the queries attend to this many first keys of the row: one number, or `[q]` numbers
+        (block-causal prefill, causal models).
+    write: their keys are stored, before anything attends; a read-only segment only looks.
+    predict: positions whose logits are wanted; row i of the logits predicts position i, so models
+        with a shift need the query i - 1 in the plan.
+    ids: replace the row's own ids where they are not negative (a CFG arm with the prompt masked).
+    extra: shadow tokens that look at the same keys.
     """
 
     row: int
@@ -54,7 +57,7 @@ class Segment(NamedTuple):
 
     @property
     def keys(self) -> int:
-        """How many keys the segment reads at most."""
+        """The largest number of keys that a query of the segment reads."""
         return self.key_end if isinstance(self.key_end, int) else int(self.key_end.max())
 
 
@@ -73,11 +76,16 @@ def span(start: int, end: int) -> Ints:
 class ForwardPlan:
     """The segments of one forward over R rows, with the geometry that packing needs.
 
-    `purposes` says per row what the forward is for, first the main one: `step`, `refresh`,
-    `prefill`, `store` (`refresh step`, `store step`: fused, counted once). `pages [R, C, P]`, a
-    tensor on the CPU, of which a segment's arm is the line, and `capacity` (L) place the rows. A
-    plan is reused until a block changes, but for `valid_steps` steps at the most (None: no bound).
-    `lengths [R]`: of the canvases, for models whose angles depend on them.
+    A plan is reused until a block changes.
+
+    segments: the queries of all rows.
+    purposes: the purpose of the forward for each row, first the main one: `step`, `refresh`,
+        `prefill`, `store` (`refresh step`, `store step`: fused, counted once).
+    pages: page tables, `[R, C, P]` on the CPU; the arm of a segment is the line.
+    capacity: L of the canvases.
+    arms: model inputs of each row.
+    valid_steps: steps that the plan may serve at most (None: no bound).
+    lengths: of the canvases, for models whose angles depend on them, `[R]`.
     """
 
     segments: tuple[Segment, ...]
@@ -90,7 +98,7 @@ class ForwardPlan:
 
     @property
     def token_forwards(self) -> list[int]:
-        """Per row, how many tokens are computed, those of further arms and shadows included."""
+        """Per row, the number of tokens computed, those of further arms and shadows included."""
         counts = [0] * self.pages.shape[0]
         for segment in self.segments:
             shadows = 0 if segment.extra is None else len(segment.extra.pos)
@@ -113,7 +121,7 @@ class ForwardPlan:
     ) -> ForwardPlan:
         """The same plan for `arms` inputs of every row.
 
-        `masked_for_arm(arm, segment) [q]` tells which positions an extra arm sees as MASK.
+        `masked_for_arm(arm, segment) [q]` reports the positions that an extra arm sees as MASK.
         """
         extra = [
             segment._replace(arm=arm, ids=np.where(masked_for_arm(arm, segment), mask_id, -1))

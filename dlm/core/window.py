@@ -1,4 +1,4 @@
-"""Which positions a step shows, and where their logits are."""
+"""`Window`: the positions that a step shows, and the places of their logits."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from torch import Tensor
 
 
 class Window(NamedTuple):
-    """Which positions a step shows: the geometry of a frame, fixed as long as the plan is.
+    """The positions that a step shows: the geometry of a frame, fixed as long as the plan is.
 
-    pos `[R, W]` ascending, the spare column where `valid` is False · scored `[R, W]`: has logits ·
-    must_progress `[R, W]`: scored and in a block that must progress · logit_row `[R, W]` row of
-    the logits
-    (0 where not scored) · block `[R, W]` column of the block table that holds the position; what
-    earlier blocks left open belongs to the first live block. slot `[N]`: flat place in `[R, W]` of
-    each row of the logits · shadow `[S]`: the same for the logits of shadow tokens, which follow ·
-    row `[N + S]`: the row of each · written `[T]`: flat canvas places whose keys the forward
-    stores · live `[R, 8]`: the blocks that are being denoised.
+    pos: positions, ascending, `[R, W]`; the spare column where `valid` is False.
+    valid: columns that show a position, `[R, W]`.
+    scored: positions with logits, `[R, W]`.
+    must_progress: scored positions of a block that must progress, `[R, W]`.
+    logit_row: row of the logits of each position (0 where not scored), `[R, W]`.
+    block: column of the block table that holds the position, `[R, W]`; positions that earlier
+        blocks left open belong to the first live block.
+    slot: flat place in `[R, W]` of each row of the logits, `[N]`.
+    shadow: the same for the logits of shadow tokens, which follow, `[S]`.
+    row: the row of each of both, `[N + S]`.
+    written: flat canvas places whose keys the forward stores, `[T]`.
+    live: the blocks that are being denoised, `[R, 8]`.
     """
 
     pos: Tensor

@@ -6,31 +6,43 @@ numbers of the rows' parts are stacked into parameters `[R, 1]` when a row is ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlm.core import EligibilityFilter, ForwardPlan, Parts, Rows, Window, is_number
+from dlm.core import (
+    ArmedGuide,
+    EligibilityFilter,
+    Extender,
+    ForwardPlan,
+    Parts,
+    Rows,
+    Window,
+    is_number,
+)
+from dlm.core.struct import TensorStruct
 from dlm.decode.sampling import Sampler
 from dlm.decode.window import KeyAges
 
+Numbers = dict[str, Tensor]
+"""Fields of a part by name, as tensors."""
 
-def params_of(part: Any) -> SimpleNamespace:
+
+def numbers_of(part: Any) -> Numbers:
     """The plain numbers of one part as tensors `[1, 1]` on the CPU: int64 or float64."""
-    numbers = {
-        f.name: getattr(part, f.name) for f in fields(part) if is_number(getattr(part, f.name))
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return {
+        name: torch.tensor([[v]], dtype=torch.float64 if isinstance(v, float) else torch.long)
+        for name, v in values.items()
+        if is_number(v)
     }
-    dtypes = {
-        name: torch.float64 if isinstance(v, float) else torch.long for name, v in numbers.items()
-    }
-    return SimpleNamespace(**{n: torch.tensor([[v]], dtype=dtypes[n]) for n, v in numbers.items()})
 
 
-def constants_of(part: Any) -> dict[str, Tensor]:
+def constants_of(part: Any) -> Numbers:
     """The tuples of numbers of one part, which all rows of a group share: tensors `[n, ...]` on
     the CPU. A step would have to copy them to the device each time.
     """
@@ -52,30 +64,80 @@ def nested(value: tuple[Any, ...]) -> bool:
     )
 
 
-def cat_params(parts: Sequence[SimpleNamespace]) -> SimpleNamespace:
-    """Stack the rows of parameters with the same names."""
-    return SimpleNamespace(
-        **{name: torch.cat([vars(p)[name] for p in parts]) for name in vars(parts[0])}
-    )
-
-
 def select_params(params: SimpleNamespace, index: Tensor) -> SimpleNamespace:
     """The rows `index [r]`."""
-    return SimpleNamespace(
-        **{name: value.index_select(0, index) for name, value in vars(params).items()}
-    )
+    return SimpleNamespace(**{n: v.index_select(0, index) for n, v in vars(params).items()})
+
+
+@dataclass(frozen=True, slots=True)
+class RowNumbers(TensorStruct):
+    """The numbers of R rows that their group's calls read.
+
+    params: of each part of a kind, its plain numbers `[R, 1]`.
+    sampler: the way the rows draw (None: every row is greedy).
+    """
+
+    params: dict[str, tuple[Numbers, ...]]
+    sampler: Sampler | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupParts:
+    """The parts of a group and all that follows from them alone, found once.
+
+    by_kind: the parts of each kind, in the order of their calls.
+    constants: of each of them, the tuples of numbers that all rows share.
+    signature: equal for rows that may share calls.
+    needs: statistics and auxiliary models that some part reads.
+    aux: the auxiliary models among them.
+    arms: model inputs of each row.
+    armed: the guide that reads several of them.
+    clock: a schedule bounds the steps, so that a step may commit nothing.
+    paced: it may change nothing, by a schedule of the unmasker or of an editor.
+    eligibility_filter: the block scheduler, where it narrows what a step may commit.
+    extenders: editors that look through shadow tokens.
+    """
+
+    parts: Parts
+    by_kind: dict[str, tuple[Any, ...]]
+    constants: dict[str, tuple[Numbers, ...]]
+    signature: Hashable
+    needs: frozenset[str]
+    aux: tuple[str, ...]
+    arms: int
+    armed: ArmedGuide | None
+    clock: bool
+    paced: bool
+    eligibility_filter: EligibilityFilter | None
+    extenders: tuple[Extender, ...]
+
+    @classmethod
+    def of(cls, parts: Parts) -> GroupParts:
+        """All that follows from `parts`, on the CPU."""
+        values = {kind: getattr(parts, kind) for kind in Parts.__slots__}
+        by_kind = {k: v if isinstance(v, tuple) else (v,) for k, v in values.items()}
+        constants = {k: tuple(map(constants_of, own)) for k, own in by_kind.items()}
+        first = (parts, by_kind, constants)
+        traits = {f.name: getattr(parts, f.name) for f in fields(cls)[len(first) :]}
+        return cls(*first, **traits)
+
+    def to(self, device: torch.device) -> GroupParts:
+        """The same with its constants on `device`."""
+        moved = {
+            kind: tuple({n: v.to(device) for n, v in table.items()} for table in tables)
+            for kind, tables in self.constants.items()
+        }
+        return replace(self, constants=moved)
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A plan and all that holds as long as it does.
 
-    `live` `[R, 8]` on the CPU: the blocks being denoised · `key_ages`: which keys it makes and
-    which
-    it reuses (None where keys are never out of date) · `opening`: a block opens in some row, so
-    that its end is read from the logits · `replans_next`: one opens or is stored, so that the next
-    plan
-    is another one.
+    live: the blocks being denoised, `[R, 8]` on the CPU.
+    key_ages: the keys that it makes and reuses (None: keys are never out of date).
+    opening: a block opens in some row, so that its end is read from the logits.
+    syncs_every_step: the host must look after each step.
     """
 
     plan: ForwardPlan
@@ -83,42 +145,43 @@ class Planned:
     live: Tensor
     key_ages: KeyAges | None
     opening: bool
-    replans_next: bool
+    syncs_every_step: bool
 
 
-@dataclass(slots=True)
 class RowGroup:
     """Rows that share every call, with their parts and the current plan.
 
-    `part_params` and `constants` run parallel to `parts.all()`: numbers `[R, 1]`, and tuples that
-    all rows
-    share; `parts_with_params` pairs the parts of each kind with both.
-    `sampler` is None when every row is greedy. `isolated`: nobody may join. `planned` holds until a
-    block changes, `plan_age` counts the steps that it has served. `error`: what one of the parts
-    raised.
-    `active [R]`: rows that have not ended since the last sync, nor filled their blocks.
-    `aux_tokens`: what each auxiliary model has computed in this step, row by row.
+    shared: the parts, and what follows from them.
+    rows: the state of the rows.
+    numbers: the numbers that differ from row to row.
+    isolated: nobody may join.
+    parts_with_params: the parts of each kind, each with the numbers and constants it reads.
+    planned: the plan, which holds until a block changes.
+    plan_age: steps that the plan has served.
+    error: the exception that one of the parts raised.
+    active: rows that have not ended since the last sync, nor filled their blocks, `[R]`.
+    aux_tokens: tokens that each auxiliary model has computed in this step, row by row.
     """
 
-    parts: Parts
-    rows: Rows
-    part_params: tuple[SimpleNamespace, ...]
-    constants: tuple[dict[str, Tensor], ...]
-    sampler: Sampler | None
-    isolated: bool = False
-    planned: Planned | None = None
-    plan_age: int = 0
-    error: Exception | None = None
-    aux_tokens: dict[str, list[int]] = field(default_factory=dict)
-    needs: frozenset[str] = field(init=False)
-    eligibility_filter: EligibilityFilter | None = field(init=False)
-    active: Tensor = field(init=False)
-    parts_with_params: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.needs, self.eligibility_filter = self.parts.needs, self.parts.eligibility_filter
-        self.parts_with_params = self._paired()
-        self.active = torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.device)
+    def __init__(
+        self, shared: GroupParts, rows: Rows, numbers: RowNumbers, *, isolated: bool = False
+    ) -> None:
+        self.shared, self.rows, self.numbers, self.isolated = shared, rows, numbers, isolated
+        self.parts, self.sampler = shared.parts, numbers.sampler
+        self.parts_with_params: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = {
+            kind: tuple(
+                (part, SimpleNamespace(**own, **constants))
+                for part, own, constants in zip(
+                    parts, numbers.params[kind], shared.constants[kind], strict=True
+                )
+            )
+            for kind, parts in shared.by_kind.items()
+        }
+        self.planned: Planned | None = None
+        self.plan_age = 0
+        self.error: Exception | None = None
+        self.active = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
+        self.aux_tokens: dict[str, list[int]] = {}
 
     @property
     def current(self) -> Planned:
@@ -127,97 +190,58 @@ class RowGroup:
         return self.planned
 
     @property
-    def syncs_every_step(self) -> bool:
-        """True if the host must synchronise after each step.
-
-        It must when a block opens or is stored, when the block scheduler watches every step's
-        progress, and when an auxiliary model is asked.
-        """
-        return self.current.replans_next or self.parts.blocks.multi_block or bool(self.parts.aux)
-
-    @property
     def steps_left(self) -> int | None:
-        """The number of steps that the plan may still serve; None: any number."""
+        """Steps that the plan may still serve (None: no bound)."""
         valid_steps = self.current.plan.valid_steps
         return valid_steps if valid_steps is None else valid_steps - self.plan_age
 
     @property
     def signature(self) -> tuple[Any, ...]:
-        """Groups of equal signature can be one."""
-        return self.parts.signature, self.sampler is None, id(self) if self.isolated else None
-
-    def _paired(self) -> dict[str, tuple[tuple[Any, SimpleNamespace], ...]]:
-        pairs, start = {}, 0
-        for kind in Parts.__slots__:
-            value = getattr(self.parts, kind)
-            parts = value if isinstance(value, tuple) else (value,)
-            part_params = [
-                SimpleNamespace(**vars(params), **self.constants[start + i])
-                for i, params in enumerate(self.part_params[start : start + len(parts)])
-            ]
-            pairs[kind] = tuple(zip(parts, part_params, strict=True))
-            start += len(parts)
-        return pairs
+        """Equal for groups that can be one."""
+        return self.shared.signature, self.sampler is None, id(self) if self.isolated else None
 
     def params(self, kind: str) -> SimpleNamespace:
-        """The stacked numbers of the only part of its kind."""
+        """The numbers of the only part of its kind: `[R, 1]`, and its constants."""
         ((_, params),) = self.parts_with_params[kind]
         return params
 
     def host_params(self, kind: str) -> SimpleNamespace:
         """The numbers alone, on the CPU."""
-        constants = self.constants[self.parts.all().index(getattr(self.parts, kind))]
-        return SimpleNamespace(
-            **{n: value.cpu() for n, value in vars(self.params(kind)).items() if n not in constants}
-        )
+        (numbers,) = self.numbers.params[kind]
+        return SimpleNamespace(**{name: value.cpu() for name, value in numbers.items()})
+
+    def replan(self, rows: Rows) -> None:
+        """Go on with `rows`, whose blocks have changed."""
+        self.rows, self.planned, self.plan_age = rows, None, 0
 
     def undo(self, before: Rows, error: Exception) -> None:
         """A part has failed: go back to the blocks of `before`; pages that were copied stay."""
         pages = self.rows.host.pages
         self.rows, self.error = replace(before, host=replace(before.host, pages=pages)), error
 
-    def replan(self, rows: Rows) -> None:
-        """Go on with `rows`, whose blocks have changed."""
-        self.rows, self.planned, self.plan_age = rows, None, 0
-
     def select(self, index: Tensor) -> RowGroup:
         """The rows `index [r]`, without a plan."""
-        at = index.to(self.rows.device)
-        return RowGroup(
-            self.parts,
-            self.rows.select(index),
-            tuple(select_params(k, at) for k in self.part_params),
-            self.constants,
-            None if self.sampler is None else self.sampler.select(at),
-            self.isolated,
-        )
+        rows, numbers = self.rows.select(index), self.numbers.select(index)
+        return RowGroup(self.shared, rows, numbers, isolated=self.isolated)
 
     def to(self, device: torch.device) -> RowGroup:
         """The same rows on `device`, without a plan."""
         if self.rows.device == device:
             return self
-        part_params = [
-            {n: v.to(device) for n, v in vars(params).items()} for params in self.part_params
-        ]
-        return RowGroup(
-            self.parts,
-            self.rows.to(device),
-            tuple(SimpleNamespace(**params) for params in part_params),
-            tuple({n: v.to(device) for n, v in table.items()} for table in self.constants),
-            None if self.sampler is None else self.sampler.to(device),
-            self.isolated,
-        )
+        rows, numbers = self.rows.to(device), self.numbers.to(device)
+        return RowGroup(self.shared.to(device), rows, numbers, isolated=self.isolated)
 
     @staticmethod
     def cat(groups: Sequence[RowGroup]) -> RowGroup:
         """Stack groups of equal signature, without a plan; one alone is given back as it is."""
         if len(groups) == 1:
             return groups[0]
-        samplers = [c.sampler for c in groups if c.sampler is not None]
-        return RowGroup(
-            groups[0].parts,
-            Rows.cat([c.rows for c in groups]),
-            tuple(cat_params(k) for k in zip(*(c.part_params for c in groups), strict=True)),
-            groups[0].constants,
-            Sampler.cat(samplers) if samplers else None,
-        )
+        rows, numbers = Rows.cat([g.rows for g in groups]), [g.numbers for g in groups]
+        return RowGroup(groups[0].shared, rows, RowNumbers.cat(numbers))
+
+
+def group_of(parts: Parts, row: Rows, sampler: Sampler | None) -> RowGroup:
+    """A group of one row on the CPU."""
+    shared = GroupParts.of(parts)
+    params = {kind: tuple(map(numbers_of, own)) for kind, own in shared.by_kind.items()}
+    return RowGroup(shared, row, RowNumbers(params, sampler))

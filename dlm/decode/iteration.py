@@ -101,7 +101,7 @@ class IterationManager:
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
         """The number of steps until the next sync."""
-        if any(group.syncs_every_step for group in groups):
+        if any(group.current.syncs_every_step for group in groups):
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
@@ -169,7 +169,7 @@ class IterationManager:
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
         """Let the auxiliary models that the parts ask for read what was drawn."""
         said: dict[str, AuxView] = {}
-        for line, name in enumerate(group.parts.aux, start=group.parts.arms):
+        for line, name in enumerate(group.shared.aux, start=group.shared.arms):
             said[name] = self.aux[name].read(group, view, line)
         return view._replace(aux=said) if said else view
 
@@ -197,7 +197,7 @@ class IterationManager:
 
     def _restrict(self, group: RowGroup, view: StepView) -> StepView:
         """Narrow `eligible` and `must_progress` to what the block scheduler offers."""
-        scheduler = group.eligibility_filter
+        scheduler = group.shared.eligibility_filter
         if scheduler is None:
             return view
         with blaming("blocks", scheduler):
@@ -216,7 +216,7 @@ class IterationManager:
             proposal = rule.propose(view._replace(params=group.params("unmask")))
         proposal = checked_proposal("unmask", rule, "propose", view, proposal)
         commit = proposal.commit & view.eligible
-        if not group.parts.clock:
+        if not group.shared.clock:
             commit = commit | forced_commits(view, commit)
         return proposal._replace(commit=commit)
 
@@ -242,7 +242,9 @@ class IterationManager:
         open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
         committed = view.row.initial_masks - open_now
         late = view.row.step >= committed + edit_budget(view.row, group.parts_with_params)
-        return with_progress(view, proposal, late & group.active, self.info.mask_id, parts.paced)
+        return with_progress(
+            view, proposal, late & group.active, self.info.mask_id, group.shared.paced
+        )
 
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal

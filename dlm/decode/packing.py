@@ -79,8 +79,8 @@ def _moved(array: NDArray[Any], device: torch.device) -> Tensor:
 class _Run(NamedTuple):
     """The queries of a segment, or its shadow tokens.
 
-    `base`: where the row's canvas starts among those of all plans · `origin`: the same of the arm's
-    pages, in positions.
+    base: place of the row's canvas in the flattened canvases of all plans.
+    origin: place of the arm's pages in their page tables, in positions.
     """
 
     number: int

@@ -35,13 +35,15 @@ class Planner:
             plan = self._with_own_pages(group, self._complete(group))
             host, blocks = group.rows.host, group.rows.host.blocks
             opening = bool((blocks.phase == Phase.OPENING).any())
+            replans_next = opening or bool((blocks.phase == Phase.CLEAN).any())
+            asks_host = group.parts.blocks.multi_block or bool(group.shared.aux)
             group.planned = Planned(
                 plan,
                 window_of(plan, host, self.device),
                 live=blocks.live,
                 key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
                 opening=opening,
-                replans_next=opening or bool((blocks.phase == Phase.CLEAN).any()),
+                syncs_every_step=replans_next or asks_host,
             )
         return group.planned.plan
 
@@ -60,11 +62,11 @@ class Planner:
         with blaming("cache", parts.cache):
             plan = parts.cache.plan(rows)
         plan = checked_plan("cache", parts.cache, "plan", plan, rows.count)
-        for editor in parts.extenders:
+        for editor in group.shared.extenders:
             with blaming("edit", editor):
                 plan = editor.extend(plan, rows)
             plan = checked_plan("edit", editor, "extend", plan, rows.count)
-        guide, prompt = parts.armed, rows.host.prompt.tolist()
+        guide, prompt = group.shared.armed, rows.host.prompt.tolist()
         if guide is None:
             return plan
         assert self.info.mask_id is not None, "a guide that hides something needs a mask"

@@ -109,7 +109,7 @@ def sync(group: RowGroup, rounds: Sequence[StepOutput], device: torch.device) ->
     changes = read_changes(rounds)
     group.plan_age += len(rounds)
     due = (
-        group.syncs_every_step
+        planned.syncs_every_step
         or group.steps_left == 0
         or bool((planned.live & (open_count == 0)).any())
     )

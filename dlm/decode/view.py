@@ -98,7 +98,7 @@ def _spread(values: Tensor | None, logit_row: Tensor) -> Tensor | None:
 
 def _read(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
     """Draw a token from each of the logits `[N, V]`; the statistics that the parts need."""
-    rows, window, needs = group.rows, frame.window, group.needs
+    rows, window, needs = group.rows, frame.window, group.shared.needs
     current = frame.ids.take(window.slot) if "prob_current" in needs else None
     stats = row_stats(logits, mask_id, needs, current)
     if group.sampler is None:
@@ -111,7 +111,7 @@ def _sampling(
     group: RowGroup, stats: RowStats, window: Window, mask_id: int | None
 ) -> SamplingStats | None:
     """The statistics of what tokens are drawn from, where a part needs them."""
-    if "sampling" not in group.needs:
+    if "sampling" not in group.shared.needs:
         return None
     row = window.row[: len(window.slot)]
     found = sampling_stats(stats, mask_id, group.sampler, row)

@@ -46,7 +46,7 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
 
 
 def _shown(plan: ForwardPlan, host: HostRows) -> tuple[Flags, Flags]:
-    """`[R, L]` each: which positions a window shows, and which of them have logits."""
+    """`[R, L]` each: the positions that a window shows, and those among them that have logits."""
     scored = np.zeros((len(host.prompt), plan.capacity), dtype=np.bool_)
     for segment in plan.segments:
         scored[segment.row, segment.predict] = True
@@ -89,8 +89,9 @@ def _block_column(pos: Ints, blocks: BlockTable) -> Ints:
 class KeyAges(NamedTuple):
     """The keys that a plan makes and reuses, of R rows of L positions.
 
-    `writes [R, L]` bool: positions whose keys it makes · `oldest [R]`: the step that has made the
-    oldest of the keys which it reads beside them, `INT64_MAX` where there is none.
+    writes: positions whose keys it makes, `[R, L]` bool.
+    oldest: the step that has made the oldest of the keys which it reads beside them, `INT64_MAX`
+        where there is none, `[R]`.
     """
 
     writes: Flags

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.core import BlockTable, HostRows, Kind, ModelInfo, Rows
-from dlm.decode.group import RowGroup, constants_of, params_of
+from dlm.decode.group import RowGroup, group_of
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sampling import Sampler
 from dlm.engine.row import RowState
@@ -23,13 +23,8 @@ def new_group(state: RowState, length: int, pages: Tensor, manager: IterationMan
     parts, config = state.bound.parts, state.bound.config
     scratch = (*parts.scratch, *(manager.aux[name].kv_ids_spec for name in parts.aux))
     rows = new_row(state, length, pages, manager.info)
-    return RowGroup(
-        parts,
-        rows.prepared(scratch, whole_row=parts.whole_row),
-        tuple(params_of(part) for part in parts.all()),
-        tuple(constants_of(part) for part in parts.all()),
-        _sampler(config, parts.needs),
-    )
+    rows = rows.prepared(scratch, whole_row=parts.whole_row)
+    return group_of(parts, rows, _sampler(config, parts.needs))
 
 
 def merge(

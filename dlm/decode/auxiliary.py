@@ -7,7 +7,7 @@ reaches the parts whose `needs` name it (Guided Diffusion, arXiv 2505.21467).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -29,8 +29,8 @@ class Auxiliary:
     """A causal model with its own keys and values.
 
     `ids [V]`: its id for each id of the diffusion model, -1 for those that it lacks (None: the same
-    ids). `mask_id`: what it must never say, in ids of the diffusion model. `name` is what `needs`
-    calls it.
+    ids). `lacks`: the latter, on the host. `mask_id`: what it must never say, in ids of the
+    diffusion model. `name` is what `needs` calls it.
     """
 
     name: str
@@ -39,6 +39,12 @@ class Auxiliary:
     max_length: int
     ids: Tensor | None = None
     mask_id: int | None = None
+    lacks: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep the ids without a partner on the host, where prompts are checked."""
+        lost = [] if self.ids is None else (self.ids < 0).nonzero().flatten().tolist()
+        object.__setattr__(self, "lacks", frozenset(lost))
 
     @property
     def made_of(self) -> ScratchSpec:
@@ -47,9 +53,7 @@ class Auxiliary:
 
     def check_ids(self, param: str, ids: Sequence[int]) -> None:
         """Raises `InvalidRequest` when given ids are among those that this model lacks."""
-        if self.ids is None:
-            return
-        lost = [token for token in dict.fromkeys(ids) if int(self.ids[token]) < 0]
+        lost = [token for token in dict.fromkeys(ids) if token in self.lacks]
         if lost:
             raise InvalidRequest(
                 param, f"the auxiliary model {self.name!r} has no partner for the ids {lost[:8]}"

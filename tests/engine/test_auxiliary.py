@@ -156,7 +156,7 @@ def test_what_cannot_be_asked_is_refused():
         bench.state(prompt_of(5, 0), **OPTIONS, unmask=Guided())
     short = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), max_length=20)})
     with pytest.raises(InvalidRequest, match="limit of auxiliary 'ar' is 20"):
-        short.scheduler.submit(short.state(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
+        short.scheduler.check(short.state(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
 
 
 # from files

@@ -328,7 +328,7 @@ def test_prompts_that_the_causal_model_cannot_read_are_refused():
     ids[7] = -1
     bench = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), ids)})
     with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]"):
-        bench.scheduler.submit(bench.state([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
+        bench.scheduler.check(bench.state([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
 
 
 def test_on_the_command_line(causal_folder, capsys):

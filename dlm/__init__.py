@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, PRESETS, GenerationConfig, StopString
-    from dlm.core import Event, Kind, ModelInfo, Proposal, StepView
+    from dlm.core import (
+        Budget,
+        EarlyCommit,
+        Editor,
+        Event,
+        Kind,
+        ModelInfo,
+        Part,
+        Proposal,
+        StepView,
+        StopRule,
+        Unmasker,
+    )
     from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
@@ -47,9 +59,12 @@ __all__ = [
     "AsyncEngine",
     "AsyncRequest",
     "AsyncStream",
+    "Budget",
     "CausalEngine",
     "CheckpointError",
     "DlmError",
+    "EarlyCommit",
+    "Editor",
     "Engine",
     "EngineError",
     "Event",
@@ -61,14 +76,17 @@ __all__ = [
     "InvalidRequest",
     "Kind",
     "ModelInfo",
+    "Part",
     "Proposal",
     "Request",
     "RuleError",
     "Stats",
     "StepView",
+    "StopRule",
     "StopString",
     "Stream",
     "Unavailable",
+    "Unmasker",
     "__version__",
     "bundled_names",
     "inspect",
@@ -80,6 +98,12 @@ __all__ = [
 
 _HOMES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "Editor": "dlm.core",
+        "StopRule": "dlm.core",
+        "Unmasker": "dlm.core",
+        "Budget": "dlm.core",
+        "EarlyCommit": "dlm.core",
+        "Part": "dlm.core",
         "FIELDS": "dlm.config",
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",

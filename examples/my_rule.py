@@ -4,23 +4,16 @@ On the command line, from the folder above: `dlm generate --unmask "examples.my_
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import dlm
 
 
 @dataclass(frozen=True, slots=True)
-class Falling:
+class Falling(dlm.Unmasker):
     """Commit what is surer than a threshold that falls from `high` by `fall` with every step."""
 
     high: float = 0.95
     fall: float = 0.05
-
-    clock = False  # no schedule: where nothing is sure enough, the surest position is committed
-    needs = frozenset[str]()  # reads nothing beyond the likeliest token and its confidence
-
-    def bind(self, info: dlm.ModelInfo) -> Self:
-        return self
 
     def propose(self, view: dlm.StepView) -> dlm.Proposal:
         (step,) = view.of_first_block(view.blocks.step)  # [R, 1]: steps of each row's block so far

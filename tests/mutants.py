@@ -183,7 +183,7 @@ def an_auxiliary_key_outlives_its_id() -> None:
     real = Auxiliary._plan
 
     def plan(self: Any, rows: Any, view: Any, drafted: Any, clean: Any, line: int) -> Any:
-        made = rows.scratch[self.made_of.name] != -1
+        made = rows.scratch[self.kv_ids_spec.name] != -1
         return real(self, rows, view, drafted, clean | made, line)
 
     Auxiliary._plan = plan  # type: ignore[method-assign]

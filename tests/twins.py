@@ -91,7 +91,7 @@ class Keys:
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.layers: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in decoder.layers]
-        self.made_of: dict[int, int] = {}
+        self.kv_ids_spec: dict[int, int] = {}
 
     def forward(
         self,
@@ -105,7 +105,7 @@ class Keys:
         """
         writes, spec = sorted(write), self.decoder.spec
         queries = [*writes, *look]
-        self.made_of.update({p: ids[p] for p in writes})
+        self.kv_ids_spec.update({p: ids[p] for p in writes})
         with torch.no_grad():
             x = self.decoder.embedding(torch.tensor([ids[p] for p in queries]))
             for layer, stored in zip(self.decoder.layers, self.layers, strict=True):
@@ -305,7 +305,7 @@ def mdpo(
         for step in range(count_per_block):
             if cached:
                 behind = range(len(prompt), start)
-                write = {p for p in behind if p in run.open or keys.made_of[p] != run.ids[p]}
+                write = {p for p in behind if p in run.open or keys.kv_ids_spec[p] != run.ids[p]}
                 write |= set(range(len(run.ids)) if step == 0 else range(start, end))
                 before = {p - 1 for p in run.open if p < end} - write - {-1}
                 look = sorted(before) if decoder.spec.shift else []

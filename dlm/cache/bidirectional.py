@@ -1,4 +1,4 @@
-"""What policies for models with full attention share: refreshes, periods, prompts made alone."""
+"""Refreshes, periods and frozen prompts, which policies for models with full attention share."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def refresh(b: RowBounds, left_over: Ints = NO_POSITIONS) -> Segment:
 
 
 def refresh_due(b: RowBounds, every: int | None) -> bool:
-    """Whether all keys are computed now: where a block opens, and at the period inside it."""
+    """True if all keys are computed now: where a block opens, and at the period inside it."""
     return b.opening or (every is not None and b.age % every == 0)
 
 

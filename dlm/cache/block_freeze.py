@@ -173,7 +173,7 @@ class Dual(Bidirectional):
         return self.build_plan(rows, segments, purposes, valid_steps=valid_steps)
 
     def _left_over(self, rows: Rows, b: RowBounds) -> Ints:
-        """What is open before the live blocks, where rules may reopen it."""
+        """The open positions before the live blocks, where rules may reopen some."""
         if self.on_edit == "refuse":
             return NO_POSITIONS
         kind = rows.kind[b.row, b.prompt : b.start].cpu().numpy()

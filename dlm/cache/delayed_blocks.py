@@ -41,7 +41,7 @@ class DelayedBlocks(Bidirectional):
             )
 
     def plan(self, rows: Rows) -> ForwardPlan:
-        """What has not settled yet; everything up to the front where that is due."""
+        """The positions that have not settled yet; all up to the front where a refresh is due."""
         segments: list[Segment] = []
         purposes = []
         for b in bounds_of(rows.host):

@@ -12,7 +12,7 @@ from dlm.core import NO_POSITIONS, ForwardPlan, HostRows, Ints, Phase, Rows, Seg
 
 @dataclass(frozen=True, slots=True)
 class RowBounds:
-    """What a policy asks of one row: its live blocks as one span, and what waits before them.
+    """The bounds of one row: its live blocks as one span, and the clean blocks before them.
 
     `start:end` covers the live blocks; `opening`: the last of them is new; `age`: steps since the
     last one opened; `clean`: spans of filled blocks that wait for their store, left to right;

@@ -62,7 +62,7 @@ class FreeCache(Bidirectional):
 
     @property
     def shows_block(self) -> bool:
-        """Whether a step predicts all of a block, not a window of it."""
+        """True if a step predicts all of a block, not a window of it."""
         return self.keeps != "window"
 
     def plan(self, rows: Rows) -> ForwardPlan:

@@ -1,4 +1,4 @@
-"""What a user may say: the generation config, spec strings, and the rules about combinations.
+"""The options of a user: the generation config, spec strings, and rules about combinations.
 
 The table and the spec strings need no torch; what binds parts to a model is imported on use.
 """

@@ -33,7 +33,7 @@ def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a literal is of the type `hint`; an integer is a float, a boolean is no number."""
+    """True if a literal is of the type `hint`; an integer is a float, a boolean is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(fits(value, option) for option in arguments)

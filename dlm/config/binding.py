@@ -82,7 +82,7 @@ def bind(
 
 
 def inside_holes(pinned: Sequence[int | None]) -> int:
-    """How many leading positions end with the last one that is given: no answer ends there."""
+    """The number of leading positions up to the last pinned one: no answer ends there."""
     return max((at + 1 for at, token in enumerate(pinned) if token is not None), default=0)
 
 

@@ -112,7 +112,7 @@ class GenerationConfig:
         return resolved
 
     def stop_strings(self) -> tuple[str, ...]:
-        """What of `stop` is text: strings that name no rule, and every `StopString`.
+        """The texts in `stop`: strings that name no rule, and every `StopString`.
 
         Raises `InvalidRequest` for a string that looks like a rule and is none.
         """

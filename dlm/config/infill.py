@@ -49,7 +49,7 @@ def _offsets(infill: Mapping[Any, Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _piece(at: int, piece: Any) -> str | int | tuple[int, ...]:
-    """What stands at an offset: a text, an id, or ids."""
+    """The piece at an offset: a text, an id, or ids."""
     if isinstance(piece, str) and piece:
         return require_text(f"infill[{at}]", piece)
     if is_integer(piece):

@@ -155,7 +155,7 @@ def _registered(registry: Registry) -> str:
 
 
 def _is_needed(field: Field[Any]) -> bool:
-    """Whether an argument has no default."""
+    """True if an argument has no default."""
     return field.init and field.default is MISSING and field.default_factory is MISSING
 
 

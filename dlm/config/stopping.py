@@ -26,7 +26,7 @@ class StopString(str):
 
 
 def is_rule(item: str) -> bool:
-    """Whether a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`.
+    """True if a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`.
 
     Raises `InvalidRequest` for one that is no rule but begins or reads like one: a misspelled rule
     would end the answer nowhere, and nobody would be told.
@@ -46,7 +46,7 @@ def is_rule(item: str) -> bool:
 
 
 def as_text(item: str) -> str:
-    """How to say that a string is meant as it stands."""
+    """The advice for a string that is meant literally."""
     return f"(To end at the text itself: StopString({shown(item, 40)}), or --stop-string.)"
 
 
@@ -62,7 +62,7 @@ def likely_name(word: str, names: tuple[str, ...]) -> str | None:
 
 
 def _slipped(word: str, name: str) -> bool:
-    """Whether a letter too many, or two in the wrong order, make the name this word."""
+    """True if one letter too many, or two in the wrong order, make the name this word."""
     if sorted(word) == sorted(name):
         return sum(a != b for a, b in zip(word, name, strict=True)) == 2
     doubled = (word[:at] + word[at + 1 :] == name for at in range(len(word)))

@@ -49,7 +49,7 @@ def bound_part(kind: str, spec: Any, protocol: Any, info: ModelInfo) -> Any:
 
 
 def _missing(part: Any, protocol: Any) -> list[str]:
-    """What a part lacks of a protocol, or of that among several of which it lacks least."""
+    """The members that a part lacks of a protocol, or of the nearest one of several."""
     names = [
         {name for cls in one.__mro__ for name in vars(cls) if not name.startswith("_")}
         for one in get_args(protocol) or (protocol,)

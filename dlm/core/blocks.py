@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from dlm.core.struct import TensorStruct
+
 BLOCK_COLUMNS = 8
-"""Columns of a block table: how many blocks of a row may be live (or waiting for their store) at
-once.
-"""
+"""Columns of a block table: the blocks of a row that may be live, or wait for their store."""
 
 
 class Phase(IntEnum):
@@ -25,18 +25,22 @@ class Phase(IntEnum):
 
 
 class Level(IntEnum):
-    """Whether a block must progress (FULL) or may wait for its predecessors (SEMI)."""
+    """The duty of a block: to progress (FULL), or to wait for others where need be (SEMI)."""
 
     SEMI = 0
     FULL = 1
 
 
 @dataclass(frozen=True, slots=True)
-class BlockTable:
+class BlockTable(TensorStruct):
     """Per row up to eight blocks, left to right; unused columns are STORED with start = end = 0.
 
-    All `[R, 8]` int64. `step` counts the decisions taken in the block, `masks` its open positions
-    when it opened.
+    All `[R, 8]` int64.
+
+    start, end: the block's span of the canvas.
+    phase, level: a `Phase` and a `Level`.
+    step: decisions taken in the block.
+    masks: its open positions when it opened.
     """
 
     start: Tensor
@@ -50,14 +54,8 @@ class BlockTable:
     def empty(cls, rows: int, device: torch.device | str = "cpu") -> BlockTable:
         """A table without blocks."""
         zero = torch.zeros(rows, BLOCK_COLUMNS, dtype=torch.long, device=device)
-        return cls(
-            zero,
-            zero.clone(),
-            torch.full_like(zero, Phase.STORED),
-            zero.clone(),
-            zero.clone(),
-            zero.clone(),
-        )
+        start, end, level, step, masks = (zero.clone() for _ in range(5))
+        return cls(start, end, torch.full_like(zero, Phase.STORED), level, step, masks)
 
     @property
     def live(self) -> Tensor:
@@ -70,20 +68,11 @@ class BlockTable:
         return self.end.amax(dim=1)
 
     def same_bounds(self, other: BlockTable) -> bool:
-        """Whether no block has opened, moved, been promoted or closed between the two."""
+        """True if no block has opened, moved, been promoted or closed between the two."""
         names = ("start", "end", "phase", "level")
         return all(torch.equal(getattr(self, name), getattr(other, name)) for name in names)
 
-    def select(self, index: Tensor) -> BlockTable:
-        """The rows `index [r]`, in that order."""
-        return BlockTable(*(getattr(self, f.name).index_select(0, index) for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> BlockTable:
-        """A copy on `device`: the host's table and its mirror never share memory."""
+    def to(self, device: torch.device | str) -> Self:
+        """A copy on `device`, made at once: the host's table and its mirror never share memory."""
         columns = torch.stack([getattr(self, f.name) for f in fields(self)])
-        return BlockTable(*columns.to(device).unbind())
-
-    @classmethod
-    def cat(cls, tables: Sequence[BlockTable]) -> BlockTable:
-        """Stack the rows of `tables`."""
-        return cls(*(torch.cat([getattr(t, f.name) for t in tables]) for f in fields(cls)))
+        return type(self)(*columns.to(device).unbind())

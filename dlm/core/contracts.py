@@ -1,7 +1,7 @@
-"""What users' parts answer: of the right type, shape and values, or told as the part's fault.
+"""Checks of the answers of parts: each returns the answer, or raises `RuleError`.
 
-Tensors of another shape would broadcast, and ids out of range would end everything on a GPU. Parts
-of dlm's own are not looked at, so that a step with them waits for nothing.
+Tensors of another shape would broadcast, and ids out of range would end the process on a GPU. The
+answers of dlm's own parts are not checked, so that a step with them waits for nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def checked_logits(part: Any, answer: Any, before: Tensor) -> Tensor:
 
 
 def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
-    """`[R]`: ends of the blocks that open, behind their beginnings and within the canvas."""
+    """`[R]`: ends of the blocks that open, after their beginnings and within the canvas."""
     ends: Tensor = answer
     if not is_foreign(part):
         return ends
@@ -82,7 +82,7 @@ def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
 
 
 def checked_max_end(part: Any, answer: Any, like: Tensor) -> Tensor:
-    """`[R]` on the CPU: how far the next block may extend."""
+    """`[R]` on the CPU: the largest end of the next block."""
     if is_foreign(part):
         _require("blocks", part, "max_end", "the reach", answer, like, WHOLE)
     max_end: Tensor = answer
@@ -112,7 +112,7 @@ def checked_table(part: Any, answer: Any, before: BlockTable, length: Tensor) ->
 
 
 def checked_restriction(part: Any, answer: Any, view: StepView) -> Tensor:
-    """`[R, W]` bool: what a step may commit."""
+    """`[R, W]` bool: the positions that a step may commit."""
     if is_foreign(part):
         _require("blocks", part, "restrict", "the mask", answer, view.eligible, (torch.bool,))
     now: Tensor = answer
@@ -184,8 +184,8 @@ def _require(
 def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Proposal) -> Tensor:
     """`[R, W]`: the proposal's tokens, which are ids of the vocabulary where they are written.
 
-    Elsewhere they may be anything; the view's stand in for what is no id. MASK may be proposed: it
-    is never written.
+    Elsewhere they may be anything; the view's take the place of values that are no ids. MASK may be
+    proposed: it is never written.
     """
     assert proposal.token is not None
     token, size = proposal.token.long(), view.logits.shape[1]
@@ -201,7 +201,7 @@ def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Pr
 
 
 def _require_scratch(kind: str, part: Any, method: str, scratch: Any, view: StepView) -> None:
-    """New values of declared tensors, whole or some entries of one a token."""
+    """Raise `RuleError` unless `scratch` holds values of declared tensors, or entries of them."""
     if scratch is None:
         return
     if not isinstance(scratch, Mapping):
@@ -222,12 +222,12 @@ def _require_scratch(kind: str, part: Any, method: str, scratch: Any, view: Step
 
 
 def _is_lost(logits: Tensor) -> bool:
-    """Whether a row has no largest logit that is finite: of NaN, infinite or all impossible."""
+    """True if the largest logit of a row is not finite: NaN, infinite, or all impossible."""
     return logits.shape[1] > 0 and not bool(logits.amax(dim=-1).isfinite().all())
 
 
 def _described(value: Any) -> str:
-    """What came instead of a tensor, or its type, shape and device."""
+    """Type, shape and device of a tensor, or the type of another value."""
     return _kind(value) if isinstance(value, Tensor) else _type(value)
 
 

@@ -1,4 +1,4 @@
-"""Events: what happened to a canvas. Replaying them gives the final canvas."""
+"""Events: the changes of a canvas. Replaying them gives the final canvas."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ EventType = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to one row in one step.
+    """One change of one row in one step.
 
-    `pos`, `ids`, `conf` run in parallel where they apply: the canvas positions touched, the ids now
-    there, and the confidences of commits. `row` numbers the choices of a request; `step` counts its
-    forwards from 1. `open` carries the whole canvas and its kinds, `block` the bounds of an opened
-    block in `pos`, `settle` one position: nothing before it will change, and none of it stands
-    behind a stop string. `done` carries the finish reason in `data` and, in a stream, the answer
-    as `result`, a `Generation` (None where the row has failed); that is not part of the JSON and
-    not compared.
+    type: `open` carries the whole canvas and its kinds; `block` the bounds of an opened block in
+        `pos`; `settle` one position, before which nothing will change or be cut by a stop string
+    row: number of the choice in its request
+    step: forwards of the row so far, from 1
+    pos, ids, conf: in parallel, the positions touched, their new ids, the confidences of commits
+    data: of `open` and `done`; `done` carries the finish reason
+    result: in a stream, the `Generation` of a `done` (None where the row has failed); neither part
+        of the JSON nor compared
     """
 
     type: EventType

@@ -1,4 +1,4 @@
-"""`ModelInfo`: what decoding may know of a model and its tokenizer."""
+"""`ModelInfo`: the traits of a model and its tokenizer that decoding may know."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from dlm.errors import InvalidRequest, shown
 class ModelInfo:
     """Traits a part may bind to.
 
-    `attention` is the pattern the model was trained with; `block_length` its trained block
-    (block-causal models); `shift`: row i of the raw output predicts position i + 1 (adapted
-    autoregressive models). `eos_ids` end an answer; `delimiters` are ids whose text contains a
-    newline. `mask_id` is None for models of uniform diffusion, which have no mask. `aux`: the names
-    of the auxiliary models that were loaded along.
+    family: name of the model family
+    vocab_size: V
+    mask_id: id of MASK; None for models of uniform diffusion, which have no mask
+    eos_ids: ids that end an answer
+    pad_id: id of padding
+    max_length: positions of the longest canvas
+    attention: the pattern that the model was trained with
+    block_length: the trained block of block-causal models
+    shift: row i of the raw output predicts position i + 1 (adapted autoregressive models)
+    delimiters: ids whose text contains a newline
+    aux: names of the auxiliary models that were loaded along
     """
 
     family: str
@@ -35,7 +41,7 @@ class ModelInfo:
 
     @property
     def process(self) -> Process:
-        """What an open position holds."""
+        """The noising process that the model was trained with."""
         return Uniform(self.vocab_size) if self.mask_id is None else Absorbing(self.mask_id)
 
     @property

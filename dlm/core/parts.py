@@ -45,7 +45,7 @@ class Parts:
         """What rows must have in common to share calls.
 
         It holds the classes, every value that is not a plain number, and the cache, whose plans are
-        made without knobs.
+        made without them.
         """
         shape = (len(self.guide), len(self.edit), len(self.stop), self.arms)
         parts = tuple((type(part), _fixed_fields(part)) for part in self.all()[:-1])
@@ -79,6 +79,11 @@ class Parts:
     def clock(self) -> bool:
         """Whether a schedule bounds the steps, so that a step may commit nothing."""
         return self.unmask.clock
+
+    @property
+    def paced(self) -> bool:
+        """True if a schedule of the unmasker or of an editor allows steps that change nothing."""
+        return self.clock or any(getattr(editor, "clock", False) for editor in self.edit)
 
     @property
     def whole_row(self) -> bool:

@@ -1,4 +1,4 @@
-"""The noising process a model was trained with: what an open position holds.
+"""The noising process a model was trained with decides the ids of open positions.
 
 Absorbing diffusion (masked models) opens positions with MASK; uniform diffusion (Duo,
 DiffusionGemma) with a random token, so that an open position is known by its kind alone.
@@ -20,7 +20,7 @@ NOISE_STREAM: Final = 2
 
 
 class Process(Protocol):
-    """How a position is opened."""
+    """A noising process: the kind and the ids of positions that are opened."""
 
     @property
     def open_kind(self) -> Kind:
@@ -28,7 +28,7 @@ class Process(Protocol):
         ...
 
     def prior(self, seed: Tensor, path: Tensor, pos: Tensor, step: Tensor) -> Tensor:
-        """`[R, W]`: the ids that `pos [R, W]` hold when they are opened in `step [R]`."""
+        """The ids `[R, W]` of the positions `pos [R, W]` when they are opened in `step [R]`."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 A part is a frozen dataclass of plain values with one pure, batched method. `bind(info)` returns the
 part with everything the model decides filled in (ids, trained lengths); it is called once, at
-admission. Numbers of rows that share a call arrive stacked in `view.knob.<field>` `[R, 1]`.
+admission. Numbers of rows that share a call arrive stacked in `view.params.<field>` `[R, 1]`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ class Model(Protocol):
 
 @runtime_checkable
 class Part(Protocol):
-    """What all parts share."""
+    """The base of all parts: a class that inherits it, or the base of its kind, states only the
+    traits that differ from the defaults. A class with the same members is a part as well.
+    """
+
+    __slots__ = ()
 
     def bind(self, info: ModelInfo) -> Self:
-        """Fill in what the model decides.
+        """Fill in what the model decides; by default nothing.
 
         Raises `InvalidRequest` when the part cannot work on the model.
         """
-        ...
+        return self
 
 
 @runtime_checkable
@@ -123,15 +127,17 @@ class Unmasker(Part, Protocol):
     where it depends on the numbers: how well it is proved.
     """
 
+    __slots__ = ()
+
     @property
     def needs(self) -> frozenset[str]:
         """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
-        ...
+        return frozenset()
 
     @property
     def clock(self) -> bool:
         """Whether a schedule bounds its steps."""
-        ...
+        return False
 
     def propose(self, view: StepView) -> Proposal:
         """Choose among `view.eligible`."""
@@ -145,10 +151,12 @@ class Editor(Part, Protocol):
     One that holds filled blocks open has `post_steps`: for so many steps each at the most.
     """
 
+    __slots__ = ()
+
     @property
     def needs(self) -> frozenset[str]:
         """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
-        ...
+        return frozenset()
 
     @property
     def scope(self) -> str:
@@ -157,7 +165,7 @@ class Editor(Part, Protocol):
 
     def refuses(self, unmask: Unmasker) -> str | None:
         """Why it cannot revise what this unmasker commits; None when it can."""
-        ...
+        return None
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Revise committed positions, or parts of the proposal."""
@@ -177,6 +185,8 @@ class Extender(Editor, Protocol):
 class StopRule(Part, Protocol):
     """When a row ends before its last block is clean."""
 
+    __slots__ = ()
+
     @property
     def reason(self) -> str:
         """The finish reason it stands for."""
@@ -185,12 +195,12 @@ class StopRule(Part, Protocol):
     @property
     def waits_for_clean_block(self) -> bool:
         """Whether it ends a row at clean blocks only, when editors have done their work."""
-        ...
+        return False
 
     @property
     def end_ids(self) -> tuple[int, ...]:
         """Ids at which the answer's text ends, the id itself left out."""
-        ...
+        return ()
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Read the view after the proposal was applied: `ids` and `kind` are the new ones."""
@@ -203,15 +213,19 @@ class EarlyCommit(StopRule, Protocol):
     then see what it has filled.
     """
 
+    __slots__ = ()
+
     @property
     def fills(self) -> bool:
         """True."""
-        ...
+        return True
 
 
 @runtime_checkable
 class Budget(Part, Protocol):
     """What a row may cost: the host looks after every step, beside the stop rules."""
+
+    __slots__ = ()
 
     @property
     def reason(self) -> str:

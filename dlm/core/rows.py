@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from types import MappingProxyType
-from typing import Final
+from typing import Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable
+from dlm.core.struct import TensorStruct
 
 
 class Kind(IntEnum):
-    """What a canvas position is.
+    """The state of a canvas position.
 
     Never derived from the token id: a prompt may spell the mask token. The open kinds are the
     largest, so `kind >= Kind.MASK` reads "open".
@@ -34,8 +33,9 @@ class Kind(IntEnum):
 class ScratchSpec:
     """A tensor that a part keeps between steps.
 
-    `per`: `row` `[R]`, `block` `[R, 8]` or `token` `[R, L]`; `width`: so many values for each, in a
-    further dimension.
+    per: `row` `[R]`, `block` `[R, 8]` or `token` `[R, L]`.
+    fill: the value at the start.
+    width: values for each row, block or token, in a further dimension (None: one, without it).
     """
 
     name: str
@@ -44,30 +44,42 @@ class ScratchSpec:
     fill: float = 0.0
     width: int | None = None
 
+    def tensor(self, canvas: Tensor) -> Tensor:
+        """The tensor at the start, for rows with `canvas [R, L]`."""
+        rows, capacity = canvas.shape
+        shape = {"row": (rows,), "block": (rows, BLOCK_COLUMNS), "token": (rows, capacity)}
+        inner = () if self.width is None else (self.width,)
+        return torch.full(
+            shape[self.per] + inner, self.fill, dtype=self.dtype, device=canvas.device
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class HostRows:
-    """What the host knows of the rows without asking the device: bounds that change only at syncs.
+class HostRows(TensorStruct):
+    """The part of the rows that the host knows without asking the device; on the CPU.
 
-    `prompt`, `length`, `stored` are `[R]` int64 on the CPU: prompt ids, canvas length, and how many
-    leading positions have final keys (exact caches). `pinned [R, L]`: positions that were filled
-    from the start, the prompt and what is pinned behind it. `step [R]`: steps that the row has
-    taken. `key_step [R, L]`: in which of them each key was made (kept where keys can be out of
-    date).
-    `blocks` mirrors the device's table.
-    `pages [R, C, P]` are page tables: a line for each arm, then one for each auxiliary model, in
-    whose pool it counts. `whole_row`: some rule may reopen anything generated, so steps show it
-    all.
+    It changes only at syncs.
+
+    prompt: prompt ids, `[R]` int64.
+    length: canvas length, `[R]` int64.
+    stored: leading positions that have final keys (exact caches), `[R]` int64.
+    pinned: positions that were filled from the start, `[R, L]` bool.
+    step: steps that the row has taken, `[R]` int64.
+    key_step: the step that made each key (kept where keys can be out of date), `[R, L]` int64.
+    blocks: the device's table.
+    pages: page tables, `[R, C, P]`: a line for each arm, then one for each auxiliary model, in
+        whose pool it counts.
+    whole_row: some rule may reopen anything generated, so steps show it all.
     """
 
     prompt: Tensor
     length: Tensor
     stored: Tensor
-    pinned: Tensor
+    pinned: Tensor = field(metadata={"fill": False})
     step: Tensor
-    key_step: Tensor
+    key_step: Tensor = field(metadata={"fill": 0})
     blocks: BlockTable
-    pages: Tensor
+    pages: Tensor = field(metadata={"fill": 0})
     whole_row: bool = False
 
     @property
@@ -81,41 +93,47 @@ class HostRows:
         ahead = ~pinned & (at >= front[:, None]) & (at < length[:, None])
         return torch.from_numpy(np.where(ahead.any(axis=1), ahead.argmax(axis=1), length))
 
-    def select(self, index: Tensor) -> HostRows:
-        """The rows `index [r]`, in that order."""
-        return HostRows(
-            self.prompt.index_select(0, index),
-            self.length.index_select(0, index),
-            self.stored.index_select(0, index),
-            self.pinned.index_select(0, index),
-            self.step.index_select(0, index),
-            self.key_step.index_select(0, index),
-            self.blocks.select(index),
-            self.pages.index_select(0, index),
-            self.whole_row,
-        )
+    def to(self, device: torch.device | str) -> Self:
+        """The same: it stays on the host."""
+        return self
+
+
+def _scratch_fills(rows: Rows) -> Mapping[str, float]:
+    """The values of new places in the scratch that has a value for each token."""
+    return {spec.name: spec.fill for spec in rows.specs if spec.per == "token"}
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(TensorStruct):
     """R live rows: their canvases, clocks, blocks and scratch tensors.
 
     The last column of every `[R, L]` tensor is spare: columns of a view that hold nothing point
-    there.
+    there. When rows are stacked, narrower canvases are widened, so that it stays last. A row that
+    is selected twice is forked; its pages are then shared.
 
-    ids, kv_ids `[R, L]` int64 (kv_ids: the ids each stored key was made from, -1 = none) · kind
-    `[R, L]` int8 · conf `[R, L]` float32 at the last commit (NaN = never) · born `[R, L]` step of
-    it (-1 = never) · edits `[R, L]` how often a committed position was revised · prompt, length,
-    limit (the answer ends before it; the canvas may be longer), to_fill (how many positions were
-    open at first), step, seed, path `[R]` int64 · blocks · scratch by name, as `specs` declare it.
+    ids: the canvas, `[R, L]` int64.
+    kv_ids: the ids each stored key was made from (-1: none), `[R, L]` int64.
+    kind: a `Kind` for each position, `[R, L]` int8.
+    conf: confidence at the last commit (NaN: never), `[R, L]` float32.
+    born: step of the last commit (-1: never), `[R, L]` int64.
+    edits: how often a committed position was revised, `[R, L]` int64.
+    prompt, length: prompt ids and canvas length, `[R]` int64.
+    limit: end of the answer (the canvas may be longer), `[R]` int64.
+    initial_masks: positions that were open at first, `[R]` int64.
+    step: steps taken, `[R]` int64.
+    seed, path: keys of the random numbers, `[R]` int64.
+    blocks: the spans being denoised.
+    host: the part that the host knows.
+    scratch: tensors of the parts by name.
+    specs: their declarations.
     """
 
-    ids: Tensor
-    kv_ids: Tensor
-    kind: Tensor
-    conf: Tensor
-    born: Tensor
-    edits: Tensor
+    ids: Tensor = field(metadata={"fill": 0})
+    kv_ids: Tensor = field(metadata={"fill": -1})
+    kind: Tensor = field(metadata={"fill": int(Kind.PAD)})
+    conf: Tensor = field(metadata={"fill": float("nan")})
+    born: Tensor = field(metadata={"fill": -1})
+    edits: Tensor = field(metadata={"fill": 0})
     prompt: Tensor
     length: Tensor
     limit: Tensor
@@ -125,7 +143,7 @@ class Rows:
     path: Tensor
     blocks: BlockTable
     host: HostRows
-    scratch: dict[str, Tensor]
+    scratch: dict[str, Tensor] = field(metadata={"fill": _scratch_fills})
     specs: tuple[ScratchSpec, ...] = ()
 
     @property
@@ -140,59 +158,14 @@ class Rows:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors live."""
+        """The device of the tensors."""
         return self.ids.device
-
-    def select(self, index: Tensor) -> Rows:
-        """The rows `index [r]` in that order.
-
-        Repeating a row forks it; its pages are then shared.
-        """
-        at = index.to(self.device)
-        taken = {
-            f.name: getattr(self, f.name).index_select(0, at)
-            for f in fields(self)
-            if f.name not in _NESTED
-        }
-        return Rows(
-            **taken,
-            blocks=self.blocks.select(at),
-            host=self.host.select(index),
-            scratch={name: value.index_select(0, at) for name, value in self.scratch.items()},
-            specs=self.specs,
-        )
 
     def prepared(self, scratch: Sequence[ScratchSpec], *, whole_row: bool) -> Rows:
         """Fresh rows with the scratch that their parts declare."""
-        shapes = {
-            "row": (self.count,),
-            "block": (self.count, BLOCK_COLUMNS),
-            "token": (self.count, self.capacity),
-        }
-        kept = {
-            s.name: torch.full(
-                shapes[s.per] + (() if s.width is None else (s.width,)),
-                s.fill,
-                dtype=s.dtype,
-                device=self.device,
-            )
-            for s in scratch
-        }
+        tensors = {spec.name: spec.tensor(self.ids) for spec in scratch}
         host = replace(self.host, whole_row=whole_row)
-        return replace(self, host=host, scratch=kept, specs=tuple(scratch))
-
-    def to(self, device: torch.device) -> Rows:
-        """The same rows on `device`; what the host knows of them stays where it is."""
-        moved = {
-            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in _NESTED
-        }
-        return Rows(
-            **moved,
-            blocks=self.blocks.to(device),
-            host=self.host,
-            scratch={name: value.to(device) for name, value in self.scratch.items()},
-            specs=self.specs,
-        )
+        return replace(self, host=host, scratch=tensors, specs=tuple(scratch))
 
     def with_blocks(self, blocks: BlockTable) -> Rows:
         """The same rows with the host's table `blocks` and its mirror on the device."""
@@ -204,72 +177,3 @@ class Rows:
         table = replace(self.host.blocks, end=on_host[0], masks=on_host[1])
         blocks = replace(self.blocks, end=end, masks=masks)
         return replace(self, blocks=blocks, host=replace(self.host, blocks=table))
-
-    @staticmethod
-    def cat(parts: Sequence[Rows]) -> Rows:
-        """Stack rows, widening the narrower canvases (the spare column stays last)."""
-        capacity = max(p.capacity for p in parts)
-        pages = max(p.host.pages.shape[2] for p in parts)
-        wide = [p._widen(capacity, pages) for p in parts]
-        plain = {
-            f.name: torch.cat([getattr(p, f.name) for p in wide])
-            for f in fields(Rows)
-            if f.name not in _NESTED
-        }
-        hosts = [p.host for p in wide]
-        host = HostRows(
-            torch.cat([h.prompt for h in hosts]),
-            torch.cat([h.length for h in hosts]),
-            torch.cat([h.stored for h in hosts]),
-            torch.cat([h.pinned for h in hosts]),
-            torch.cat([h.step for h in hosts]),
-            torch.cat([h.key_step for h in hosts]),
-            BlockTable.cat([h.blocks for h in hosts]),
-            torch.cat([h.pages for h in hosts]),
-            hosts[0].whole_row,
-        )
-        scratch = {name: torch.cat([p.scratch[name] for p in wide]) for name in wide[0].scratch}
-        blocks = host.blocks.to(wide[0].device)
-        return Rows(**plain, blocks=blocks, host=host, scratch=scratch, specs=wide[0].specs)
-
-    def _widen(self, capacity: int, pages: int) -> Rows:
-        if capacity == self.capacity and pages == self.host.pages.shape[2]:
-            return self
-        more = capacity - self.capacity
-        wide = {
-            name: F.pad(getattr(self, name), (0, more), value=fill)
-            for name, fill in _TOKEN_FILLS.items()
-        }
-        scratch = {
-            spec.name: _pad_tokens(self.scratch[spec.name], more, spec)
-            if spec.per == "token"
-            else self.scratch[spec.name]
-            for spec in self.specs
-        }
-        more_pages = pages - self.host.pages.shape[2]
-        host = replace(
-            self.host,
-            pages=F.pad(self.host.pages, (0, more_pages)),
-            pinned=F.pad(self.host.pinned, (0, more)),
-            key_step=F.pad(self.host.key_step, (0, more)),
-        )
-        return replace(self, host=host, scratch=scratch, **wide)  # type: ignore[arg-type]
-
-
-def _pad_tokens(value: Tensor, more: int, spec: ScratchSpec) -> Tensor:
-    """`[R, L]` or `[R, L, width]` with `more` columns."""
-    inner = () if spec.width is None else (0, 0)
-    return F.pad(value, (*inner, 0, more), value=spec.fill)
-
-
-_NESTED = frozenset({"blocks", "host", "scratch", "specs"})
-_TOKEN_FILLS: Final[Mapping[str, float]] = MappingProxyType(
-    {
-        "ids": 0,
-        "kv_ids": -1,
-        "kind": int(Kind.PAD),
-        "conf": float("nan"),
-        "born": -1,
-        "edits": 0,
-    }
-)

@@ -1,4 +1,4 @@
-"""What a rule sees of a step, and what it answers."""
+"""Records of one step: the view that a rule reads, and the proposal that it returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlm.core.window import Window
 
 
 class RowInfo(NamedTuple):
-    """What a rule may know of each row; all `[R]` int64.
+    """Numbers of each row that a rule may read; all `[R]` int64.
 
     prompt: positions of the prompt
     length: positions of the canvas
@@ -111,12 +111,16 @@ class Statistics(NamedTuple):
 
 
 class AuxView(NamedTuple):
-    """What an auxiliary model says of the tokens that were drawn in a step.
+    """The report of an auxiliary model on the tokens that were drawn in a step.
 
-    It has read the canvas with `StepView.token` at every open position. `[R, W]`: scored (open
-    positions with logits), token (its most likely id) and c (the probability of that), c_draft
-    (its probability of the drawn token), logit_row. `logits [N, V]` are normalised, over the ids
-    of the diffusion model.
+    It has read the canvas with `StepView.token` at every open position. All `[R, W]` but `logits`.
+
+    scored: open positions with logits
+    token: its most likely id
+    confidence: the probability of that id
+    draft_confidence: its probability of the drawn token
+    logit_row: row of the logits of each position
+    logits: normalised, over the ids of the diffusion model, `[N, V]`
     """
 
     scored: Tensor
@@ -231,12 +235,15 @@ class Entries(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """What a rule answers; masks `[R, W]`, applied atomically by the iteration manager.
+    """The changes that a rule proposes, applied together by the iteration manager.
 
-    commit writes `token` (None: the view's) into open positions; remask reopens committed ones;
-    replace overwrites them with `token`; renoise draws open ones anew (uniform processes).
-    `scratch` holds new values of declared tensors, whole or some entries. `hold [R]`: the row's
-    block is not closed by this step, though nothing of it may be open.
+    commit: open positions that take `token`, `[R, W]`
+    token: ids to write, `[R, W]` (None: the view's)
+    remask: committed positions to reopen, `[R, W]`
+    replace: committed positions to overwrite with `token`, `[R, W]`
+    renoise: open positions to draw anew (uniform processes), `[R, W]`
+    scratch: new values of declared tensors, whole or some entries
+    hold: rows whose block this step does not close, though nothing of it may be open, `[R]`
     """
 
     commit: Tensor
@@ -260,10 +267,11 @@ class Proposal(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Which rows `[R]` end with this step; what is still open in them dies.
+    """The answer of a stop rule.
 
-    `fill [R]`: rows whose open positions with logits take their tokens at once, before that.
-    `scratch` holds new values of declared tensors.
+    done: rows that end with this step, `[R]`; their open positions die
+    fill: rows whose open positions with logits take their tokens at once, before that, `[R]`
+    scratch: new values of declared tensors
     """
 
     done: Tensor
@@ -272,12 +280,15 @@ class Stop(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a block scheduler may know at a sync, on the CPU.
+    """The state of the rows that a block scheduler may read at a sync, on the CPU.
 
-    left `[R, 8]` open positions of each block · reach `[R]` how far a new block may extend · length
-    `[R]` · prompt `[R]` · to_open `[R]`: the first position that is to be filled and in no block
-    yet, the length where there is none · live `[R]` bool · stores: clean blocks wait for the
-    forward that stores their final keys.
+    open_count: open positions of each block, `[R, 8]`
+    max_end: largest end of a new block, `[R]`
+    length: positions of the canvas, `[R]`
+    prompt: positions of the prompt, `[R]`
+    next_unopened: first open position that no block has held, the length where there is none, `[R]`
+    live: rows that go on, `[R]` bool
+    stores: clean blocks wait for the forward that stores their final keys
     """
 
     open_count: Tensor
@@ -290,7 +301,7 @@ class Progress(NamedTuple):
 
 
 def is_one_of(ids: Tensor, choices: tuple[int, ...]) -> Tensor:
-    """Where `ids` (any shape) holds one of a few `choices`.
+    """Mark the `ids` (any shape) that are one of a few `choices`.
 
     One comparison each; nothing is copied to the device.
     """

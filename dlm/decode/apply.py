@@ -1,20 +1,20 @@
-"""What a proposal does to a canvas, position by position."""
+"""Applying proposals: forced progress, the update of the canvas, and scratch values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, StepView
+from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, RowInfo, StepView
 from dlm.decode.group import RowGroup
 
 
 class Op(IntEnum):
-    """What happened to a position in a step."""
+    """The change of a position in a step."""
 
     NONE = 0
     COMMIT = 1
@@ -66,6 +66,58 @@ def resolve(
         ids = torch.where(fresh, prior, ids)
     ids = torch.where(written, token, ids)
     return CanvasUpdate(ids, kind.masked_fill(committed, Kind.COMMITTED), op, written)
+
+
+EDIT_STEPS: Final = (32, 4)
+"""Steps beyond its commits that a row may spend on edits: this many, and this many a position."""
+
+
+def edit_budget(row: RowInfo, parts: Mapping[str, Sequence[tuple[Any, Any]]]) -> Tensor:
+    """`[R]`: the steps that a row may take beyond one for each of its commits.
+
+    `EDIT_STEPS`, the steps of the schedules, and for each position the steps for which editors may
+    hold its block. `parts`: the parts of each kind with their numbers.
+    """
+    base, each = EDIT_STEPS
+    steps, held = torch.zeros_like(row.step), torch.full_like(row.step, each)
+    for _, params in (*parts["unmask"], *parts["edit"]):
+        for name, total in (("steps", steps), ("post_steps", held)):
+            number = getattr(params, name, None)
+            if isinstance(number, Tensor) and number.shape == (len(total), 1):
+                total += number[:, 0].long()
+    return base + steps + held * row.length
+
+
+def with_progress(
+    view: StepView, proposal: Proposal, late: Tensor, mask_id: int | None, paced: bool
+) -> Proposal:
+    """Make every block that must progress commit, in rows that change nothing or are late.
+
+    late: rows that have spent their edits, `[R]`; none of their edits passes
+    paced: a schedule allows the other rows to change nothing
+    """
+    none, on_time = torch.zeros_like(proposal.commit), ~late[:, None]
+    token = view.token if proposal.token is None else proposal.token
+    remask, replace, renoise = (
+        none if mask is None else mask & on_time
+        for mask in (proposal.remask, proposal.replace, proposal.renoise)
+    )
+    filled = view.kind == Kind.COMMITTED
+    commit = proposal.commit & ~remask
+    if mask_id is not None:
+        commit = commit & (token != mask_id)
+    edits = (remask | (replace & (token != view.ids))) & filled | (renoise & ~filled & ~commit)
+    idle = torch.zeros_like(late) if paced else ~edits.any(dim=1)
+    must = view.must_progress & (idle | late)[:, None]
+    forced = forced_commits(view._replace(must_progress=must), commit)
+    return proposal._replace(
+        commit=proposal.commit | forced,
+        token=None if proposal.token is None else torch.where(forced, view.token, token),
+        remask=None if proposal.remask is None else remask & ~forced,
+        replace=None if proposal.replace is None else replace,
+        renoise=None if proposal.renoise is None else renoise & ~forced,
+        hold=None if proposal.hold is None else proposal.hold & ~late,
+    )
 
 
 ScratchWrites = list[tuple[Tensor, Tensor | None, Tensor]]

@@ -1,6 +1,6 @@
 """Auxiliary models: a causal model that reads what a diffusion model is about to write.
 
-It runs between the draw and the decisions, in a plan of its own on pages of its own. What it says
+It runs between the draw and the decisions, in a plan of its own on pages of its own. Its report
 reaches the parts whose `needs` name it (Guided Diffusion, arXiv 2505.21467).
 """
 
@@ -21,16 +21,19 @@ from dlm.errors import InvalidRequest
 from dlm.model.kv_store import KVPool
 
 NEVER: Final = -1
-"""In place of an id: no key is stored."""
+"""Stands for the id of a key that is not stored."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Auxiliary:
     """A causal model with its own keys and values.
 
-    `ids [V]`: its id for each id of the diffusion model, -1 for those that it lacks (None: the same
-    ids). `lacks`: the latter, on the host. `mask_id`: what it must never say, in ids of the
-    diffusion model. `name` is what `needs` calls it.
+    name: as `needs` calls it
+    model, kv: the decoder, and its keys and values
+    max_length: positions of its longest canvas
+    ids: its id for each id of the diffusion model, `[V]`, -1 for ids that it lacks (None: the same)
+    mask_id: the id of the diffusion model that it must never predict
+    lacks: the ids of the diffusion model that it lacks, on the host
     """
 
     name: str
@@ -47,12 +50,12 @@ class Auxiliary:
         object.__setattr__(self, "lacks", frozenset(lost))
 
     @property
-    def made_of(self) -> ScratchSpec:
+    def kv_ids_spec(self) -> ScratchSpec:
         """`kv_ids` of this model: the ids that each stored key was made from."""
         return ScratchSpec(f"kv_ids.{self.name}", "token", torch.long, NEVER)
 
     def check_ids(self, param: str, ids: Sequence[int]) -> None:
-        """Raises `InvalidRequest` when given ids are among those that this model lacks."""
+        """Raise `InvalidRequest` when ids are among those that this model lacks."""
         lost = [token for token in dict.fromkeys(ids) if token in self.lacks]
         if lost:
             raise InvalidRequest(
@@ -60,31 +63,31 @@ class Auxiliary:
             )
 
     def read(self, group: RowGroup, view: StepView, line: int) -> AuxView:
-        """Read every canvas with the drawn tokens in its open positions; what the model says.
+        """Read every canvas with the drawn tokens in its open positions and report on them.
 
-        `line`: the model's line in the page tables. The rows' pages that it writes become their
-        own, and the cohort's `aux_tokens` tell what was computed.
+        `line`: the model's page row in the tables. Shared pages that it writes become the rows'
+        own; `aux_tokens` of the group counts the computed tokens.
         """
         rows = group.rows
         drafted = view.scored & (view.kind >= Kind.MASK)
         canvas = rows.ids.scatter(1, view.pos, torch.where(drafted, view.token, view.ids))
-        known = rows.scratch[self.made_of.name]
+        known = rows.scratch[self.kv_ids_spec.name]
         plan = self._plan(rows, view, drafted, known == canvas, line)
         if not plan.segments:
-            return _silent(view)
+            return _empty_report(view)
         plan = replace(plan, pages=copy_on_write(self.kv, plan))
         pages = rows.host.pages.clone()
         pages[:, line] = plan.pages[:, 0]
         group.rows = replace(rows, host=replace(rows.host, pages=pages))
-        store, canvases = self.kv.store, [self._own(canvas)]
+        store, canvases = self.kv.store, [self._to_own_ids(canvas)]
         packed = pack([plan], store, shift=True, device=rows.device).read(canvases)
-        logp = self._ours(torch.log_softmax(self.model(packed, store), dim=1))
+        logp = self._to_model_ids(torch.log_softmax(self.model(packed, store), dim=1))
         for s in plan.segments:
             first, end = int(s.q_pos[0]), int(s.q_pos[-1]) + 1
             known[s.row, first:end] = canvas[s.row, first:end]
             known[s.row, end:] = NEVER  # these keys have seen other ids before them
         group.aux_tokens[self.name] = plan.token_forwards
-        return _said(view, drafted, logp)
+        return _report(view, drafted, logp)
 
     def _plan(
         self, rows: Rows, view: StepView, drafted: Tensor, clean: Tensor, line: int
@@ -109,13 +112,13 @@ class Auxiliary:
         purposes, lengths = ("aux",) * rows.count, rows.host.length.numpy()
         return ForwardPlan(tuple(segments), purposes, pages, rows.capacity, lengths=lengths)
 
-    def _own(self, canvas: Tensor) -> Tensor:
+    def _to_own_ids(self, canvas: Tensor) -> Tensor:
         """The canvas in this model's ids. A draft that it lacks, which has no probability here,
         is read as its id 0.
         """
         return canvas if self.ids is None else self.ids[canvas].clamp_min(0)
 
-    def _ours(self, logp: Tensor) -> Tensor:
+    def _to_model_ids(self, logp: Tensor) -> Tensor:
         """The log probabilities of the diffusion model's ids, MASK struck out."""
         if self.ids is not None:
             logp = logp[:, self.ids.clamp_min(0)].masked_fill(self.ids < 0, -torch.inf)
@@ -124,7 +127,7 @@ class Auxiliary:
         return logp
 
 
-def _said(view: StepView, drafted: Tensor, logp: Tensor) -> AuxView:
+def _report(view: StepView, drafted: Tensor, logp: Tensor) -> AuxView:
     """Statistics of the log probabilities `[N, V]` of all drafted columns, row by row."""
     row = (drafted.flatten().cumsum(0) - 1).view_as(drafted).masked_fill(~drafted, 0)
     best, token = logp.max(dim=1)
@@ -138,7 +141,7 @@ def _said(view: StepView, drafted: Tensor, logp: Tensor) -> AuxView:
     )
 
 
-def _silent(view: StepView) -> AuxView:
+def _empty_report(view: StepView) -> AuxView:
     """Nothing was drafted."""
     zero, nowhere = torch.zeros_like(view.confidence), torch.zeros_like(view.scored)
     none = torch.full_like(view.token, -1)

@@ -1,7 +1,7 @@
-"""A cohort: live rows whose parts are of the same classes, so that every part is one batched call.
+"""A group: live rows whose parts are of the same classes, so that every part is one batched call.
 
-Cohorts share each forward; only what is decided on the logits runs cohort by cohort. The plain
-numbers of the rows' parts are stacked into knobs `[R, 1]` when a row is admitted.
+Groups share each forward; only what is decided on the logits runs group by group. The plain
+numbers of the rows' parts are stacked into parameters `[R, 1]` when a row is admitted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def params_of(part: Any) -> SimpleNamespace:
 
 
 def constants_of(part: Any) -> dict[str, Tensor]:
-    """The tuples of numbers of one part, which all rows of a cohort share: tensors `[n, ...]` on
+    """The tuples of numbers of one part, which all rows of a group share: tensors `[n, ...]` on
     the CPU. A step would have to copy them to the device each time.
     """
     values = {f.name: getattr(part, f.name) for f in fields(part)}
@@ -43,7 +43,7 @@ def constants_of(part: Any) -> dict[str, Tensor]:
 
 
 def nested(value: tuple[Any, ...]) -> bool:
-    """Whether a tuple holds tuples of numbers, all of one length."""
+    """True if a tuple holds tuples of numbers, all of one length."""
     inner = [item for item in value if isinstance(item, tuple)]
     return (
         len(inner) == len(value)
@@ -53,7 +53,7 @@ def nested(value: tuple[Any, ...]) -> bool:
 
 
 def cat_params(parts: Sequence[SimpleNamespace]) -> SimpleNamespace:
-    """Stack the rows of knobs with the same names."""
+    """Stack the rows of parameters with the same names."""
     return SimpleNamespace(
         **{name: torch.cat([vars(p)[name] for p in parts]) for name in vars(parts[0])}
     )
@@ -123,12 +123,12 @@ class RowGroup:
     @property
     def current(self) -> Planned:
         """The plan in force, with what belongs to it."""
-        assert self.planned is not None, "a cohort is planned before it steps"
+        assert self.planned is not None, "a group is planned before it steps"
         return self.planned
 
     @property
     def syncs_every_step(self) -> bool:
-        """Whether the host must look after each step.
+        """True if the host must synchronise after each step.
 
         It must when a block opens or is stored, when the block scheduler watches every step's
         progress, and when an auxiliary model is asked.
@@ -137,13 +137,13 @@ class RowGroup:
 
     @property
     def steps_left(self) -> int | None:
-        """How many steps the plan may still serve; None is as many as one likes."""
+        """The number of steps that the plan may still serve; None: any number."""
         valid_steps = self.current.plan.valid_steps
         return valid_steps if valid_steps is None else valid_steps - self.plan_age
 
     @property
     def signature(self) -> tuple[Any, ...]:
-        """Cohorts of equal signature can be one."""
+        """Groups of equal signature can be one."""
         return self.parts.signature, self.sampler is None, id(self) if self.isolated else None
 
     def _paired(self) -> dict[str, tuple[tuple[Any, SimpleNamespace], ...]]:
@@ -210,7 +210,7 @@ class RowGroup:
 
     @staticmethod
     def cat(groups: Sequence[RowGroup]) -> RowGroup:
-        """Stack cohorts of equal signature, without a plan; one alone is given back as it is."""
+        """Stack groups of equal signature, without a plan; one alone is given back as it is."""
         if len(groups) == 1:
             return groups[0]
         samplers = [c.sampler for c in groups if c.sampler is not None]

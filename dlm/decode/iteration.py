@@ -1,6 +1,9 @@
-"""The iteration manager: the only loop. It owns progress, pins, and what a step may change.
+"""The iteration manager: the only loop. It owns progress, pins, and the changes of a step.
 
-Rules only answer; whatever touches the rows happens here, in one place.
+Parts only propose. The rows are written by these verbs and by nothing else: plan (pages that become
+a row's own), forward (`kv_ids`), consult (those of auxiliary models), open (the bounds of a block
+that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync (block
+tables and `key_step`).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dlm.core import (
     AuxView,
     ForwardPlan,
     Frame,
+    Kind,
     Model,
     ModelInfo,
     Phase,
@@ -34,8 +38,10 @@ from dlm.decode.apply import (
     Op,
     check_scratch,
     count_per_block,
+    edit_budget,
     forced_commits,
     resolve,
+    with_progress,
     write_scratch,
 )
 from dlm.decode.auxiliary import Auxiliary
@@ -44,16 +50,17 @@ from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
 from dlm.decode.view import build_frame, build_view, last_commit
-from dlm.errors import blaming
+from dlm.errors import blaming, is_foreign
 from dlm.model.kv_store import KVPool
 
 
 class IterationManager:
-    """Runs steps over cohorts of rows.
+    """Run steps over groups of rows.
 
-    `unroll`: how many steps may run on the device before the host looks; where a block may open,
-    move or be replanned, it looks after each step. Results do not depend on it. `aux`: auxiliary
-    models by name. `prefix_bytes`: how much of finished prompts is kept for others (0: nothing).
+    unroll: steps between two host synchronisations; where a block may open, move or be replanned,
+        the host synchronises after every step. Results do not depend on it.
+    aux: auxiliary models by name
+    prefix_bytes: bytes of finished prompts that are kept for later requests (0: none)
     """
 
     def __init__(
@@ -75,7 +82,7 @@ class IterationManager:
         )
 
     def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
-        """Run steps up to the next sync; for each cohort, what happened in each of them.
+        """Run steps up to the next sync; return the records of each step, group by group.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
@@ -93,13 +100,13 @@ class IterationManager:
         return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
-        """How many steps may run before the host has to look."""
+        """The number of steps until the next sync."""
         if any(group.syncs_every_step for group in groups):
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
     def step(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> list[StepOutput]:
-        """One forward over all cohorts and the decisions taken on it.
+        """One forward over all groups and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
         """
@@ -112,8 +119,10 @@ class IterationManager:
                 view = self._view(group, guided, frame)
                 view = self._consult(group, view)
                 view = self._open(group, view)
-                proposal = self._propose(group, view)
+                offered = self._restrict(group, view)
+                proposal = self._propose(group, offered)
                 proposal = self._edit(group, view, proposal)
+                proposal = self._progress(group, offered, proposal)
                 view, update = self._apply(group, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
@@ -133,7 +142,7 @@ class IterationManager:
     def _forward(
         self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]
     ) -> Sequence[Tensor]:
-        """One model call: logits `[arms, N, V]` of each cohort.
+        """One model call: logits `[arms, N, V]` of each group.
 
         Records the ids that the new keys were made from, once they are there.
         """
@@ -165,7 +174,7 @@ class IterationManager:
         return view._replace(aux=said) if said else view
 
     def _open(self, group: RowGroup, view: StepView) -> StepView:
-        """Where a block opens, read its end from the logits and count its masks.
+        """Read the end of a block that opens from the logits, and count its masks.
 
         `eligible` and `must_progress` of the view are narrowed to the block.
         """
@@ -186,20 +195,23 @@ class IterationManager:
             must_progress=view.must_progress & inside,
         )
 
+    def _restrict(self, group: RowGroup, view: StepView) -> StepView:
+        """Narrow `eligible` and `must_progress` to what the block scheduler offers."""
+        scheduler = group.eligibility_filter
+        if scheduler is None:
+            return view
+        with blaming("blocks", scheduler):
+            now = scheduler.restrict(view._replace(params=group.params("blocks")))
+        now = checked_restriction(scheduler, now, view)
+        return view._replace(eligible=view.eligible & now, must_progress=view.must_progress & now)
+
     def _propose(self, group: RowGroup, view: StepView) -> Proposal:
-        """What the unmasker commits among the eligible positions.
+        """Ask the unmasker for commits among the eligible positions.
 
         Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
         least its best position.
         """
-        rule, scheduler = group.parts.unmask, group.eligibility_filter
-        if scheduler is not None:
-            with blaming("blocks", scheduler):
-                now = scheduler.restrict(view._replace(params=group.params("blocks")))
-            now = checked_restriction(scheduler, now, view)
-            view = view._replace(
-                eligible=view.eligible & now, must_progress=view.must_progress & now
-            )
+        rule = group.parts.unmask
         with blaming("unmask", rule):
             proposal = rule.propose(view._replace(params=group.params("unmask")))
         proposal = checked_proposal("unmask", rule, "propose", view, proposal)
@@ -209,12 +221,28 @@ class IterationManager:
         return proposal._replace(commit=commit)
 
     def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
-        """What the editors make of it; rows that have ended idle and are not touched."""
+        """Let the editors revise the proposal; rows that have ended idle and are not touched."""
         for editor, params in group.parts_with_params["edit"]:
             with blaming("edit", editor):
                 proposal = editor.edit(view._replace(params=params), proposal)
             proposal = checked_proposal("edit", editor, "edit", view, proposal)
         return proposal.of_rows(group.active) if group.parts.edit else proposal
+
+    def _progress(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
+        """See to it that the row comes to an end, whatever its parts propose.
+
+        A step without a net change commits the best position of each block that must progress, and
+        the edit of it is taken back; parts on a schedule are exempt. After `edit_budget` steps
+        more than its commits need, a row commits in every step, on a schedule or not, and no edit
+        passes.
+        """
+        parts = group.parts
+        if not parts.edit and not (parts.clock and is_foreign(parts.unmask)):
+            return proposal
+        open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
+        committed = view.row.initial_masks - open_now
+        late = view.row.step >= committed + edit_budget(view.row, group.parts_with_params)
+        return with_progress(view, proposal, late & group.active, self.info.mask_id, parts.paced)
 
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal

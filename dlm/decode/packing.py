@@ -17,7 +17,7 @@ from dlm.core.plan import Flags, ForwardPlan, Ints, Segment
 
 
 class Slots(Protocol):
-    """What packing needs of a key/value store."""
+    """The members of a key/value store that packing uses."""
 
     @property
     def page_size(self) -> int:
@@ -117,7 +117,7 @@ class _Run(NamedTuple):
 
     @property
     def mask(self) -> Flags | None:
-        """Which keys each query sees."""
+        """The keys that each query sees, `[q, K]`; None: all."""
         if self.shadow and self.segment.extra is not None:
             return self.segment.extra.mask
         end = self.segment.key_end

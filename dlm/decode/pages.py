@@ -1,7 +1,8 @@
-"""The pages of rows: in the model's pool one table for each input, and one in each auxiliary pool.
+"""Page tables of rows, and the pages of prompts that are kept for later requests.
 
-A row's pages are a table `[C, P]`: its arms first, then the auxiliary models that its parts read,
-in the order of their names.
+The table of a row is `[C, P]`: one page row for each of its arms, then one for each auxiliary model
+that its parts read, in the order of their names. An arm's pages come from the model's pool, those
+of an auxiliary model from its own.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from dlm.model.pages import PageTable
 
 
 class PageManager:
-    """Reserves, shares and frees the pages of whole rows.
+    """Reserve, share and free the pages of whole rows.
 
-    `prefixes` keeps what prompts have in common (None: nothing is kept).
+    kv: the model's pool
+    aux: pools of auxiliary models by name
+    prefixes: pages of computed prompts that are kept (None: none are)
     """
 
     def __init__(
@@ -34,18 +37,18 @@ class PageManager:
         self.kv, self.aux, self.prefixes = kv, aux, prefixes
 
     def pools(self, parts: Parts) -> list[PageTable]:
-        """The pool of each line of a row's page table."""
+        """The pool of each page row of a row's table."""
         return [self.kv] * parts.arms + [self.aux[name] for name in parts.aux]
 
     def fits_ever(self, parts: Parts, positions: int) -> bool:
-        """Whether a row of `positions` positions fits empty pools."""
+        """True if a row of `positions` positions fits empty pools."""
         counts = [(self.kv, parts.arms), *((self.aux[name], 1) for name in parts.aux)]
         return all(pool.fits(page_rows * pool.pages_for(positions)) for pool, page_rows in counts)
 
     def reserve(
         self, parts: Parts, positions: int, prompt: Sequence[int] = ()
     ) -> tuple[Tensor, int]:
-        """A page table `[C, P]`, and how many leading positions of `prompt` have their keys in it.
+        """Take a page table `[C, P]`, and count the leading positions of `prompt` with keys in it.
 
         Raises `Unavailable`, and takes nothing, when one pool is full.
         """
@@ -65,7 +68,7 @@ class PageManager:
         return torch.tensor(page_rows), len(known) * self.kv.page_size
 
     def _reserve(self, pool: PageTable, pages: int) -> list[int]:
-        """Free pages; where there are too few, kept prefixes make room."""
+        """Take free pages; kept prefixes make room where there are too few."""
         while True:
             try:
                 return pool.reserve(pages)
@@ -76,7 +79,7 @@ class PageManager:
     def keep(self, parts: Parts, ids: Sequence[int], prompt: int, pages: Tensor) -> None:
         """Keep the prefix `ids` of a row on `pages [C, P]`, whose keys are final.
 
-        `prompt`: how many of the ids are the prompt's.
+        `prompt`: the number of ids that are the prompt's.
         """
         if self.prefixes is not None and (how := shared_prefix(parts)):
             own = ids[:prompt] if how.prompt_only else ids
@@ -100,7 +103,7 @@ class PageManager:
             pool.release(page_row)
 
     def bytes_of(self, parts: Parts, pages: Tensor) -> int:
-        """How much a row's `pages [C, P]` hold, those that it shares included."""
+        """The size of a row's `pages [C, P]`, shared ones included."""
         page_rows = self._page_rows(parts, pages)
         return sum(
             pool.page_bytes * sum(page != 0 for page in page_row) for pool, page_row in page_rows
@@ -111,7 +114,7 @@ class PageManager:
 
 
 def shared_prefix(parts: Parts) -> SharedPrefix | None:
-    """What a row can share with others that begin alike: nothing, where it has several inputs."""
+    """The keys that a row shares with rows that begin alike; None where it has several arms."""
     return parts.cache.shared_prefix if parts.arms == 1 else None
 
 
@@ -141,7 +144,12 @@ START = b""
 
 @dataclass(slots=True)
 class Entry:
-    """Pages of one unit of positions, and how many longer prefixes go on from it."""
+    """Pages of one unit of positions.
+
+    pages: in the model's pool
+    parent: key of the unit before it
+    children: number of kept units that follow it
+    """
 
     pages: tuple[int, ...]
     parent: bytes
@@ -151,8 +159,9 @@ class Entry:
 class PrefixCache:
     """Pages of computed prefixes, by the hash of all ids up to their end.
 
-    Kept in units of whole pages that depend on nothing behind them; the store owns its pages beside
-    the rows that use them. `max_bytes` bounds what it keeps: the longest unused ends go first.
+    Prefixes are kept in units of whole pages whose keys depend on no later position. The cache owns
+    its pages beside the rows that use them. `max_bytes` bounds their size: of the units that no
+    other one follows, the one unused for longest goes first.
     """
 
     def __init__(self, pool: PageTable, max_bytes: int) -> None:
@@ -162,11 +171,11 @@ class PrefixCache:
 
     @property
     def pages(self) -> list[int]:
-        """All pages that the store owns."""
+        """All pages that the cache owns."""
         return [page for entry in self._entries.values() for page in entry.pages]
 
     def take(self, ids: Sequence[int], how: SharedPrefix) -> list[int]:
-        """Pages of the longest known prefix of `ids`, now also the caller's."""
+        """Share the pages of the longest known prefix of `ids` with the caller."""
         known = []
         for key, _, _ in self._units(ids, how):
             if key not in self._entries:
@@ -195,7 +204,7 @@ class PrefixCache:
                 self._entries[parent].children += 1
 
     def give_back(self) -> bool:
-        """Free some pages that nobody but the store uses. Whether there were any."""
+        """Free a unit that no row uses; False if there is none."""
         return self._drop(idle=True)
 
     def clear(self) -> None:
@@ -206,7 +215,10 @@ class PrefixCache:
         self._held = 0
 
     def _drop(self, keeping: bytes = START, *, idle: bool = False) -> bool:
-        """Forget the end that has been unused for longest; `idle`: of those that no row uses."""
+        """Forget the last unit of a prefix that was unused for longest; False if there is none.
+
+        `keeping`: the unit that must stay. `idle`: only a unit whose pages no row uses.
+        """
         for key, entry in self._entries.items():
             used = idle and any(self.pool.owners(page) > 1 for page in entry.pages)
             if entry.children or used or key == keeping:
@@ -220,7 +232,7 @@ class PrefixCache:
         return False
 
     def _units(self, ids: Sequence[int], how: SharedPrefix) -> Iterator[tuple[bytes, bytes, slice]]:
-        """Every whole unit: its key, the key of the prefix before it, its columns of pages."""
+        """The key of every whole unit of `ids`, the key of the unit before it, its page columns."""
         size = self.pool.page_size
         unit = len(ids) if how.unit is None else math.lcm(size, how.unit)
         parent = START

@@ -1,4 +1,4 @@
-"""From rows to one model call: plans of cohorts, copies of shared pages, packing."""
+"""From rows to one model call: plans of groups, copies of shared pages, packing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dlm.model.kv_store import KVPool
 class Planner:
     """Plans what the next forward computes.
 
-    A plan, its window and its packing are reused until a block of the cohort changes.
+    A plan, its window and its packing are reused until a block of the group changes.
     """
 
     def __init__(self, kv: KVPool, info: ModelInfo, device: torch.device) -> None:
@@ -30,7 +30,7 @@ class Planner:
         self._packed: tuple[tuple[ForwardPlan, ...], Packed] | None = None
 
     def plan(self, group: RowGroup) -> ForwardPlan:
-        """The cohort's plan, made anew where a block has changed."""
+        """The group's plan, made anew where a block has changed."""
         if group.planned is None:
             plan = self._with_own_pages(group, self._complete(group))
             host, blocks = group.rows.host, group.rows.host.blocks

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlm.core import MIN_LOGIT
+from dlm.core.struct import TensorStruct
 from dlm.rng import draw, uniforms
 
 DRAW_STREAM = 0
@@ -17,42 +17,22 @@ DRAW_STREAM = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
-    """How rows draw: `temperature`, `top_p`, `top_k` `[R]`.
+class Sampler(TensorStruct):
+    """The way rows draw.
 
     A row with temperature 0 takes the most likely id. Both filters look at the tempered
-    distribution: top-p keeps the smallest set of best ids whose mass reaches p, top-k the k best
-    (0: all). `filters`: some row uses one of them.
+    distribution.
+
+    temperature: `[R]` float32.
+    top_p: keeps the smallest set of best ids whose mass reaches it, `[R]` float32.
+    top_k: keeps this many of the best ids (0: all), `[R]` int64.
+    filters: some row uses one of both.
     """
 
     temperature: Tensor
     top_p: Tensor
     top_k: Tensor
-    filters: bool
-
-    def select(self, index: Tensor) -> Sampler:
-        """The rows `index [r]`."""
-        return replace(
-            self,
-            temperature=self.temperature.index_select(0, index),
-            top_p=self.top_p.index_select(0, index),
-            top_k=self.top_k.index_select(0, index),
-        )
-
-    def to(self, device: torch.device) -> Sampler:
-        """The same on `device`."""
-        where = {n: getattr(self, n).to(device) for n in ("temperature", "top_p", "top_k")}
-        return replace(self, **where)
-
-    @staticmethod
-    def cat(parts: Sequence[Sampler]) -> Sampler:
-        """Stack the rows of several samplers."""
-        return Sampler(
-            torch.cat([p.temperature for p in parts]),
-            torch.cat([p.top_p for p in parts]),
-            torch.cat([p.top_k for p in parts]),
-            any(p.filters for p in parts),
-        )
+    filters: bool = field(metadata={"join": any})
 
 
 class RowStats(NamedTuple):

@@ -18,7 +18,7 @@ from dlm.errors import blaming
 
 
 class StepOutput(NamedTuple):
-    """What a step did to the rows of a cohort, on the device.
+    """The writes of a step to the rows of a group, on the device.
 
     `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
     `open_count [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the
@@ -66,7 +66,7 @@ class PositionChange(NamedTuple):
 
 
 class RowStep(NamedTuple):
-    """What one step did, row by row in the cohort's order.
+    """The record of one step on the host, row by row in the group's order.
 
     `active`: the row took part, else it idled · `changes` ascend by position · `stopped`: the
     number of the stop rule that ended it (0: none) · `opened`: bounds of the block that the step
@@ -183,7 +183,7 @@ def _no_errors(rows: int) -> list[Exception | None]:
 def _advanced(
     group: RowGroup, rows: Rows, open_count: Tensor, live: Tensor, params: Any
 ) -> BlockTable:
-    """The table after the cohort's block scheduler was asked."""
+    """The table after the group's block scheduler was asked."""
     scheduler, host = group.parts.blocks, rows.host
     with blaming("blocks", scheduler):
         max_end = scheduler.max_end(rows, params)

@@ -28,7 +28,7 @@ NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
 
 
 def build_frame(group: RowGroup) -> Frame:
-    """What the step shows before its logits are read."""
+    """Build the part of the view that is known before the logits are read."""
     rows, window = group.rows, group.current.window
     return Frame(
         window,

@@ -87,7 +87,7 @@ def _block_column(pos: Ints, blocks: BlockTable) -> Ints:
 
 
 class KeyAges(NamedTuple):
-    """What a plan does to the keys of R rows of L positions.
+    """The keys that a plan makes and reuses, of R rows of L positions.
 
     `writes [R, L]` bool: positions whose keys it makes · `oldest [R]`: the step that has made the
     oldest of the keys which it reads beside them, `INT64_MAX` where there is none.

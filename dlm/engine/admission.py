@@ -1,4 +1,4 @@
-"""Tickets, and the first rows that are made of them."""
+"""Admission: the tensors of a new row, and the group that it joins."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dlm.engine.row import RowState
 from dlm.errors import Unavailable
 
 GroupRows = tuple[RowGroup, list[RowState]]
-"""A cohort and the tickets of its rows."""
+"""A group and the states of its rows."""
 
 
 def new_group(state: RowState, length: int, pages: Tensor, manager: IterationManager) -> RowGroup:
-    """A cohort of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
+    """A group of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
     parts, config = state.bound.parts, state.bound.config
-    scratch = (*parts.scratch, *(manager.aux[name].made_of for name in parts.aux))
+    scratch = (*parts.scratch, *(manager.aux[name].kv_ids_spec for name in parts.aux))
     rows = new_row(state, length, pages, manager.info)
     return RowGroup(
         parts,
@@ -38,7 +38,7 @@ def new_group(state: RowState, length: int, pages: Tensor, manager: IterationMan
 def merge(
     groups: Sequence[GroupRows], fresh: Sequence[tuple[RowState, RowGroup]], device: torch.device
 ) -> list[GroupRows]:
-    """The cohorts with new rows, which join those of their signature, or found some.
+    """The groups with new rows, which join those of their signature, or found some.
 
     All new rows of a signature are stacked first and moved to `device` together.
     """
@@ -114,7 +114,7 @@ def _canvas(state: RowState, length: int, info: ModelInfo) -> tuple[Tensor, Tens
 
 
 def _sampler(config: GenerationConfig, needs: frozenset[str]) -> Sampler | None:
-    """How the row draws; None when it is greedy and no rule looks at what the filters leave."""
+    """The sampler of a row; None when it is greedy and no rule reads the filtered distribution."""
     filters = config.top_p < 1 or config.top_k > 0
     if config.temperature == 0 and not (filters and "sampling" in needs):
         return None

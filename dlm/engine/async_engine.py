@@ -99,7 +99,7 @@ class AsyncEngine:
         return await asyncio.to_thread(request.result)
 
     async def _events(self, request: Request) -> AsyncIterator[Event]:
-        """What nobody has taken yet, then what comes. Raises the error of a row that fails."""
+        """Yield the events that nobody has taken yet, then new ones. Raises errors of rows."""
         async for _ in self._news(request):
             for event in request.pending():
                 last = event.type == "done"
@@ -158,7 +158,7 @@ class AsyncEngine:
 
 
 class AsyncRequest:
-    """What `AsyncEngine.submit` returns: a request that is being decoded.
+    """A request that is being decoded, as `AsyncEngine.submit` returns it.
 
     `await` it for its result. Cancelling a task that waits does not end it; `abort` does.
     """
@@ -172,7 +172,7 @@ class AsyncRequest:
 
     @property
     def done(self) -> bool:
-        """Whether every choice has ended."""
+        """True if every choice has ended."""
         return self._request.done
 
     async def result(self) -> Generation:

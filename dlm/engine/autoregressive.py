@@ -30,7 +30,7 @@ from dlm.text.stream import StopStringWatcher
 
 @dataclass(frozen=True, slots=True)
 class CausalConfig:
-    """What a user may ask: as in `GenerationConfig`, of which nothing else applies here.
+    """The options of a causal model: the fields of `GenerationConfig` that apply to one.
 
     `stop` takes texts alone. Raises `InvalidRequest`.
     """
@@ -240,7 +240,7 @@ class CausalRow:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """True if it has ended."""
         return self.reason is not None
 
     def advance(self) -> None:

@@ -1,4 +1,4 @@
-"""How many forwards a schedule takes: known before any of them runs, where the blocks are."""
+"""The number of forwards of a schedule, computed before any of them runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scheduled_forwards(bound: BoundConfig, part: Any, alignment: int) -> tuple[i
 
 
 def _open(bound: BoundConfig, prompt: int, alignment: int) -> list[bool]:
-    """Which positions of a canvas are to be filled, behind a prompt of `prompt` positions more
+    """The positions of a canvas that are to be filled, after a prompt of `prompt` positions more
     than whole blocks.
     """
     pinned = [token is not None for token in bound.pinned] or [False] * bound.length
@@ -52,7 +52,7 @@ def _forwards(part: Any, blocks: Any, still_open: Sequence[bool]) -> int:
 
 
 def _sizes(blocks: Any, still_open: Sequence[bool]) -> Iterator[int]:
-    """How many positions each block has to fill; the next one starts where something is open."""
+    """The open positions of each block; the next block starts at the next open position."""
     end, length = 0, len(still_open)
     while any(still_open[end:]):
         start = still_open.index(True, end) // blocks.alignment * blocks.alignment
@@ -74,7 +74,7 @@ def _steps(part: Any, size: int, total: int) -> int:
 
 
 def _count(part: Any, size: int, left: int, step: int, steps: int) -> Tensor:
-    """What a step commits of a block."""
+    """The number of positions of a block that a step commits."""
     masks, now, all_steps = (torch.tensor(number) for number in (size, step, steps))
     if part.schedule == "even":
         return even_counts(masks, now, all_steps)

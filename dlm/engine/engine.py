@@ -1,6 +1,6 @@
 """`Engine`: the object that users hold.
 
-It turns prompts into tickets, tickets into events, and events into generations.
+It turns prompts into requests, requests into events, and events into generations.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class Engine:
         return dense_logits(self.model, ids, attention_mask, where, shift=self.info.shift)
 
     def explain(self, **options: Any) -> Explanation:
-        """What a generation with these options would do, part by part.
+        """Describe a generation with these options, part by part.
 
         Each part comes with its tier of truth.
         """

@@ -79,7 +79,7 @@ class HostCanvas:
             raise EngineError(f"{event.type} in step {event.step} at {pos}, which is {kind.name}")
 
     def front(self) -> int:
-        """How many leading positions are filled."""
+        """The number of leading positions that are filled."""
         at = self.settled
         while at < len(self.kinds) and self.kinds[at] < Kind.MASK:
             at += 1

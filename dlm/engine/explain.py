@@ -105,7 +105,7 @@ def _spelled(part: Any) -> str:
 
 
 def _prompt_note(cache: Any) -> str:
-    """What is said of a prompt whose keys are made alone."""
+    """The sentence about a prompt whose keys are made alone."""
     frozen = getattr(cache, "frozen_prompt", False)
     if frozen is False:
         return ""
@@ -121,7 +121,7 @@ def _preset(bound: BoundConfig) -> str:
 
 
 def _cost(bound: BoundConfig, info: ModelInfo) -> str:
-    """How many forwards, as far as it is known beforehand, and what each computes."""
+    """The number of forwards, as far as it is known beforehand, and the positions of each."""
     parts = bound.parts
     computes = getattr(parts.cache, "computes", "what its cache plans")
     arms = "" if parts.arms == 1 else f", for each of {parts.arms} inputs"
@@ -133,7 +133,7 @@ def _cost(bound: BoundConfig, info: ModelInfo) -> str:
 
 
 def _forwards(bound: BoundConfig, info: ModelInfo) -> str:
-    """How many forwards: as a schedule says, or from one a block to one a position.
+    """The number of forwards: that of a schedule, or from one a block to one a position.
 
     A canvas that is rounded up to whole blocks has a few open positions more than were asked for.
     """
@@ -162,7 +162,7 @@ def _range(least: int, most: int) -> str:
 
 
 def _scratch_bytes(specs: Sequence[ScratchSpec], length: int) -> int:
-    """What the parts' tensors take for the positions of an answer."""
+    """Bytes of the parts' tensors for the positions of an answer."""
     each = (spec.dtype.itemsize * (spec.width or 1) for spec in specs if spec.per == "token")
     return length * sum(each)
 

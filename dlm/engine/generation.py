@@ -1,4 +1,4 @@
-"""What a request returns."""
+"""`Generation` and its costs: the result of a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlm.engine.events import HostCanvas
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a generation cost.
+    """The costs of a generation.
 
     `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
     together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·

@@ -170,7 +170,7 @@ def load_causal(
 
 
 def _named_ids(spec: ModelSpec) -> tuple[int | None, ...]:
-    """What a checkpoint's files name as its mask, ends, beginning and padding."""
+    """The ids of mask, ends, beginning and padding that a checkpoint's files name."""
     return (spec.mask_id, *spec.eos_ids, spec.bos_id, spec.pad_id)
 
 
@@ -194,7 +194,7 @@ class Inspection:
     folder: Path
 
     def explain(self, **options: Any) -> Explanation:
-        """What a generation with these options would do; as `Engine.explain`."""
+        """Describe a generation with these options, as `Engine.explain` does."""
         require_diffusion(self.spec)
         config = GenerationConfig.from_options(options)
         return explain(bind_request(config, self.text, self.info), self.info)
@@ -241,7 +241,7 @@ def require_diffusion(spec: ModelSpec) -> None:
 
 
 def info_of(spec: ModelSpec, text: Text | None) -> ModelInfo:
-    """What decoding may know of a checkpoint; `InvalidRequest` when it cannot be decoded."""
+    """The `ModelInfo` of a checkpoint. Raises `InvalidRequest` when it cannot be decoded."""
     require_diffusion(spec)
     return _traits(spec, text)
 

@@ -23,7 +23,7 @@ from dlm.text.stream import StopStringWatcher
 
 
 class Driver(Protocol):
-    """What a request needs of its engine."""
+    """The members of an engine that a request uses."""
 
     info: ModelInfo
     text: Text | None
@@ -36,7 +36,7 @@ class Driver(Protocol):
 
 
 class Request:
-    """What `Engine.submit` returns. One ticket for each of the n choices.
+    """A submitted prompt, with one `RowState` for each of its n choices.
 
     Waiting for it (`wait`, `result`, `events`) drives the engine, all its other requests included.
     """
@@ -57,7 +57,7 @@ class Request:
 
     @property
     def done(self) -> bool:
-        """Whether every choice has ended."""
+        """True if every choice has ended."""
         return all(state.done for state in self.states)
 
     def wait(self) -> None:
@@ -170,13 +170,13 @@ class Request:
 
 
 def _generated(state: RowState, count: int) -> int:
-    """How many of the first `count` ids of the answer were not given."""
+    """The number of the first `count` ids of the answer that were not pinned."""
     kinds = state.canvas.kinds[len(state.prompt) : len(state.prompt) + count]
     return sum(kind == Kind.COMMITTED for kind in kinds)
 
 
 def _holes(state: RowState, count: int) -> Iterator[list[int]]:
-    """What stands in each stretch of open positions among the first `count` ids of the answer."""
+    """The ids of each stretch of open positions among the first `count` ids of the answer."""
     start = len(state.prompt)
     for is_open, run in groupby(enumerate(state.pinned), lambda place: place[1] is None):
         places = [at for at, _ in run]
@@ -185,7 +185,7 @@ def _holes(state: RowState, count: int) -> Iterator[list[int]]:
 
 
 class Streamed(Protocol):
-    """What a stream needs of the request whose events it gives."""
+    """The members of a request that a stream of its events uses."""
 
     def result(self) -> Generation:
         """Wait, and return the answer."""

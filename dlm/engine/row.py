@@ -1,4 +1,4 @@
-"""Telling a ticket what its row did: bills, events, settled text, and why it ended."""
+"""`RowState`: the host's record of one row, and the events and costs of its steps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
 
 STEP_LIMIT: Final = (64, 8)
-"""A row that takes more than this, so much more for each position, and what its parts' schedules
-allow, has no end.
+"""The step limit of a row: this many steps, this many for each position, and the steps that its
+parts' schedules ask for. A row that takes more is treated as stuck.
 """
 
 
 def emit(state: RowState, event: Event) -> None:
-    """Hand an event to whoever reads the ticket and apply it to the host's canvas.
+    """Hand an event to the reader of the row and apply it to the host's canvas.
 
     In this order: who sees that a row is done finds its last event.
     """
@@ -180,7 +180,7 @@ class StopWatcher(Protocol):
 
     @property
     def clear(self) -> int:
-        """How many of the ids may be shown: nothing that a stop string takes away."""
+        """The number of ids that may be shown: no stop string takes any of them away."""
         ...
 
     def fork(self) -> StopWatcher:
@@ -215,7 +215,7 @@ class RowState:
 
     @property
     def done(self) -> bool:
-        """Whether the row has ended."""
+        """True if the row has ended."""
         return self.canvas.reason is not None
 
     def begin(self, ids: list[int], kinds: list[Kind]) -> None:
@@ -240,12 +240,12 @@ class RowState:
 
     @property
     def pinned(self) -> Sequence[int | None]:
-        """What is pinned behind the prompt."""
+        """The ids that are pinned after the prompt, None where it is open."""
         return self.bound.pinned
 
     @property
     def ends_pinned(self) -> bool:
-        """Whether the canvas ends with something that is given."""
+        """True if the last position of the answer is pinned."""
         return len(self.pinned) > 0 and self.pinned[-1] is not None
 
     @property

@@ -20,7 +20,7 @@ from dlm.errors import InvalidRequest, Unavailable
 
 
 class Scheduler:
-    """Continuous batching over cohorts. `max_rows` bounds the rows that are decoded at once,
+    """Continuous batching over groups. `max_rows` bounds the rows that are decoded at once,
     `max_token_forwards` the positions of one forward (None: no bound): what is more takes several.
 
     `submit` may be called from any thread; everything else is for one thread at a time.
@@ -139,7 +139,7 @@ class Scheduler:
             pool.check_integrity(owned.get(id(pool), [[]]))
 
     def _forwards(self) -> list[list[GroupRows]]:
-        """The cohorts that go into each forward; one that is too large for any is divided."""
+        """The groups that go into each forward; one that is too large for any is divided."""
         most = self.max_token_forwards
         if most is None or not self._groups:
             return [list(self._groups)]
@@ -192,7 +192,7 @@ class Scheduler:
         return self._run(members[:half]) + self._run(members[half:])
 
     def _split(self, group: RowGroup, states: Sequence[RowState]) -> list[GroupRows]:
-        """The rows of a cohort in cohorts of their own, which nobody may join."""
+        """The rows of a group in groups of their own, which nobody may join."""
         alone = self._divide(group, states, [[row] for row in range(len(states))])
         for one, _ in alone:
             one.isolated = True
@@ -201,14 +201,14 @@ class Scheduler:
     def _divide(
         self, group: RowGroup, states: Sequence[RowState], pieces: Sequence[Sequence[int]]
     ) -> list[GroupRows]:
-        """Pieces of a cohort, each with some of its rows, which take its place."""
+        """Pieces of a group, each with some of its rows, which take its place."""
         parts = [(group.select(torch.tensor(rows)), [states[i] for i in rows]) for rows in pieces]
         index = next(i for i, (other, _) in enumerate(self._groups) if other is group)
         self._groups[index : index + 1] = parts
         return parts
 
     def _set_apart(self) -> None:
-        """Where a part has failed, each row goes on alone: who fails alone ends."""
+        """Split the groups whose part has failed into rows; a row that fails alone ends."""
         for group, states in list(self._groups):
             if group.error is None:
                 continue
@@ -266,7 +266,7 @@ class Scheduler:
         return True
 
     def _place(self, fresh: Sequence[tuple[RowState, RowGroup]]) -> None:
-        """New rows join cohorts of their signature, or found them; their canvases are announced."""
+        """New rows join groups of their signature, or found them; their canvases are announced."""
         self._groups = merge(self._groups, fresh, self.manager.device)
         for state, group in fresh:
             length = int(group.rows.host.length[0])
@@ -275,7 +275,7 @@ class Scheduler:
             emit(state, state.canvas.opened(state.choice, 0))
 
     def _drop_done(self) -> None:
-        """Free the pages of ended rows and let them leave their cohorts at once."""
+        """Free the pages of ended rows and let them leave their groups at once."""
         kept, leaving = [], []
         for group, states in self._groups:
             stay = [i for i, t in enumerate(states) if not t.done]

@@ -54,14 +54,14 @@ def control_tokens(
 
 
 def _is_text(piece: str) -> bool:
-    """Whether a piece is what plain texts hold too: a word, signs alone, or a byte."""
+    """True if plain texts may hold a piece: a word, signs alone, or a byte."""
     word = piece.strip("▁Ġ ")
     signs = not any(map(str.isalnum, word))
     return word.isalnum() or signs or BYTE.fullmatch(word) is not None
 
 
 def _is_tag(token: str, others: Collection[str]) -> bool:
-    """Whether a token is a tag whose other half is a token too."""
+    """True if a token is a tag whose other half is a token too."""
     tag = TAG.fullmatch(token)
     return tag is not None and f"<{tag[1]}>" in others and f"</{tag[1]}>" in others
 

@@ -96,7 +96,7 @@ def _tokenizer(folder: Path, name: str | None, config: Settings, options: Settin
 
 
 def _is_theirs(family: str) -> bool:
-    """Whether transformers has a model of this `model_type`, without importing its tables."""
+    """True if transformers has a model of this `model_type`; its tables are not imported."""
     import transformers
 
     models = Path(transformers.__file__).parent / "models"

@@ -39,7 +39,7 @@ class Marker:
         return text
 
     def _open_ends(self, text: str) -> set[int]:
-        """Where in `text` a token begins that its end cuts off, and its start if it ends one."""
+        """The place in `text` of a token that its end cuts off, and its start if it ends one."""
         start, end = len(text) - len(text.lstrip()), len(text.rstrip())
         sizes = range(1, min(self._longest, end - start) + 1)
         places = {end - size for size in sizes if text[end - size : end] in self._beginnings}

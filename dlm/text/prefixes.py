@@ -1,4 +1,4 @@
-"""What tokenizers put before a text, and copies that put nothing there.
+"""Prefixes that tokenizers put before a text, and copies of tokenizers without them.
 
 Sentencepiece and its heirs begin a text with a space of their own. That is right where a text
 begins, and wrong for a piece that goes on with another.
@@ -33,7 +33,7 @@ def without_prefixes(tokenizer: Any) -> Any | None:
 
 
 def only_at_the_start(tokenizer: Any) -> bool:
-    """Whether a prefix stands before a whole text alone, not before each text between tokens."""
+    """True if a prefix is put before a whole text alone, not before each text between tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = None if backend is None else _state(backend.pre_tokenizer)
     return any(part.get("prepend_scheme") == "first" for part in _parts(state))

@@ -15,7 +15,7 @@ All of them are pinned, the mask's own id among token ids too: `infill` is what 
 
 
 def is_ids(prompt: Any) -> TypeGuard[Sequence[int]]:
-    """Whether a prompt is token ids; an empty list is."""
+    """True if a prompt is token ids; an empty list is."""
     return not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt)
 
 

@@ -31,7 +31,7 @@ class IncrementalDecoder:
 
     @property
     def holds(self) -> bool:
-        """Whether ids are held back whose text is not complete."""
+        """True if ids are held back whose text is not complete."""
         return len(self._ids) > self._sent
 
     def finish(self) -> str:
@@ -87,7 +87,7 @@ class StopMatcher:
         return shown
 
     def _possible(self) -> int:
-        """How many of the last characters may be the start of a stop string."""
+        """The number of last characters that may begin a stop string."""
         for count in range(min(self._longest - 1, len(self.text)), 0, -1):
             if any(stop.startswith(self.text[-count:]) for stop in self._stops):
                 return count

@@ -37,7 +37,7 @@ def render(
 
 
 def sample_texts(template: str, variables: Mapping[str, Any]) -> str:
-    """What the template writes around short talks, and its source: all that it may spell."""
+    """The texts that the template writes around short talks, and its source."""
     texts = [template]
     for roles in TALKS:
         try:

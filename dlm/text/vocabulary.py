@@ -141,7 +141,7 @@ class Vocabulary:
 
     @cached_property
     def _bare_later(self) -> bool:
-        """Whether only what begins the whole text has something put before it."""
+        """True if only the beginning of the whole text gets a prefix."""
         return only_at_the_start(self._tokenizer)
 
     def _alone(self, text: str, *, begin: bool = False) -> list[int]:
@@ -218,7 +218,7 @@ class Vocabulary:
 
 
 def _ids(tokenizer: Any, text: str, *, begin: bool = False, literal: bool = False) -> list[int]:
-    """What transformers gives; `literal`: control tokens that `text` spells are text."""
+    """The ids from transformers; `literal`: control tokens that `text` spells are text."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=begin, split_special_tokens=literal)
     return ids
 

@@ -1,4 +1,4 @@
-"""What a step commits and revises, where a block ends, when a row stops: pure functions of a view.
+"""Rules as pure functions of a view: commits, revisions, ends of blocks, ends of rows.
 
 One rule is one frozen dataclass. Most unmaskers are a selector: a score, a threshold, a quota.
 """

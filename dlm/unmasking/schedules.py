@@ -67,7 +67,7 @@ def scheduled_count(
 
 
 def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
-    """How many of `masks` to commit in `step` of `steps`, in equal shares.
+    """The share of `masks` to commit in `step` of `steps`, all shares equal.
 
     The remainder goes to the first steps, one each (LLaDA).
     """
@@ -78,7 +78,7 @@ def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
 def curve_counts(
     schedule: Schedule, masks: Tensor, step: Tensor, steps: Tensor, power: Tensor | float
 ) -> Tensor:
-    """How many of `masks` to commit in `step` of `steps`, by a MaskGIT curve (arXiv 2202.04200).
+    """The share of `masks` to commit in `step` of `steps`, by a MaskGIT curve (arXiv 2202.04200).
 
     The differences of `masks - floor(masks * gamma(step / steps))`, where gamma falls from 1 to 0:
     `linear` 1 - r, `cosine` cos(pi r / 2), `power` 1 - r ** power.

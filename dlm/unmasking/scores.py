@@ -1,4 +1,4 @@
-"""What unmaskers share: scores, ranks and transfer schedules."""
+"""Scores and ranks that unmaskers share."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def confidence_of(view: StepView, conf_from: ConfFrom) -> Tensor:
 
 
 def sampling_of(view: StepView) -> SamplingStats:
-    """What `needs` has asked for."""
+    """The statistics of the sampling distribution, which `needs` has asked for."""
     assert view.stats.sampling is not None
     return view.stats.sampling
 

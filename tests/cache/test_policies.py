@@ -29,7 +29,7 @@ def reusing(decoder, prompt, new, block, threshold, queries, chunk=None):
     for start in range(len(prompt), length, block):
         end, age = min(start + block, length), 0
         while not run.open.isdisjoint(range(end)):
-            unseen = {p for p, token in enumerate(run.ids) if keys.made_of.get(p) != token}
+            unseen = {p for p, token in enumerate(run.ids) if keys.kv_ids_spec.get(p) != token}
             now = SimpleNamespace(
                 step=steps, age=age, start=start, end=end, prompt=len(prompt), length=length,
                 open=set(run.open), unseen=unseen, born=born,

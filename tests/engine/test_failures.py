@@ -98,11 +98,12 @@ def test_a_rule_that_raises_ends_its_own_rows_only(after):
     assert idle(engine)
 
 
-def test_a_rule_without_end_is_ended():
+def test_a_schedule_that_never_commits_is_taken_over():
+    """Once its clock has had time enough, every step commits the best position."""
     engine = new_engine()
-    with pytest.raises(EngineError, match="no end after") as caught:
-        engine.generate(PROMPT, **{**PLAIN, "unmask": Never()})
-    assert culprit_of(caught.value).name == "Never"
+    answer = engine.generate(PROMPT, **{**PLAIN, "unmask": Never()})
+    assert answer.finish_reason == "length"
+    assert len(answer.ids) == PLAIN["max_new_tokens"]
     assert idle(engine)
 
 

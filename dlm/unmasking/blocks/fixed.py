@@ -1,4 +1,4 @@
-"""Where blocks open and close: whole canvas, fixed length, and the order that both share."""
+"""Blocks of the whole canvas and of fixed length, and the left-to-right order of both."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Sliding(Whole):
             raise InvalidRequest("blocks", f"`width` must be at least 1, got {self.width}")
 
     def restrict(self, view: StepView) -> Tensor:
-        """What stands near the first open position."""
+        """Offer the open positions near the first one."""
         near: Tensor = view.pos < first_open(view) + view.params.width
         return view.eligible & near
 
@@ -179,7 +179,7 @@ class Fixed:
         return end
 
     def block_end(self, view: StepView) -> Tensor:
-        """Where it was planned to end."""
+        """The end that was planned."""
         return view.blocks.front
 
     def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
@@ -209,7 +209,7 @@ class SubBlocks(Fixed):
             raise InvalidRequest("blocks", f"`sub` must be at least 1, got {self.sub}")
 
     def restrict(self, view: StepView) -> Tensor:
-        """What stands in the first sub-block with an open position."""
+        """Offer the open positions of the first sub-block that has any."""
         start, step = view.of_first_block(view.blocks.start, view.blocks.step)
         number = torch.div(view.pos - start, view.params.sub, rounding_mode="floor")
         current = torch.div(first_open(view) - start, view.params.sub, rounding_mode="floor")

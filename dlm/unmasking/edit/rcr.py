@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 
-from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
+from dlm.core import Editor, Kind, Proposal, StepView, Unmasker
 from dlm.errors import unknown_name
 from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
 from dlm.unmasking.scores import top
@@ -15,7 +14,7 @@ from dlm.unmasking.unmask.threshold import CommitAll
 
 
 @dataclass(frozen=True, slots=True)
-class RCR:
+class RCR(Editor):
     """Running-confidence remasking (MDPO, arXiv 2508.13148): each step decides which tokens stay.
 
     Used with `unmask="everything"`: all open positions are filled, then the least confident ones of
@@ -30,8 +29,8 @@ class RCR:
     schedule: Schedule = "linear"
     power: float = 2.0
 
-    needs = frozenset[str]()
     scope = "row"
+    clock = True
     one_block = True
 
     def __post_init__(self) -> None:
@@ -44,10 +43,6 @@ class RCR:
     def tier_as_set(self) -> str:
         """T1 for what its reference was recorded with."""
         return "T1" if self.schedule == "linear" else "T2"
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def refuses(self, unmask: Unmasker) -> str | None:
         """RCR reopens positions that `everything` has filled."""

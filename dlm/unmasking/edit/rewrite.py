@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 
-from dlm.core import Kind, ModelInfo, Proposal, ScratchSpec, StepView, Unmasker
+from dlm.core import Editor, Kind, Proposal, ScratchSpec, StepView, Unmasker
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import (
     ConfFrom,
@@ -18,7 +17,7 @@ from dlm.unmasking.scores import (
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrite:
+class Rewrite(Editor):
     """Overwrite tokens of the block that the model would now say otherwise, with a confidence above
     `threshold` (the token-to-token editing of LLaDA2.1, arXiv 2602.08676).
 
@@ -53,10 +52,6 @@ class Rewrite:
     def needs(self) -> frozenset[str]:
         """The distribution that tokens are drawn from, if it reads that."""
         return needs_of("confidence", self.conf_from)
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def refuses(self, unmask: Unmasker) -> str | None:
         """It takes whatever was committed."""

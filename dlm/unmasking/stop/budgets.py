@@ -1,16 +1,15 @@
-"""What a row may cost. The host looks after every step; what is still open then stays open."""
+"""Budgets: bounds of a row's cost, checked by the host after every step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
-from dlm.core import ModelInfo
+from dlm.core import Budget
 from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class MaxNFE:
+class MaxNFE(Budget):
     """End the row after `forwards` of its forwards, whatever is open."""
 
     tier = "T2"
@@ -23,17 +22,13 @@ class MaxNFE:
         if self.forwards < 1:
             raise InvalidRequest("stop", f"`forwards` must be at least 1, got {self.forwards}")
 
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
-
     def spent(self, nfe: int, seconds: float) -> bool:
-        """Whether they are used up."""
+        """True if the forwards are used up."""
         return nfe >= self.forwards
 
 
 @dataclass(frozen=True, slots=True)
-class MaxSeconds:
+class MaxSeconds(Budget):
     """End the row at the first step after `seconds` of wall time, whatever is open.
 
     The time runs from admission, not while the request waits. Results depend on the machine.
@@ -49,10 +44,6 @@ class MaxSeconds:
         if not self.seconds > 0:
             raise InvalidRequest("stop", f"`seconds` must be greater than 0, got {self.seconds}")
 
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
-
     def spent(self, nfe: int, seconds: float) -> bool:
-        """Whether it is over."""
+        """True if the time is over."""
         return seconds >= self.seconds

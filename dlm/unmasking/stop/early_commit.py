@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from dlm.core import Kind, ModelInfo, Rows, ScratchSpec, StepView, Stop
+from dlm.core import EarlyCommit, Kind, Rows, ScratchSpec, StepView, Stop
 from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Prophet:
+class Prophet(EarlyCommit):
     """Early answer commit: fill all open positions once the logit gap between the best and the
     second token, averaged over the answer, is large enough (Prophet, arXiv 2508.19982).
 
@@ -32,9 +31,6 @@ class Prophet:
     count: int | None = None
 
     reason = "early"
-    waits_for_clean_block = False
-    fills = True
-    end_ids = ()
     needs = frozenset({"logit_margin"})
 
     def __post_init__(self) -> None:
@@ -50,10 +46,6 @@ class Prophet:
                 "`start` must be at least 0 and `count` at least 1, "
                 f"got {self.start} and {self.count}",
             )
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Is the mean gap of the answer as large as the progress asks?"""
@@ -72,7 +64,7 @@ class Prophet:
 
 
 @dataclass(frozen=True, slots=True)
-class Stable:
+class Stable(EarlyCommit):
     """Fill all open positions once their most likely tokens have not changed for `patience` steps
     and their mean entropy is at most `entropy` nats (the stop of DiffusionGemma's sampler).
     """
@@ -83,9 +75,6 @@ class Stable:
     patience: int = 1
 
     reason = "early"
-    waits_for_clean_block = False
-    fills = True
-    end_ids = ()
     needs = frozenset({"entropy", "argmax"})
     scratch = (
         ScratchSpec("stable_token", "token", torch.long, fill=-1),
@@ -97,10 +86,6 @@ class Stable:
             raise InvalidRequest("stop", f"`entropy` must be at least 0, got {self.entropy}")
         if self.patience < 1:
             raise InvalidRequest("stop", f"`patience` must be at least 1, got {self.patience}")
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Has what is open said the same long enough, and is it sure?"""

@@ -39,12 +39,12 @@ class Eos:
 
     @property
     def waits_for_clean_block(self) -> bool:
-        """Whether it waits for clean blocks."""
+        """True if it waits for clean blocks."""
         return self.when == "block"
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Where the answer's text ends: at these ids."""
+        """The ids at which the answer's text ends."""
         return self.ids
 
     def bind(self, info: ModelInfo) -> Self:

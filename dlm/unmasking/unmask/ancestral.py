@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
-from dlm.core import ModelInfo, Proposal, StepView
+from dlm.core import Proposal, StepView, Unmasker
 from dlm.rng import uniforms
 from dlm.unmasking.schedules import clock_of, eps_share, require_schedule
 from dlm.unmasking.scores import ORDER_STREAM
 
 
 @dataclass(frozen=True, slots=True)
-class Ancestral:
+class Ancestral(Unmasker):
     """Commit each open position by itself with probability `1 - s / t` (MDLM, arXiv 2406.07524,
     eq. 6; Dream's `alg="origin"`).
 
@@ -29,14 +28,9 @@ class Ancestral:
     clock = True
     one_block = True
     by_chance = True
-    needs = frozenset[str]()
 
     def __post_init__(self) -> None:
         require_schedule("unmask", self.steps, eps=self.eps)
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """The positions whose uniform falls below the step's share."""

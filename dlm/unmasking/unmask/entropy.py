@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 
-from dlm.core import ModelInfo, Proposal, StepView
+from dlm.core import Proposal, StepView, Unmasker
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import Score, needs_of, score_of, top
 
@@ -15,7 +14,7 @@ ORDERS: tuple[Score, ...] = ("entropy", "confidence", "margin")
 
 
 @dataclass(frozen=True, slots=True)
-class EntropyBound:
+class EntropyBound(Unmasker):
     """Commit the best positions as long as what they may depend on each other is bounded
     (EB-Sampler, arXiv 2505.24857, eq. 6).
 
@@ -29,8 +28,6 @@ class EntropyBound:
     bound: float = 0.1
     order: Score = "entropy"
 
-    clock = False
-
     def __post_init__(self) -> None:
         if not self.bound >= 0:
             raise InvalidRequest("unmask", f"`bound` must be at least 0, got {self.bound}")
@@ -43,10 +40,6 @@ class EntropyBound:
     def needs(self) -> frozenset[str]:
         """The entropy, and what the order reads."""
         return needs_of(self.order) | {"entropy"}
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """A prefix of the ranks: what is left out of the sum never shrinks along them."""
@@ -62,7 +55,7 @@ class EntropyBound:
 
 
 @dataclass(frozen=True, slots=True)
-class LowEntropy:
+class LowEntropy(Unmasker):
     """Commit every position with entropy <= `threshold` nats, and in blocks that must progress the
     most certain one (d3LLM, arXiv 2601.07568).
     """
@@ -71,16 +64,11 @@ class LowEntropy:
 
     threshold: float = 0.45
 
-    clock = False
     needs = frozenset({"entropy"})
 
     def __post_init__(self) -> None:
         if not self.threshold >= 0:
             raise InvalidRequest("unmask", f"`threshold` must be at least 0, got {self.threshold}")
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """All certain positions; of a row that has none, the most certain one it must take."""

@@ -8,13 +8,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dlm.core import MIN_LOGIT, Entries, ModelInfo, Proposal, ScratchSpec, StepView, bound
+from dlm.core import MIN_LOGIT, Entries, ModelInfo, Proposal, ScratchSpec, StepView, Unmasker, bound
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import require_share
 
 
 @dataclass(frozen=True, slots=True)
-class KLASS:
+class KLASS(Unmasker):
     """Commit every position that is confident and whose distribution has been stable
     (arXiv 2511.05664).
 
@@ -30,9 +30,6 @@ class KLASS:
     kl: float = 0.01
     history: int = 2
     vocabulary: int = bound(1)
-
-    clock = False
-    needs = frozenset[str]()
 
     def __post_init__(self) -> None:
         require_share("threshold", self.threshold)
@@ -54,7 +51,7 @@ class KLASS:
         return replace(self, vocabulary=info.vocab_size)
 
     def propose(self, view: StepView) -> Proposal:
-        """What is sure and calm; the iteration manager adds the best one where nothing is."""
+        """The sure and calm positions; where there is none, the manager adds the best one."""
         last, calm = view.scratch["klass_last"], view.scratch["klass_calm"]
         window, places = view.window, last.shape[1]
         flat = window.row[: len(window.slot)] * places + view.pos.take(window.slot)  # [N]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from dlm.core import Kind, ModelInfo, Proposal, StepView
+from dlm.core import Kind, Proposal, StepView, Unmasker
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import require_ordered
 
@@ -17,7 +16,7 @@ FAR = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
-class Leap:
+class Leap(Unmasker):
     """Commit what is confident, and near what is very confident with a relaxed threshold
     (LocalLeap, arXiv 2510.07081).
 
@@ -37,9 +36,6 @@ class Leap:
     decay: bool = False
     chain: bool = False
 
-    clock = False
-    needs = frozenset[str]()
-
     def __post_init__(self) -> None:
         require_ordered("relaxed", self.relaxed, "threshold", self.threshold)
         if self.radius < 0:
@@ -48,10 +44,6 @@ class Leap:
             raise InvalidRequest(
                 "unmask", "`chain` and `decay` exclude each other: a chain has no distance"
             )
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """Anchors and their neighbours; the iteration manager adds the best one where none is."""
@@ -92,7 +84,7 @@ def linked(pos: Tensor, willing: Tensor, anchor: Tensor, radius: Tensor) -> Tens
 
 
 @dataclass(frozen=True, slots=True)
-class Hierarchical:
+class Hierarchical(Unmasker):
     """Commit what is confident, and the best position of every run of masks: divide and conquer
     (dInfer, arXiv 2510.08666).
 
@@ -106,15 +98,8 @@ class Hierarchical:
     threshold: float = 0.92
     low: float = 0.62
 
-    clock = False
-    needs = frozenset[str]()
-
     def __post_init__(self) -> None:
         require_ordered("low", self.low, "threshold", self.threshold)
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """The confident and the best of the runs; the leftmost of equals."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from dlm.core import ModelInfo, Proposal, ScratchSpec, StepView
+from dlm.core import Proposal, ScratchSpec, StepView, Unmasker
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import require_ordered, top
 
@@ -17,7 +16,7 @@ NEAR = 1
 
 
 @dataclass(frozen=True, slots=True)
-class SlowFast:
+class SlowFast(Unmasker):
     """Explore until it is clear how far the model is certain, then fill that cycle alone
     (SlowFast sampling, arXiv 2506.10848).
 
@@ -34,8 +33,6 @@ class SlowFast:
     low: float = 0.3
     explore: int = 6
 
-    clock = False
-    needs = frozenset[str]()
     scratch = (
         ScratchSpec("slowfast_end", "row", torch.long),  # of the cycle; 0: it is explored
         ScratchSpec("slowfast_estimate", "row", torch.long, fill=-1),
@@ -47,12 +44,8 @@ class SlowFast:
         if self.explore < 1:
             raise InvalidRequest("unmask", f"`explore` must be at least 1, got {self.explore}")
 
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
-
     def propose(self, view: StepView) -> Proposal:
-        """What is sure enough among the cycle, or among all where a cycle is looked for."""
+        """The positions that are sure enough, of the cycle or, in a slow phase, of all."""
         end, before, explored = self._state(view)
         cycle = view.eligible & (view.pos < end)
         fast = cycle.any(dim=1, keepdim=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dlm.core import Kind, ModelInfo, Proposal, StepView
+from dlm.core import Kind, Proposal, StepView, Unmasker
 from dlm.errors import InvalidRequest
 from dlm.unmasking.schedules import even_counts
 from dlm.unmasking.scores import (
@@ -24,7 +24,7 @@ from dlm.unmasking.scores import (
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(Unmasker):
     """Commit every position with confidence >= `threshold` (Fast-dLLM, arXiv 2505.22618).
 
     At least the most confident position is committed. `conf_from="tempered"` reads the distribution
@@ -42,8 +42,6 @@ class Threshold:
     first_alone: bool = False
     shares: int | None = None
 
-    clock = False
-
     def __post_init__(self) -> None:
         require_share("threshold", self.threshold)
         require_conf_from(self.conf_from)
@@ -57,12 +55,8 @@ class Threshold:
 
     @property
     def one_block(self) -> bool:
-        """Whether it counts the steps of a block."""
+        """True if it counts the steps of a block."""
         return self.first_alone or self.shares is not None
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """All confident positions; the iteration manager adds the best one where there is none."""
@@ -85,7 +79,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class Factor(Unmasker):
     """Commit the n most confident positions, n as large as the n-th confidence stays at least
     `1 - factor / (n + 1)` (Fast-dLLM, arXiv 2505.22618).
 
@@ -100,9 +94,6 @@ class Factor:
     _: KW_ONLY
     last_passes: bool = False
 
-    clock = False
-    needs = frozenset[str]()
-
     def __post_init__(self) -> None:
         if not self.factor > 0:
             raise InvalidRequest("unmask", f"`factor` must be greater than 0, got {self.factor}")
@@ -111,10 +102,6 @@ class Factor:
     def tier_as_set(self) -> str:
         """T1 for what Fast-dLLM's code does; the paper's rule has a twin."""
         return "T1" if self.last_passes else "T2"
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """The ranks that pass, row by row."""
@@ -138,7 +125,7 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True)
-class Dynamic:
+class Dynamic(Unmasker):
     """Block-diffusion rule: all positions above `threshold` if they meet the quota, else the
     quota's best ones (SDAR, arXiv 2510.06303).
 
@@ -156,8 +143,6 @@ class Dynamic:
     conf_from: ConfFrom = "clean"
     _: KW_ONLY
     order: Literal["confidence", "left"] = "confidence"
-
-    clock = False
 
     def __post_init__(self) -> None:
         require_share("threshold", self.threshold)
@@ -178,12 +163,8 @@ class Dynamic:
 
     @property
     def one_block(self) -> bool:
-        """Whether it counts down the clock of a block."""
+        """True if it counts down the clock of a block."""
         return self.block_steps is not None
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """Confident positions or the quota, row by row."""
@@ -203,7 +184,7 @@ class Dynamic:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningMean:
+class RunningMean(Unmasker):
     """Commit what is more confident than the block's tokens were on average when they were
     committed (the adaptive acceleration of Saber, arXiv 2510.18165).
 
@@ -214,16 +195,9 @@ class RunningMean:
 
     quota: int = 2
 
-    clock = False
-    needs = frozenset[str]()
-
     def __post_init__(self) -> None:
         if self.quota < 1:
             raise InvalidRequest("unmask", f"`quota` must be at least 1, got {self.quota}")
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """Above the mean of its block, or the quota."""
@@ -237,17 +211,10 @@ class RunningMean:
 
 
 @dataclass(frozen=True, slots=True)
-class CommitAll:
+class CommitAll(Unmasker):
     """Commit all that is eligible; what stays is an editor's choice (RCR)."""
 
     tier = "T1"
-
-    clock = False
-    needs = frozenset[str]()
-
-    def bind(self, info: ModelInfo) -> Self:
-        """Nothing to bind."""
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         """All of it."""

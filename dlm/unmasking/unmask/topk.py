@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dlm.core import ModelInfo, Proposal, StepView, is_one_of
+from dlm.core import ModelInfo, Proposal, StepView, Unmasker, is_one_of
 from dlm.errors import InvalidRequest, unknown_name
 from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
 from dlm.unmasking.scores import (
@@ -25,7 +25,7 @@ from dlm.unmasking.scores import (
 
 
 @dataclass(frozen=True, slots=True)
-class TopK:
+class TopK(Unmasker):
     """Commit a scheduled number of the best-scored positions in each step of a block.
 
     `score`: `confidence` (LLaDA's low-confidence remasking, arXiv 2502.09992), `random`, `margin`,
@@ -97,12 +97,12 @@ class TopK:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the score reads."""
+        """The statistics that the score reads."""
         return needs_of(self.score, self.conf_from)
 
     @property
     def one_block(self) -> bool:
-        """Whether it counts down the clock of a block."""
+        """True if it counts down the clock of a block."""
         return self.steps is not None or self.schedule != "even" or self.first_alone
 
     def bind(self, info: ModelInfo) -> Self:

@@ -1,4 +1,4 @@
-"""What parts keep between steps is kept for the rows that take part."""
+"""Scratch values are checked first, and written for the rows that take part."""
 
 from types import SimpleNamespace
 
@@ -6,26 +6,26 @@ import pytest
 import torch
 
 from dlm.core import Entries
-from dlm.decode.apply import kept
+from dlm.decode.apply import check_scratch, write_scratch
 
 
-def cohort_of(active, **scratch):
+def group_of(active, **scratch):
     return SimpleNamespace(active=torch.tensor(active), rows=SimpleNamespace(scratch=scratch))
 
 
 def test_rows_that_have_ended_keep_theirs():
     """The last column of each row is spare."""
     row, token, wide = torch.zeros(3), torch.zeros(3, 5).long(), torch.zeros(3, 5, 2)
-    group = cohort_of([True, False, True], row=row, token=token, wide=wide)
+    group = group_of([True, False, True], row=row, token=token, wide=wide)
     at = torch.tensor([1, 6, 12])  # column 1, 1 and 2
     new = {
         "row": torch.tensor([4.0, 5.0, 6.0]),
         "token": Entries(at, torch.tensor([7, 8, 9])),
         "wide": Entries(at, torch.arange(1.0, 7).view(3, 2)),
     }
-    write = kept(group, new)
+    writes = check_scratch(group, new)
     assert not any(t.any() for t in (row, token, wide)), "nothing is written before its time"
-    write()
+    write_scratch(writes)
     assert row.tolist() == [4.0, 0.0, 6.0]
     assert token[:, :4].tolist() == [[0, 7, 0, 0], [0] * 4, [0, 0, 9, 0]]
     assert wide[:, :4].flatten(1).nonzero().tolist() == [[0, 2], [0, 3], [2, 4], [2, 5]]
@@ -41,8 +41,8 @@ def test_rows_that_have_ended_keep_theirs():
 )
 def test_other_shapes_are_errors(value, message):
     with pytest.raises(ValueError, match=message):
-        kept(cohort_of([True] * 3, token=torch.zeros(3, 5)), {"token": value})
+        check_scratch(group_of([True] * 3, token=torch.zeros(3, 5)), {"token": value})
 
 
 def test_nothing_to_keep():
-    kept(cohort_of([True]), None)()
+    write_scratch(check_scratch(group_of([True]), None))

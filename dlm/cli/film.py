@@ -44,7 +44,7 @@ class Shot:
 
     @property
     def tokens(self) -> int:
-        """How many positions are filled before the first end of the answer."""
+        """The number of positions that are filled before the first end of the answer."""
         answer = takewhile(lambda cell: cell.text != END, self.cells)
         return sum(cell.state in ("fresh", "kept") for cell in answer)
 

@@ -1,4 +1,4 @@
-"""What batching gains: rows decoded together beside the machine's matrix products, and requests
+"""The gain of batching: rows decoded together beside the machine's matrix products, and requests
 that come when they like beside batches that wait for each other.
 """
 

@@ -1,4 +1,4 @@
-"""How long the answers that a run still lacks will take."""
+"""Estimates of the time that the answers still missing from a run will take."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ VERIFYING: Final = frozenset({"maths-minerva2-v1", "maths-minerva3-v1", "maths-v
 
 
 class Marks(NamedTuple):
-    """Whether an answer is right, further scores of it between 0 and 1, and how it was found."""
+    """True if an answer is right, further scores of it between 0 and 1, and how it was found."""
 
     right: bool
     scores: Mapping[str, float] = MappingProxyType({})
@@ -31,7 +31,7 @@ class Marks(NamedTuple):
 
 @dataclass(slots=True)
 class Judge:
-    """What graders need beyond the text: a sandbox for code, processes for `math-verify`.
+    """The tools of graders: a sandbox for code, processes for `math-verify`.
 
     A context manager: leaving it ends the processes. Safe to use from several threads.
     """
@@ -55,8 +55,8 @@ class Judge:
     def same_mathematics(
         self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
     ) -> bool | None:
-        """What a rule of `mathverify` says, None where `math-verify` is not installed; wrong is
-        what takes too long.
+        """The verdict of a rule of `mathverify`, None where `math-verify` is not installed; a
+        comparison that takes too long is wrong.
         """
         if find_spec("math_verify") is None:
             return None
@@ -107,7 +107,7 @@ def check_grader(name: str) -> None:
 
 
 def place_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
-    """Where code of a model is to run.
+    """The sandbox in which code of a model is to run.
 
     Raises `InvalidRequest` where nothing holds code that means harm, unless that was allowed.
     """

@@ -47,7 +47,7 @@ Grade = Callable[[Item, str, Judge], Marks]
 
 
 def mark(item: Item, text: str, judge: Judge) -> Marks | None:
-    """What the item's grader says of a text; never raises for what a text holds.
+    """The mark of the item's grader for a text; no text makes it raise.
 
     None where it cannot tell for a reason that is not the text's: the sandbox has failed.
     """

@@ -51,7 +51,7 @@ class Sample:
 
     @classmethod
     def of(cls, item: Item, index: int, answer: dlm.Generation, limit: int) -> Self:
-        """What a generation over `limit` new tokens has given."""
+        """The result of a generation over `limit` new tokens."""
         stats = answer.stats
         filled = answer.finish_reason in FILLED
         return cls(
@@ -76,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one file of samples holds: `samples` answers of every item under a setting.
+    """One file of samples: `samples` answers of every item under a setting.
 
     `rows`: requests in flight at once; `max_new_tokens` where the setting says nothing.
     """

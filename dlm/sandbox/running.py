@@ -48,7 +48,7 @@ class Verdict(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """How a program ended and what it and its tests wrote, `OUTPUT_BYTES` of each stream at most.
+    """The end of a program and its output, `OUTPUT_BYTES` of each stream at most.
     `detail`: the last line of its error or its signal.
     """
 
@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the program and its tests came to their end."""
+        """True if the program and its tests came to their end."""
         return self.verdict == Verdict.PASSED
 
 
@@ -105,7 +105,7 @@ def run_python(
 
 
 def _outcome(run: Run) -> Outcome:
-    """What the ends of both processes say."""
+    """The verdict from the ends of both processes."""
     kept = {name: bytes(data).removeprefix(READY) for name, data in run.kept.items()}
     texts = {name: data[:OUTPUT_BYTES].decode(errors="replace") for name, data in kept.items()}
     stdout = texts["stdout"] + texts["tests' stdout"]
@@ -119,7 +119,7 @@ def _outcome(run: Run) -> Outcome:
 
 
 def _unsaid(run: Run, stdout: str, stderr: str, last: str) -> tuple[Verdict, str, str, str]:
-    """How a program ended on which the tests' end has no verdict."""
+    """The end of a program on which the tests' end has no verdict."""
     ended, tests_ended = map(_killer, run.codes)
     if run.late or signal.SIGXCPU in (ended, tests_ended):
         return Verdict.TIMEOUT, stdout, stderr, last

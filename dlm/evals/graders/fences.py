@@ -33,7 +33,7 @@ class Mark(NamedTuple):
     quoted: bool
 
     def closes(self, opened: Mark | None) -> bool:
-        """Whether it can end the block that another mark, or the prompt, has opened."""
+        """True if it can end the block that another mark, or the prompt, has opened."""
         return opened is None or (self.sign == opened.sign and self.length >= opened.length)
 
 

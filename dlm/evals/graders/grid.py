@@ -34,13 +34,13 @@ def grid_of(text: str) -> str:
 
 
 def right_cells(grid: str, puzzle: str, solution: str) -> tuple[int, int]:
-    """How many of the puzzle's empty cells a grid fills rightly, and how many there are."""
+    """The number of the puzzle's empty cells that a grid fills rightly, and of all."""
     empty = [at for at in range(CELLS) if puzzle[at] == "0"]
     return sum(grid[at] == solution[at] for at in empty) if grid else 0, len(empty)
 
 
 def is_valid(text: str, puzzle: str) -> bool:
-    """Whether a text begins with four lines of digits that keep the given cells and hold 1 to 4 in
+    """True if a text begins with four lines of digits that keep the given cells and hold 1 to 4 in
     every row, column and 2x2 box (Dream, arXiv 2508.15487). What stands behind as many characters
     as the puzzle has is not looked at.
     """
@@ -62,7 +62,7 @@ def is_valid(text: str, puzzle: str) -> bool:
 
 
 def is_solved(grid: str, puzzle: str, solution: str) -> bool:
-    """Whether every empty cell is right and no given one was changed."""
+    """True if every empty cell is right and no given one was changed."""
     right, empty = right_cells(grid, puzzle, solution)
     kept = all(given in ("0", shown) for given, shown in zip(puzzle, grid, strict=False))
     return right == empty and kept and bool(grid)

@@ -45,7 +45,7 @@ def last_box(text: str) -> str | None:
 
 
 def last_braced_box(text: str) -> str | None:
-    """What stands in the last box of a text where that is a closed `\\boxed{...}`."""
+    """The contents of the last box of a text where that is a closed `\\boxed{...}`."""
     found = _box_string(text) or ""
     return found[len(OPENED) : -1] if found.startswith(OPENED) else None
 
@@ -72,8 +72,8 @@ def boxed_answer(text: str) -> str | None:
 
 
 def boxed_or_text(text: str) -> str | None:
-    """What d1 (arXiv 2504.12216) reads in a text: the last box, the text itself where there is no
-    box, None where the last one is never closed. Boxes other than `\\boxed{...}` and `\\boxed ...`
+    """The answer that d1 (arXiv 2504.12216) reads in a text: the last box, the text itself where
+    there is no box, None where the last one is never closed. Boxes other than `\\boxed{...}` and `\\boxed ...`
     stay around what is in them.
     """
     if "\\boxed " in text:
@@ -92,7 +92,7 @@ def boxed_or_tagged(text: str) -> str | None:
 
 
 def equivalent(answer: str | None, reference: str) -> bool:
-    """Whether two answers have the same normal form; where one has none, whether they are equal."""
+    """True if two answers have the same normal form; where one has none, whether they are equal."""
     if answer is None:
         return False
     try:

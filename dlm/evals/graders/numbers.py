@@ -43,7 +43,7 @@ def flexible_number(text: str) -> str | None:
 
 
 def same_number(answer: str | None, reference: str, *, noughts: bool = True) -> bool:
-    """Whether two numbers are the same string once what does not matter is taken out; without
+    """True if two numbers are the same string once what does not matter is taken out; without
     `noughts` those behind a point as well.
     """
     if answer is None:

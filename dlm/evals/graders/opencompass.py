@@ -70,7 +70,7 @@ def _between(text: str, patterns: Sequence[str]) -> str:
 
 
 def _before(done: re.Pattern[str], text: str) -> str:
-    """What stands before the mark of an end; looking for none takes quadratic time too."""
+    """The text before the mark of an end; looking for none takes quadratic time too."""
     return done.split(text)[0] if "DONE" in text else text
 
 

@@ -34,7 +34,7 @@ def parsed(source: str) -> ast.Module | None:
 
 
 def ends_inside(text: str) -> bool:
-    """Whether a text ends in a line with a comment, or has a string for its first fault that more
+    """True if a text ends in a line with a comment, or has a string for its first fault that more
     text could close.
     """
     if "#" in text.rpartition("\n")[2]:
@@ -80,7 +80,7 @@ def _margin(line: str) -> int:
 
 
 def level(source: str, entry: str) -> int:
-    """Where a program defines a name: `AT_TOP` of the module, only `INSIDE` of a class or a
+    """The place of a definition in a program: `AT_TOP` of the module, only `INSIDE` of a class or a
     function, or (0) nowhere.
     """
     tree, name = parsed(source), _normal(entry)
@@ -127,7 +127,7 @@ def _names(node: ast.stmt) -> set[str]:
 
 
 def begins_like_code(source: str) -> bool:
-    """Whether a program begins with an import or a definition."""
+    """True if a program begins with an import or a definition."""
     return DEFINES.match(source) is not None
 
 
@@ -188,5 +188,5 @@ def _does_nothing(node: ast.stmt) -> bool:
 
 
 def typed_in(text: str) -> str:
-    """What was typed at the interpreter's prompts in a text."""
+    """The input typed at the interpreter's prompts in a text."""
     return "\n".join(match[1] or "" for match in PROMPTED.finditer(text))

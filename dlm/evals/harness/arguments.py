@@ -1,4 +1,4 @@
-"""What the harness says in flat lists: `--model_args`, and a task's `generation_kwargs`."""
+"""Options of the harness as flat lists: `--model_args`, and a task's `generation_kwargs`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Context(NamedTuple):
 
 
 def stamped(chat: str) -> str:
-    """What `Text.render_marked` gave, so that `read_context` knows it again."""
+    """The text from `Text.render_marked`, which `read_context` knows again."""
     known = chat.rstrip()
     return f"\ue0f2{len(known)} {_digest(known)}\ue0f3{chat}"
 

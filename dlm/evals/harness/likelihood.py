@@ -1,4 +1,4 @@
-"""How likely a continuation is: a bound of its log-likelihood, by masking parts of it.
+"""The likelihood of a continuation: a bound of its log-likelihood, by masking parts of it.
 
 For a continuation of `l` tokens, `k` uniform in 1..l and `k` positions masked at random,
 
@@ -34,7 +34,7 @@ MOST_LOGITS: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """How bounds are estimated.
+    """The settings of the estimate of a bound.
 
     `draws`: maskings of a continuation, stratified over the number that is masked · `batch`:
     canvases of one forward · `seed`: same seed, same maskings; continuations of one context share
@@ -158,7 +158,7 @@ def _canvases(engine: dlm.Engine, pairs: Sequence[Pair], how: Likelihood) -> Ite
 
 
 def _spans(info: dlm.ModelInfo, start: int, end: int) -> list[tuple[int, int]]:
-    """What is masked together: all of it, or block by block where the model was trained so."""
+    """The positions that are masked together: all, or each trained block of a block-causal model."""
     if info.attention == "full":
         return [(start, end)] if end > start else []
     size = info.alignment

@@ -51,7 +51,7 @@ def qualified(kind: type) -> str:
 
 
 def named(name: str) -> Any:
-    """What a qualified name says; its module is imported."""
+    """The object of a qualified name; its module is imported."""
     module, _, attribute = name.rpartition(".")
     return getattr(__import__(module, fromlist=[attribute]), attribute)
 
@@ -72,7 +72,7 @@ def flat(letter: str, value: Any) -> tuple[Any, ...]:
 
 
 def extra(letter: str, value: Any) -> Any:
-    """What a container has beside its parts."""
+    """The attributes of a container beside its parts."""
     if letter == "F":
         return value.default_factory
     if letter == "Q":

@@ -1,4 +1,4 @@
-"""What one end may ask of an object of the other."""
+"""The operations that one end may ask of an object of the other."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Tester:
 
 
 def permitted(objects: Objects, operation: str, args: tuple[Any, ...]) -> bool:
-    """Whether the program may do this with an object of the tests: call what it was given, use
+    """True if the program may do this with an object of the tests: call what it was given, use
     what yields, and see the public attributes of instances of classes that the tests define.
     """
     if not args or objects.own_numbers.get(id(args[0])) is None or operation not in OPERATIONS:

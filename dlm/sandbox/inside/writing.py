@@ -73,7 +73,7 @@ class Writer:
         self.parts(b"", parts)
 
     def known(self, value: Any) -> bool:
-        """Whether the other end has this object; its number is then appended."""
+        """True if the other end has this object; its number is then appended."""
         number = self.objects.strangers.number(value)
         if number is not None:
             self.out.append(b"h%x;" % number)
@@ -84,7 +84,7 @@ class Writer:
         return number is not None
 
     def named(self, value: Any) -> bool:
-        """Whether a value is an exception, or something that goes by its name."""
+        """True if a value is an exception, or something that goes by its name."""
         if isinstance(value, type) and issubclass(value, BaseException):
             self.error_class(value)
         elif isinstance(value, BaseException):
@@ -98,7 +98,7 @@ class Writer:
         return True
 
     def goes(self, module: str, pure: frozenset[str]) -> bool:
-        """Whether what a module holds goes by name: from the tests' end all of the library does."""
+        """True if what a module holds goes by name: from the tests' end all of the library does."""
         top = module.partition(".")[0]
         return module in pure or (
             self.objects.judges and (top in sys.stdlib_module_names or top == "numpy")
@@ -117,7 +117,7 @@ class Writer:
         return f"{module}:{name}" if found is value and self.goes(module, PURE) else ""
 
     def plain(self, value: Any) -> bool:
-        """Whether a value is plain data of the library's, or of a subclass of plain data."""
+        """True if a value is plain data of the library's, or of a subclass of plain data."""
         if name := plain_name(value):
             self.text(b"V", name.encode())
             self.parts(b"", PARTS[name](value))

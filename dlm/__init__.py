@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from dlm.config import FIELDS, KINDS, GenerationConfig, StopString
+    from dlm.config import FIELDS, KINDS, PRESETS, GenerationConfig, StopString
     from dlm.core import (
         Budget,
         EarlyCommit,

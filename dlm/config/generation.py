@@ -11,7 +11,8 @@ from dlm.config.aliases import resolve_aliases
 from dlm.config.checks import is_finite, is_integer, require_integer, require_number
 from dlm.config.infill import checked_infill
 from dlm.config.options import FIELDS
-from dlm.config.stopping import is_rule
+from dlm.config.spec_strings import KINDS, parse_part
+from dlm.config.stopping import NONE, is_rule
 from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 
 DEFAULT_LENGTH: Final = 128
@@ -78,12 +79,26 @@ class GenerationConfig:
             raise InvalidRequest("trace", f"must be True or False, got {shown(self.trace)}")
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Self:
+    def from_options(cls, options: Mapping[str, Any], *, trusted: bool = True) -> Self:
         """A config from keyword options; the reference codes' names are understood.
 
-        Raises `InvalidRequest` for an unknown option, listing the known ones.
+        `trusted=False` is for options of strangers, over HTTP say: parts by registered names alone
+        (see `parse_part`), and no option that the table keeps from HTTP. Raises `InvalidRequest`
+        for an unknown option, listing the known ones.
         """
-        return cls(**cls.named(options))
+        named = cls.named(options)
+        if trusted:
+            return cls(**named)
+        for name in named:
+            if not FIELDS[name].http:
+                open_to_all = ", ".join(known for known, field in FIELDS.items() if field.http)
+                raise InvalidRequest(name, f"is no option over HTTP, which takes {open_to_all}")
+        config = cls(**named)
+        for kind in KINDS:
+            for spec in config.several(kind):
+                if not (kind == "stop" and _is_text(spec)) and spec != NONE:
+                    parse_part(kind, spec, trusted=False)
+        return config
 
     @staticmethod
     def named(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +116,7 @@ class GenerationConfig:
 
         Raises `InvalidRequest` for a string that looks like a rule and is none.
         """
-        return tuple(i for i in self.several("stop") if isinstance(i, str) and not is_rule(i))
+        return tuple(filter(_is_text, self.several("stop")))
 
     def several(self, name: str) -> tuple[Any, ...]:
         """The parts of `edit`, `guide` or `stop` as a tuple.
@@ -115,6 +130,11 @@ class GenerationConfig:
         return (
             tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
         )
+
+
+def _is_text(item: Any) -> bool:
+    """Whether an item of `stop` is text. Raises `InvalidRequest` for a misspelled rule."""
+    return isinstance(item, str) and not is_rule(item)
 
 
 def _bias(value: object) -> None:

@@ -101,17 +101,23 @@ def registry_of(kind: str) -> Registry:
     return KINDS[kind]
 
 
-def parse_part(kind: str, spec: Any) -> Any:
+def parse_part(kind: str, spec: Any, *, trusted: bool = True) -> Any:
     """The part that `spec` means: an object as it is, a name, `name(...)`, or `pkg.mod:Class(...)`.
 
-    Arguments are literals, given by keyword or in the order of the part's fields. Raises
-    `InvalidRequest` for a malformed string, an unknown name or argument, and for what the part
-    itself refuses.
+    Arguments are literals, given by keyword or in the order of the part's fields. `trusted=False`
+    takes registered names alone, those of dlm and of installed plug-ins: no objects, and no paths,
+    which import any code. Raises `InvalidRequest` for a malformed string, an unknown name or
+    argument, and for values that the part itself refuses.
     """
-    if not isinstance(spec, str):
-        return spec
-    name, positional, keywords = _parse(kind, spec)
     registry = registry_of(kind)
+    if not isinstance(spec, str):
+        if trusted:
+            return spec
+        raise InvalidRequest(kind, f"must be {_registered(registry)}, got {shown(spec)}")
+    name, positional, keywords = _parse(kind, spec)
+    if ":" in name and not trusted:
+        rule = f"paths to classes are for trusted code alone: must be {_registered(registry)}"
+        raise InvalidRequest(kind, f"{rule}, got {shown(spec)}")
     cls = registry.load_path(name) if ":" in name else registry.load(name)
     if not is_dataclass(cls):
         raise InvalidRequest(kind, f"{shown(name)} is no part: parts are dataclasses")
@@ -141,6 +147,11 @@ def parse_part(kind: str, spec: Any) -> Any:
         lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
         reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
         raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+
+
+def _registered(registry: Registry) -> str:
+    """The choices of a request that may import nothing, in words."""
+    return f"a registered name (one of {', '.join(registry.names())})"
 
 
 def _is_needed(field: Field[Any]) -> bool:

@@ -7,6 +7,7 @@ admission. Numbers of rows that share a call arrive stacked in `view.params.<fie
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import field
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -139,6 +140,7 @@ class Unmasker(Part, Protocol):
         """Whether a schedule bounds its steps."""
         return False
 
+    @abstractmethod
     def propose(self, view: StepView) -> Proposal:
         """Choose among `view.eligible`."""
         ...
@@ -167,6 +169,7 @@ class Editor(Part, Protocol):
         """Why it cannot revise what this unmasker commits; None when it can."""
         return None
 
+    @abstractmethod
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Revise committed positions, or parts of the proposal."""
         ...
@@ -202,6 +205,7 @@ class StopRule(Part, Protocol):
         """Ids at which the answer's text ends, the id itself left out."""
         return ()
 
+    @abstractmethod
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Read the view after the proposal was applied: `ids` and `kind` are the new ones."""
         ...
@@ -232,6 +236,7 @@ class Budget(Part, Protocol):
         """The finish reason it stands for."""
         ...
 
+    @abstractmethod
     def spent(self, nfe: int, seconds: float) -> bool:
         """Whether the row ends: its forwards so far, and its wall time since admission."""
         ...

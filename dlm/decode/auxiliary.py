@@ -7,7 +7,7 @@ reaches the parts whose `needs` name it (Guided Diffusion, arXiv 2505.21467).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -33,6 +33,7 @@ class Auxiliary:
     max_length: positions of its longest canvas
     ids: its id for each id of the diffusion model, `[V]`, -1 for ids that it lacks (None: the same)
     mask_id: the id of the diffusion model that it must never predict
+    lacks: the ids of the diffusion model that it lacks, on the host
     """
 
     name: str
@@ -41,6 +42,12 @@ class Auxiliary:
     max_length: int
     ids: Tensor | None = None
     mask_id: int | None = None
+    lacks: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep the ids without a partner on the host, where prompts are checked."""
+        lost = [] if self.ids is None else (self.ids < 0).nonzero().flatten().tolist()
+        object.__setattr__(self, "lacks", frozenset(lost))
 
     @property
     def kv_ids_spec(self) -> ScratchSpec:
@@ -49,9 +56,7 @@ class Auxiliary:
 
     def check_ids(self, param: str, ids: Sequence[int]) -> None:
         """Raise `InvalidRequest` when ids are among those that this model lacks."""
-        if self.ids is None:
-            return
-        lost = [token for token in dict.fromkeys(ids) if int(self.ids[token]) < 0]
+        lost = [token for token in dict.fromkeys(ids) if token in self.lacks]
         if lost:
             raise InvalidRequest(
                 param, f"the auxiliary model {self.name!r} has no partner for the ids {lost[:8]}"

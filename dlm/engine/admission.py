@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from dlm.decode.group import RowGroup, group_of
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sampling import Sampler
 from dlm.engine.row import RowState
+from dlm.errors import Unavailable
 
 GroupRows = tuple[RowGroup, list[RowState]]
 """A group and the states of its rows."""
@@ -112,3 +115,51 @@ def _sampler(config: GenerationConfig, needs: frozenset[str]) -> Sampler | None:
         return None
     temperature, top_p = (torch.tensor([float(n)]) for n in (config.temperature, config.top_p))
     return Sampler(temperature, top_p, torch.tensor([config.top_k]), filters)
+
+
+class QueueLimit:
+    """A bound of the rows that an engine holds: `max_rows` live ones and `max_waiting` more.
+
+    `max_waiting` None: no bound. Safe to use from several threads.
+    """
+
+    def __init__(self, max_rows: int, max_waiting: int | None) -> None:
+        self.max_rows, self.max_waiting = max_rows, max_waiting
+        self._held: list[RowState] = []
+        self._lock = Lock()
+
+    def take(self, states: Sequence[RowState]) -> None:
+        """Count new rows in, all of them or none. Raises `Unavailable` where they are too many."""
+        if self.max_waiting is None:
+            return
+        with self._lock:
+            self._held = [state for state in self._held if not state.done]
+            excess = len(self._held) + len(states) - self.max_rows - self.max_waiting
+            if excess > 0:
+                raise Unavailable(
+                    f"the queue is full: {len(self._held)} rows run or wait and {len(states)} more "
+                    f"are asked for, of at most {self.max_rows} and {self.max_waiting} waiting",
+                    _seconds_until(excess, self._held),
+                )
+            self._held += states
+
+
+def _seconds_until(count: int, states: Sequence[RowState]) -> float | None:
+    """A guess of the seconds until `count` of these rows have ended; None without any to judge by.
+
+    A row that runs is taken to fill its open positions as fast as those before. Rows that wait
+    take the mean time of those that run, as many at once.
+    """
+    now, left, whole = time.perf_counter(), [], []
+    for state in states:
+        kinds = state.canvas.kinds[len(state.prompt) : state.limit]
+        still_open = sum(kind >= Kind.MASK for kind in kinds)
+        if state.started and still_open < len(kinds):
+            took = now - state.started
+            each = took / (len(kinds) - still_open)
+            left.append(each * still_open)
+            whole.append(each * len(kinds))
+    if not left or count > len(states):
+        return None
+    rounds, place = divmod(count - 1, len(left))
+    return sorted(left)[place] + rounds * sum(whole) / len(whole)

@@ -21,12 +21,13 @@ from dlm.config.checks import is_integer
 from dlm.core import Event, ModelInfo
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.iteration import IterationManager
+from dlm.engine.admission import QueueLimit
 from dlm.engine.binding import Pinned, bind_request, check_encoded
 from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler
-from dlm.errors import Interrupted, InvalidRequest, shown
+from dlm.errors import Interrupted, InvalidRequest, Unavailable, shown
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
 from dlm.model.kv_store import KVPool
@@ -40,12 +41,13 @@ class Engine:
     Safe to use from several threads: whoever waits for a request drives the steps of all, one at a
     time.
 
-    `max_rows` bounds the rows that are decoded at once, `max_token_forwards` the positions of one
-    forward (None: no bound; what is more takes several), `kv_bytes` the key/value pool (None: as
-    much as the rows need; on CUDA, where all of it is taken at once, half of the free memory), and
-    likewise that of each auxiliary model in `aux`. `unroll`: steps between two looks of the host at
-    the device. `prefix_bytes`: how much of that pool may keep what was computed, for requests that
-    begin alike (0: nothing; block-causal models only, where it is exact).
+    `max_rows` bounds the rows that are decoded at once, `max_waiting` those that wait beyond them
+    (None: no bound; a submission beyond it raises `Unavailable`), `max_token_forwards` the
+    positions of one forward (None: no bound; more take several), `kv_bytes` the key/value pool
+    (None: as much as the rows need; on CUDA, where all of it is taken at once, half of the free
+    memory), and likewise that of each auxiliary model in `aux`. `unroll`: steps between two looks
+    of the host at the device. `prefix_bytes`: how much of that pool may keep what was computed, for
+    requests that begin alike (0: nothing; block-causal models only, where it is exact).
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Engine:
         text: Text | None = None,
         *,
         max_rows: int = 32,
+        max_waiting: int | None = None,
         max_token_forwards: int | None = None,
         kv_bytes: int | None = None,
         unroll: int = 1,
@@ -62,7 +65,12 @@ class Engine:
         aux: Mapping[str, Auxiliary] = MappingProxyType({}),
         name: str = "",
     ) -> None:
-        _check_sizes(max_rows, unroll, max_token_forwards, kv_bytes, prefix_bytes)
+        _require_size("max_rows", max_rows, 1)
+        _require_size("unroll", unroll, 1)
+        _require_size("max_waiting", max_waiting, 0, optional=True)
+        _require_size("max_token_forwards", max_token_forwards, 1, optional=True)
+        _require_size("kv_bytes", kv_bytes, 0, optional=True)
+        _require_size("prefix_bytes", prefix_bytes, 0)
         if prefix_bytes and model.spec.angles_by_length:
             assert model.spec.rotary_scaling is not None
             raise InvalidRequest(
@@ -80,7 +88,7 @@ class Engine:
         self.scheduler = Scheduler(
             self.manager, max_rows=max_rows, max_token_forwards=max_token_forwards
         )
-        self.lock = threading.RLock()
+        self.lock, self._limit = threading.RLock(), QueueLimit(max_rows, max_waiting)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Attributes are set once, as other objects of the engine share them.
@@ -95,7 +103,8 @@ class Engine:
         """Queue one prompt; it advances whenever somebody waits for a request of this engine.
 
         `options` are the fields of `GenerationConfig`. Raises `InvalidRequest` before any work
-        starts, `Unavailable` when the canvas cannot fit the key/value budget.
+        starts, `Unavailable` when the canvas cannot fit the key/value budget, or when the queue is
+        full (`max_waiting`): then with `retry_after`, a guess in seconds of when there is room.
         """
         return self.enqueue(self.prepare(prompt, **options))
 
@@ -165,12 +174,22 @@ class Engine:
         self, prompts: Iterator[Prompt], config: GenerationConfig, most: int
     ) -> Iterator[Generation]:
         held: deque[Request] = deque()
+        late: deque[Request] = deque()  # one at most, which the queue has no room for yet
         try:
             while True:
-                for prompt in islice(prompts, most - len(held)):
-                    request = self._request(prompt, config)
-                    request.ignore_events()
-                    held += self._queued([request])
+                while len(held) < most:
+                    for prompt in () if late else islice(prompts, 1):
+                        late.append(self._request(prompt, config))
+                        late[0].ignore_events()
+                    try:
+                        held += self._queued(list(late))
+                    except Unavailable:
+                        if not held:
+                            raise
+                        break
+                    if not late:
+                        break
+                    late.clear()
                 if not held:
                     return
                 yield held[0].result()
@@ -198,6 +217,16 @@ class Engine:
             yield from request.events()
         finally:
             request.abort()
+
+    @property
+    def waiting(self) -> int:
+        """Rows queued and not admitted yet."""
+        return self.scheduler.waiting
+
+    @property
+    def live(self) -> int:
+        """Rows that are being decoded."""
+        return self.scheduler.live
 
     def step(self) -> None:
         """Advance every live row of the engine by one step. Safe to call from several threads."""
@@ -233,7 +262,10 @@ class Engine:
         return request
 
     def _queued(self, requests: list[Request]) -> list[Request]:
-        for state in (state for request in requests for state in request.states):
+        """Queue requests, all or none. Raises `Unavailable` where the queue has no room."""
+        states = [state for request in requests for state in request.states]
+        self._limit.take(states)
+        for state in states:
             self.scheduler.submit(state)
         return requests
 
@@ -255,25 +287,13 @@ class Engine:
         return ids
 
 
-def _check_sizes(
-    max_rows: int,
-    unroll: int,
-    max_token_forwards: int | None,
-    kv_bytes: int | None,
-    prefix_bytes: int,
-) -> None:
-    """Raise `InvalidRequest` for a size that an engine cannot have."""
-    _require_size("max_rows", max_rows, 1)
-    _require_size("unroll", unroll, 1)
-    if max_token_forwards is not None:
-        _require_size("max_token_forwards", max_token_forwards, 1, "None or ")
-    if kv_bytes is not None:
-        _require_size("kv_bytes", kv_bytes, 0, "None or ")
-    _require_size("prefix_bytes", prefix_bytes, 0)
-
-
-def _require_size(name: str, value: Any, least: int, other: str = "") -> None:
-    """Raise `InvalidRequest` unless `value` is an integer of at least `least`."""
+def _require_size(name: str, value: Any, least: int, *, optional: bool = False) -> None:
+    """Raise `InvalidRequest` unless `value` is an integer of at least `least`, or None where it is
+    `optional`.
+    """
+    if optional and value is None:
+        return
+    other = "None or " if optional else ""
     if not is_integer(value):
         raise InvalidRequest(name, f"must be {other}an integer, got {shown(value)}")
     if value < least:

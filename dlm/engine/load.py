@@ -53,6 +53,7 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
     max_rows: int = 32,
+    max_waiting: int | None = None,
     max_token_forwards: int | None = None,
     kv_bytes: int | None = None,
     unroll: int = 1,
@@ -63,7 +64,8 @@ def load(
     """An engine for `source`: a bundled name, a checkpoint folder, or a hub id.
 
     `device` and `dtype` "auto": the first CUDA device in the files' dtype, else the CPU in float32.
-    `max_rows`, `max_token_forwards`, `kv_bytes`, `unroll` and `prefix_bytes` are those of `Engine`.
+    `max_rows`, `max_waiting`, `max_token_forwards`, `kv_bytes`, `unroll` and `prefix_bytes` are
+    those of `Engine`.
     `aux` names auxiliary causal models and their sources (`{"ar": "Qwen/Qwen2.5-0.5B-Instruct"}`),
     whose vocabulary must contain this one's piece by piece. `overrides` corrects what a
     checkpoint's files get wrong (`mask_id`, `eos_ids`, `shift`, `attention`, `block_length`).
@@ -82,6 +84,7 @@ def load(
         info,
         text,
         max_rows=max_rows,
+        max_waiting=max_waiting,
         max_token_forwards=max_token_forwards,
         kv_bytes=kv_bytes,
         unroll=unroll,

@@ -40,14 +40,18 @@ class Scheduler:
         """Rows being denoised."""
         return sum(len(states) for _, states in self._groups)
 
+    @property
+    def waiting(self) -> int:
+        """Rows queued and not admitted yet."""
+        return self._inbox.qsize() + len(self._waiting)
+
     def check(self, state: RowState) -> None:
         """Raises `InvalidRequest` if the canvas exceeds a model, `Unavailable` if a pool."""
         length, parts = self._length(state), state.bound.parts
         limits = {"the model": self.manager.info.max_length}
         for name in parts.aux:
             self.manager.aux[name].check_ids("prompt", state.prompt)
-            pinned = [token for token in state.pinned if token is not None]
-            self.manager.aux[name].check_ids("infill", pinned)
+            self.manager.aux[name].check_ids("infill", [i for i in state.pinned if i is not None])
             limits[f"auxiliary {name!r}"] = self.manager.aux[name].max_length
         for name, limit in limits.items():
             if length > limit:
@@ -67,8 +71,7 @@ class Scheduler:
             raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
     def submit(self, state: RowState) -> None:
-        """Queue a row. Raises as `check` does."""
-        self.check(state)
+        """Queue a row that `check` lets pass."""
         self._inbox.put(state)
 
     def abort(self, state: RowState) -> None:
@@ -90,8 +93,7 @@ class Scheduler:
         The rows share their pages until one of them writes. Raises `Unavailable` when the pool
         could not give the fork pages of its own, `InvalidRequest` when the row is not live.
         """
-        homes = (i for i, (_, states) in enumerate(self._groups) if state in states)
-        index = next(homes, None)
+        index = next((i for i, (_, states) in enumerate(self._groups) if state in states), None)
         if index is None:
             raise InvalidRequest("fork", "only a live row can be forked: it waits, or has ended")
         group, states = self._groups[index]
@@ -214,8 +216,6 @@ class Scheduler:
                 end(states[0], "error", group.error)
             else:
                 self._split(group, states)
-
-    # admission
 
     def _length(self, state: RowState) -> int:
         """The canvas, rounded up to whole trained blocks."""

@@ -156,7 +156,7 @@ def test_what_cannot_be_asked_is_refused():
         bench.state(prompt_of(5, 0), **OPTIONS, unmask=Guided())
     short = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), max_length=20)})
     with pytest.raises(InvalidRequest, match="limit of auxiliary 'ar' is 20"):
-        short.scheduler.submit(short.state(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
+        short.scheduler.check(short.state(prompt_of(5, 0), **OPTIONS, unmask=Guided()))
 
 
 # from files
@@ -328,7 +328,7 @@ def test_prompts_that_the_causal_model_cannot_read_are_refused():
     ids[7] = -1
     bench = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), ids)})
     with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]"):
-        bench.scheduler.submit(bench.state([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
+        bench.scheduler.check(bench.state([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
 
 
 def test_on_the_command_line(causal_folder, capsys):

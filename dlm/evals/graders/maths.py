@@ -73,8 +73,8 @@ def boxed_answer(text: str) -> str | None:
 
 def boxed_or_text(text: str) -> str | None:
     """The answer that d1 (arXiv 2504.12216) reads in a text: the last box, the text itself where
-    there is no box, None where the last one is never closed. Boxes other than `\\boxed{...}` and `\\boxed ...`
-    stay around what is in them.
+    there is no box, None where the last one is never closed. Boxes other than `\\boxed{...}` and
+    `\\boxed ...` stay around their contents.
     """
     if "\\boxed " in text:
         return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]

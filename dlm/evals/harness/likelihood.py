@@ -158,7 +158,7 @@ def _canvases(engine: dlm.Engine, pairs: Sequence[Pair], how: Likelihood) -> Ite
 
 
 def _spans(info: dlm.ModelInfo, start: int, end: int) -> list[tuple[int, int]]:
-    """The positions that are masked together: all, or each trained block of a block-causal model."""
+    """The positions that are masked together: all, or each block that the model was trained on."""
     if info.attention == "full":
         return [(start, end)] if end > start else []
     size = info.alignment

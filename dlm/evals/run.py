@@ -91,7 +91,7 @@ class Run:
         return Plan(items, setting, self.samples, self.rows)
 
     def check(self) -> None:
-        """True if the run can begin, or go on, as far as this is known without a model.
+        """Check that the run can begin, or go on, as far as this is known without a model.
 
         Raises `InvalidRequest` for settings that ask for what cannot be evaluated, for a folder
         that cannot be written, and for one that holds another run.

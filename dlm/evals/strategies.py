@@ -68,7 +68,7 @@ SWEEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
 
 
 def threshold_sweep(protocol: Protocol, thresholds: Iterable[float]) -> list[Setting]:
-    """The results of a protocol that commits all sure positions at once, for each threshold.
+    """The settings that commit all sure positions at once, one for each threshold.
 
     Models of trained blocks take `dynamic`, as their protocols do. Raises `InvalidRequest` for
     thresholds that are none.

@@ -133,7 +133,7 @@ def _dtype(engine: Any) -> torch.dtype:
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[bool, str]:
-    """True if logits agree, and by how much they differ."""
+    """Compare logits: if they agree, and by how much they differ."""
     theirs = theirs.float().cpu()
     spread = float(theirs.max() - theirs.min())
     worst = float((ours.float().cpu() - theirs).abs().max())

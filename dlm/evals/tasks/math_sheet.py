@@ -71,5 +71,5 @@ def person(rng: Random) -> tuple[str, str]:
 
 
 def compute(rng: Random) -> str:
-    """The sentence that asks for an expression."""
+    """The verb that asks for an expression."""
     return rng.choice(("Compute", "Evaluate", "Find the value of"))

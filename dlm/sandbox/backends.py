@@ -96,8 +96,8 @@ class Sandbox:
         return str(links)
 
     def packages_of_tests(self) -> str:
-        """Where the tests' end finds the packages: where they are, for no program may write there
-        what the user that runs it may not.
+        """The folder of packages of the tests' end: the installed one, where no program may write
+        anything that the user who runs it may not.
         """
         if not self.packages or self.kind == "bwrap":
             return BOUND_AT if self.packages else ""

@@ -33,8 +33,8 @@ class Ends(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a verdict is wanted of; `entry`: the program's one name that the tests have, "" for all
-    that they do not define.
+    """The program and tests of a verdict; `entry`: the program's one name that the tests have, ""
+    for all that they do not define.
     """
 
     nonce: str

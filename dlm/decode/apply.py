@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -143,28 +143,26 @@ def _forced(
     )
 
 
-ScratchWrites = list[tuple[Tensor, Tensor | None, Tensor]]
-"""Tensors, the places in them (None: all), and their new values."""
+ScratchWrite = tuple[Tensor, Tensor | None, Tensor]
+"""A tensor, the places in it (None: all), and their new values."""
 
 
-def check_scratch(group: RowGroup, scratch: Mapping[str, Tensor | Entries] | None) -> ScratchWrites:
+def check_scratch(group: RowGroup, scratch: Mapping[str, Tensor | Entries]) -> list[ScratchWrite]:
     """Check new values of scratch tensors and prepare to write them.
 
     Nothing is written yet, so that a later check may still fail; rows that have ended are left out.
     Raises `ValueError` for another shape.
     """
-    return [_written(group, name, value) for name, value in (scratch or {}).items()]
+    return [_written(group, name, value) for name, value in scratch.items()]
 
 
-def write_scratch(writes: ScratchWrites) -> None:
+def write_scratch(writes: Iterable[ScratchWrite]) -> None:
     """Write checked values of scratch tensors."""
     for tensor, at, value in writes:
         tensor.copy_(value) if at is None else tensor.index_copy_(0, at, value)
 
 
-def _written(
-    group: RowGroup, name: str, value: Tensor | Entries
-) -> tuple[Tensor, Tensor | None, Tensor]:
+def _written(group: RowGroup, name: str, value: Tensor | Entries) -> ScratchWrite:
     """A scratch tensor, flat where entries of it are written, their places, and the values."""
     old = group.rows.scratch[name]
     if isinstance(value, Entries):
@@ -218,10 +216,11 @@ def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
 
 def write_update(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
     """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
-    rows, pos, written = group.rows, view.pos, update.written
+    rows, pos = group.rows, view.window.pos
     rows.ids.scatter_(1, pos, update.ids)
     rows.kind.scatter_(1, pos, update.kind)
-    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.last.conf))
-    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.last.born))
+    at = pos.masked_fill(~update.written, rows.capacity - 1)
+    rows.conf.scatter_(1, at, view.confidence)
+    rows.born.scatter_(1, at, rows.step[:, None].expand_as(at))
     if group.parts.edit:
         rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

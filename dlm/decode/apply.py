@@ -197,14 +197,15 @@ def forced_commits(view: StepView, commit: Tensor) -> Tensor:
 
     The best position is the most confident one; of equals, the leftmost.
     """
-    idle = view.must_progress & (
-        count_per_block(commit & view.must_progress, view.block).gather(1, view.block) == 0
-    )
+    must, pos, block = view.must_progress, view.window.pos, view.window.block
     c = view.confidence.nan_to_num(0.0)
-    best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")
-    idle = idle & (c == best)
-    first = _block_extreme(view.pos.masked_fill(~idle, INT64_MAX), view.block, "amin")
-    return idle & (view.pos == first)
+    if view.window.one_block:
+        idle = must & ~(commit & must).any(dim=1, keepdim=True)
+        best = c.masked_fill(~idle, -1.0).argmax(dim=1, keepdim=True)
+        return idle & (pos == pos.gather(1, best))
+    idle = must & (count_per_block(commit & must, block).gather(1, block) == 0)
+    idle = idle & (c == _block_extreme(c.masked_fill(~idle, -1.0), block, "amax"))
+    return idle & (pos == _block_extreme(pos.masked_fill(~idle, INT64_MAX), block, "amin"))
 
 
 def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:

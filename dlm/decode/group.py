@@ -139,6 +139,8 @@ class Planned:
     live: the blocks being denoised, `[R, 8]` on the CPU.
     token_forwards: tokens computed for each row.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
+    edit_budget: steps that each row may take beyond one for each of its commits, `[R]` (None: no
+        part can take back what it commits, or wait for ever).
     opening: a block opens in some row, so that its end is read from the logits.
     syncs_every_step: the host must look after each step.
     """
@@ -149,6 +151,7 @@ class Planned:
     live: Tensor
     token_forwards: list[int]
     key_ages: KeyAges | None
+    edit_budget: Tensor | None
     opening: bool
     syncs_every_step: bool
 

@@ -36,6 +36,7 @@ from dlm.decode.apply import (
     Op,
     check_scratch,
     count_per_block,
+    effective,
     forced_commits,
     resolve,
     with_progress,
@@ -225,12 +226,12 @@ class IterationManager:
         return proposal._replace(commit=commit)
 
     def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
-        """Let the editors revise the proposal; rows that have ended idle and are not touched."""
+        """Let the editors revise the proposal."""
         for editor, params in group.parts_with_params["edit"]:
             with blaming("edit", editor):
                 proposal = editor.edit(view._replace(params=params), proposal)
             proposal = checked_proposal("edit", editor, "edit", view, proposal)
-        return proposal if group.active is group.everyone else proposal.of_rows(group.active)
+        return proposal
 
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal
@@ -239,7 +240,7 @@ class IterationManager:
         if proposal.token is not None:
             view = view.with_token(proposal.token)
         writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
-        update = resolve(view, proposal, self.process, self.info.mask_id)
+        update = resolve(view, proposal, self.process)
         write_update(group, view, update)
         write_scratch(writes)
         return view._replace(ids=update.ids, kind=update.kind), update
@@ -289,7 +290,8 @@ class IterationManager:
     ) -> tuple[StepView, CanvasUpdate]:
         """Commit the tokens of what is still eligible in `rows [R]`."""
         commit = view.eligible & (rows & group.active)[:, None]
-        filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
+        proposal = effective(view, Proposal(commit), self.info.mask_id)
+        filled = resolve(view, proposal, self.process)
         write_update(group, view, filled)
         op = torch.where(filled.op == Op.NONE, update.op, filled.op)
         return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)

@@ -9,12 +9,13 @@ import torch
 
 from dlm.core import ForwardPlan, ModelInfo, Packed, Phase
 from dlm.core.contracts import checked_plan
+from dlm.decode.apply import edit_budget
 from dlm.decode.group import Planned, RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
 from dlm.decode.view import row_info
 from dlm.decode.window import KeyAges, window_of
-from dlm.errors import blaming
+from dlm.errors import blaming, is_foreign
 from dlm.model.attention import takes_ragged
 from dlm.model.kv_store import KVPool
 
@@ -38,6 +39,8 @@ class Planner:
             opening = bool((blocks.phase == Phase.OPENING).any())
             replans_next = opening or bool((blocks.phase == Phase.CLEAN).any())
             asks_host = group.parts.blocks.multi_block or bool(group.shared.aux)
+            parts = group.parts
+            may_wait = parts.edit or (parts.clock and is_foreign(parts.unmask))
             group.planned = Planned(
                 plan,
                 window_of(plan, host, self.device),
@@ -45,6 +48,7 @@ class Planner:
                 live=blocks.live,
                 token_forwards=plan.token_forwards,
                 key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
+                edit_budget=edit_budget(group) if may_wait else None,
                 opening=opening,
                 syncs_every_step=replans_next or asks_host,
             )

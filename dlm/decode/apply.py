@@ -92,7 +92,7 @@ def edit_budget(group: RowGroup) -> Tensor:
     `EDIT_STEPS`, the steps of the schedules, and for each position the steps for which editors may
     hold its block.
     """
-    (base, each), length, parts = EDIT_STEPS, group.rows.length, group.parts_with_params
+    (base, each), length, parts = EDIT_STEPS, group.rows.length, group.calls
     steps, held = torch.zeros_like(length), torch.full_like(length, each)
     for _, params in (*parts["unmask"], *parts["edit"]):
         for name, total in (("steps", steps), ("post_steps", held)):

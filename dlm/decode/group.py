@@ -6,24 +6,32 @@ numbers of the rows' parts are stacked into parameters `[R, 1]` when a row is ad
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from types import SimpleNamespace
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from dlm.core import (
     ArmedGuide,
-    EligibilityFilter,
-    Extender,
     ForwardPlan,
     Parts,
     RowInfo,
     Rows,
+    StepView,
     Window,
     is_number,
+)
+from dlm.core.contracts import (
+    checked_ends,
+    checked_logits,
+    checked_plan,
+    checked_proposal,
+    checked_restriction,
+    checked_stop,
+    guarded,
 )
 from dlm.core.struct import TensorStruct
 from dlm.decode.sampling import Sampler
@@ -82,11 +90,27 @@ class RowNumbers(TensorStruct):
     sampler: Sampler | None
 
 
+CALLS: Final[Mapping[str, tuple[str, Callable[..., Any]]]] = MappingProxyType(
+    {
+        "guide": ("__call__", checked_logits),
+        "blocks": ("block_end", checked_ends),
+        "unmask": ("propose", checked_proposal),
+        "edit": ("edit", checked_proposal),
+        "stop": ("__call__", checked_stop),
+        "cache": ("plan", checked_plan),
+    }
+)
+"""For each kind of parts, the method that a step or a plan calls, and the check of its answer."""
+TRAITS: Final = ("signature", "needs", "aux", "arms", "armed", "clock", "paced")
+"""Properties of `Parts` that are kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupParts:
     """The parts of a group and all that follows from them alone, found once.
 
     by_kind: the parts of each kind, in the order of their calls.
+    calls: the method of each of them that a step or a plan calls (`CALLS`).
     constants: of each of them, the tuples of numbers that all rows share.
     signature: equal for rows that may share calls.
     needs: statistics and auxiliary models that some part reads.
@@ -95,12 +119,13 @@ class GroupParts:
     armed: the guide that reads several of them.
     clock: a schedule bounds the steps, so that a step may commit nothing.
     paced: it may change nothing, by a schedule of the unmasker or of an editor.
-    eligibility_filter: the block scheduler, where it narrows what a step may commit.
-    extenders: editors that look through shadow tokens.
+    restrict: narrows what a step may commit, a method of the block scheduler (None: nothing does).
+    extend: those of editors which look through shadow tokens.
     """
 
     parts: Parts
     by_kind: dict[str, tuple[Any, ...]]
+    calls: dict[str, tuple[Callable[..., Any], ...]]
     constants: dict[str, tuple[Numbers, ...]]
     signature: Hashable
     needs: frozenset[str]
@@ -109,18 +134,26 @@ class GroupParts:
     armed: ArmedGuide | None
     clock: bool
     paced: bool
-    eligibility_filter: EligibilityFilter | None
-    extenders: tuple[Extender, ...]
+    restrict: Callable[[StepView], Tensor] | None
+    extend: tuple[Callable[[ForwardPlan, Rows], ForwardPlan], ...]
 
     @classmethod
     def of(cls, parts: Parts) -> GroupParts:
         """All that follows from `parts`, on the CPU."""
         values = {kind: getattr(parts, kind) for kind in Parts.__slots__}
         by_kind = {k: v if isinstance(v, tuple) else (v,) for k, v in values.items()}
-        constants = {k: tuple(map(constants_of, own)) for k, own in by_kind.items()}
-        first = (parts, by_kind, constants)
-        traits = {f.name: getattr(parts, f.name) for f in fields(cls)[len(first) :]}
-        return cls(*first, **traits)
+        narrows = parts.eligibility_filter
+        return cls(
+            parts,
+            by_kind,
+            calls={k: tuple(guarded(k, p, *CALLS[k]) for p in own) for k, own in by_kind.items()},
+            constants={k: tuple(map(constants_of, own)) for k, own in by_kind.items()},
+            **{name: getattr(parts, name) for name in TRAITS},
+            restrict=guarded("blocks", narrows, "restrict", checked_restriction)
+            if narrows is not None
+            else None,
+            extend=tuple(guarded("edit", e, "extend", checked_plan) for e in parts.extenders),
+        )
 
     def to(self, device: torch.device) -> GroupParts:
         """The same with its constants on `device`."""
@@ -163,7 +196,8 @@ class RowGroup:
     rows: the state of the rows.
     numbers: the numbers that differ from row to row.
     isolated: nobody may join.
-    parts_with_params: the parts of each kind, each with the numbers and constants it reads.
+    calls: the method of each part that a step or a plan calls, with the numbers and constants that
+        the part reads.
     planned: the plan, which holds until a block changes.
     plan_age: steps that the plan has served.
     error: the exception that one of the parts raised.
@@ -179,14 +213,14 @@ class RowGroup:
     ) -> None:
         self.shared, self.rows, self.numbers, self.isolated = shared, rows, numbers, isolated
         self.parts, self.sampler = shared.parts, numbers.sampler
-        self.parts_with_params: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = {
+        self.calls: Mapping[str, tuple[tuple[Callable[..., Any], SimpleNamespace], ...]] = {
             kind: tuple(
-                (part, SimpleNamespace(**own, **constants))
-                for part, own, constants in zip(
-                    parts, numbers.params[kind], shared.constants[kind], strict=True
+                (call, SimpleNamespace(**own, **constants))
+                for call, own, constants in zip(
+                    calls, numbers.params[kind], shared.constants[kind], strict=True
                 )
             )
-            for kind, parts in shared.by_kind.items()
+            for kind, calls in shared.calls.items()
         }
         self.planned: Planned | None = None
         self.plan_age = 0
@@ -214,7 +248,7 @@ class RowGroup:
 
     def params(self, kind: str) -> SimpleNamespace:
         """The numbers of the only part of its kind: `[R, 1]`, and its constants."""
-        ((_, params),) = self.parts_with_params[kind]
+        ((_, params),) = self.calls[kind]
         return params
 
     def host_params(self, kind: str) -> SimpleNamespace:

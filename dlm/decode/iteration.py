@@ -16,20 +16,13 @@ from torch import Tensor
 
 from dlm.core import (
     AuxView,
-    EligibilityFilter,
     Frame,
     Model,
     ModelInfo,
     Phase,
     Proposal,
     StepView,
-)
-from dlm.core.contracts import (
-    checked_ends,
-    checked_logits,
-    checked_proposal,
-    checked_restriction,
-    checked_stop,
+    Stop,
 )
 from dlm.decode.apply import (
     CanvasUpdate,
@@ -49,7 +42,6 @@ from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
 from dlm.decode.view import build_frame, build_view
-from dlm.errors import blaming
 from dlm.model.kv_store import KVPool
 
 
@@ -133,8 +125,7 @@ class IterationManager:
                     view = self._consult(group, view)
                 if planned.opening:
                     view = self._open(group, view)
-                scheduler = group.shared.eligibility_filter
-                offered = self._restrict(group, view, scheduler) if scheduler else view
+                offered = self._restrict(group, view) if group.shared.restrict else view
                 proposal = self._propose(group, offered)
                 if group.parts.edit:
                     proposal = self._edit(group, view, proposal)
@@ -170,9 +161,8 @@ class IterationManager:
     def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
         logits = logits.unflatten(0, (group.current.plan.arms, -1))
-        for guide, params in group.parts_with_params["guide"]:
-            with blaming("guide", guide):
-                logits = checked_logits(guide, guide(logits, frame, params), logits)
+        for guide, params in group.calls["guide"]:
+            logits = guide(logits, frame, params)
         return logits[0]
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
@@ -187,10 +177,8 @@ class IterationManager:
 
         `eligible` and `must_progress` of the view are narrowed to the block.
         """
-        scheduler = group.parts.blocks
-        with blaming("blocks", scheduler):
-            end = scheduler.block_end(view._replace(params=group.params("blocks")))
-        end = checked_ends(scheduler, end, view)
+        ((block_end, params),) = group.calls["blocks"]
+        end = block_end(view._replace(params=params))
         table, opens, window = view.blocks, view.blocks.phase == Phase.OPENING, view.window
         ends = torch.where(opens, end[:, None], table.end)
         inside = window.valid & (window.pos < ends.gather(1, window.block))
@@ -203,11 +191,10 @@ class IterationManager:
             must_progress=view.must_progress & inside,
         )
 
-    def _restrict(self, group: RowGroup, view: StepView, scheduler: EligibilityFilter) -> StepView:
+    def _restrict(self, group: RowGroup, view: StepView) -> StepView:
         """Narrow `eligible` and `must_progress` to what the block scheduler offers."""
-        with blaming("blocks", scheduler):
-            now = scheduler.restrict(view._replace(params=group.params("blocks")))
-        now = checked_restriction(scheduler, now, view)
+        assert group.shared.restrict is not None, "the block scheduler offers all"
+        now = group.shared.restrict(view._replace(params=group.params("blocks")))
         return view._replace(eligible=view.eligible & now, must_progress=view.must_progress & now)
 
     def _propose(self, group: RowGroup, view: StepView) -> Proposal:
@@ -216,21 +203,17 @@ class IterationManager:
         Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
         least its best position.
         """
-        rule = group.parts.unmask
-        with blaming("unmask", rule):
-            proposal = rule.propose(view._replace(params=group.params("unmask")))
-        proposal = checked_proposal("unmask", rule, "propose", view, proposal)
-        commit = proposal.commit & view.eligible
-        if not group.shared.clock:
-            commit = commit | forced_commits(view, commit)
+        ((propose, params),) = group.calls["unmask"]
+        proposal: Proposal = propose(view._replace(params=params))
+        if group.shared.clock:
+            return proposal
+        commit = proposal.commit | forced_commits(view, proposal.commit)
         return proposal._replace(commit=commit)
 
     def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
         """Let the editors revise the proposal."""
-        for editor, params in group.parts_with_params["edit"]:
-            with blaming("edit", editor):
-                proposal = editor.edit(view._replace(params=params), proposal)
-            proposal = checked_proposal("edit", editor, "edit", view, proposal)
+        for edit, params in group.calls["edit"]:
+            proposal = edit(view._replace(params=params), proposal)
         return proposal
 
     def _apply(
@@ -252,10 +235,8 @@ class IterationManager:
         rows, active, live = group.rows, group.active, view.window.live
         stopped = group.unstopped
         try:
-            for number, (rule, params) in enumerate(group.parts_with_params["stop"], start=1):
-                with blaming("stop", rule):
-                    stop = rule(rows, view._replace(params=params))
-                stop = checked_stop(rule, stop, view)
+            for number, (rule, params) in enumerate(group.calls["stop"], start=1):
+                stop: Stop = rule(rows, view._replace(params=params))
                 write_scratch(check_scratch(group, stop.scratch or {}))
                 if stop.fill is not None:
                     view, update = self._fill(group, view, update, stop.fill)

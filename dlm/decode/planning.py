@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 
 from dlm.core import ForwardPlan, ModelInfo, Packed, Phase
-from dlm.core.contracts import checked_plan
 from dlm.decode.apply import edit_budget
 from dlm.decode.group import Planned, RowGroup
 from dlm.decode.packing import pack
@@ -65,14 +64,11 @@ class Planner:
 
     def _complete(self, group: RowGroup) -> ForwardPlan:
         """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
-        parts, rows = group.parts, group.rows
-        with blaming("cache", parts.cache):
-            plan = parts.cache.plan(rows)
-        plan = checked_plan("cache", parts.cache, "plan", plan, rows.count)
-        for editor in group.shared.extenders:
-            with blaming("edit", editor):
-                plan = editor.extend(plan, rows)
-            plan = checked_plan("edit", editor, "extend", plan, rows.count)
+        rows = group.rows
+        (make,) = group.shared.calls["cache"]
+        plan: ForwardPlan = make(rows)
+        for extend in group.shared.extend:
+            plan = extend(plan, rows)
         guide, prompt = group.shared.armed, rows.host.prompt.tolist()
         if guide is None:
             return plan

@@ -169,6 +169,8 @@ class Planned:
     """A plan and all that holds as long as it does.
 
     row: the numbers of each row.
+    joint_needs: statistics of the logits, which may be read together with those of other groups
+        (None: a guide changes the logits, or what is read depends on more than them).
     live: the blocks being denoised, `[R, 8]` on the CPU.
     token_forwards: tokens computed for each row.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
@@ -181,6 +183,7 @@ class Planned:
     plan: ForwardPlan
     window: Window
     row: RowInfo
+    joint_needs: frozenset[str] | None
     live: Tensor
     token_forwards: list[int]
     key_ages: KeyAges | None

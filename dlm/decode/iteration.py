@@ -40,8 +40,9 @@ from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
+from dlm.decode.sampling import RowStats
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
-from dlm.decode.view import build_frame, build_view
+from dlm.decode.view import build_frame, build_view, read_together
 from dlm.model.kv_store import KVPool
 
 
@@ -115,12 +116,12 @@ class IterationManager:
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
         """
         changes = []
-        for group, logits in zip(groups, self._forward(groups), strict=True):
+        for group, logits, stats in zip(groups, *self._forward(groups), strict=True):
             planned, before = group.current, group.rows
             frame, group.aux_tokens = build_frame(before, planned), {}
             try:
                 guided = self._guide(group, logits, frame) if group.parts.guide else logits
-                view = build_view(group, guided, frame, self.info.mask_id)
+                view = build_view(group, guided, stats, frame, self.info.mask_id)
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:
@@ -146,8 +147,10 @@ class IterationManager:
         if error is not None:
             raise error
 
-    def _forward(self, groups: Sequence[RowGroup]) -> Sequence[Tensor]:
-        """One model call: logits `[arms * N, V]` of each group.
+    def _forward(
+        self, groups: Sequence[RowGroup]
+    ) -> tuple[Sequence[Tensor], Sequence[RowStats | None]]:
+        """One model call: logits `[arms * N, V]` of each group, and what was read of all at once.
 
         Records the ids that the new keys were made from, once they are there.
         """
@@ -156,7 +159,10 @@ class IterationManager:
         for group in groups:
             rows, written = group.rows, group.current.window.written
             rows.kv_ids.put_(written, rows.ids.take(written))
-        return logits.split(packed.sizes) if len(groups) > 1 else (logits,)
+        if len(groups) == 1:
+            return (logits,), (None,)
+        stats = read_together(groups, logits, packed.sizes, self.info.mask_id)
+        return logits.split(packed.sizes), stats
 
     def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""

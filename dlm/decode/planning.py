@@ -12,7 +12,7 @@ from dlm.decode.apply import edit_budget
 from dlm.decode.group import Planned, RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
-from dlm.decode.view import row_info
+from dlm.decode.view import LOGIT_STATISTICS, row_info
 from dlm.decode.window import KeyAges, window_of
 from dlm.errors import blaming, is_foreign
 from dlm.model.attention import takes_ragged
@@ -40,10 +40,13 @@ class Planner:
             asks_host = group.parts.blocks.multi_block or bool(group.shared.aux)
             parts = group.parts
             may_wait = parts.edit or (parts.clock and is_foreign(parts.unmask))
+            window, needs = window_of(plan, host, self.device), group.shared.needs
+            apart = parts.guide or window.has_shadows or "prob_current" in needs
             group.planned = Planned(
                 plan,
-                window_of(plan, host, self.device),
+                window,
                 row_info(group.rows),
+                joint_needs=None if apart else needs & LOGIT_STATISTICS,
                 live=blocks.live,
                 token_forwards=plan.token_forwards,
                 key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlm.core.blocks import BLOCK_COLUMNS, BlockTable
+from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Phase
+from dlm.core.plan import INT64_MAX
 from dlm.core.struct import TensorStruct
 
 
@@ -92,6 +93,17 @@ class HostRows(TensorStruct):
         at = np.arange(pinned.shape[1])
         ahead = ~pinned & (at >= front[:, None]) & (at < length[:, None])
         return torch.from_numpy(np.where(ahead.any(axis=1), ahead.argmax(axis=1), length))
+
+    def with_stored_keys(self) -> HostRows:
+        """The same after a forward has stored its keys.
+
+        Clean blocks that were planned have their final keys, and so has all before a live block.
+        """
+        table = self.blocks
+        first = torch.where(table.live, table.start, INT64_MAX).amin(dim=1)
+        phase = torch.where(table.phase == Phase.CLEAN, int(Phase.STORED), table.phase)
+        stored = torch.where(table.live.any(dim=1), first, self.stored)
+        return replace(self, stored=stored, blocks=replace(table, phase=phase))
 
     def to(self, device: torch.device | str) -> Self:
         """The same: it stays on the host."""

@@ -18,6 +18,7 @@ from dlm.core import (
     ArmedGuide,
     EligibilityFilter,
     Extender,
+    Flags,
     ForwardPlan,
     Parts,
     Rows,
@@ -134,7 +135,7 @@ class GroupParts:
 class Planned:
     """A plan and all that holds as long as it does.
 
-    live: the blocks being denoised, `[R, 8]` on the CPU.
+    live: the blocks being denoised, `[R, 8]`.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
     opening: a block opens in some row, so that its end is read from the logits.
     syncs_every_step: the host must look after each step.
@@ -142,7 +143,7 @@ class Planned:
 
     plan: ForwardPlan
     window: Window
-    live: Tensor
+    live: Flags
     key_ages: KeyAges | None
     opening: bool
     syncs_every_step: bool

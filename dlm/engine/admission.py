@@ -62,7 +62,7 @@ def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Row
     `pages [C, P]`: the page tables of its inputs and auxiliary models. Where an earlier request has
     computed the beginning, its keys are there already.
     """
-    count, seed, path = len(state.prompt), state.bound.config.seed, state.choice
+    count, seed, path = len(state.prompt), state.bound.config.seed, state.path
     one = torch.ones(1, dtype=torch.long)
     ids, kind = _canvas(state, length, info)
     pinned, stored = kind == Kind.PROMPT, one * state.ledger.reused
@@ -98,7 +98,7 @@ def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Row
 def _canvas(state: RowState, length: int, info: ModelInfo) -> tuple[Tensor, Tensor]:
     """Ids and kinds `[1, L]`: what is given, open positions, and the spare column."""
     one, process = torch.ones(1, dtype=torch.long), info.process
-    seed, path = one * state.bound.config.seed, one * state.choice
+    seed, path = one * state.bound.config.seed, one * state.path
     ids = process.prior(seed, path, torch.arange(length + 1)[None], one * -1)
     kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
     for at, token in enumerate((*state.prompt, *state.pinned)):

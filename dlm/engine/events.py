@@ -6,6 +6,8 @@ The first canvas is filled at admission; everything later comes from events.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -102,10 +104,8 @@ _EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
 def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
     """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
     events = []
-    for op, kind in _EVENTS.items():
-        chosen = [change for change in changes if change.op == op]
-        if chosen:
-            _, pos, ids, conf = zip(*chosen, strict=True)
-            writes = op in (Op.COMMIT, Op.REPLACE)
-            events.append(Event(kind, row, step, pos, ids, conf if writes else ()))
+    for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
+        _, pos, ids, conf = zip(*alike, strict=True)
+        writes = op in (Op.COMMIT, Op.REPLACE)
+        events.append(Event(_EVENTS[op], row, step, pos, ids, conf if writes else ()))
     return events

@@ -53,7 +53,7 @@ class Request:
             if text is not None and strings
             else None
         )
-        return RowState(prompt, self._bound, choice, watch)
+        return RowState(prompt, self._bound, choice, choice, choice, watch)
 
     @property
     def done(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import product
 from queue import SimpleQueue
 from traceback import clear_frames
 
@@ -15,7 +14,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sync import RowStep
 from dlm.engine.admission import GroupRows, merge, new_group
-from dlm.engine.row import RowState, deliver, emit, finish, record
+from dlm.engine.row import RowState
 from dlm.errors import InvalidRequest, Unavailable
 
 
@@ -76,7 +75,7 @@ class Scheduler:
 
     def abort(self, state: RowState) -> None:
         """End a row now, wherever it is, and free its pages."""
-        finish(state, "abort")
+        state.finish("abort")
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:
@@ -84,7 +83,7 @@ class Scheduler:
         self._receive()
         live = [state for _, states in self._groups for state in states]
         for state in (*self._waiting, *live):
-            finish(state, "error" if error else "abort", error)
+            state.finish("error" if error else "abort", error)
         self._drop_done()
 
     def fork(self, state: RowState, *, choice: int, path: int) -> RowState:
@@ -99,11 +98,10 @@ class Scheduler:
         group, states = self._groups[index]
         at = states.index(state)
         self.page_manager.share(group.parts, group.rows.host.pages[at])
-        child = state.fork(choice)
+        child = state.fork(choice=choice, row=choice, path=path)
         wider = group.select(torch.tensor([*range(len(states)), at]))
         wider.rows.path[-1] = path
         self._groups[index] = wider, [*states, child]
-        deliver(child, child.canvas.opened(choice, child.ledger.nfe))
         return child
 
     def step(self) -> None:
@@ -116,9 +114,10 @@ class Scheduler:
             self._receive()
             self._admit()
             for members in self._forwards():
-                for (_, states), reports in self._run(members):
-                    for report, (row, state) in product(reports, enumerate(states)):
-                        record(state, report, row)
+                for (_, states), records in self._run(members):
+                    for state, steps in zip(states, records, strict=True):
+                        for step in steps:
+                            state.record(step)
             self._keep_prefixes()
             self._set_apart()
             self._drop_done()
@@ -173,7 +172,7 @@ class Scheduler:
 
     # failing alone
 
-    def _run(self, members: Sequence[GroupRows]) -> list[tuple[GroupRows, list[RowStep]]]:
+    def _run(self, members: Sequence[GroupRows]) -> list[tuple[GroupRows, list[list[RowStep]]]]:
         """Run steps; where the forward fails, with half the rows at a time, down to the one."""
         if not members:
             return []
@@ -185,7 +184,7 @@ class Scheduler:
         if len(members) == 1:
             group, states = members[0]
             if len(states) == 1:
-                finish(states[0], "error", failed)
+                states[0].finish("error", failed)
                 return []
             members = self._split(group, states)
         half = len(members) // 2
@@ -213,7 +212,7 @@ class Scheduler:
             if group.error is None:
                 continue
             if len(states) == 1:
-                finish(states[0], "error", group.error)
+                states[0].finish("error", group.error)
             else:
                 self._split(group, states)
 
@@ -245,7 +244,7 @@ class Scheduler:
         except Unavailable as error:
             if self.live or fresh:
                 return False
-            finish(state, "error", error)
+            state.finish("error", error)
             found = None
         self._waiting.popleft()
         if found is None:
@@ -260,7 +259,7 @@ class Scheduler:
             if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
                 self._waiting.appendleft(state)
                 raise
-            finish(state, "error", error)  # of a user's part that cannot run
+            state.finish("error", error)  # of a user's part that cannot run
         else:
             fresh.append((state, group))
         return True
@@ -272,7 +271,6 @@ class Scheduler:
             length = int(group.rows.host.length[0])
             ids, kinds = (t[0, :length].tolist() for t in (group.rows.ids, group.rows.kind))
             state.begin(ids, [Kind(kind) for kind in kinds])
-            emit(state, state.canvas.opened(state.choice, 0))
 
     def _drop_done(self) -> None:
         """Free the pages of ended rows and let them leave their groups at once."""

@@ -127,7 +127,7 @@ class Bench:
     def state(self, prompt: Sequence[int], path: int = 0, **options: Any) -> RowState:
         """A row to submit, its config given as options."""
         bound = bind_request(GenerationConfig.from_options(options), None, self.info)
-        state = RowState(tuple(prompt), bound, path)
+        state = RowState(tuple(prompt), bound, path, path, path)
         self.traces[state] = Trace()
         return state
 

@@ -199,7 +199,7 @@ def a_failed_row_takes_its_mates_along() -> None:
     from dlm.engine.scheduler import Scheduler
 
     def together(self: Any) -> None:
-        for group, states in self._groups:
+        for group, states in self._live.groups:
             for state in states if group.error is not None else ():
                 state.finish("error", group.error)
 

@@ -41,7 +41,7 @@ def test_rows_of_other_widths_are_stacked_with_declared_fills() -> None:
     assert both.scratch["seen"][new].isnan().all()
     assert both.scratch["conf"].tolist() == [7, 7, 7]
     assert both.host.pages.tolist() == [[[1, 0, 0]] * 2] * 2 + [[[1, 1, 1]] * 2]
-    assert not both.host.pinned[new].any()
+    assert not both.host.skipped[new].any()
     assert not both.host.key_step[new].any()
     assert both.host.whole_row
 

@@ -64,7 +64,7 @@ class HostRows(TensorStruct):
     prompt: prompt ids, `[R]` int64.
     length: canvas length, `[R]` int64.
     stored: leading positions that have final keys (exact caches), `[R]` int64.
-    pinned: positions that were filled from the start, `[R, L]` bool.
+    skipped: filled positions that no block opens for, `[R, L]` bool.
     step: steps that the row has taken, `[R]` int64.
     key_step: the step that made each key (kept where keys can be out of date), `[R, L]` int64.
     blocks: the device's table.
@@ -76,7 +76,7 @@ class HostRows(TensorStruct):
     prompt: Tensor
     length: Tensor
     stored: Tensor
-    pinned: Tensor = field(metadata={"fill": False})
+    skipped: Tensor = field(metadata={"fill": False})
     step: Tensor
     key_step: Tensor = field(metadata={"fill": 0})
     blocks: BlockTable
@@ -89,9 +89,9 @@ class HostRows(TensorStruct):
 
         The length where there is none.
         """
-        pinned, front, length = (t.numpy() for t in (self.pinned, self.blocks.front, self.length))
-        at = np.arange(pinned.shape[1])
-        ahead = ~pinned & (at >= front[:, None]) & (at < length[:, None])
+        skipped, front, length = (t.numpy() for t in (self.skipped, self.blocks.front, self.length))
+        at = np.arange(skipped.shape[1])
+        ahead = ~skipped & (at >= front[:, None]) & (at < length[:, None])
         return torch.from_numpy(np.where(ahead.any(axis=1), ahead.argmax(axis=1), length))
 
     def with_stored_keys(self) -> HostRows:
@@ -133,6 +133,7 @@ class Rows(TensorStruct):
     limit: end of the answer (the canvas may be longer), `[R]` int64.
     initial_masks: positions that were open at first, `[R]` int64.
     step: steps taken, `[R]` int64.
+    grace: steps that reopening from outside has granted beyond one a commit, `[R]` int64.
     seed, path: keys of the random numbers, `[R]` int64.
     blocks: the spans being denoised.
     host: the part that the host knows.
@@ -151,6 +152,7 @@ class Rows(TensorStruct):
     limit: Tensor
     initial_masks: Tensor
     step: Tensor
+    grace: Tensor
     seed: Tensor
     path: Tensor
     blocks: BlockTable

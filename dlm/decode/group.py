@@ -162,6 +162,7 @@ class RowGroup:
     error: the exception that one of the parts raised.
     active: rows that have not ended since the last sync, nor filled their blocks, `[R]`.
     aux_tokens: tokens that each auxiliary model has computed in this step, row by row.
+    drawn: of the last step, positions with logits, all positions, tokens, confidences, `[R, W]`.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class RowGroup:
         self.error: Exception | None = None
         self.active = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
         self.aux_tokens: dict[str, list[int]] = {}
+        self.drawn: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def current(self) -> Planned:
@@ -210,6 +212,15 @@ class RowGroup:
         """The numbers alone, on the CPU."""
         (numbers,) = self.numbers.params[kind]
         return SimpleNamespace(**{name: value.cpu() for name, value in numbers.items()})
+
+    def draft(self, row: int) -> dict[int, tuple[int, float]]:
+        """Of the last step, the token and confidence of each position of a row with logits."""
+        if self.drawn is None:
+            return {}
+        scored, *columns = (column[row] for column in self.drawn)
+        found = scored.nonzero()[:, 0]
+        pos, ids, conf = (column.index_select(0, found).tolist() for column in columns)
+        return dict(zip(pos, zip(ids, conf, strict=True), strict=True))
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""

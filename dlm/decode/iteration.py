@@ -118,6 +118,7 @@ class IterationManager:
             try:
                 guided = self._guide(group, logits, frame)
                 view = self._view(group, guided, frame)
+                group.drawn = view.scored, view.pos, view.token, view.confidence
                 view = self._consult(group, view)
                 view = self._open(group, view)
                 offered = self._restrict(group, view)

@@ -84,6 +84,7 @@ class RowStep(NamedTuple):
     changes: by position, ascending
     stopped: the number of the stop rule that ended the row (0: none)
     opened: bounds of the block that the step opened
+    closed: a block was filled
     filled: no block is left to denoise
     error: raised where the row's blocks were to close and open
     purpose: of the row's part of the forward
@@ -97,6 +98,7 @@ class RowStep(NamedTuple):
     changes: list[PositionChange]
     stopped: int
     opened: tuple[int, int] | None
+    closed: bool
     filled: bool
     error: Exception | None
     purpose: str
@@ -179,21 +181,22 @@ def _sync_group(
     ages = [0] * count if aged is None else aged.after(host, torch.from_numpy(steps))
     opened = _opened(host.blocks, planned.opening and not last.failed)
     group.plan_age += len(outputs)
-    due = planned.syncs_every_step or group.steps_left == 0
-    due = due or bool((planned.live & (last.open_count == 0)).any())
+    closed = (planned.live & (last.open_count == 0) & (not last.failed)).any(axis=1)
+    due = planned.syncs_every_step or group.steps_left == 0 or bool(closed.any())
     errors, filled = _no_errors(count), [False] * count
     if due and not last.failed:
         open_count = torch.from_numpy(last.open_count)
         errors = advance(group, open_count, torch.from_numpy(last.stopped == 0))
         filled = (~group.rows.host.blocks.live.any(dim=1)).tolist()
     group.active = torch.ones(count, dtype=torch.bool, device=device)
-    return _records(planned, outputs, opened, filled, errors, ages)
+    return _records(planned, outputs, opened, closed.tolist(), filled, errors, ages)
 
 
 def _records(
     planned: Planned,
     outputs: Sequence[StepOutput[NDArray[Any]]],
     opened: Sequence[tuple[int, int] | None],
+    closed: Sequence[bool],
     filled: Sequence[bool],
     errors: Sequence[Exception | None],
     ages: Sequence[int],
@@ -208,6 +211,7 @@ def _records(
                 changes=changes[number][row],
                 stopped=int(output.stopped[row]),
                 opened=opened[row] if number == 0 else None,
+                closed=closed[row] if number == end else False,
                 filled=filled[row] if number == end else False,
                 error=errors[row] if number == end else None,
                 purpose=purpose,

@@ -33,14 +33,24 @@ class HostCanvas:
         self.prompt = self.settled = 0
         self.reason: str | None = None
 
+    @classmethod
+    def of(cls, ids: list[int], kinds: list[Kind], prompt: int) -> HostCanvas:
+        """A canvas of which nothing but the prompt is settled."""
+        canvas = cls()
+        canvas.ids, canvas.kinds, canvas.conf = ids, kinds, [None] * len(ids)
+        canvas.open_kind, canvas.prompt, canvas.settled = max(Kind.MASK, *kinds), prompt, prompt
+        return canvas
+
+    def restart(self) -> None:
+        """Settle nothing but the prompt; what was left open when the row ended is open again."""
+        self.settled, self.reason = self.prompt, None
+        self.kinds = [self.open_kind if kind == Kind.PAD else kind for kind in self.kinds]
+
     def apply(self, event: Event) -> None:
         """Take one event. Raises `EngineError` for one that cannot follow what came before."""
         if event.type == "open":
-            self.ids = list(event.ids)
-            self.kinds = [Kind(kind) for kind in event.data["kinds"]]
-            self.open_kind = max(Kind.MASK, *self.kinds)
-            self.conf = [None] * len(self.ids)
-            self.prompt = int(event.data["prompt"])
+            kinds = [Kind(kind) for kind in event.data["kinds"]]
+            vars(self).update(vars(self.of(list(event.ids), kinds, int(event.data["prompt"]))))
             self.settled = int(event.data["settled"])
         elif event.type in ("commit", "replace"):
             for pos, token, conf in zip(event.pos, event.ids, event.conf, strict=True):

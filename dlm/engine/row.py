@@ -6,8 +6,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from dlm.config import BoundConfig
 from dlm.core import Event, Kind
@@ -17,6 +18,7 @@ from dlm.decode.sync import PositionChange, RowStep
 from dlm.engine.events import HostCanvas, events_of
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
+from dlm.text.stream import StopStringWatcher
 
 STEP_LIMIT: Final = (64, 8)
 """The step limit of a row: this many steps, this many for each position, and the steps that its
@@ -34,21 +36,26 @@ def finish_reason(cause: str, *, complete: bool) -> str:
     return "stop" if complete and cause not in UNSETTLED else cause
 
 
-class StopWatcher(Protocol):
-    """Sees newly settled ids and says whether the text is complete."""
+@dataclass(frozen=True, slots=True)
+class Until:
+    """The point at which a row is parked: the first of these that it reaches, or its end.
 
-    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
-        """Take more ids; True when nothing may follow. `final`: these are the last."""
-        ...
+    steps: so many more forwards.
+    blocks: so many more blocks are filled.
+    open_ratio: at most this share of the answer is open.
+    """
 
-    @property
-    def clear(self) -> int:
-        """The number of ids that may be shown: no stop string takes any of them away."""
-        ...
+    steps: int | None = None
+    blocks: int | None = None
+    open_ratio: float | None = None
 
-    def fork(self) -> StopWatcher:
-        """A watch that has seen the same ids."""
-        ...
+    def reached(self, steps: int, blocks: int, open_ratio: float) -> bool:
+        """True if a row has come to the point."""
+        return (
+            (self.steps is not None and steps >= self.steps)
+            or (self.blocks is not None and blocks >= self.blocks)
+            or (self.open_ratio is not None and open_ratio <= self.open_ratio)
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +78,13 @@ class RowState:
     kept: leading positions whose keys are kept for other requests.
     opened: start of the latest block.
     most_steps: more steps than it takes if it has an end.
+    committed: ids that stand committed after the prompt from the start, None where nothing does.
+    initial_masks: positions that were open when it began.
+    revise_from: editors see committed positions from here on once more.
+    parked: it holds its canvas and keys and is not stepped.
+    until: the point at which it is parked (None: it runs to its end).
+    resumed_at, filled_blocks: forwards before it was last resumed, and blocks filled since.
+    draft: of the last step, the token and confidence of each position that stayed open.
     """
 
     prompt: tuple[int, ...]
@@ -78,7 +92,7 @@ class RowState:
     choice: int = 0
     row: int = 0
     path: int = 0
-    watch: StopWatcher | None = None
+    watch: StopStringWatcher | None = None
     events: deque[Event] | None = field(default_factory=deque)
     trace: list[Event] = field(default_factory=list)
     canvas: HostCanvas = field(default_factory=HostCanvas)
@@ -90,6 +104,14 @@ class RowState:
     kept: int = 0
     opened: int = 0
     most_steps: int = 0
+    committed: Sequence[int | None] = ()
+    initial_masks: int = 0
+    revise_from: int = 0
+    parked: bool = False
+    until: Until | None = None
+    resumed_at: int = 0
+    filled_blocks: int = 0
+    draft: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -111,32 +133,62 @@ class RowState:
         """The answer ends before this position."""
         return len(self.prompt) + self.bound.length
 
-    def begin(self, ids: list[int], kinds: list[Kind]) -> None:
-        """The row is admitted with this canvas; its time runs."""
-        self.canvas.ids, self.canvas.kinds = ids, kinds
-        self.canvas.prompt = self.canvas.settled = len(self.prompt)
+    @property
+    def open_count(self) -> int:
+        """The number of open positions."""
+        return sum(kind >= Kind.MASK for kind in self.canvas.kinds)
+
+    def fill_canvas(self, ids: list[int], kinds: list[Kind]) -> None:
+        """Give the row its first canvas."""
+        self.canvas = HostCanvas.of(ids, kinds, len(self.prompt))
+        self.initial_masks = max(self.open_count, 1)
         self.most_steps = step_limit(self.bound, len(ids))
-        self.started = time.perf_counter()
-        self.emit(self.canvas.opened(self.row, 0))
+
+    def begin(self) -> None:
+        """The row is admitted; its time runs."""
+        self.started = self.started or time.perf_counter()
+        self.deliver(self.canvas.opened(self.row, self.ledger.nfe))
 
     def fork(self, *, choice: int, row: int, path: int) -> RowState:
         """A copy that goes its own way from here, and announces its canvas."""
-        twin = RowState(
-            self.prompt,
-            self.bound,
-            choice,
-            row,
-            path,
-            watch=None if self.watch is None else self.watch.fork(),
-            canvas=self.canvas.fork(),
-            seen=self.seen,
-            ledger=self.ledger.fork(),
-            started=self.started,
-            opened=self.opened,
-            most_steps=self.most_steps,
-        )
-        twin.deliver(twin.canvas.opened(row, twin.ledger.nfe))
+        twin = copy(self)
+        twin.choice, twin.row, twin.path = choice, row, path
+        twin.watch = None if self.watch is None else self.watch.fork()
+        twin.events, twin.trace, twin.kept = deque(), [], 0
+        twin.canvas, twin.ledger = self.canvas.fork(), self.ledger.fork()
+        twin.draft = dict(self.draft)
+        if twin.canvas.ids:
+            twin.deliver(twin.canvas.opened(row, twin.ledger.nfe))
         return twin
+
+    def resume(self, until: Until | None) -> None:
+        """Let the row go on to the next point at which it is parked."""
+        self.until, self.parked = until, False
+        self.resumed_at, self.filled_blocks = self.ledger.nfe, 0
+
+    @property
+    def reached(self) -> bool:
+        """True if the row goes on and has come to the point at which it is parked."""
+        if self.done or self.until is None:
+            return False
+        open_ratio = self.open_count / self.initial_masks
+        return self.until.reached(self.ledger.nfe - self.resumed_at, self.filled_blocks, open_ratio)
+
+    def reopen(self, positions: Sequence[int], ids: Sequence[int]) -> None:
+        """Open committed positions from outside; they hold `ids` now.
+
+        Nothing is settled any more. A row that has ended goes on: what it left open is open again.
+        """
+        canvas, number = self.canvas, self.ledger.nfe
+        first = min(positions)
+        if canvas.reason is not None or first < canvas.settled:
+            canvas.restart()
+            self.watch, self.seen = None if self.watch is None else self.watch.fresh(), 0
+            self.deliver(canvas.opened(self.row, number))
+        self.emit(Event("remask", self.row, number, tuple(positions), tuple(ids)))
+        self.draft, self.kept, self.revise_from = {}, 0, first
+        self.opened = first
+        self.most_steps = number + step_limit(self.bound, len(canvas.ids))
 
     def emit(self, event: Event) -> None:
         """Hand an event to the reader of the row and apply it to the host's canvas.
@@ -199,6 +251,7 @@ class RowState:
         Returns the reason why the row ends with it, None where it goes on.
         """
         number, parts = self.ledger.nfe, self.bound.parts
+        self.filled_blocks += step.closed
         if step.opened is not None:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
@@ -239,7 +292,7 @@ class RowState:
         for budget in self.bound.budgets:
             with blaming("stop", budget):
                 spent = budget.spent(self.ledger.nfe, time.perf_counter() - self.started)
-            if checked_spent(budget, spent) and any(k >= Kind.MASK for k in self.canvas.kinds):
+            if checked_spent(budget, spent) and self.open_count:
                 return budget.reason  # else the row is full, which the last step's record says
         return None
 
@@ -253,7 +306,7 @@ class RowState:
 
     def _endless(self) -> EngineError:
         """The error of a row that does not end: of the rule that a user wrote, if there is one."""
-        left = sum(kind >= Kind.MASK for kind in self.canvas.kinds)
+        left = self.open_count
         error = EngineError(
             f"the row has no end after {self.ledger.nfe} steps, {left} positions are open: nothing "
             "was committed there, or MASK, which is never written"

@@ -87,7 +87,7 @@ class Probe(Scheduler):
     def rows(self) -> list[Live]:
         """All live rows."""
         found = []
-        for group, states in self._groups:
+        for group, states in self._live.groups:
             for row, state in enumerate(states):
                 length = int(group.rows.length[row])
                 pages = group.rows.host.pages[row, :, 0].tolist()

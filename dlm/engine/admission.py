@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +17,11 @@ from dlm.core import BlockTable, HostRows, Kind, ModelInfo, Rows
 from dlm.decode.group import RowGroup, group_of
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sampling import Sampler
+from dlm.engine.generation import Generation, Handle
 from dlm.engine.row import RowState
 from dlm.errors import Unavailable
+
+H = TypeVar("H", bound=Handle)
 
 
 def first_canvas(state: RowState, length: int, info: ModelInfo) -> tuple[list[int], list[Kind]]:
@@ -160,3 +165,33 @@ def _seconds_until(count: int, states: Sequence[RowState]) -> float | None:
         return None
     rounds, place = divmod(count - 1, len(left))
     return sorted(left)[place] + rounds * sum(whole) / len(whole)
+
+
+def in_order(
+    requests: Iterator[H], enqueue: Callable[[H], object], most: int
+) -> Iterator[Generation]:
+    """The results of requests in their order. At most `most` are held at a time, queued or ended.
+
+    One that `enqueue` refuses with `Unavailable` waits until an earlier one has ended. Leaving the
+    loop aborts those that are held.
+    """
+    held: deque[H] = deque()
+    late: H | None = None
+    try:
+        while True:
+            while len(held) < most and (late := late or next(requests, None)) is not None:
+                try:
+                    enqueue(late)
+                except Unavailable:
+                    if not held:
+                        raise
+                    break
+                held.append(late)
+                late = None
+            if not held:
+                return
+            yield held[0].result()
+            held.popleft()
+    finally:
+        for request in held:
+            request.abort()

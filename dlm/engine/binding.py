@@ -1,7 +1,7 @@
-"""Infill: what of an answer is given, and what is left to fill.
+"""Binding a request: the ids of its prompt, and what of its answer is given.
 
 `infill` is a text with holes, a list of ids where None is open, or a map from offsets to the texts
-or ids that stand there. All become one tuple over the canvas behind the prompt: an id, or None. The
+or ids that stand there. All become one tuple over the canvas after the prompt: an id, or None. The
 mask's own id is open too, as in the code of LLaDA, Dream and MDLM. Texts come back unchanged: each
 is encoded as part of a longer text.
 """
@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from dlm.config import BoundConfig, GenerationConfig, bind
 from dlm.core import ModelInfo
 from dlm.errors import InvalidRequest
 from dlm.text import Text, parse_holes
+from dlm.text.prompts import Prompt, is_ids, one_prompt
 
 Pinned = tuple[int | None, ...]
-"""The canvas behind the prompt: ids that are pinned there, None where it is open."""
+"""The canvas after the prompt: ids that are pinned there, None where it is open."""
 
 
 def bind_request(config: GenerationConfig, text: Text | None, info: ModelInfo) -> BoundConfig:
@@ -81,7 +82,30 @@ def _check_stops(bound: BoundConfig, text: Text | None) -> None:
                 )
 
 
-def check_encoded(param: str, ids: Iterable[int], text: Text, info: ModelInfo) -> None:
+def prompt_ids(
+    prompt: Prompt, text: Text | None, info: ModelInfo, pinned: Pinned = ()
+) -> tuple[int, ...]:
+    """The ids of a prompt. Where something is `pinned` it may be empty, and is then raw text.
+
+    Raises `InvalidRequest` for an empty one otherwise, for ids that the model does not have, and
+    for a text where the model has no tokenizer.
+    """
+    asked = one_prompt(prompt)
+    if is_ids(asked):
+        ids = tuple(asked)
+        info.check_ids("prompt", ids)
+    elif text is None:
+        raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
+    else:
+        written = cast("str | Sequence[Mapping[str, Any]]", asked)
+        ids = tuple(text.encode_prompt(written, chat=bool(written or not pinned)))
+        _check_encoded("prompt", ids, text, info)
+    if not ids and (not pinned or (info.shift and pinned[0] is None)):
+        raise InvalidRequest("prompt", "must not be empty")
+    return ids
+
+
+def _check_encoded(param: str, ids: Iterable[int], text: Text, info: ModelInfo) -> None:
     """Raise `InvalidRequest` where a tokenizer makes ids of a text that the model does not have."""
     for token in ids:
         if token >= info.vocab_size:
@@ -102,7 +126,7 @@ def _encoded(piece: Any, text: Text | None, info: ModelInfo) -> list[int | None]
     if text is None:
         raise InvalidRequest("infill", "this model came without a tokenizer: give token ids")
     ids = text.encode_inside(piece, "infill")
-    check_encoded("infill", ids, text, info)
+    _check_encoded("infill", ids, text, info)
     return list(ids)
 
 

@@ -22,7 +22,7 @@ def rows_of(count: int, length: int, pages: int) -> Rows:
         one, one, one, zero == 0, one, zero + 5, BlockTable.empty(count), table, whole_row=True
     )
     canvas = (ids, ids.clone(), kind, ids.float(), zero + 3, zero + 4)
-    rows = Rows(*canvas, *[one] * 7, BlockTable.empty(count), host, {})
+    rows = Rows(*canvas, *[one] * 8, BlockTable.empty(count), host, {})
     return rows.prepared(SPECS, whole_row=True)
 
 

@@ -80,14 +80,18 @@ class IterationManager:
             kv.pages, {name: helper.kv.pages for name, helper in aux.items()}, prefixes
         )
 
-    def run(self, groups: Sequence[RowGroup]) -> list[list[list[RowStep]]]:
+    def run(
+        self, groups: Sequence[RowGroup], *, watched: bool = False
+    ) -> list[list[list[RowStep]]]:
         """Run steps up to the next sync; return the records of each row, group by group.
+
+        watched: somebody looks at a row after each step.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
         plans = [self.planner.plan(group) for group in groups]
         rounds: list[list[StepOutput[Tensor]]] = []
-        for _ in range(self._steps_until_sync(groups)):
+        for _ in range(1 if watched else self._steps_until_sync(groups)):
             try:
                 rounds.append(self.step(groups, plans))
             except Exception:

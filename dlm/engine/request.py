@@ -104,7 +104,7 @@ class Request:
         """An event as a stream gives it: a `done` together with the answer of its row, unless that
         has failed. Waits for the end of a step that is under way.
         """
-        state = next(state for state in self.states if state.choice == event.row)
+        state = next(state for state in self.states if state.row == event.row)
         if event.type != "done" or state.error is not None:
             return event
         with self._engine.lock:

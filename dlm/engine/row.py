@@ -78,7 +78,6 @@ class RowState:
     kept: leading positions whose keys are kept for other requests.
     opened: start of the latest block.
     most_steps: more steps than it takes if it has an end.
-    committed: ids that stand committed after the prompt from the start, None where nothing does.
     initial_masks: positions that were open when it began.
     revise_from: editors see committed positions from here on once more.
     parked: it holds its canvas and keys and is not stepped.
@@ -104,7 +103,6 @@ class RowState:
     kept: int = 0
     opened: int = 0
     most_steps: int = 0
-    committed: Sequence[int | None] = ()
     initial_masks: int = 0
     revise_from: int = 0
     parked: bool = False
@@ -122,6 +120,11 @@ class RowState:
     def pinned(self) -> Sequence[int | None]:
         """The ids that are pinned after the prompt, None where it is open."""
         return self.bound.pinned
+
+    @property
+    def committed(self) -> Sequence[int | None]:
+        """The ids that stand after the prompt from the start and may be revised, likewise."""
+        return self.bound.committed
 
     @property
     def end_ids(self) -> Collection[int]:
@@ -144,9 +147,8 @@ class RowState:
         self.initial_masks = max(self.open_count, 1)
         self.most_steps = step_limit(self.bound, len(ids))
 
-    def begin(self) -> None:
-        """The row is admitted; its time runs."""
-        self.started = self.started or time.perf_counter()
+    def announce(self) -> None:
+        """Tell the reader the canvas as it is now."""
         self.deliver(self.canvas.opened(self.row, self.ledger.nfe))
 
     def fork(self, *, choice: int, row: int, path: int) -> RowState:
@@ -158,7 +160,7 @@ class RowState:
         twin.canvas, twin.ledger = self.canvas.fork(), self.ledger.fork()
         twin.draft = dict(self.draft)
         if twin.canvas.ids:
-            twin.deliver(twin.canvas.opened(row, twin.ledger.nfe))
+            twin.announce()
         return twin
 
     def resume(self, until: Until | None) -> None:
@@ -184,7 +186,7 @@ class RowState:
         if canvas.reason is not None or first < canvas.settled:
             canvas.restart()
             self.watch, self.seen = None if self.watch is None else self.watch.fresh(), 0
-            self.deliver(canvas.opened(self.row, number))
+            self.announce()
         self.emit(Event("remask", self.row, number, tuple(positions), tuple(ids)))
         self.draft, self.kept, self.revise_from = {}, 0, first
         self.opened = first

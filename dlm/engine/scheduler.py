@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from queue import SimpleQueue
@@ -95,11 +96,15 @@ class Scheduler:
         """Give a row its canvas and park it before its first step."""
         state.parked = True
         state.fill_canvas(*first_canvas(state, self._length(state), self.manager.info))
+        state.announce()
 
     def resume(self, state: RowState, until: Until | None = None) -> None:
         """Queue a parked row, which goes on up to `until` (None: its end)."""
         state.resume(until)
-        self.submit(state)
+        if state.reached:
+            state.parked = True
+        else:
+            self.submit(state)
 
     def fork(self, state: RowState, *, choice: int, row: int, path: int) -> RowState:
         """A second row that starts as this one stands now and draws along `path`.
@@ -211,7 +216,9 @@ class Scheduler:
         if not members:
             return []
         try:
-            return list(zip(members, self.manager.run([c for c, _ in members]), strict=True))
+            watched = any(state.until is not None for _, states in members for state in states)
+            records = self.manager.run([group for group, _ in members], watched=watched)
+            return list(zip(members, records, strict=True))
         except Exception as error:  # out of memory, say
             clear_frames(error.__traceback__)  # they hold the activations that had no room
             failed = error
@@ -298,8 +305,9 @@ class Scheduler:
 
     def _new_group(self, state: RowState, pages: Tensor) -> RowGroup | None:
         """A group for a new row whose first block is open; None where the row ends at once."""
+        fresh = not state.canvas.ids
         try:
-            if not state.canvas.ids:
+            if fresh:
                 state.fill_canvas(*first_canvas(state, self._length(state), self.manager.info))
             group = new_group(state, pages, self.manager)
             self.manager.admit(group)
@@ -310,7 +318,9 @@ class Scheduler:
                 raise
             state.finish("error", error)  # of a user's part that cannot run
             return None
-        state.begin()
+        state.started = state.started or time.perf_counter()
+        if fresh:
+            state.announce()
         if bool(group.rows.host.blocks.live.any()):
             return group
         self.page_manager.release(state.bound.parts, pages)

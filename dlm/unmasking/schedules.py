@@ -47,14 +47,14 @@ def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tens
 
 def scheduled_count(
     view: StepView, schedule: Schedule, total: Tensor | None, params: Any
-) -> Tensor:
-    """`[R, 1]`: the schedule's count for the block that each row is in.
+) -> Tensor | Literal[1]:
+    """The schedule's count for the block that each row is in, `[R, 1]`, or one for all.
 
     `total [R, 1]` as in `clock_of`. A clock that has run out takes all that is open. `params` holds
     `power` and `eps` where the schedule reads them.
     """
     if total is None and schedule == "even":
-        return torch.ones_like(view.row.step)[:, None]
+        return 1
     step, steps, masks = clock_of(view, total)
     open_now = view.eligible.sum(dim=1, keepdim=True)
     if schedule == "even":

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.config.checks import is_integer
+from dlm.config.explain import Explanation, explain
 from dlm.core import Event, ModelInfo
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.iteration import IterationManager
 from dlm.engine.admission import QueueLimit
 from dlm.engine.binding import Pinned, bind_request, check_encoded
-from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler

@@ -112,9 +112,9 @@ def finish(state: RowState, reason: str, error: Exception | None = None) -> None
 def most_steps(state: RowState) -> int:
     """More steps than any row takes that has an end."""
     base, each = STEP_LIMIT
-    schedules = (getattr(part, "steps", None) for part in state.bound.parts.all())
-    planned = sum(steps for steps in schedules if isinstance(steps, int))
-    each += sum(getattr(editor, "post_steps", 0) for editor in state.bound.parts.edit)
+    parts = state.bound.parts
+    planned = sum(part.steps or 0 for part in (parts.unmask, *parts.edit))
+    each += sum(editor.post_steps for editor in parts.edit)
     return base + each * len(state.canvas.ids) + planned
 
 

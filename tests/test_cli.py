@@ -22,16 +22,10 @@ SHORT = ("--max-new-tokens", "16", "--guide", "forbid", "--quiet")  # all 16 tok
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(dlm.Unmasker):
     """Commits one position a step; in its third step it raises what a user may meet."""
 
     error: str = ""
-
-    clock = False
-    needs = frozenset[str]()
-
-    def bind(self, info):
-        return self
 
     def propose(self, view):
         if self.error == "interrupt" and int(view.row.step[0]) >= 2:

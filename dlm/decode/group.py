@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from dlm.core import (
-    ArmedGuide,
-    EligibilityFilter,
-    Extender,
+    BlockScheduler,
+    Editor,
     Flags,
     ForwardPlan,
+    Guide,
     Parts,
     RowInfo,
     Rows,
@@ -107,11 +107,11 @@ class GroupParts:
     needs: frozenset[str]
     aux: tuple[str, ...]
     arms: int
-    armed: ArmedGuide | None
+    armed: Guide | None
     clock: bool
     paced: bool
-    eligibility_filter: EligibilityFilter | None
-    extenders: tuple[Extender, ...]
+    eligibility_filter: BlockScheduler | None
+    extenders: tuple[Editor, ...]
 
     @classmethod
     def of(cls, parts: Parts) -> GroupParts:

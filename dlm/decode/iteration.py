@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlm.core import (
     AuxView,
-    EligibilityFilter,
+    BlockScheduler,
     Frame,
     Model,
     ModelInfo,
@@ -207,7 +207,7 @@ class IterationManager:
             must_progress=view.must_progress & inside,
         )
 
-    def _restrict(self, group: RowGroup, view: StepView, scheduler: EligibilityFilter) -> StepView:
+    def _restrict(self, group: RowGroup, view: StepView, scheduler: BlockScheduler) -> StepView:
         """Narrow `eligible` and `must_progress` to what the block scheduler offers."""
         with blaming("blocks", scheduler):
             now = scheduler.restrict(view._replace(params=group.params("blocks")))

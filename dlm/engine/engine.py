@@ -16,13 +16,13 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.config.checks import require_integer
+from dlm.config.explain import Explanation, explain
 from dlm.core import Event, ModelInfo
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.iteration import IterationManager
 from dlm.engine import node
 from dlm.engine.admission import QueueLimit, in_order
 from dlm.engine.binding import bind_request, prompt_ids
-from dlm.engine.explain import Explanation, explain
 from dlm.engine.generation import Generation
 from dlm.engine.node import Canvas, Node
 from dlm.engine.request import Request, Stream, Streamer, feed

@@ -325,7 +325,7 @@ class RowState:
 def step_limit(bound: BoundConfig, length: int) -> int:
     """More steps than any row takes that has an end, on a canvas of `length` positions."""
     base, each = STEP_LIMIT
-    schedules = (getattr(part, "steps", None) for part in bound.parts.all())
-    planned = sum(steps for steps in schedules if isinstance(steps, int))
-    each += sum(getattr(editor, "post_steps", 0) for editor in bound.parts.edit)
+    parts = bound.parts
+    planned = sum(part.steps or 0 for part in (parts.unmask, *parts.edit))
+    each += sum(editor.post_steps for editor in parts.edit)
     return base + each * length + planned

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dlm import Editor, Unmasker
 from dlm.config import KINDS
 from dlm.core import Kind, Proposal
 from dlm.decode.sampling import DRAW_STREAM
@@ -449,16 +450,10 @@ def test_results_do_not_depend_on_how_often_the_host_looks():
 
 
 @dataclass(frozen=True)
-class Hostile:
+class Hostile(Editor, Unmasker):
     """An unmasker and editor that for a while ask for everything, wherever they look."""
 
-    scope, needs, clock = "row", frozenset(), True
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
+    scope, clock = "row", True
 
     def propose(self, view):
         masked = (view.pos % 3 == 0) & (view.row.step < 6)[:, None]

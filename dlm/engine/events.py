@@ -5,6 +5,7 @@ The first canvas is filled at admission; everything later comes from events.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -96,6 +97,25 @@ class HostCanvas:
         while at < len(self.kinds) and self.kinds[at] < Kind.MASK:
             at += 1
         return at
+
+
+class Mailbox(deque[Event]):
+    """The events of a row that its reader has not taken yet: `most` of them.
+
+    When they are more, the canvas as it is then takes the place of all: replaying what the reader
+    gets still gives the final canvas. It is to be filled before the canvas is changed.
+    """
+
+    def __init__(self, canvas: HostCanvas, most: int) -> None:
+        super().__init__()
+        self._canvas, self._most = canvas, most
+
+    def append(self, event: Event) -> None:
+        """Add an event."""
+        if len(self) >= self._most:
+            self.clear()
+            super().append(self._canvas.opened(event.row, event.step))
+        super().append(event)
 
 
 def replay(events: Iterable[Event]) -> dict[int, HostCanvas]:

@@ -37,8 +37,8 @@ class Registry:
         return (*self.entries, *sorted(plugins - self.entries.keys()))
 
     def __contains__(self, name: str) -> bool:
-        """Whether `load` accepts the name; installed packages are asked only where it is no
-        built-in one.
+        """True if `load` accepts the name; entry points of installed packages are read only if it
+        is no built-in name.
         """
         return name in self.entries or any(known == name for known, _ in self._plugins())
 

@@ -132,7 +132,7 @@ def generate(
 def _answer(
     engine: dlm.Engine, prompt: Any, said: dict[str, Any], *, watch: bool
 ) -> tuple[dlm.Generation, bool]:
-    """What there is, and whether Ctrl-C has ended it."""
+    """Generate one answer; also return True if Ctrl-C cut it short."""
     if watch:
         return talking.watched(engine, prompt, said)
     try:

@@ -86,7 +86,7 @@ def talk(
 
 
 def forgets(engine: dlm.Engine) -> bool:
-    """Whether the chat template leaves out what stands before the last question."""
+    """True if the chat template drops the messages before the last question."""
     if engine.text is None or engine.text.vocabulary.template is None:
         return False
     question = {"role": "user", "content": "a"}

@@ -44,7 +44,7 @@ class Shot:
 
     @property
     def tokens(self) -> int:
-        """How many positions are filled before the first end of the answer."""
+        """Number of filled positions before the first end token."""
         answer = takewhile(lambda cell: cell.text != END, self.cells)
         return sum(cell.state in ("fresh", "kept") for cell in answer)
 

@@ -1,4 +1,4 @@
-"""What `dlm generate` prints: text, status, JSON, events."""
+"""Output of `dlm generate`: text, status, JSON, events."""
 
 from __future__ import annotations
 

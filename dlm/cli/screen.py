@@ -39,7 +39,7 @@ def picture(shot: Shot) -> Text:
 
 
 def _drawn(cell: Cell) -> tuple[str, str]:
-    """What stands for a cell, and its style."""
+    """Return the text drawn for a cell and its style."""
     if cell.state == "open":
         return MASK, "dim"
     if cell.state == "reopened":
@@ -128,7 +128,7 @@ class Screen:
 
     @property
     def moves(self) -> bool:
-        """Whether pictures are drawn over each other."""
+        """True if each frame is drawn over the one before (a terminal)."""
         return self._live is not None
 
     def draw(self, shot: Shot) -> None:

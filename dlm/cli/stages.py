@@ -63,8 +63,10 @@ def _answering(
     causal: str | None,
     endpoint: str | None,
 ) -> tuple[Any, Any]:
-    """What answers, and the causal model beside it, which is loaded first: it is not looked at
-    before.
+    """Load the engine (or reach the endpoint) that answers, and the causal model, if any.
+
+    The settings are checked against the engine's files before anything is loaded. The causal model
+    has no such check, so it is loaded first: a fault in it shows before the longer load.
     """
     import torch
 

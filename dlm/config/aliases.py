@@ -95,8 +95,10 @@ def _cached(theirs: Mapping[str, Any]) -> bool:
 
 
 def _blocks_of(theirs: Mapping[str, Any], *, one_block: bool) -> dict[str, str]:
-    """Where blocks end in a reference call; empty where it does not say. `one_block`: None was
-    given, which is the whole canvas in Dream's.
+    """Translate a reference call's block length into the `blocks` option.
+
+    Empty if the call implies none. `one_block`: the call passed None, which means the whole canvas
+    in Dream's code.
     """
     if "block_length" in theirs:
         return {"blocks": f"fixed({theirs['block_length']!r}, trained=True)"}

@@ -133,7 +133,7 @@ class GenerationConfig:
 
 
 def _is_text(item: Any) -> bool:
-    """Whether an item of `stop` is text. Raises `InvalidRequest` for a misspelled rule."""
+    """True if an item of `stop` is text. Raises `InvalidRequest` for a misspelled rule."""
     return isinstance(item, str) and not is_rule(item)
 
 

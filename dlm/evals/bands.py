@@ -28,7 +28,7 @@ class Band(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the band is of."""
+        """Name of the band: its task and rungs."""
         return f"{self.task} {'/'.join(self.rungs)}"
 
 
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether the figure lies in the band."""
+        """True if the figure lies in the band."""
         return self.reached is not None and self.band.low <= self.reached <= self.band.high
 
     def __str__(self) -> str:

@@ -73,7 +73,7 @@ def compare_runs(
 def told_apart(
     runs: tuple[Run, Run], settings: tuple[str | None, str | None] = (None, None)
 ) -> list[str]:
-    """What the two differ in, beside the settings' own options: models, code, machines, items."""
+    """Describe the differences of two runs other than options: models, code, machines, items."""
     chosen = [_setting(run, name) for run, name in zip(runs, settings, strict=True)]
     headers = [read_header(run.folder) for run in runs]
     one, other = (_of(header, setting) for header, setting in zip(headers, chosen, strict=True))
@@ -87,7 +87,7 @@ def told_apart(
 
 
 def _of(header: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
-    """What decides the answers of one setting."""
+    """Select from a header the entries that decide the answers of one setting."""
     found = identity_of(header)
     names = ("code", "protocol", "aux", "samples", "rows")
     kept = {name: found.get(name) for name in names} | {"options": dict(setting.options)}
@@ -105,7 +105,7 @@ def _setting(run: Run, name: str | None) -> Setting:
 
 
 def _answers(run: Run, setting: Setting, task: str, shared: set[str]) -> Answers:
-    """What a setting gave on the shared items. Raises `InvalidRequest` where verdicts are old."""
+    """Read a setting's answers to the shared items. Raises `InvalidRequest` for old verdicts."""
     samples = [s for s in read_samples(run.path(setting, task, "samples")) if s.item in shared]
     path = run.path(setting, task, "verdicts")
     marks = valid_marks(path, samples, grader_digest(run.sandbox))

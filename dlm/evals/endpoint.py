@@ -70,12 +70,12 @@ class Endpoint:
         self.ours = served[self.name] == OWNER
 
     def _models(self) -> dict[str, str]:
-        """What is served, and who says that he owns it."""
+        """Map the ids of the served models to their declared owners."""
         once = self._client.with_options(max_retries=0, timeout=30.0)
         return {card.id: card.owned_by or "" for card in once.models.list().data}
 
     def about(self) -> dict[str, Any]:
-        """What a run's header can say of the model; the rest is not known from here."""
+        """Describe the model for a run's header; a client knows no more than name and address."""
         unknown = dict.fromkeys(("family", "attention", "dtype", "device", "parameters", "sha256"))
         return {"name": self.name, "endpoint": self.url} | unknown
 
@@ -154,7 +154,7 @@ class Endpoint:
         )
 
     def _body(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """What a request says beside its prompt, and the stop strings of its answer."""
+        """Build a request's body without its prompt; also return the stop strings of its answer."""
         config = dlm.GenerationConfig.from_options(options)
         stops = [str(stop) for stop in config.stop_strings()]
         body: dict[str, Any] = {"model": self.name, "max_tokens": config.max_new_tokens}
@@ -187,7 +187,7 @@ class ServedRequest:
 
     @property
     def done(self) -> bool:
-        """Whether it has been answered."""
+        """True if the request has been answered."""
         return self._future.done()
 
     def ignore_events(self) -> None:

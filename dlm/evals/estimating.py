@@ -1,4 +1,4 @@
-"""How long the answers that a run still lacks will take."""
+"""Estimate the time that a run's missing answers will take."""
 
 from __future__ import annotations
 

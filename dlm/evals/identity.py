@@ -1,4 +1,4 @@
-"""What decides a run's answers: a folder never holds those of two.
+"""Identity of a run: everything that decides its answers. A folder holds answers of one only.
 
 Own rules count by their source: the module of a class, and whatever of the user's it imports.
 """
@@ -131,7 +131,7 @@ def _sources(module: str) -> dict[str, Any]:
 
 
 def _is_installed(top: str) -> bool:
-    """Whether a package was installed, and so has a version that says what it is."""
+    """True if a package was installed, so that its version identifies it."""
     spec = _spec_of(top)
     places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
     return any(INSTALLED & set(Path(place).parts) for place in places if place)
@@ -147,7 +147,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _spec_of(name: str) -> ModuleSpec | None:
-    """Where a module is; of one inside a package, the package is imported, as its rule does."""
+    """Find a module's spec; the package around it is imported, as loading the rule does too."""
     try:
         return find_spec(name)
     except (ImportError, AttributeError, ValueError):
@@ -175,7 +175,7 @@ def _imported(module: str, path: Path) -> list[str]:
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], between: str = ", now "
 ) -> list[tuple[str, str]]:
-    """What two identities differ in: (name, "name.of.field: one, now other"), in their order.
+    """List the differences of two identities: (name, "name.of.field: one, now other"), in order.
 
     A source without a digest is not known to be the same.
     """

@@ -22,7 +22,12 @@ VERIFYING: Final = frozenset({"maths-minerva2-v1", "maths-minerva3-v1", "maths-v
 
 
 class Marks(NamedTuple):
-    """Whether an answer is right, further scores of it between 0 and 1, and how it was found."""
+    """Verdict on one answer.
+
+    right: True if the answer is right
+    scores: further scores of it, between 0 and 1
+    note: rule by which the answer was found in the text
+    """
 
     right: bool
     scores: Mapping[str, float] = MappingProxyType({})
@@ -31,7 +36,7 @@ class Marks(NamedTuple):
 
 @dataclass(slots=True)
 class Judge:
-    """What graders need beyond the text: a sandbox for code, processes for `math-verify`.
+    """Resources of graders: a sandbox for code, processes for `math-verify`.
 
     A context manager: leaving it ends the processes. Safe to use from several threads.
     """
@@ -55,8 +60,9 @@ class Judge:
     def same_mathematics(
         self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
     ) -> bool | None:
-        """What a rule of `mathverify` says, None where `math-verify` is not installed; wrong is
-        what takes too long.
+        """Apply a rule of `mathverify` in a process of its own.
+
+        None if `math-verify` is not installed; False if the comparison takes too long.
         """
         if find_spec("math_verify") is None:
             return None
@@ -107,7 +113,7 @@ def check_grader(name: str) -> None:
 
 
 def place_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
-    """Where code of a model is to run.
+    """Choose the sandbox in which a model's code runs.
 
     Raises `InvalidRequest` where nothing holds code that means harm, unless that was allowed.
     """

@@ -47,9 +47,9 @@ Grade = Callable[[Item, str, Judge], Marks]
 
 
 def mark(item: Item, text: str, judge: Judge) -> Marks | None:
-    """What the item's grader says of a text; never raises for what a text holds.
+    """Grade a text by the item's grader; no content of the text raises.
 
-    None where it cannot tell for a reason that is not the text's: the sandbox has failed.
+    None if the sandbox has failed, which is not the text's fault.
     """
     grader = item.meta.get("grader")
     try:

@@ -1,4 +1,4 @@
-"""How well a model fills masks in a text that it should know, and how other readings of it do.
+"""Score how well a model fills masks in a known text, also under other readings of its files.
 
 A network whose weights mean something finds the words that were taken out of a text better than the
 same network with its weights shuffled. And where a file or a user says a trait wrongly (the shift
@@ -84,14 +84,14 @@ def score(engine: Any, rows: Sequence[Row]) -> Tensor:
 
 
 def is_better(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether the scores `ours [N]` are clearly better than those `theirs [N]` of the same rows."""
+    """True if the scores `ours [N]` are clearly better than those `theirs [N]` of the same rows."""
     gain = ours - theirs
     error = float(gain.std()) / math.sqrt(len(gain))
     return float(gain.mean()) > max(CLEAR, SIGMAS * error)
 
 
 def rows_of(engine: Any, *, tasks: bool) -> list[Row]:
-    """What the model is asked to fill: answers to the bundled tasks, or an English text.
+    """Build the rows that the model fills: answers to the bundled tasks, or an English text.
 
     Half of the last tokens of each row are open, with nothing after them that a block-causal model
     would not see. A causal model has no mask and is asked for each of the last tokens.

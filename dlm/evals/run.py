@@ -84,14 +84,14 @@ class Run:
         return self.folder / slug(setting.name) / f"{task}.{kind}.jsonl"
 
     def plan(self, setting: Setting, task: str) -> Plan:
-        """What a cell asks."""
+        """Build the plan of one cell: a setting on a task."""
         items = self.sets[task]
         if self.protocol is None:
             return Plan(items, setting, self.samples, self.rows, get_task(task).canvas)
         return Plan(items, setting, self.samples, self.rows)
 
     def check(self) -> None:
-        """Whether the run can begin, or go on, as far as this is known without a model.
+        """Check, without a model, that the run can begin or resume.
 
         Raises `InvalidRequest` for settings that ask for what cannot be evaluated, for a folder
         that cannot be written, and for one that holds another run.
@@ -109,7 +109,7 @@ class Run:
             raise InvalidRequest("out", f"{told}: choose another --out, or delete it")
 
     def _told(self) -> dict[str, Any]:
-        """What the run was told beside its items and settings."""
+        """Collect the run's options other than items and settings for its header."""
         found: dict[str, Any] = {
             "split": self.split,
             "rungs": list(self.rungs),
@@ -181,7 +181,7 @@ class Run:
                 grade_samples(self.sets[task], samples, path, judged=judged[task], **how)
 
     def ungraded(self) -> bool:
-        """Whether there are answers without a verdict of the graders as they are now."""
+        """True if some answers have no verdict of the current graders."""
         grader = grader_digest(self.sandbox)
         for setting, task in self.cells:
             samples = read_samples(self.path(setting, task, "samples"))
@@ -191,7 +191,7 @@ class Run:
         return False
 
     def missing(self) -> int:
-        """How many answers are still to be drawn."""
+        """Number of answers still to be drawn."""
         wanted = sum(len(items) for items in self.sets.values()) * self.samples * len(self.settings)
         there = (len(read_samples(self.path(s, task, "samples"))) for s, task in self.cells)
         return wanted - sum(there)

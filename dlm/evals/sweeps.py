@@ -54,7 +54,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class AtCost:
-    """What a sweep gains over another one at the same mean NFE, with its bootstrap interval."""
+    """Gain of a sweep over another one at the same mean NFE, with its bootstrap interval."""
 
     nfe: float
     difference: float
@@ -107,7 +107,7 @@ def sweeps_of(
     comparisons: Sequence[Comparison],
     marks: Mapping[tuple[str, str], Spent],
 ) -> list[SweepFigures]:
-    """What each sweep of a run comes to on each task. The first sweep of several settings is the
+    """Sum up each sweep of a run on each task. The first sweep of several settings is the
     reference that the others are compared with at equal cost. `marks`: (setting, task) -> items.
     """
     members: dict[str, list[str]] = {}

@@ -36,7 +36,7 @@ def check_function(
     memory_mb: int = 512,
     sandbox: Sandbox | None = None,
 ) -> bool:
-    """Whether the function `entry` of a program maps each test's input to its expected value.
+    """True if the function `entry` of a program maps each test's input to its expected value.
 
     `tests` are (input, expected) pairs of JSON values; a result must be equal and of the same types
     at every depth. The program itself must define `entry`, and none of its other names counts. The
@@ -65,7 +65,7 @@ def check_program(
     memory_mb: int = 4096,
     sandbox: Sandbox | None = None,
 ) -> Outcome:
-    """How a program ends together with the code that tests it, as HumanEval and MBPP do.
+    """Run a program together with the code that tests it, as HumanEval and MBPP do.
 
     It has passed when the tests, which run where it cannot reach, have come to their end: a program
     that leaves before is `unfinished`, whatever it prints and whichever exit code it chooses. The

@@ -37,7 +37,7 @@ class Context(NamedTuple):
 
 
 def stamped(chat: str) -> str:
-    """What `Text.render_marked` gave, so that `read_context` knows it again."""
+    """Stamp the output of `Text.render_marked` so that `read_context` recognises it."""
     known = chat.rstrip()
     return f"\ue0f2{len(known)} {_digest(known)}\ue0f3{chat}"
 

@@ -1,4 +1,4 @@
-"""What every bundled task shares: the example, the split rule and the task protocol.
+"""Common parts of the bundled tasks: the example, the split rule and the task protocol.
 
 An example belongs to a split by its *structure* (parameters, order of operations, grid), never by
 its wording, so that two surface forms of one problem cannot sit on both sides of the fence.
@@ -60,7 +60,7 @@ class Task(Protocol):
         """Draw one example of any split; the same state of `rng` gives the same example."""
 
     def grade(self, example: Example, text: str) -> bool:
-        """Whether `text` is a correct answer; never raises on malformed text."""
+        """True if `text` is a correct answer; never raises on malformed text."""
 
 
 def split_of(key: Key) -> Split:

@@ -77,7 +77,7 @@ def peers(cell: int) -> Iterator[int]:
 
 
 def is_unique(cells: Sequence[int]) -> bool:
-    """Whether a puzzle has exactly one solution."""
+    """True if a puzzle has exactly one solution."""
     found = solutions(cells)
     return next(found, None) is not None and next(found, None) is None
 

@@ -1,4 +1,4 @@
-"""What the two ends of a link both know: containers by number, and each end's own objects."""
+"""Objects that both ends of a link know: containers by number, and each end's own objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALONE: Final = 2
 
 
 class Malformed(Exception):
-    """What came is nothing that an honest end sends."""
+    """The received bytes are no message that an honest end sends."""
 
 
 class Shared:

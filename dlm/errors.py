@@ -143,7 +143,7 @@ def charge(error: Exception, culprit: Culprit) -> None:
 
 
 def is_foreign(part: Any) -> bool:
-    """Whether a part, or a class of parts, is no part of dlm's own."""
+    """True if a part, or a class of parts, is no part of dlm's own."""
     return _class_of(part).__module__.partition(".")[0] != "dlm"
 
 

@@ -196,13 +196,13 @@ def a_fork_writes_its_parents_auxiliary_keys() -> None:
 
 
 def a_failed_row_takes_its_mates_along() -> None:
-    from dlm.engine.row import end
+    from dlm.engine.row import finish
     from dlm.engine.scheduler import Scheduler
 
     def together(self: Any) -> None:
         for group, states in self._groups:
             for state in states if group.error is not None else ():
-                end(state, "error", group.error)
+                finish(state, "error", group.error)
 
     Scheduler._set_apart = together  # type: ignore[method-assign]
 

@@ -42,7 +42,7 @@ class Parts:
 
     @property
     def signature(self) -> Hashable:
-        """What rows must have in common to share calls.
+        """The values that rows must share to be one group.
 
         It holds the classes, every value that is not a plain number, and the cache, whose plans are
         made without them.
@@ -77,7 +77,7 @@ class Parts:
 
     @property
     def clock(self) -> bool:
-        """Whether a schedule bounds the steps, so that a step may commit nothing."""
+        """True if a schedule bounds the steps, so that a step may commit nothing."""
         return self.unmask.clock
 
     @property
@@ -87,7 +87,7 @@ class Parts:
 
     @property
     def whole_row(self) -> bool:
-        """Whether an editor may reopen anything that was generated."""
+        """True if an editor may reopen anything that was generated."""
         return any(e.scope == "row" for e in self.edit)
 
     @property
@@ -102,14 +102,14 @@ class Parts:
 
     @property
     def scratch(self) -> tuple[ScratchSpec, ...]:
-        """What the parts declare to keep between steps."""
+        """The tensors that the parts declare to keep between steps."""
         return tuple(
             spec for part in self.all() if isinstance(part, Scratched) for spec in part.scratch
         )
 
 
 def is_number(value: object) -> bool:
-    """Whether a field is a plain number, which rows may differ in."""
+    """True if a field is a plain number, which rows may differ in."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -119,7 +119,7 @@ def _fixed_fields(part: Any) -> tuple[Hashable, ...]:
 
 
 def _fixed(value: Any) -> Any:
-    """What rows must have in common of a field: nothing of a number, the value where values can be
+    """The part of a field that rows must share: nothing of a number, the value where values can be
     compared, else the very object (a tensor of somebody's own part, say).
     """
     if is_number(value):

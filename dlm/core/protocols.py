@@ -78,15 +78,15 @@ class ArmedGuide(Guide, Protocol):
 
 @runtime_checkable
 class BlockScheduler(Part, Protocol):
-    """Where blocks open, end and close."""
+    """A block scheduler: opens blocks, sets their ends, and closes them."""
 
     @property
     def multi_block(self) -> bool:
-        """Whether the progress inside a block matters to it; else it is asked when one is full."""
+        """True if the progress inside a block matters to it; else it is asked when one is full."""
         ...
 
     def num_blocks(self, tokens: int) -> int | None:
-        """How many blocks `tokens` positions make, where that is known beforehand."""
+        """The number of blocks that `tokens` positions make, where that is known beforehand."""
         ...
 
     def max_end(self, rows: Rows, params: Any) -> Tensor:
@@ -111,7 +111,7 @@ class EligibilityFilter(BlockScheduler, Protocol):
 
     @property
     def restricts(self) -> bool:
-        """Whether it does, with its numbers."""
+        """True if it does, with its numbers."""
         ...
 
     def restrict(self, view: StepView) -> Tensor:
@@ -121,7 +121,7 @@ class EligibilityFilter(BlockScheduler, Protocol):
 
 @runtime_checkable
 class Unmasker(Part, Protocol):
-    """What a step commits. `clock`: it follows a schedule and is exempt from forced progress.
+    """An unmasker: proposes commits. With `clock` it follows a schedule and may commit nothing.
 
     It may have, as an editor may: `one_block`: it counts down the clock of one block, so that no
     pipeline suits it · `by_chance`: its steps are not known beforehand · `tier`, and `tier_as_set`
@@ -137,7 +137,7 @@ class Unmasker(Part, Protocol):
 
     @property
     def clock(self) -> bool:
-        """Whether a schedule bounds its steps."""
+        """True if a schedule bounds its steps."""
         return False
 
     @abstractmethod
@@ -148,7 +148,7 @@ class Unmasker(Part, Protocol):
 
 @runtime_checkable
 class Editor(Part, Protocol):
-    """What a step revises. `scope`: `block` (live blocks only) or `row` (anything generated).
+    """An editor: revises commits of its `scope`, `block` (live blocks) or `row` (all generated).
 
     One that holds filled blocks open has `post_steps`: for so many steps each at the most.
     """
@@ -197,7 +197,7 @@ class StopRule(Part, Protocol):
 
     @property
     def waits_for_clean_block(self) -> bool:
-        """Whether it ends a row at clean blocks only, when editors have done their work."""
+        """True if it ends a row at clean blocks only, when editors have done their work."""
         return False
 
     @property
@@ -227,7 +227,7 @@ class EarlyCommit(StopRule, Protocol):
 
 @runtime_checkable
 class Budget(Part, Protocol):
-    """What a row may cost: the host looks after every step, beside the stop rules."""
+    """A bound of a row's cost, which the host checks after every step."""
 
     __slots__ = ()
 
@@ -238,12 +238,12 @@ class Budget(Part, Protocol):
 
     @abstractmethod
     def spent(self, nfe: int, seconds: float) -> bool:
-        """Whether the row ends: its forwards so far, and its wall time since admission."""
+        """True if the row ends: its forwards so far, and its wall time since admission."""
         ...
 
 
 class SharedPrefix(NamedTuple):
-    """What requests that begin alike can share of their keys.
+    """The keys that requests that begin alike can share.
 
     `name`: keys of other names are others, of the same ids · `unit`: keys depend on nothing behind
     the unit of so many positions that they are in; None: on the whole prompt · `prompt_only`: what
@@ -257,7 +257,7 @@ class SharedPrefix(NamedTuple):
 
 @runtime_checkable
 class CacheManager(Part, Protocol):
-    """Which positions are computed and which keys are reused.
+    """A cache policy: plans the positions that are computed and the keys that are reused.
 
     For `explain` it may have: `computes` and `stale` in words · `shows_block`: whether a step
     predicts all of a block. With `leaves_filled` steps compute no filled positions of a block.
@@ -265,12 +265,12 @@ class CacheManager(Part, Protocol):
 
     @property
     def exact(self) -> bool:
-        """Whether results equal those without a cache."""
+        """True if results equal those without a cache."""
         ...
 
     @property
     def at_opening(self) -> bool:
-        """Whether keys that it keeps are renewed where a block opens, and there alone."""
+        """True if keys that it keeps are renewed where a block opens, and there alone."""
         ...
 
     @property
@@ -280,12 +280,12 @@ class CacheManager(Part, Protocol):
 
     @property
     def stores(self) -> bool:
-        """Whether a clean block needs one more forward that stores its final keys."""
+        """True if a clean block needs one more forward that stores its final keys."""
         ...
 
     @property
     def shared_prefix(self) -> SharedPrefix | None:
-        """What requests that begin alike can share; None: nothing."""
+        """The keys that requests that begin alike can share; None: none."""
         ...
 
     def plan(self, rows: Rows) -> ForwardPlan:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, RowInfo, StepView
 from dlm.decode.group import RowGroup
+from dlm.errors import is_foreign
 
 
 class Op(IntEnum):
@@ -89,6 +90,24 @@ def edit_budget(row: RowInfo, parts: Mapping[str, Sequence[tuple[Any, Any]]]) ->
 
 
 def with_progress(
+    group: RowGroup, view: StepView, proposal: Proposal, mask_id: int | None
+) -> Proposal:
+    """See to it that rows come to an end, whatever their parts propose.
+
+    A step without a net change commits the best position of each block that must progress, and
+    the edit of it is taken back; parts on a schedule are exempt. After `edit_budget` steps more
+    than its commits need, a row commits in every step, on a schedule or not, and no edit passes.
+    """
+    parts = group.parts
+    if not parts.edit and not (parts.clock and is_foreign(parts.unmask)):
+        return proposal
+    open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
+    committed = view.row.initial_masks - open_now
+    late = view.row.step >= committed + edit_budget(view.row, group.parts_with_params)
+    return _forced(view, proposal, late & group.active, mask_id, parts.paced)
+
+
+def _forced(
     view: StepView, proposal: Proposal, late: Tensor, mask_id: int | None, paced: bool
 ) -> Proposal:
     """Make every block that must progress commit, in rows that change nothing or are late.
@@ -191,3 +210,14 @@ def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
     extreme = values.new_zeros(values.shape[0], BLOCK_COLUMNS)
     extreme = extreme.scatter_reduce(1, block, values, reduce, include_self=False)
     return extreme.gather(1, block)
+
+
+def write_update(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
+    """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
+    rows, pos, written = group.rows, view.pos, update.written
+    rows.ids.scatter_(1, pos, update.ids)
+    rows.kind.scatter_(1, pos, update.kind)
+    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.last.conf))
+    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.last.born))
+    if group.parts.edit:
+        rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

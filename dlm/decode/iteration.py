@@ -19,7 +19,6 @@ from dlm.core import (
     AuxView,
     ForwardPlan,
     Frame,
-    Kind,
     Model,
     ModelInfo,
     Phase,
@@ -38,11 +37,11 @@ from dlm.decode.apply import (
     Op,
     check_scratch,
     count_per_block,
-    edit_budget,
     forced_commits,
     resolve,
     with_progress,
     write_scratch,
+    write_update,
 )
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
@@ -50,7 +49,7 @@ from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
 from dlm.decode.view import build_frame, build_view, last_commit
-from dlm.errors import blaming, is_foreign
+from dlm.errors import blaming
 from dlm.model.kv_store import KVPool
 
 
@@ -122,7 +121,7 @@ class IterationManager:
                 offered = self._restrict(group, view)
                 proposal = self._propose(group, offered)
                 proposal = self._edit(group, view, proposal)
-                proposal = self._progress(group, offered, proposal)
+                proposal = with_progress(group, offered, proposal, self.info.mask_id)
                 view, update = self._apply(group, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
@@ -228,24 +227,6 @@ class IterationManager:
             proposal = checked_proposal("edit", editor, "edit", view, proposal)
         return proposal.of_rows(group.active) if group.parts.edit else proposal
 
-    def _progress(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
-        """See to it that the row comes to an end, whatever its parts propose.
-
-        A step without a net change commits the best position of each block that must progress, and
-        the edit of it is taken back; parts on a schedule are exempt. After `edit_budget` steps
-        more than its commits need, a row commits in every step, on a schedule or not, and no edit
-        passes.
-        """
-        parts = group.parts
-        if not parts.edit and not (parts.clock and is_foreign(parts.unmask)):
-            return proposal
-        open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
-        committed = view.row.initial_masks - open_now
-        late = view.row.step >= committed + edit_budget(view.row, group.parts_with_params)
-        return with_progress(
-            view, proposal, late & group.active, self.info.mask_id, group.shared.paced
-        )
-
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal
     ) -> tuple[StepView, CanvasUpdate]:
@@ -254,7 +235,7 @@ class IterationManager:
             view = view.with_token(proposal.token)
         writes = check_scratch(group, proposal.scratch)
         update = resolve(view, proposal, self.process, self.info.mask_id)
-        _write(group, view, update)
+        write_update(group, view, update)
         write_scratch(writes)
         return view._replace(ids=update.ids, kind=update.kind), update
 
@@ -304,17 +285,6 @@ class IterationManager:
         view = view._replace(last=last_commit(group.rows, view.pos))
         commit = view.eligible & (rows & group.active)[:, None]
         filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
-        _write(group, view, filled)
+        write_update(group, view, filled)
         op = torch.where(filled.op == Op.NONE, update.op, filled.op)
         return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)
-
-
-def _write(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
-    """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
-    rows, pos, written = group.rows, view.pos, update.written
-    rows.ids.scatter_(1, pos, update.ids)
-    rows.kind.scatter_(1, pos, update.kind)
-    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.last.conf))
-    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.last.born))
-    if group.parts.edit:
-        rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

@@ -42,7 +42,7 @@ def deliver(state: RowState, event: Event) -> None:
         state.trace.append(event)
 
 
-def tell(state: RowState, report: RowStep, row: int) -> None:
+def record(state: RowState, report: RowStep, row: int) -> None:
     """Bill one row for a step, turn its changes into events, and end it where it has ended."""
     ledger = state.ledger
     took_part = report.active[row] and not state.done
@@ -52,19 +52,19 @@ def tell(state: RowState, report: RowStep, row: int) -> None:
         ledger.record_aux(name, tokens[row])
     try:
         if took_part:
-            _tell_step(state, report, row)
+            _record_step(state, report, row)
     except Exception as error:  # an event that cannot follow what came before
-        end(state, "error", error)
+        finish(state, "error", error)
     if (failed := report.errors[row]) is not None:
-        end(state, "error", failed)
+        finish(state, "error", failed)
     if report.filled[row]:
-        end(state, "length")
+        finish(state, "length")
     try:
         _look_at_budgets(state)
     except Exception as error:  # of a user's budget
-        end(state, "error", error)
+        finish(state, "error", error)
     if ledger.nfe > most_steps(state):
-        end(state, "error", _endless(state))
+        finish(state, "error", _endless(state))
 
 
 def _endless(state: RowState) -> EngineError:
@@ -89,10 +89,10 @@ def _look_at_budgets(state: RowState) -> None:
         with blaming("stop", budget):
             spent = budget.spent(state.ledger.nfe, time.perf_counter() - state.started)
         if checked_spent(budget, spent) and any(k >= Kind.MASK for k in state.canvas.kinds):
-            end(state, budget.reason)  # else the row is full, which the last step's report says
+            finish(state, budget.reason)  # else the row is full, which the last step's report says
 
 
-def end(state: RowState, reason: str, error: Exception | None = None) -> None:
+def finish(state: RowState, reason: str, error: Exception | None = None) -> None:
     """End a row once.
 
     `error` is why it failed. A row that ends by itself settles what it has; whatever has ended it,
@@ -125,7 +125,7 @@ def _is_complete(state: RowState) -> bool:
     return found or ended or (state.ends_pinned and len(answer) == len(state.pinned))
 
 
-def _tell_step(state: RowState, report: RowStep, row: int) -> None:
+def _record_step(state: RowState, report: RowStep, row: int) -> None:
     """The events of a step; settle what no rule will touch again."""
     step, changes = state.ledger.nfe, report.changes[row]
     if (bounds := report.opened[row]) is not None:
@@ -135,15 +135,15 @@ def _tell_step(state: RowState, report: RowStep, row: int) -> None:
         parts = state.bound.parts
         foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
         others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
-        return end(state, "error", not_finite(f" in step {step}", others))
+        return finish(state, "error", not_finite(f" in step {step}", others))
     for event in events_of(state.choice, step, changes):
         emit(state, event)
     parts = state.bound.parts
     live = 0 if parts.blocks.multi_block else state.opened
     if not parts.whole_row and _settle(state, live if parts.edit else None):
-        end(state, "stop")
+        finish(state, "stop")
     if stopped := report.stopped[row]:
-        end(state, state.bound.parts.stop[stopped - 1].reason)
+        finish(state, state.bound.parts.stop[stopped - 1].reason)
 
 
 def _settle(state: RowState, most: int | None = None, *, final: bool = False) -> bool:

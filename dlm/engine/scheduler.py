@@ -15,7 +15,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sync import RowStep
 from dlm.engine.admission import GroupRows, merge, new_group
-from dlm.engine.row import RowState, deliver, emit, end, tell
+from dlm.engine.row import RowState, deliver, emit, finish, record
 from dlm.errors import InvalidRequest, Unavailable
 
 
@@ -76,7 +76,7 @@ class Scheduler:
 
     def abort(self, state: RowState) -> None:
         """End a row now, wherever it is, and free its pages."""
-        end(state, "abort")
+        finish(state, "abort")
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:
@@ -84,7 +84,7 @@ class Scheduler:
         self._receive()
         live = [state for _, states in self._groups for state in states]
         for state in (*self._waiting, *live):
-            end(state, "error" if error else "abort", error)
+            finish(state, "error" if error else "abort", error)
         self._drop_done()
 
     def fork(self, state: RowState, *, choice: int, path: int) -> RowState:
@@ -118,7 +118,7 @@ class Scheduler:
             for members in self._forwards():
                 for (_, states), reports in self._run(members):
                     for report, (row, state) in product(reports, enumerate(states)):
-                        tell(state, report, row)
+                        record(state, report, row)
             self._keep_prefixes()
             self._set_apart()
             self._drop_done()
@@ -185,7 +185,7 @@ class Scheduler:
         if len(members) == 1:
             group, states = members[0]
             if len(states) == 1:
-                end(states[0], "error", failed)
+                finish(states[0], "error", failed)
                 return []
             members = self._split(group, states)
         half = len(members) // 2
@@ -213,7 +213,7 @@ class Scheduler:
             if group.error is None:
                 continue
             if len(states) == 1:
-                end(states[0], "error", group.error)
+                finish(states[0], "error", group.error)
             else:
                 self._split(group, states)
 
@@ -245,7 +245,7 @@ class Scheduler:
         except Unavailable as error:
             if self.live or fresh:
                 return False
-            end(state, "error", error)
+            finish(state, "error", error)
             found = None
         self._waiting.popleft()
         if found is None:
@@ -260,7 +260,7 @@ class Scheduler:
             if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
                 self._waiting.appendleft(state)
                 raise
-            end(state, "error", error)  # of a user's part that cannot run
+            finish(state, "error", error)  # of a user's part that cannot run
         else:
             fresh.append((state, group))
         return True

@@ -192,7 +192,7 @@ def trace(
         tracing.write_picture(found, row, png)
     if html is None and png is None:
         with Catching():
-            screen.replay(found.shots(row), speed)
+            screen.replay(found.frames(row), speed)
 
 
 @app.command()

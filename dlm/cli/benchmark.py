@@ -23,7 +23,7 @@ from dlm.cli.evaluate import (
     Workers,
     app,
 )
-from dlm.cli.stages import carry_out
+from dlm.cli.stages import run_eval
 from dlm.errors import InvalidRequest
 
 __all__ = ["app"]
@@ -119,7 +119,7 @@ def command(name: str) -> Callable[..., None]:
         found = benchmark_run(folder, chosen, settings, samples=samples, rows=rows, **asked)
         where = device, dtype
         more: dict[str, Any] = {"endpoint": endpoint, "sandbox": box, "quiet": quiet}
-        results = carry_out(found, model, where, threads, workers, **more)
+        results = run_eval(found, model, where, threads, workers, **more)
         figures = results.figures
         reached = round(100 * figures[0].accuracy, 9) >= (fail_under or 0)  # False of NaN
         if not reached or any(row.unjudged for row in figures):

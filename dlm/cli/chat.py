@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 
 import dlm
-from dlm.cli.film import Spell
+from dlm.cli.frames import DecodeToken
 from dlm.cli.interrupts import Catching
 from dlm.cli.screen import Screen, counted
 from dlm.errors import InvalidRequest
@@ -20,7 +20,7 @@ ALONE: Final = "this model is shown the last question alone, as its chat templat
 PROMPT: Final = "you> "
 
 
-def speller(engine: dlm.Engine) -> Spell:
+def token_decoder(engine: dlm.Engine) -> DecodeToken:
     """The text of a token of this engine; its number where there is no tokenizer."""
     text = engine.text
     return (
@@ -41,7 +41,7 @@ def watched(
         raise InvalidRequest("n", f"must be 1 to be watched, got {len(request.states)}")
     interrupted = False
     try:
-        with Catching(), Screen(speller(engine), transient=transient) as screen:
+        with Catching(), Screen(token_decoder(engine), transient=transient) as screen:
             screen.show(request.events())
     except KeyboardInterrupt:
         interrupted = True

@@ -9,7 +9,7 @@ import typer
 
 import dlm
 from dlm.cli.checks import at_least, names, server_alone
-from dlm.cli.stages import carry_out, tell_results
+from dlm.cli.stages import run_eval, tell_results
 from dlm.errors import InvalidRequest
 
 app = typer.Typer(
@@ -110,7 +110,7 @@ def bundled(
     chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     run = bundled_run(out, settings, tasks=tasks_of(tasks), samples=samples, rows=rows, **chosen)
     more: dict[str, Any] = {"causal": causal, "quiet": quiet, "endpoint": endpoint}
-    carry_out(run, model, (device, dtype), threads, workers, **more)
+    run_eval(run, model, (device, dtype), threads, workers, **more)
 
 
 @app.command()
@@ -139,7 +139,7 @@ def strategies(
     chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     settings = sweep_settings(names("sweeps", sweeps))
     run = bundled_run(out, settings, tasks=tasks_of(tasks), rows=rows, **chosen)
-    carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
+    run_eval(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def caches(
     chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     settings = cache_settings(dlm.inspect(model).info.attention, unmask)
     run = bundled_run(out, settings, tasks=of_tasks, rows=rows, **chosen)
-    carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
+    run_eval(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
 @app.command()

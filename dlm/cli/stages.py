@@ -14,7 +14,7 @@ from dlm.cli.interrupts import Catching
 from dlm.errors import InvalidRequest
 
 
-def carry_out(
+def run_eval(
     run: Any,
     model: str | None,
     where: tuple[str, str],
@@ -26,7 +26,7 @@ def carry_out(
     sandbox: Any = None,
     quiet: bool = False,
 ) -> Any:
-    """All stages of a run, and its results. What cannot work is said before anything is loaded.
+    """Carry out all stages of a run and return its results; refuse faults before loading anything.
 
     `where`: device and dtype · `endpoint`: the server that answers instead of a model · `sandbox`:
     where code is run (None: the best there is).

@@ -123,8 +123,7 @@ class Run:
     def open(
         self, engine: dlm.Engine | Endpoint, causal: dlm.CausalEngine | None = None
     ) -> dict[str, Any]:
-        """Write the header, or check that what is there is of the same run and note that it goes on
-        here and now.
+        """Write the header, or check that the present one is of the same run and add a session.
 
         Raises `InvalidRequest` as `check` does, and for another model, tokenizer or prompt.
         """
@@ -281,9 +280,8 @@ def read_run(folder: Path) -> Run:
         sets = {task: bundled_items(task, split, n, rungs) for task, (n, _) in sums.items()}
     for task, found in sets.items():
         if digest(found) != sums[task][1]:
-            raise InvalidRequest(
-                "run", f"the items of {task!r} are not those that {folder} answers"
-            )
+            told = f"the items of {task!r} are not those that {folder} answers"
+            raise InvalidRequest("run", told)
     return Run(
         folder, sets, settings, header["samples"], header["rows"], split, rungs, sandbox=where
     )

@@ -132,7 +132,7 @@ class Unmasker(Part, Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
+        """Statistics it reads beyond `token` and `confidence`, and auxiliary models by name."""
         return frozenset()
 
     @property
@@ -157,7 +157,7 @@ class Editor(Part, Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `c`, and auxiliary models by name."""
+        """Statistics it reads beyond `token` and `confidence`, and auxiliary models by name."""
         return frozenset()
 
     @property
@@ -177,7 +177,8 @@ class Editor(Part, Protocol):
 
 @runtime_checkable
 class Extender(Editor, Protocol):
-    """An editor that looks through shadow tokens: their logits arrive as `view.c_current`."""
+    """An editor that looks through shadow tokens: `view.stats.prob_current` holds their
+    probabilities."""
 
     def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
         """The plan with shadow tokens (`Segment.extra`) for positions that it predicts."""
@@ -186,7 +187,7 @@ class Extender(Editor, Protocol):
 
 @runtime_checkable
 class StopRule(Part, Protocol):
-    """When a row ends before its last block is clean."""
+    """A stop rule: ends a row before its last block is clean."""
 
     __slots__ = ()
 
@@ -245,9 +246,10 @@ class Budget(Part, Protocol):
 class SharedPrefix(NamedTuple):
     """The keys that requests that begin alike can share.
 
-    `name`: keys of other names are others, of the same ids · `unit`: keys depend on nothing behind
-    the unit of so many positions that they are in; None: on the whole prompt · `prompt_only`: what
-    stands behind the prompt is not shared.
+    name: cache namespace; the same ids under two names have different keys
+    unit: a key depends only on ids up to the end of its unit of this many positions (None: on the
+        whole prompt)
+    prompt_only: positions after the prompt are not shared
     """
 
     name: str

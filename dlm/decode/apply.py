@@ -27,7 +27,9 @@ class Op(IntEnum):
 class CanvasUpdate(NamedTuple):
     """The canvas after a proposal, `[R, W]` each.
 
-    Its ids and kinds, what happened (`Op`), and where a token was written (committed or replaced).
+    ids, kind: of the positions
+    op: the change of each (`Op`)
+    written: positions that took a token (committed or replaced)
     """
 
     ids: Tensor
@@ -125,7 +127,9 @@ def _forced(
     commit = proposal.commit & ~remask
     if mask_id is not None:
         commit = commit & (token != mask_id)
-    edits = (remask | (replace & (token != view.ids))) & filled | (renoise & ~filled & ~commit)
+    edits = (remask | (replace & (token != view.ids))) & filled | (
+        renoise & (view.kind >= Kind.MASK) & ~commit
+    )
     idle = torch.zeros_like(late) if paced else ~edits.any(dim=1)
     must = view.must_progress & (idle | late)[:, None]
     forced = forced_commits(view._replace(must_progress=must), commit)

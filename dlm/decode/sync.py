@@ -20,12 +20,13 @@ from dlm.errors import blaming
 class StepOutput(NamedTuple):
     """The writes of a step to the rows of a group, on the device.
 
-    `pos`, `ids`, `c`, `op` `[R, W]`: the window, the ids now there, confidences, what happened ·
-    `open_count [R, 8]` open positions of each block · `stopped [R]` 0, or 1 + the number of the
-    stop rule
-    that fired · `active [R]` bool: rows that took part; the others had ended since the last sync
-    and idled · `aux`: tokens that each auxiliary model has computed, row by row · `failed`: a part
-    raised and nothing was applied.
+    pos, ids, confidence: of the window, after the step, `[R, W]`
+    op: the change of each position, `[R, W]`
+    open_count: open positions of each block, `[R, 8]`
+    stopped: 0, or 1 + the number of the stop rule that fired, `[R]`
+    active: rows that took part; the others had ended since the last sync and idled, `[R]` bool
+    aux: tokens that each auxiliary model has computed, row by row
+    failed: a part raised, and nothing was applied
     """
 
     pos: Tensor

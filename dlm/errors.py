@@ -186,6 +186,12 @@ def unknown_name(param: str, given: str, choices: Iterable[str]) -> InvalidReque
     return InvalidRequest(param, f"{rule}, got {shown(given)}{hint}")
 
 
+def needs_extra(package: str, extra: str) -> str:
+    """The words for an optional package that is missing, with the command that installs it."""
+    command = f"pip install -c constraints.txt '.[{extra}]'"
+    return f"needs the package {package!r}; in a clone of dlm: {command}"
+
+
 def nearest(given: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The one of `choices` that `given` resembles most, None where it resembles none."""
     folded = {name.casefold(): name for name in choices}

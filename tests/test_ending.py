@@ -208,7 +208,7 @@ def test_a_picture_without_its_extra_names_it(tmp_path, package):
     where = {"PYTHONPATH": f"{blocked}{os.pathsep}{ROOT}"}
     ran = command(f"trace {trace} --png {tmp_path / 'a.png'}", "", **where)
     assert ran.returncode == 2
-    assert "pip install 'dlm[evals]'" in ran.stderr
+    assert "pip install -c constraints.txt '.[evals]'" in ran.stderr
     assert ran.stderr.count("\n") == 1
 
 

@@ -97,7 +97,7 @@ def command(name: str) -> Callable[..., None]:
         quiet: Quiet = False,
     ) -> None:
         from dlm.evals.benchmarks import get_protocol
-        from dlm.evals.judging import place_for_code
+        from dlm.evals.graders import sandbox_for_code
         from dlm.evals.run import benchmark_run
         from dlm.evals.settings import numbers, parse_setting
         from dlm.evals.strategies import threshold_sweep
@@ -110,7 +110,7 @@ def command(name: str) -> Callable[..., None]:
         if name not in RUNS_CODE and (sandbox != "best" or allow_unsafe_code):
             raise InvalidRequest("sandbox", f"is of benchmarks that run code, not of {name}")
         if name in RUNS_CODE:
-            box = place_for_code(sandbox, allow_unsafe=allow_unsafe_code)
+            box = sandbox_for_code(sandbox, allow_unsafe=allow_unsafe_code)
         settings = [parse_setting(text) for text in config or ()]
         settings += threshold_sweep(chosen, numbers("sweep", sweep)) if sweep else []
         folder = out or Path("runs") / f"{name}-{chosen.name}"

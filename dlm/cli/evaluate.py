@@ -183,7 +183,7 @@ def report(
 
     Over a folder of runs: all their tables and plots on one page.
     """
-    from dlm.evals.judging import Judge, place_for_code
+    from dlm.evals.graders import Judge, sandbox_for_code
     from dlm.evals.report import write_page
     from dlm.evals.run import runs_in
 
@@ -197,7 +197,7 @@ def report(
         box = None
         if run.ungraded():
             if run.sandbox:
-                box = place_for_code(run.sandbox, allow_unsafe=allow_unsafe_code)
+                box = sandbox_for_code(run.sandbox, allow_unsafe=allow_unsafe_code)
             run.grade(Judge(workers, box))
         results.append(tell_results(run, baseline, quiet=several))
     if several:

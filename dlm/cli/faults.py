@@ -18,6 +18,7 @@ from dlm.errors import (
     RuleError,
     Unavailable,
     culprit_of,
+    needs_extra,
 )
 
 EXTRAS: Final[Mapping[str, str]] = {
@@ -37,8 +38,7 @@ def told(error: Exception) -> int:
     if isinstance(error, InvalidRequest | Unavailable):
         return complain(str(error), USAGE)
     if isinstance(error, ModuleNotFoundError) and (package := _optional(error)):
-        extra = f"pip install 'dlm[{EXTRAS[package]}]'"
-        return complain(f"this needs the package {package!r}, which is not here: {extra}", USAGE)
+        return complain(f"this {needs_extra(package, EXTRAS[package])}", USAGE)
     if isinstance(error, OSError):
         return _tell_system_error(error)
     if isinstance(error, DlmError) and not isinstance(error, EngineError):

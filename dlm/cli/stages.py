@@ -11,7 +11,7 @@ import typer
 import dlm
 from dlm.cli.checks import MOST_THREADS, at_least, at_most
 from dlm.cli.interrupts import Catching
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, needs_extra
 
 
 def run_eval(
@@ -31,7 +31,7 @@ def run_eval(
     `where`: device and dtype · `endpoint`: the server that answers instead of a model · `sandbox`:
     where code is run (None: the best there is).
     """
-    from dlm.evals.judging import Judge
+    from dlm.evals.graders import Judge
     from dlm.evals.run import estimate
 
     at_least(1, threads=threads, workers=workers)
@@ -142,7 +142,7 @@ def tell_results(run: Any, baseline: str | None = None, *, quiet: bool = False) 
         results = results_of(run, baseline)
         write_report(results, run.folder)
     except ImportError as error:
-        raise InvalidRequest("eval", f"needs `pip install dlm[evals]`: {error}") from error
+        raise InvalidRequest("eval", needs_extra(error.name or "scipy", "evals")) from error
     lost = sum(figures.unjudged for figures in results.figures)
     if lost:
         again = f"`dlm eval report {run.folder}` tries again"

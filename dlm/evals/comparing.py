@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.evals.grading import grader_digest, valid_marks
 from dlm.evals.header import identity_of, read_header
 from dlm.evals.identity import differences
 from dlm.evals.report_sweeps import table_line
@@ -16,6 +15,7 @@ from dlm.evals.sampling import read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.statistics import Paired, holm
 from dlm.evals.summary import Answers, beside, mean, shares_of
+from dlm.evals.verdicts import grader_digest, valid_marks
 
 
 @dataclass(frozen=True, slots=True)

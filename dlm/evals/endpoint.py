@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Final
 
 import dlm
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, needs_extra
 from dlm.evals.graders.code import cut_at
 
 KEYS: Final = ("DLM_API_KEY", "OPENAI_API_KEY")
@@ -44,7 +44,7 @@ class Endpoint:
         try:
             import openai
         except ImportError as error:
-            raise InvalidRequest("endpoint", f"needs `pip install dlm[evals]`: {error}") from error
+            raise InvalidRequest("endpoint", needs_extra("openai", "evals")) from error
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "none")
         self.url, self._openai = url.rstrip("/"), openai
         self._live: set[Future[dlm.Generation]] = set()

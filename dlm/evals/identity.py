@@ -27,7 +27,7 @@ PACKAGES: Final = ("torch", "transformers", "sentencepiece", "numpy")
 """What decoding computes with."""
 INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 SHOWN: Final = 4
-"""So many differences are told, and how many more there are."""
+"""Differences that a message lists; of more it gives the number."""
 
 
 def code_identity() -> dict[str, Any]:
@@ -41,13 +41,34 @@ def code_identity() -> dict[str, Any]:
 
 
 def files_digest(files: Iterable[Path], root: Path, more: str = "") -> str:
-    """The sha256 of files with their names below `root`."""
+    """The sha256 of files with their names below `root`; docstrings do not count."""
     found = hashlib.sha256(more.encode())
     for path in files:
-        content = path.read_bytes()
+        content = code_of(path)
         found.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         found.update(content)
     return found.hexdigest()
+
+
+def code_of(path: Path) -> bytes:
+    """The content of a file; of a Python source, without its docstrings, which decide nothing.
+
+    A docstring and the empty line after it are left out if it has its lines to itself.
+    """
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content) if path.suffix == ".py" else ast.Module([], [])
+    except (SyntaxError, ValueError):
+        return content
+    lines: list[bytes] = content.splitlines(keepends=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            first, last = node.lineno - 1, node.end_lineno or node.lineno
+            before, after = lines[first][: node.col_offset], lines[last - 1][node.end_col_offset :]
+            if isinstance(node.value.value, str) and not (before.strip() or after.strip()):
+                last += last < len(lines) and not lines[last].strip()
+                lines[first:last] = [b""] * (last - first)
+    return b"".join(lines)
 
 
 def version_of(package: str) -> str | None:
@@ -126,7 +147,7 @@ def _sources(module: str) -> dict[str, Any]:
     versions = {p: version_of(known.get(p, [p])[0]) for p in sorted(packages)}
     found = hashlib.sha256()
     for name, path in sorted(files.items()):
-        found.update(f"\0{name}\0".encode() + path.read_bytes())
+        found.update(f"\0{name}\0".encode() + code_of(path))
     return {"sources": found.hexdigest() if module in files else None, "packages": versions}
 
 

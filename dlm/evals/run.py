@@ -19,14 +19,14 @@ from dlm.errors import InvalidRequest, unknown_name
 from dlm.evals.benchmarks import Protocol, benchmark_items
 from dlm.evals.endpoint import Endpoint
 from dlm.evals.estimating import chosen, estimate
-from dlm.evals.grading import Judged, grade_samples, grader_digest, valid_marks
+from dlm.evals.graders import Judge, check_grader
 from dlm.evals.header import HEADER, must_be_same, planned, read_header, run_header
 from dlm.evals.items import Item, bundled_items, check_limit, digest, dumped, read_items
-from dlm.evals.judging import Judge, check_grader
 from dlm.evals.lines import check_writable
 from dlm.evals.sampling import Plan, Sample, draw_samples, read_samples
 from dlm.evals.settings import Setting, check_setting, slug
 from dlm.evals.tasks import Split, get_task
+from dlm.evals.verdicts import Judged, grade_samples, grader_digest, valid_marks
 
 __all__ = ["HEADER", "Run", "benchmark_run", "bundled_run", "estimate", "read_run", "runs_in"]
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dlm.evals.grading import Verdicts
 from dlm.evals.items import Item
 from dlm.evals.sampling import REFUSED, Sample
 from dlm.evals.statistics import (
@@ -20,6 +19,7 @@ from dlm.evals.statistics import (
     percentile,
     wilson,
 )
+from dlm.evals.verdicts import Verdicts
 
 
 @dataclass(frozen=True, slots=True)

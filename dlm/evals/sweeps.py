@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from dlm.evals.grading import Verdicts
 from dlm.evals.sampling import Sample
 from dlm.evals.settings import Setting
 from dlm.evals.statistics import AUP, Interval, aup, fewest_items, unseen, widened
 from dlm.evals.summary import Comparison, Figures, mean, shares_of
+from dlm.evals.verdicts import Verdicts
 
 LOSS: Final = -0.03
 """A setting is as good as the baseline when its paired 95% bound is above this."""

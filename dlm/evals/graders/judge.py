@@ -1,4 +1,4 @@
-"""Judging: what graders need beyond a text, and what they answer."""
+"""`Judge`: resources that graders share; `Marks`: the verdict on one answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, needs_extra
 from dlm.evals.graders import mathverify
 from dlm.sandbox import Sandbox, find_sandbox
 
@@ -79,17 +79,17 @@ class Judge:
         except ImportError:
             return None
 
-    def must_know(
+    def require_same(
         self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
     ) -> bool:
-        """The same for graders that cannot do without.
+        """The same for graders that cannot do without `math-verify`.
 
-        Raises `InvalidRequest` where what the rule needs is not installed.
+        Raises `InvalidRequest` if it is not installed.
         """
-        found = self.same_mathematics(text, reference, rule)
-        if found is None:
+        same = self.same_mathematics(text, reference, rule)
+        if same is None:
             raise _unverified()
-        return found
+        return same
 
     def _restart(self, pool: ProcessPoolExecutor | None) -> None:
         """End the processes of a pool: an answer that holds one up would hold it for ever."""
@@ -103,16 +103,16 @@ class Judge:
 
 
 def _unverified() -> InvalidRequest:
-    return InvalidRequest("protocol", "judges by math-verify: `pip install dlm[evals]`")
+    return InvalidRequest("protocol", needs_extra("math-verify", "evals"))
 
 
 def check_grader(name: str) -> None:
-    """Raise `InvalidRequest` where a grader needs `math-verify` and that is not installed."""
+    """Raise `InvalidRequest` if a grader needs `math-verify` and that is not installed."""
     if name in VERIFYING and find_spec("math_verify") is None:
         raise _unverified()
 
 
-def place_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
+def sandbox_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
     """Choose the sandbox in which a model's code runs.
 
     Raises `InvalidRequest` where nothing holds code that means harm, unless that was allowed.

@@ -180,10 +180,14 @@ def unknown_name(param: str, given: str, choices: Iterable[str]) -> InvalidReque
     """The error for a name that is not among `choices`: lists them and suggests the nearest one."""
     known = sorted(choices)
     near = nearest(given, known)
-    listed = ", ".join(repr(name) for name in known)
-    rule = f"must be one of {listed}" if known else "has no known names"
+    rule = f"must be one of {listed(known)}" if known else "has no known names"
     hint = f"; did you mean {near!r}?" if near else ""
     return InvalidRequest(param, f"{rule}, got {shown(given)}{hint}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as messages list them: quoted, in alphabetical order."""
+    return ", ".join(repr(name) for name in sorted(names))
 
 
 def needs_extra(package: str, extra: str) -> str:

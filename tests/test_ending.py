@@ -102,7 +102,7 @@ def test_ctrl_c_at_a_prompt_is_answered_once_and_then_ends():
     )  # fmt: skip
     assert ran.returncode == 130
     assert (
-        " ".join(ran.stderr.split()).count("twice ends") == 2
+        " ".join(ran.stderr.split()).count("pressed twice it ends") == 2
     )  # at the start, and after the first
     assert "Traceback" not in ran.stderr
 

@@ -15,7 +15,9 @@ from dlm.cli.interrupts import Catching
 from dlm.cli.screen import Screen, counted
 from dlm.errors import InvalidRequest
 
-HELP: Final = "/new starts over, /quit or Ctrl-D ends, Ctrl-C stops an answer and twice ends"
+HELP: Final = (
+    "/new starts over; /quit or Ctrl-D ends; Ctrl-C stops an answer, pressed twice it ends the chat"
+)
 ALONE: Final = "this model is shown the last question alone, as its chat template says"
 PROMPT: Final = "you> "
 

@@ -9,6 +9,7 @@ import typer
 
 import dlm
 from dlm.cli.checks import at_least, names, server_alone
+from dlm.cli.options import flag
 from dlm.cli.stages import run_eval, tell_results
 from dlm.errors import InvalidRequest
 
@@ -65,9 +66,9 @@ Threads = Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CP
 Workers = Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")]
 Unsafe = Annotated[
     bool,
-    typer.Option("--allow-unsafe-code", help="run code with nothing but limits around it"),
+    flag("--allow-unsafe-code", "run code with nothing but limits around it"),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="no progress, no table")]
+Quiet = Annotated[bool, flag("--quiet", "no progress, no table")]
 
 
 @app.command()

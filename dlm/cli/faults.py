@@ -29,6 +29,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "lm_eval": "harness",
 }
 """A package that is optional, and the extra that brings it."""
+SURPLUS: Final = "a text of several words needs quotes, and flags like --watch take no value"
 
 
 def told(error: Exception) -> int:
@@ -44,7 +45,9 @@ def told(error: Exception) -> int:
     if isinstance(error, DlmError) and not isinstance(error, EngineError):
         return complain(str(error), FAULT)
     if hasattr(error, "format_message"):  # of click or typer: a wrong argument
-        return complain(error.format_message(), USAGE)
+        message = error.format_message()
+        hint = f": {SURPLUS}" if "unexpected extra argument" in message else ""
+        return complain(message + hint, USAGE)
     if os.environ.get("DLM_DEBUG", "0") not in ("", "0"):
         traceback.print_exc()
     what = f"{type(error).__name__}: {error}"

@@ -100,6 +100,11 @@ def write_page(trace: Trace, row: int, path: Path) -> None:
     path.write_text(page, encoding="utf-8")
 
 
+def require_matplotlib() -> None:
+    """Raise `ModuleNotFoundError` if pictures cannot be drawn, before anything is written."""
+    import matplotlib.figure  # noqa: F401
+
+
 def write_picture(trace: Trace, row: int, path: Path) -> None:
     """The canvas over the steps as a picture: a column a position, a row a step.
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from dlm.cli.checks import at_least, files_known, percent, server_alone
 from dlm.cli.evaluate import (
@@ -39,18 +40,19 @@ HELP: Final = MappingProxyType(
         "sudoku": "4x4 Sudoku: fill the empty cells.",
     }
 )
-"""Name of a benchmark -> what it asks."""
-PROTOCOLS: Final = MappingProxyType(
-    {
-        "humaneval": "llada, base, fastdllm, adablock, dream, dream-base, sdar",
-        "mbpp": "llada, dinfer, fastdllm, adablock, base, dream, dream-base, sdar",
-        "math500": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base",
-        "gsm8k": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base, dinfer",
-        "countdown": "d1, dream",
-        "sudoku": "d1, dream",
-    }
-)
-"""Name of a benchmark -> those of its protocols, written out so that `--help` imports nothing."""
+"""Name of a benchmark -> its task and its grading."""
+
+
+class BenchmarkCommand(TyperCommand):
+    """A benchmark's command; its help ends with the protocols, which are imported for it alone."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of the command."""
+        from dlm.evals.benchmarks import BENCHMARKS
+
+        names = ", ".join(BENCHMARKS[str(self.name)])
+        self.epilog = f"Protocols: {names}. The first is the default."
+        super().format_help(ctx, formatter)
 
 
 def command(name: str) -> Callable[..., None]:
@@ -58,7 +60,7 @@ def command(name: str) -> Callable[..., None]:
 
     def run(
         protocol: Annotated[
-            str | None, typer.Option(metavar="NAME", help="whose way of asking and judging")
+            str | None, typer.Option(metavar="NAME", help="whose questions and grading")
         ] = None,
         model: ServedModel = None,
         endpoint: Endpoint = None,
@@ -66,7 +68,7 @@ def command(name: str) -> Callable[..., None]:
             list[str] | None,
             typer.Option(
                 metavar="'NAME: OPTION=VALUE, ...'",
-                help="decode otherwise, too; what is not said stays the protocol's",
+                help="decode like this, too; other options stay the protocol's",
             ),
         ] = None,
         sweep: Annotated[
@@ -125,7 +127,7 @@ def command(name: str) -> Callable[..., None]:
         if not reached or any(row.unjudged for row in figures):
             raise typer.Exit(1)
 
-    run.__doc__ = f"{HELP[name]}\n\nProtocols: {PROTOCOLS[name]}."
+    run.__doc__ = HELP[name]
     return run
 
 
@@ -144,4 +146,4 @@ def fetch(
 
 
 for benchmark in HELP:
-    app.command(benchmark)(command(benchmark))
+    app.command(benchmark, cls=BenchmarkCommand)(command(benchmark))

@@ -67,7 +67,8 @@ def _tell_fault_of(culprit: Culprit, error: Exception) -> int:
         lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames[first:])]
         with suppress(OSError):
             print("".join(lines), end="", file=sys.stderr)
-    return complain(f"{culprit} raised {type(error).__name__}: {error}", FAULT)
+    hint = f": {culprit.hint}" if culprit.hint else ""
+    return complain(f"{culprit} raised {type(error).__name__}: {error}{hint}", FAULT)
 
 
 def _tell_system_error(error: OSError) -> int:

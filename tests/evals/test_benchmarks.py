@@ -10,7 +10,7 @@ import pytest
 
 import dlm
 from dlm.cli.app import run as call
-from dlm.cli.benchmark import PROTOCOLS as NAMED
+from dlm.cli.benchmark import HELP
 from dlm.errors import InvalidRequest
 from dlm.evals.benchmarks import BENCHMARKS, benchmark_items, get_protocol
 from dlm.evals.benchmarks import files as data
@@ -195,8 +195,11 @@ def test_solutions_of_countdown():
     assert solution([1, 1, 1], 100) == ""
 
 
-def test_the_help_names_the_protocols():
-    assert {name: ", ".join(known) for name, known in BENCHMARKS.items()} == dict(NAMED)
+def test_the_help_names_the_protocols(capsys):
+    assert HELP.keys() == BENCHMARKS.keys()
+    assert call(["eval", "mbpp", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Protocols: {', '.join(BENCHMARKS['mbpp'])}. The first is the default." in shown
 
 
 def test_unknown_protocols():

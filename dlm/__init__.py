@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, PRESETS, GenerationConfig, StopString
     from dlm.core import (
+        BlockScheduler,
         Budget,
+        CacheManager,
         EarlyCommit,
         Editor,
         Event,
+        Guide,
         Kind,
         ModelInfo,
         Part,
@@ -59,7 +62,9 @@ __all__ = [
     "AsyncEngine",
     "AsyncRequest",
     "AsyncStream",
+    "BlockScheduler",
     "Budget",
+    "CacheManager",
     "CausalEngine",
     "CheckpointError",
     "DlmError",
@@ -70,6 +75,7 @@ __all__ = [
     "Event",
     "Generation",
     "GenerationConfig",
+    "Guide",
     "HostCanvas",
     "Inspection",
     "Interrupted",
@@ -98,7 +104,10 @@ __all__ = [
 
 _HOMES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "BlockScheduler": "dlm.core",
+        "CacheManager": "dlm.core",
         "Editor": "dlm.core",
+        "Guide": "dlm.core",
         "StopRule": "dlm.core",
         "Unmasker": "dlm.core",
         "Budget": "dlm.core",

@@ -8,22 +8,20 @@ from dlm.core.parts import Parts, is_number
 from dlm.core.plan import INT64_MAX, NO_POSITIONS, Extra, Flags, ForwardPlan, Ints, Segment, span
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.protocols import (
-    ArmedGuide,
     BlockScheduler,
     Budget,
     CacheManager,
     EarlyCommit,
     Editor,
-    EligibilityFilter,
-    Extender,
     Guide,
     Model,
     Part,
-    Scratched,
+    Scheduled,
     SharedPrefix,
     StopRule,
     Unmasker,
     bound,
+    missing_members,
 )
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
@@ -52,7 +50,6 @@ __all__ = [
     "NO_POSITIONS",
     "STATISTICS",
     "Absorbing",
-    "ArmedGuide",
     "AttentionGroup",
     "AuxView",
     "BlockScheduler",
@@ -61,11 +58,9 @@ __all__ = [
     "CacheManager",
     "EarlyCommit",
     "Editor",
-    "EligibilityFilter",
     "Entries",
     "Event",
     "EventType",
-    "Extender",
     "Extra",
     "Flags",
     "ForwardPlan",
@@ -89,8 +84,8 @@ __all__ = [
     "RowInfo",
     "Rows",
     "SamplingStats",
+    "Scheduled",
     "ScratchSpec",
-    "Scratched",
     "Segment",
     "SharedPrefix",
     "Statistics",
@@ -103,5 +98,6 @@ __all__ = [
     "bound",
     "is_number",
     "is_one_of",
+    "missing_members",
     "span",
 ]

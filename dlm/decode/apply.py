@@ -99,7 +99,7 @@ def edit_budget(group: RowGroup) -> Tensor:
             number = getattr(params, name, None)
             if isinstance(number, Tensor) and number.shape == (len(total), 1):
                 total += number[:, 0].long()
-    return base + steps + held * length
+    return base + steps + held * length + group.rows.grace
 
 
 def with_progress(

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from dlm.core import (
-    ArmedGuide,
+    Flags,
     ForwardPlan,
+    Guide,
     Parts,
     RowInfo,
     Rows,
@@ -131,7 +132,7 @@ class GroupParts:
     needs: frozenset[str]
     aux: tuple[str, ...]
     arms: int
-    armed: ArmedGuide | None
+    armed: Guide | None
     clock: bool
     paced: bool
     restrict: Callable[[StepView], Tensor] | None
@@ -171,7 +172,7 @@ class Planned:
     row: the numbers of each row.
     joint_needs: statistics of the logits, which may be read together with those of other groups
         (None: a guide changes the logits, or what is read depends on more than them).
-    live: the blocks being denoised, `[R, 8]` on the CPU.
+    live: the blocks being denoised, `[R, 8]`.
     token_forwards: tokens computed for each row.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
     edit_budget: steps that each row may take beyond one for each of its commits, `[R]` (None: no
@@ -184,7 +185,7 @@ class Planned:
     window: Window
     row: RowInfo
     joint_needs: frozenset[str] | None
-    live: Tensor
+    live: Flags
     token_forwards: list[int]
     key_ages: KeyAges | None
     edit_budget: Tensor | None
@@ -209,6 +210,7 @@ class RowGroup:
         tensor `everyone` in the first step after it.
     unstopped: no row was stopped by a rule, `[R]` zeros.
     aux_tokens: tokens that each auxiliary model has computed in this step, row by row.
+    drawn: of the last step, positions with logits, all positions, tokens, confidences, `[R, W]`.
     """
 
     def __init__(
@@ -231,6 +233,7 @@ class RowGroup:
         self.everyone = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
         self.active, self.unstopped = self.everyone, torch.zeros_like(rows.step)
         self.aux_tokens: dict[str, list[int]] = {}
+        self.drawn: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def current(self) -> Planned:
@@ -258,6 +261,15 @@ class RowGroup:
         """The numbers alone, on the CPU."""
         (numbers,) = self.numbers.params[kind]
         return SimpleNamespace(**{name: value.cpu() for name, value in numbers.items()})
+
+    def draft(self, row: int) -> dict[int, tuple[int, float]]:
+        """Of the last step, the token and confidence of each position of a row with logits."""
+        if self.drawn is None:
+            return {}
+        scored, *columns = (column[row] for column in self.drawn)
+        found = scored.nonzero()[:, 0]
+        pos, ids, conf = (column.index_select(0, found).tolist() for column in columns)
+        return dict(zip(pos, zip(ids, conf, strict=True), strict=True))
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""

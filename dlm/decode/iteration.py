@@ -73,8 +73,12 @@ class IterationManager:
             kv.pages, {name: helper.kv.pages for name, helper in aux.items()}, prefixes
         )
 
-    def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
-        """Run steps up to the next sync; return the records of each step, group by group.
+    def run(
+        self, groups: Sequence[RowGroup], *, watched: bool = False
+    ) -> list[list[list[RowStep]]]:
+        """Run steps up to the next sync; return the records of each row, group by group.
+
+        watched: somebody looks at a row after each step.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
@@ -82,8 +86,8 @@ class IterationManager:
             group.active = group.everyone
             if group.planned is None:
                 self.planner.plan(group)
-        rounds: list[list[StepOutput]] = []
-        for _ in range(self._steps_until_sync(groups)):
+        rounds: list[list[StepOutput[Tensor]]] = []
+        for _ in range(1 if watched else self._steps_until_sync(groups)):
             if rounds:
                 self._leave_out(groups, rounds[-1])
             try:
@@ -94,7 +98,7 @@ class IterationManager:
                 break  # report what has been done; the next step meets it again
             if any(group.error for group in groups):
                 break
-        return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
+        return sync(groups, rounds)
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
         """The number of steps until the next sync."""
@@ -102,7 +106,7 @@ class IterationManager:
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
-    def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput]) -> None:
+    def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput[Tensor]]) -> None:
         """Let rows that have ended, or have nothing open, idle until the host looks; a row whose
         block an editor holds goes on.
         """
@@ -110,7 +114,7 @@ class IterationManager:
             ongoing = (output.stopped == 0) & (output.open_count > 0).any(dim=1)
             group.active = output.active & ongoing
 
-    def step(self, groups: Sequence[RowGroup]) -> list[StepOutput]:
+    def step(self, groups: Sequence[RowGroup]) -> list[StepOutput[Tensor]]:
         """One forward over all groups and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
@@ -122,6 +126,7 @@ class IterationManager:
             try:
                 guided = self._guide(group, logits, frame) if group.parts.guide else logits
                 view = build_view(group, guided, stats, frame, self.info.mask_id)
+                group.drawn = frame.window.scored, frame.window.pos, view.token, view.confidence
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:
@@ -236,7 +241,7 @@ class IterationManager:
 
     def _stop(
         self, group: RowGroup, view: StepView, update: CanvasUpdate, hold: Tensor | None
-    ) -> StepOutput:
+    ) -> StepOutput[Tensor]:
         """Ask the stop rules, count what is open, and advance the clocks."""
         rows, active, live = group.rows, group.active, view.window.live
         stopped = group.unstopped
@@ -262,10 +267,10 @@ class IterationManager:
         rows.step.add_(active)
         rows.blocks.step.add_(stepped)
         return StepOutput(
+            update.op,
             view.window.pos,
             view.ids,
             view.confidence,
-            update.op,
             open_count,
             stopped,
             active,

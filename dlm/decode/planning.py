@@ -47,7 +47,7 @@ class Planner:
                 window,
                 row_info(group.rows),
                 joint_needs=None if apart else needs & LOGIT_STATISTICS,
-                live=blocks.live,
+                live=blocks.live.numpy(),
                 token_forwards=plan.token_forwards,
                 key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
                 edit_budget=edit_budget(group) if may_wait else None,

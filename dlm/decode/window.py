@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dlm.core import INT64_MAX, Flags, ForwardPlan, HostRows, Ints, Window
 from dlm.core.blocks import BlockTable, Level
@@ -121,12 +120,12 @@ class KeyAges(NamedTuple):
         oldest = np.where(reused, key_step, INT64_MAX).min(axis=1)
         return cls(writes, oldest, key_step, host.step.numpy())
 
-    def after(self, host: HostRows, steps: Ints | Tensor) -> list[int]:
+    def after(self, steps: Ints) -> list[int]:
         """Note the step that made each key, once each row has taken `steps [R]` more of the plan.
 
         Returns how many steps old the oldest key was that any of them reused.
         """
-        last, moved = self.step - 1, np.asarray(steps) > 0
+        last, moved = self.step - 1, steps > 0
         np.copyto(self.key_step, last[:, None], where=self.writes & moved[:, None])
         ages: list[int] = np.where(moved, last - self.oldest, 0).clip(min=0).tolist()
         return ages

@@ -66,6 +66,36 @@ def scheduled_count(
     return torch.where(step < steps, count, open_now)
 
 
+LONGEST_CLOCK = 4096
+"""Steps of a schedule up to which its clock is run beforehand."""
+
+
+def steps_of_block(rule: Any, masks: int, total: int) -> int | None:
+    """The steps in which a schedule fills a block of `masks` positions, of `total` in the answer:
+    its clock is run beforehand. None where it is too long.
+
+    `rule` holds `steps`, `schedule`, and `power` or `eps` where the schedule reads them.
+    """
+    if rule.steps is None and rule.schedule == "even":
+        return masks
+    if (rule.steps or 0) > LONGEST_CLOCK:
+        return None
+    steps = masks if rule.steps is None else max(rule.steps * masks // total, 1)
+    size, all_steps, left = torch.tensor(masks), torch.tensor(steps), masks
+    for step in range(steps):
+        now = torch.tensor(step)
+        if rule.schedule == "even":
+            count = even_counts(size, now, all_steps)
+        elif rule.schedule == "eps":
+            count = (left * eps_share(now, all_steps, torch.tensor(rule.eps)) + ROUNDING).long()
+        else:
+            count = curve_counts(rule.schedule, size, now, all_steps, rule.power)
+        left -= int(count)
+        if left <= 0:
+            return step + 1
+    return steps + 1
+
+
 def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:
     """The share of `masks` to commit in `step` of `steps`, all shares equal.
 

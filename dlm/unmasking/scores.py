@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlm.core import SamplingStats, StepView
 from dlm.errors import InvalidRequest
-from dlm.rng import uniforms
+from dlm.rng import Stream, uniforms
 
 Score = Literal["confidence", "entropy", "margin", "random", "left"]
 
@@ -21,10 +21,6 @@ ConfFrom = Literal["clean", "tempered"]
 """Whose numbers a rule reads: of the clean logits (LLaDA, Fast-dLLM), or of the distribution that
 tokens are drawn from, tempered and filtered (Dream, SDAR).
 """
-
-
-ORDER_STREAM = 1
-"""Stream of the uniforms that order positions; stream 0 draws tokens."""
 
 
 def require_ordered(low: str, least: float, high: str, most: float) -> None:
@@ -72,7 +68,7 @@ def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Ten
     if score == "left":
         return -view.pos.double()
     if score == "random":
-        return uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
+        return uniforms(view.row.seed, view.row.path, view.pos, view.row.step, Stream.ORDER)
     if score == "confidence":
         return confidence_of(view, conf_from)
     stats = view.stats if conf_from == "clean" else sampling_of(view)
@@ -113,7 +109,7 @@ def gumbel_scores(score: Tensor, temperature: Tensor, view: StepView) -> Tensor:
     """`[R, W]`: a score whose best positions are a draw without replacement, with probabilities
     `softmax(score / temperature)` (Gumbel-top-k, arXiv 1903.06059; Dream's `alg_temp`).
     """
-    u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
+    u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, Stream.ORDER)
     return score / temperature - torch.log(-torch.log(u.clamp_min(_TINY)))
 
 

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from dlm.core import ModelInfo, Proposal, StepView, Unmasker, is_one_of
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
+from dlm.unmasking.schedules import (
+    SCHEDULES,
+    Schedule,
+    require_schedule,
+    scheduled_count,
+    steps_of_block,
+)
 from dlm.unmasking.scores import (
     SCORES,
     ConfFrom,
@@ -104,6 +110,10 @@ class TopK(Unmasker):
     def one_block(self) -> bool:
         """True if it counts down the clock of a block."""
         return self.steps is not None or self.schedule != "even" or self.first_alone
+
+    def steps_for(self, masks: int, total: int) -> int | None:
+        """Those of the schedule; with `first_alone` they are not known beforehand."""
+        return None if self.first_alone else steps_of_block(self, masks, total)
 
     def bind(self, info: ModelInfo) -> Self:
         """Resolve `demote`.

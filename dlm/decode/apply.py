@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, StepView
-from dlm.decode.group import RowGroup
+from dlm.decode.group import Planned, RowGroup
 
 
 class Op(IntEnum):
@@ -103,7 +103,7 @@ def edit_budget(group: RowGroup) -> Tensor:
 
 
 def with_progress(
-    group: RowGroup, view: StepView, proposal: Proposal, mask_id: int | None
+    group: RowGroup, planned: Planned, view: StepView, proposal: Proposal, mask_id: int | None
 ) -> Proposal:
     """Cut a proposal to what takes effect, and see to it that rows come to an end.
 
@@ -113,7 +113,7 @@ def with_progress(
     """
     if group.active is not group.everyone:
         proposal = proposal.of_rows(group.active)
-    budget = group.current.edit_budget
+    budget = planned.edit_budget
     if budget is None:
         trusted = proposal.commits_alone and not group.parts.guide  # a guide may leave MASK alone
         return proposal if trusted else effective(view, proposal, mask_id)

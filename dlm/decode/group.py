@@ -165,7 +165,7 @@ class GroupParts:
         return replace(self, constants=moved)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Planned:
     """A plan and all that holds as long as it does.
 

@@ -37,7 +37,7 @@ from dlm.decode.apply import (
     write_update,
 )
 from dlm.decode.auxiliary import Auxiliary
-from dlm.decode.group import RowGroup
+from dlm.decode.group import Planned, RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
@@ -82,22 +82,19 @@ class IterationManager:
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
+        plans = [group.planned or self.planner.plan(group) for group in groups]
         for group in groups:
             group.active = group.everyone
-            if group.planned is None:
-                self.planner.plan(group)
         rounds: list[list[StepOutput[Tensor]]] = []
         for _ in range(1 if watched else self._steps_until_sync(groups)):
-            if rounds:
-                self._leave_out(groups, rounds[-1])
+            if rounds and not self._leave_out(groups, rounds[-1]):
+                break
             try:
-                rounds.append(self.step(groups))
+                rounds.append(self.step(groups, plans))
             except Exception:
                 if not rounds:
                     raise
                 break  # report what has been done; the next step meets it again
-            if any(group.error for group in groups):
-                break
         return sync(groups, rounds)
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
@@ -106,23 +103,27 @@ class IterationManager:
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
-    def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput[Tensor]]) -> None:
+    def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput[Tensor]]) -> bool:
         """Let rows that have ended, or have nothing open, idle until the host looks; a row whose
-        block an editor holds goes on.
+        block an editor holds goes on. False where a part has failed, so that the host looks now.
         """
         for group, output in zip(groups, outputs, strict=True):
             ongoing = (output.stopped == 0) & (output.open_count > 0).any(dim=1)
             group.active = output.active & ongoing
+        return not any(group.error for group in groups)
 
-    def step(self, groups: Sequence[RowGroup]) -> list[StepOutput[Tensor]]:
+    def step(
+        self, groups: Sequence[RowGroup], plans: Sequence[Planned]
+    ) -> list[StepOutput[Tensor]]:
         """One forward over all groups and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
         """
         changes = []
-        for group, logits, stats in zip(groups, *self._forward(groups), strict=True):
-            planned, before = group.current, group.rows
-            frame, group.aux_tokens = build_frame(before, planned), {}
+        forward = self._forward(groups, plans)
+        for group, planned, logits, stats in zip(groups, plans, *forward, strict=True):
+            frame, before = build_frame(group.rows, planned), group.rows
+            group.aux_tokens = {}
             try:
                 guided = self._guide(group, logits, frame) if group.parts.guide else logits
                 view = build_view(group, guided, stats, frame, self.info.mask_id)
@@ -135,7 +136,7 @@ class IterationManager:
                 proposal = self._propose(group, offered)
                 if group.parts.edit:
                     proposal = self._edit(group, view, proposal)
-                proposal = with_progress(group, offered, proposal, self.info.mask_id)
+                proposal = with_progress(group, planned, offered, proposal, self.info.mask_id)
                 view, update = self._apply(group, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
@@ -153,20 +154,20 @@ class IterationManager:
             raise error
 
     def _forward(
-        self, groups: Sequence[RowGroup]
+        self, groups: Sequence[RowGroup], plans: Sequence[Planned]
     ) -> tuple[Sequence[Tensor], Sequence[RowStats | None]]:
         """One model call: logits `[arms * N, V]` of each group, and what was read of all at once.
 
         Records the ids that the new keys were made from, once they are there.
         """
-        packed = self.planner.pack(groups)
+        packed = self.planner.pack(groups, plans)
         logits = self.model(packed, self.kv.store)
-        for group in groups:
-            rows, written = group.rows, group.current.window.written
+        for group, planned in zip(groups, plans, strict=True):
+            rows, written = group.rows, planned.window.written
             rows.kv_ids.put_(written, rows.ids.take(written))
         if len(groups) == 1:
             return (logits,), (None,)
-        stats = read_together(groups, logits, packed.sizes, self.info.mask_id)
+        stats = read_together(plans, logits, packed.sizes, self.info.mask_id)
         return logits.split(packed.sizes), stats
 
     def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
@@ -236,7 +237,8 @@ class IterationManager:
         writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
         update = resolve(view, proposal, self.process)
         write_update(group, view, update)
-        write_scratch(writes)
+        if writes:
+            write_scratch(writes)
         return view._replace(ids=update.ids, kind=update.kind), update
 
     def _stop(

@@ -51,7 +51,7 @@ def row_info(rows: Rows) -> RowInfo:
 
 
 def read_together(
-    groups: Sequence[RowGroup], logits: Tensor, sizes: Sequence[int], mask_id: int | None
+    plans: Sequence[Planned], logits: Tensor, sizes: Sequence[int], mask_id: int | None
 ) -> list[RowStats | None]:
     """Read the statistics of groups side by side, as far as they need the same, in one call.
 
@@ -59,7 +59,7 @@ def read_together(
     logits a guide changes, or whose statistics depend on more than them.
     """
     found: list[RowStats | None] = []
-    start, needs = 0, [group.current.joint_needs for group in groups]
+    start, needs = 0, [planned.joint_needs for planned in plans]
     for own, members in groupby(zip(needs, sizes, strict=True), key=itemgetter(0)):
         counts = [size for _, size in members]
         part = logits[start : start + sum(counts)]
@@ -122,17 +122,14 @@ def _read(
         read = draw_tokens(read, mask_id, group.sampler, window.row[: len(window.slot)], u)
     stats = Statistics(read.logsumexp)
     if needs:
-        found = {n: _spread(getattr(read, n), window) for n in LOGIT_STATISTICS & needs}
+        names = needs & STATISTICS - {"sampling"}
+        found = {name: _spread(getattr(read, name), window) for name in names}
         stats = Statistics(read.logsumexp, sampling=None, **found)
     if "sampling" in needs:
         stats = stats._replace(sampling=_sampling(group, read, window, mask_id))
     if shadows is not None:
         stats = stats._replace(prob_current=_through_shadows(stats.prob_current, shadows, frame))
     return read, stats
-
-
-LOGIT_STATISTICS: Final = STATISTICS - {"sampling"}
-"""Statistics that `row_stats` reads."""
 
 
 def _sampling(

@@ -105,7 +105,7 @@ def _read(
     return read, stats
 
 
-LOGIT_STATISTICS: Final = STATISTICS - {"sampling"}
+LOGIT_STATISTICS: Final[frozenset[str]] = STATISTICS - {"sampling"}
 """Statistics that `row_stats` reads."""
 
 

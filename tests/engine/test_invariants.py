@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dlm import Editor, Unmasker
 from dlm.config import KINDS
 from dlm.core import Kind, Proposal
-from dlm.engine.events import HostCanvas, replay
+from dlm.core.canvas import HostCanvas, replay
 from dlm.errors import InvalidRequest
 from dlm.rng import Stream, uniforms
 from tests.engine.harness import Bench, open_positions

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Parts, Process, Proposal, StepView
-from dlm.decode.group import Planned, RowGroup
+from dlm.decode.group import RowGroup
+from dlm.decode.window import Planned
 
 
 class Op(IntEnum):

@@ -37,12 +37,13 @@ from dlm.decode.apply import (
     write_update,
 )
 from dlm.decode.auxiliary import Auxiliary
-from dlm.decode.group import Planned, RowGroup
+from dlm.decode.group import RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
 from dlm.decode.view import build_frame, build_view, read_together
+from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool
 
 

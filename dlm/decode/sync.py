@@ -15,7 +15,8 @@ from torch import Tensor
 from dlm.core import BlockTable, Frame, Phase, Progress, Rows
 from dlm.core.contracts import checked_max_end, checked_table
 from dlm.decode.apply import Op
-from dlm.decode.group import Planned, RowGroup, select_params
+from dlm.decode.group import RowGroup, select_params
+from dlm.decode.window import Planned
 from dlm.errors import blaming
 
 Array = TypeVar("Array")

@@ -12,14 +12,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
 from dlm.core.blocks import BlockTable
 from dlm.core.info import ModelInfo
 from dlm.core.packed import Packed
-from dlm.core.plan import Flags, ForwardPlan, Ints
+from dlm.core.plan import Flags, ForwardPlan, Ints, SharedPrefix
 from dlm.core.rows import Rows, ScratchSpec
 from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
 
@@ -257,20 +257,6 @@ class Budget(Part):
     @abstractmethod
     def spent(self, nfe: int, seconds: float) -> bool:
         """True if the row ends: its forwards so far, and its wall time since admission."""
-
-
-class SharedPrefix(NamedTuple):
-    """The keys that requests that begin alike can share.
-
-    name: cache namespace; the same ids under two names have different keys
-    unit: a key depends only on ids up to the end of its unit of this many positions (None: on the
-        whole prompt)
-    prompt_only: positions after the prompt are not shared
-    """
-
-    name: str
-    unit: int | None
-    prompt_only: bool = False
 
 
 class CacheManager(Part):

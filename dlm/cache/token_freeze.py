@@ -127,8 +127,8 @@ class Delayed(Bidirectional):
     a token; what is open is computed in every step (arXiv 2505.15781).
 
     `every`: all keys are computed again after this many steps, and where a block opens · `warmup`:
-    first steps of a row that compute everything. Approximate: keys are up to `every` steps old, and none is
-    ever of another id than the canvas shows.
+    first steps of a row that compute everything. Approximate: keys are up to `every` steps old, and
+    none is ever of another id than the canvas shows.
     """
 
     tier = "T2"

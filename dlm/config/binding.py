@@ -32,8 +32,8 @@ class BoundConfig:
     """One request's config with its parts bound to a model.
 
     `budgets` bound the cost, `stop_strings` end the text, `end_ids` the answer. `length`: of the
-    canvas behind the prompt; `pinned`: the ids that are pinned there, None where it is open (empty:
-    all is).
+    canvas after the prompt; `pinned`: the ids that are pinned there, None where it is open (empty:
+    all is); `committed`: the ids that stand there from the start and may be revised, likewise.
     """
 
     config: GenerationConfig
@@ -43,12 +43,19 @@ class BoundConfig:
     end_ids: frozenset[int]
     length: int
     pinned: tuple[int | None, ...] = ()
+    committed: tuple[int | None, ...] = ()
 
 
 def bind(
-    config: GenerationConfig, info: ModelInfo, pinned: tuple[int | None, ...] = ()
+    config: GenerationConfig,
+    info: ModelInfo,
+    pinned: tuple[int | None, ...] = (),
+    committed: tuple[int | None, ...] = (),
 ) -> BoundConfig:
-    """Parse and bind every part of `config`; `pinned`: what its `infill` pins behind the prompt.
+    """Parse and bind every part of `config`.
+
+    `pinned`: the ids that its `infill` pins after the prompt; `committed`: those that stand there
+    from the start and may be revised.
 
     Raises `InvalidRequest` with the reason when something cannot work.
     """
@@ -74,11 +81,11 @@ def bind(
     )
     _check_needs(parts, info)
     _check_scratch(parts)
-    _check_steps(config, parts, pinned)
+    _check_steps(config, parts, filled=bool(pinned or committed))
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, budgets, strings, ends, length, pinned)
+    return BoundConfig(config, parts, budgets, strings, ends, length, pinned, committed)
 
 
 def inside_holes(pinned: Sequence[int | None]) -> int:
@@ -158,10 +165,11 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
         return replace(part, steps=config.steps)
 
 
-def _check_steps(config: GenerationConfig, parts: Parts, pinned: Sequence[int | None]) -> None:
+def _check_steps(config: GenerationConfig, parts: Parts, *, filled: bool) -> None:
     """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate.
 
-    Where something is given, blocks start at the holes and steps are shared out by what is open.
+    Where something is `filled` from the start, blocks start at the holes and steps are shared out
+    by what is open.
     """
     steps, tokens = config.steps, config.max_new_tokens
     scheduled = (parts.unmask, *parts.edit)
@@ -173,7 +181,7 @@ def _check_steps(config: GenerationConfig, parts: Parts, pinned: Sequence[int | 
         )
     assert tokens is not None
     with blaming("blocks", parts.blocks):
-        sizes = None if pinned else parts.blocks.block_sizes([True] * tokens)
+        sizes = None if filled else parts.blocks.block_sizes([True] * tokens)
     for part in scheduled:
         if sizes and part.steps is not None and part.steps % len(sizes):
             raise InvalidRequest(

@@ -34,7 +34,6 @@ class Model(Protocol):
 
     def __call__(self, packed: Packed, kv: Any) -> Tensor:
         """`logits [N, V]` in float32."""
-        ...
 
 
 class Part:
@@ -81,9 +80,7 @@ class Guide(Part):
     arms: int = 1
 
     def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
-        """`[q]` bool: which of the positions `q_pos` the arm sees as MASK; by default the prompt's,
-        as classifier-free guidance has it.
-        """
+        """`[q]` bool: the positions among `q_pos` that the arm sees as MASK; by default the prompt."""
         return q_pos < prompt
 
     @abstractmethod
@@ -118,10 +115,7 @@ class BlockScheduler(Part):
 
     @abstractmethod
     def max_end(self, rows: Rows, params: Any) -> Tensor:
-        """`[R]` on the CPU: how far a block that opens next may extend.
-
-        `params` holds the part's numbers, as in a view.
-        """
+        """`[R]`: how far a block that opens next may extend; `params` as in a view. On the CPU."""
 
     def block_end(self, view: StepView) -> Tensor:
         """`[R]`: the end of the block that this step opens, read from its logits; by default the
@@ -156,9 +150,7 @@ class Scheduled(Part):
         return False
 
     def steps_for(self, masks: int, total: int) -> int | None:
-        """The steps that a block of `masks` open positions takes, of `total` in the answer; None
-        where they are not known beforehand.
-        """
+        """Steps of a block of `masks` open positions, of `total` in the answer; None: not known."""
         return None
 
 
@@ -230,9 +222,7 @@ class StopRule(Part):
 
 
 class EarlyCommit(StopRule):
-    """A stop rule that may fill what is open (`Stop.fill`). It is asked before the others, which
-    then see what it has filled.
-    """
+    """A stop rule that may fill what is open (`Stop.fill`): it is asked before the others."""
 
     __slots__ = ()
 

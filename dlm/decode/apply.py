@@ -105,7 +105,8 @@ def with_progress(
         return proposal
     open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
     committed = view.row.initial_masks - open_now
-    late = view.row.step >= committed + edit_budget(view.row, group.parts_with_params)
+    granted = edit_budget(view.row, group.parts_with_params) + group.rows.grace
+    late = view.row.step >= committed + granted
     return _forced(view, proposal, late & group.active, mask_id, parts.paced)
 
 

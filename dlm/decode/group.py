@@ -17,6 +17,7 @@ from torch import Tensor
 from dlm.core import (
     BlockScheduler,
     Editor,
+    Flags,
     ForwardPlan,
     Guide,
     Parts,
@@ -134,7 +135,7 @@ class GroupParts:
 class Planned:
     """A plan and all that holds as long as it does.
 
-    live: the blocks being denoised, `[R, 8]` on the CPU.
+    live: the blocks being denoised, `[R, 8]`.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
     opening: a block opens in some row, so that its end is read from the logits.
     syncs_every_step: the host must look after each step.
@@ -142,7 +143,7 @@ class Planned:
 
     plan: ForwardPlan
     window: Window
-    live: Tensor
+    live: Flags
     key_ages: KeyAges | None
     opening: bool
     syncs_every_step: bool
@@ -161,6 +162,7 @@ class RowGroup:
     error: the exception that one of the parts raised.
     active: rows that have not ended since the last sync, nor filled their blocks, `[R]`.
     aux_tokens: tokens that each auxiliary model has computed in this step, row by row.
+    drawn: of the last step, positions with logits, all positions, tokens, confidences, `[R, W]`.
     """
 
     def __init__(
@@ -182,6 +184,7 @@ class RowGroup:
         self.error: Exception | None = None
         self.active = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
         self.aux_tokens: dict[str, list[int]] = {}
+        self.drawn: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def current(self) -> Planned:
@@ -209,6 +212,15 @@ class RowGroup:
         """The numbers alone, on the CPU."""
         (numbers,) = self.numbers.params[kind]
         return SimpleNamespace(**{name: value.cpu() for name, value in numbers.items()})
+
+    def draft(self, row: int) -> dict[int, tuple[int, float]]:
+        """Of the last step, the token and confidence of each position of a row with logits."""
+        if self.drawn is None:
+            return {}
+        scored, *columns = (column[row] for column in self.drawn)
+        found = scored.nonzero()[:, 0]
+        pos, ids, conf = (column.index_select(0, found).tolist() for column in columns)
+        return dict(zip(pos, zip(ids, conf, strict=True), strict=True))
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""

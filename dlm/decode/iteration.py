@@ -80,14 +80,18 @@ class IterationManager:
             kv.pages, {name: helper.kv.pages for name, helper in aux.items()}, prefixes
         )
 
-    def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
-        """Run steps up to the next sync; return the records of each step, group by group.
+    def run(
+        self, groups: Sequence[RowGroup], *, watched: bool = False
+    ) -> list[list[list[RowStep]]]:
+        """Run steps up to the next sync; return the records of each row, group by group.
+
+        watched: somebody looks at a row after each step.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
         plans = [self.planner.plan(group) for group in groups]
-        rounds: list[list[StepOutput]] = []
-        for _ in range(self._steps_until_sync(groups)):
+        rounds: list[list[StepOutput[Tensor]]] = []
+        for _ in range(1 if watched else self._steps_until_sync(groups)):
             try:
                 rounds.append(self.step(groups, plans))
             except Exception:
@@ -96,7 +100,7 @@ class IterationManager:
                 break  # tell what has been done; the next step meets it again
             if any(group.error for group in groups):
                 break
-        return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
+        return sync(groups, rounds, self.device)
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
         """The number of steps until the next sync."""
@@ -104,7 +108,9 @@ class IterationManager:
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
-    def step(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> list[StepOutput]:
+    def step(
+        self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]
+    ) -> list[StepOutput[Tensor]]:
         """One forward over all groups and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
@@ -116,6 +122,7 @@ class IterationManager:
             try:
                 guided = self._guide(group, logits, frame)
                 view = self._view(group, guided, frame)
+                group.drawn = view.scored, view.pos, view.token, view.confidence
                 view = self._consult(group, view)
                 view = self._open(group, view)
                 offered = self._restrict(group, view)
@@ -241,7 +248,7 @@ class IterationManager:
 
     def _stop(
         self, group: RowGroup, view: StepView, update: CanvasUpdate, hold: Tensor | None
-    ) -> StepOutput:
+    ) -> StepOutput[Tensor]:
         """Ask the stop rules and advance the clocks.
 
         Rows that have ended, or have nothing open, idle until the host looks; a row whose block an
@@ -268,10 +275,10 @@ class IterationManager:
         rows.blocks.step.add_(group.current.window.live & active[:, None])
         group.active = active & (stopped == 0) & (open_count > 0).any(dim=1)
         return StepOutput(
+            update.op,
             view.pos,
             view.ids,
             view.confidence,
-            update.op,
             open_count,
             stopped,
             active,

@@ -40,7 +40,7 @@ class Planner:
             group.planned = Planned(
                 plan,
                 window_of(plan, host, self.device),
-                live=blocks.live,
+                live=blocks.live.numpy(),
                 key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
                 opening=opening,
                 syncs_every_step=replans_next or asks_host,

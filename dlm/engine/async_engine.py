@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+from dlm.config import GenerationConfig
 from dlm.core import Event
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
@@ -47,11 +48,13 @@ class AsyncEngine:
 
         Options and errors as in `Engine.submit`.
         """
-        return AsyncRequest(self, self._begin(self.engine.prepare(prompt, **options)))
+        return AsyncRequest(
+            self, self._begin(self.engine.prepare(prompt, GenerationConfig.from_options(options)))
+        )
 
     async def generate(self, prompt: Prompt, **options: Any) -> Generation:
         """Answer one prompt. Options and errors as in `Engine.submit`."""
-        request = self.engine.prepare(prompt, **options)
+        request = self.engine.prepare(prompt, GenerationConfig.from_options(options))
         request.ignore_events()
         self._begin(request)
         try:
@@ -65,7 +68,7 @@ class AsyncEngine:
         Options and errors as in `Engine.submit`; the row is queued when the first event is asked
         for. A row that fails raises its error after its last event.
         """
-        request = self.engine.prepare(prompt, **options)
+        request = self.engine.prepare(prompt, GenerationConfig.from_options(options))
         return AsyncStream(request, self._stream(request))
 
     async def close(self) -> None:

@@ -6,6 +6,8 @@ The first canvas is filled at admission; everything later comes from events.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -31,14 +33,24 @@ class HostCanvas:
         self.prompt = self.settled = 0
         self.reason: str | None = None
 
+    @classmethod
+    def of(cls, ids: list[int], kinds: list[Kind], prompt: int) -> HostCanvas:
+        """A canvas of which nothing but the prompt is settled."""
+        canvas = cls()
+        canvas.ids, canvas.kinds, canvas.conf = ids, kinds, [None] * len(ids)
+        canvas.open_kind, canvas.prompt, canvas.settled = max(Kind.MASK, *kinds), prompt, prompt
+        return canvas
+
+    def restart(self) -> None:
+        """Settle nothing but the prompt; what was left open when the row ended is open again."""
+        self.settled, self.reason = self.prompt, None
+        self.kinds = [self.open_kind if kind == Kind.PAD else kind for kind in self.kinds]
+
     def apply(self, event: Event) -> None:
         """Take one event. Raises `EngineError` for one that cannot follow what came before."""
         if event.type == "open":
-            self.ids = list(event.ids)
-            self.kinds = [Kind(kind) for kind in event.data["kinds"]]
-            self.open_kind = max(Kind.MASK, *self.kinds)
-            self.conf = [None] * len(self.ids)
-            self.prompt = int(event.data["prompt"])
+            kinds = [Kind(kind) for kind in event.data["kinds"]]
+            vars(self).update(vars(self.of(list(event.ids), kinds, int(event.data["prompt"]))))
             self.settled = int(event.data["settled"])
         elif event.type in ("commit", "replace"):
             for pos, token, conf in zip(event.pos, event.ids, event.conf, strict=True):
@@ -102,10 +114,8 @@ _EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
 def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
     """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
     events = []
-    for op, kind in _EVENTS.items():
-        chosen = [change for change in changes if change.op == op]
-        if chosen:
-            _, pos, ids, conf = zip(*chosen, strict=True)
-            writes = op in (Op.COMMIT, Op.REPLACE)
-            events.append(Event(kind, row, step, pos, ids, conf if writes else ()))
+    for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
+        _, pos, ids, conf = zip(*alike, strict=True)
+        writes = op in (Op.COMMIT, Op.REPLACE)
+        events.append(Event(_EVENTS[op], row, step, pos, ids, conf if writes else ()))
     return events

@@ -80,7 +80,7 @@ class Guide(Part):
     arms: int = 1
 
     def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
-        """`[q]` bool: the positions among `q_pos` that the arm sees as MASK; by default the prompt."""
+        """`[q]` bool: the `q_pos` that the arm sees as MASK; by default those of the prompt."""
         return q_pos < prompt
 
     @abstractmethod

@@ -104,14 +104,16 @@ class BlockScheduler(Part):
     restricts: bool = False
 
     def block_sizes(self, still_open: Sequence[bool]) -> list[int] | None:
-        """The open positions of each block of a canvas, of which `still_open` marks the positions
-        to fill; None where its blocks are known from the logits alone.
-        """
+        """The open positions (`still_open`) of each block of a canvas; None: not known."""
+        return None
+
+    def num_blocks(self, tokens: int) -> int | None:
+        """The blocks that `tokens` open positions make, where that is known beforehand."""
         return None
 
     def least_steps(self, tokens: int) -> int:
         """The steps that `tokens` open positions take at least, whatever the unmasker commits."""
-        return 1
+        return self.num_blocks(tokens) or 1
 
     @abstractmethod
     def max_end(self, rows: Rows, params: Any) -> Tensor:

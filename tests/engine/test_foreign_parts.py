@@ -71,7 +71,7 @@ METHODS = [
     ("guide", Bias, "__call__"),
     ("guide", Bias, "bind"),
     ("blocks", Fixed, "bind"),
-    ("blocks", Fixed, "block_sizes"),
+    ("blocks", Fixed, "num_blocks"),
     ("blocks", Fixed, "max_end"),
     ("blocks", Fixed, "block_end"),
     ("blocks", Fixed, "advance"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Editor,
         Event,
         Guide,
+        HostCanvas,
         Kind,
         ModelInfo,
         Part,
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
         StepView,
         StopRule,
         Unmasker,
+        replay,
     )
     from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
-    from dlm.engine.events import HostCanvas, replay
     from dlm.engine.generation import Generation, Stats
     from dlm.engine.load import (
         Inspection,
@@ -127,7 +128,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Event": "dlm.core",
         "Generation": "dlm.engine.generation",
         "GenerationConfig": "dlm.config",
-        "HostCanvas": "dlm.engine.events",
+        "HostCanvas": "dlm.core",
         "Inspection": "dlm.engine.load",
         "Interrupted": "dlm.errors",
         "InvalidRequest": "dlm.errors",
@@ -145,7 +146,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",
         "load_causal": "dlm.engine.load",
-        "replay": "dlm.engine.events",
+        "replay": "dlm.core",
         "trained_canvas": "dlm.engine.load",
     }
 )

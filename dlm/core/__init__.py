@@ -1,6 +1,7 @@
 """The nouns everybody shares. Imported from here, never redefined."""
 
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
+from dlm.core.canvas import HostCanvas, replay
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
 from dlm.core.packed import AttentionGroup, Packed, RaggedGroup
@@ -75,6 +76,7 @@ __all__ = [
     "ForwardPlan",
     "Frame",
     "Guide",
+    "HostCanvas",
     "HostRows",
     "Ints",
     "Kind",
@@ -108,5 +110,6 @@ __all__ = [
     "is_number",
     "is_one_of",
     "missing_members",
+    "replay",
     "span",
 ]

@@ -120,8 +120,9 @@ class Rows(TensorStruct):
     """R live rows: their canvases, clocks, blocks and scratch tensors.
 
     The last column of every `[R, L]` tensor is spare: columns of a view that hold nothing point
-    there. When rows are stacked, narrower canvases are widened, so that it stays last. A row that
-    is selected twice is forked; its pages are then shared.
+    there, steps write there what they do not commit, and nobody reads it. When rows are stacked,
+    narrower canvases are widened, so that it stays last. A row that is selected twice is forked;
+    its pages are then shared.
 
     ids: the canvas, `[R, L]` int64.
     kv_ids: the ids each stored key was made from (-1: none), `[R, L]` int64.

@@ -21,6 +21,7 @@ from dlm.core import (
     ForwardPlan,
     Guide,
     Parts,
+    RowInfo,
     Rows,
     Window,
     is_number,
@@ -135,7 +136,9 @@ class GroupParts:
 class Planned:
     """A plan and all that holds as long as it does.
 
+    row: the numbers of each row.
     live: the blocks being denoised, `[R, 8]`.
+    token_forwards: tokens computed for each row.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
     opening: a block opens in some row, so that its end is read from the logits.
     syncs_every_step: the host must look after each step.
@@ -143,7 +146,9 @@ class Planned:
 
     plan: ForwardPlan
     window: Window
+    row: RowInfo
     live: Flags
+    token_forwards: list[int]
     key_ages: KeyAges | None
     opening: bool
     syncs_every_step: bool
@@ -160,7 +165,10 @@ class RowGroup:
     planned: the plan, which holds until a block changes.
     plan_age: steps that the plan has served.
     error: the exception that one of the parts raised.
-    active: rows that have not ended since the last sync, nor filled their blocks, `[R]`.
+    everyone: all rows, `[R]` bool.
+    active: rows that have not ended since the last sync, nor filled their blocks, `[R]`; the very
+        tensor `everyone` in the first step after it.
+    unstopped: no row was stopped by a rule, `[R]` zeros.
     aux_tokens: tokens that each auxiliary model has computed in this step, row by row.
     drawn: of the last step, positions with logits, all positions, tokens, confidences, `[R, W]`.
     """
@@ -182,7 +190,8 @@ class RowGroup:
         self.planned: Planned | None = None
         self.plan_age = 0
         self.error: Exception | None = None
-        self.active = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
+        self.everyone = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
+        self.active, self.unstopped = self.everyone, torch.zeros_like(rows.step)
         self.aux_tokens: dict[str, list[int]] = {}
         self.drawn: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 

@@ -113,7 +113,7 @@ OPS = tuple(Op)
 
 
 def sync(
-    groups: Sequence[RowGroup], rounds: Sequence[Sequence[StepOutput[Tensor]]], device: torch.device
+    groups: Sequence[RowGroup], rounds: Sequence[Sequence[StepOutput[Tensor]]]
 ) -> list[list[list[RowStep]]]:
     """Read what the steps since the last sync have written; close and open blocks where due.
 
@@ -121,7 +121,7 @@ def sync(
     of its rows.
     """
     outputs = list(zip(*_read_back(rounds), strict=True))
-    return [_sync_group(group, own, device) for group, own in zip(groups, outputs, strict=True)]
+    return [_sync_group(group, own) for group, own in zip(groups, outputs, strict=True)]
 
 
 def _read_back(
@@ -168,7 +168,7 @@ def _changes(output: StepOutput[NDArray[Any]]) -> list[list[PositionChange]]:
 
 
 def _sync_group(
-    group: RowGroup, outputs: Sequence[StepOutput[NDArray[Any]]], device: torch.device
+    group: RowGroup, outputs: Sequence[StepOutput[NDArray[Any]]]
 ) -> list[list[RowStep]]:
     """Advance the host's clocks and blocks of a group, and write the records of its rows."""
     planned, host, last = group.current, group.rows.host, outputs[-1]
@@ -178,7 +178,7 @@ def _sync_group(
     host.blocks.step.numpy()[:] += planned.live * steps[:, None]
     host.step.numpy()[:] += steps
     aged = planned.key_ages
-    ages = [0] * count if aged is None else aged.after(host, torch.from_numpy(steps))
+    ages = [0] * count if aged is None else aged.after(steps)
     opened = _opened(host.blocks, planned.opening and not last.failed)
     group.plan_age += len(outputs)
     closed = (planned.live & (last.open_count == 0) & (not last.failed)).any(axis=1)
@@ -188,7 +188,6 @@ def _sync_group(
         open_count = torch.from_numpy(last.open_count)
         errors = advance(group, open_count, torch.from_numpy(last.stopped == 0))
         filled = (~group.rows.host.blocks.live.any(dim=1)).tolist()
-    group.active = torch.ones(count, dtype=torch.bool, device=device)
     return _records(planned, outputs, opened, closed.tolist(), filled, errors, ages)
 
 
@@ -203,7 +202,7 @@ def _records(
 ) -> list[list[RowStep]]:
     """The records of each row. Blocks open in the first step, close and age after the last."""
     plan, changes = planned.plan, list(map(_changes, outputs))
-    positions, end = plan.token_forwards, len(outputs) - 1
+    positions, end = planned.token_forwards, len(outputs) - 1
     return [
         [
             RowStep(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from threading import RLock
-from types import TracebackType
 from typing import Protocol, Self
 
 import torch
@@ -212,10 +211,6 @@ class Stream(Iterator[Event]):
     def __init__(self, request: Handle, events: Iterator[Event]) -> None:
         self._request, self._events = request, events
 
-    def __iter__(self) -> Self:
-        """The stream itself."""
-        return self
-
     def __next__(self) -> Event:
         """The next event. Raises the error of a row that fails, after its last event."""
         return next(self._events)
@@ -239,12 +234,7 @@ class Stream(Iterator[Event]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Final
 
 from dlm.config import BoundConfig
-from dlm.core import Event, Kind
+from dlm.core import Event, EventType, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import Op
 from dlm.decode.sync import PositionChange, RowStep
-from dlm.engine.events import HostCanvas, events_of
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
 from dlm.text.stream import StopStringWatcher
@@ -143,7 +145,7 @@ class RowState:
 
     def fill_canvas(self, ids: list[int], kinds: list[Kind]) -> None:
         """Give the row its first canvas."""
-        self.canvas = HostCanvas.of(ids, kinds, len(self.prompt))
+        self.canvas.fill(ids, kinds, len(self.prompt))
         self.initial_masks = max(self.open_count, 1)
         self.most_steps = step_limit(self.bound, len(ids))
 
@@ -329,3 +331,18 @@ def step_limit(bound: BoundConfig, length: int) -> int:
     planned = sum(part.steps or 0 for part in (parts.unmask, *parts.edit))
     each += sum(editor.post_steps for editor in parts.edit)
     return base + each * length + planned
+
+
+EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
+    {Op.COMMIT: "commit", Op.REMASK: "remask", Op.REPLACE: "replace", Op.RENOISE: "renoise"}
+)
+
+
+def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
+    """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
+    events = []
+    for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
+        _, pos, ids, conf = zip(*alike, strict=True)
+        writes = op in (Op.COMMIT, Op.REPLACE)
+        events.append(Event(EVENTS[op], row, step, pos, ids, conf if writes else ()))
+    return events

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dlm import AsyncEngine, Engine, Guide
-from dlm.engine.events import HostCanvas
+from dlm.core.canvas import HostCanvas
 from dlm.errors import EngineError, RuleError
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec

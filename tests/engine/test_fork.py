@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dlm.config import GenerationConfig, bind
+from dlm.core.canvas import replay
 from dlm.decode.iteration import IterationManager
-from dlm.engine.events import replay
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
 from dlm.errors import InvalidRequest, Unavailable
@@ -134,7 +134,7 @@ def test_a_fork_that_could_run_out_of_pages_is_refused_with_the_numbers():
 
 
 def test_a_fork_tells_its_whole_canvas_and_replays_to_it():
-    from dlm.engine.events import replay
+    from dlm.core.canvas import replay
 
     bench = Bench({})
     parent = bench.start({"temperature": 1.0}, 6)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dlm.core import Event, Kind
+from dlm.core.canvas import replay
 from dlm.engine.engine import Engine
-from dlm.engine.events import replay
 from dlm.engine.node import Node
 from dlm.errors import InvalidRequest, Unavailable
 from tests.engine.harness import info_of

@@ -176,7 +176,8 @@ def test_a_part_of_ones_own_is_told_what_it_lacks():
     ("given", "rule"),
     [
         ({"threshold": 0.9, "remasking": "low_confidence"}, "threshold(0.9)"),
-        ({"threshold": 0.9, "factor": 2.0}, "factor(2.0, last_passes=True)"),
+        ({"factor": 2.0}, "factor(2.0, last_passes=True)"),
+        ({"threshold": None, "factor": 2.0}, "factor(2.0, last_passes=True)"),
         ({"eps": 0.1}, "ancestral(eps=0.1)"),
         (
             {"alg": "confidence_threshold", "dual_cache": True},
@@ -219,6 +220,16 @@ def test_names_of_one_reference_call(given, rule):
         ({"threshold": 0.9, "confidence_eos_eot_inf": True}, "beside `threshold`"),
         ({"alg": "entropy", "remasking": "random"}, "beside Dream's `alg`"),
         ({"alg": "entropy", "confidence_eos_eot_inf": True}, "beside Dream's `alg`"),
+        ({"threshold": 0.9, "factor": 2.0}, "`factor`: takes the place of `threshold`"),
+        ({"use_cache": False, "dual_cache": True}, "`dual_cache`: is a kind of `use_cache`"),
+        (
+            {"alg": "confidence_threshold", "dual_cache": True, "steps": 8},
+            "`steps`: has no meaning beside alg 'confidence_threshold'",
+        ),
+        (
+            {"alg": "confidence_threshold", "block_length": 8, "steps": 8},
+            "`steps`: has no meaning beside alg 'confidence_threshold'",
+        ),
         ({"alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
         ({"alg": "origin", "alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
         ({"remasking": "random", "confidence_eos_eot_inf": True}, "remasking 'random' reads none"),

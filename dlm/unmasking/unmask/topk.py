@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -148,9 +148,9 @@ class TopK(Unmasker):
         share = (chosen - left[view.logit_row]).exp()
         return share.masked_fill(is_one_of(view.token, self._demoted), 0.0)
 
-    def _taken(self, view: StepView, score: Tensor, count: Tensor) -> Tensor:
+    def _taken(self, view: StepView, score: Tensor, count: Tensor | Literal[1]) -> Tensor:
         """`[R, W]`: the best ones, first of those that say no id which is demoted."""
-        if not self._demoted:
+        if not self.demote:
             return top(score, view.eligible, count)
         unwanted = is_one_of(view.token, self._demoted)
         first = top(score, view.eligible & ~unwanted, count)

@@ -137,7 +137,9 @@ class Delayed(Bidirectional):
     warmup: int = 2
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "all that is open or new (the whole canvas where a block opens, and in turn)"
+    computes = (
+        "all that is open or new (the whole canvas where a block opens, and every `every` steps)"
+    )
     reused = "keys of committed tokens are at most `every` steps old"
     on_edit = "requery"
     leaves_filled = True

@@ -276,6 +276,19 @@ class Proposal(NamedTuple):
     scratch: Mapping[str, Tensor | Entries] | None = None
     hold: Tensor | None = None
 
+    @property
+    def commits_alone(self) -> bool:
+        """True if it commits the view's tokens, and changes nothing else."""
+        return self.token is self.remask is self.replace is self.renoise is None
+
+    def without_edits(self, rows: Tensor) -> Proposal:
+        """The proposal without the edits, and without the hold, of `rows [R]`."""
+        stay = ~rows
+        edits = self.remask, self.replace, self.renoise
+        remask, replace, renoise = (m if m is None else m & stay[:, None] for m in edits)
+        hold = None if self.hold is None else self.hold & stay
+        return self._replace(remask=remask, replace=replace, renoise=renoise, hold=hold)
+
     def of_rows(self, active: Tensor) -> Proposal:
         """The proposal for the rows `active [R]` alone."""
         rows = active[:, None]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Final
 
 LONGEST: Final = 360
@@ -72,13 +72,18 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """A part that somebody else wrote and that is at fault: its kind, its class, and the line
-    ("file.py:12"; empty where it is not known).
+    """A part that somebody else wrote and that is at fault.
+
+    kind: of the part
+    name: of its class
+    line: "file.py:12"; empty if it is not known
+    hint: a likely remedy; empty if there is none
     """
 
     kind: str
     name: str
     line: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind} part {self.name}" + (f" ({self.line})" if self.line else "")
@@ -131,13 +136,13 @@ class blaming:
         if not isinstance(error, Exception) or isinstance(error, DlmError):
             return
         if is_foreign(self._part) and culprit_of(error) is None:
-            found = Culprit(self._kind, name_of(self._part), _line_of(trace, self._part))
-            charge(error, found)
+            line, hint = _line_of(trace, self._part), _hint(error, trace, self._part)
+            charge(error, Culprit(self._kind, name_of(self._part), line, hint))
 
 
 def charge(error: Exception, culprit: Culprit) -> None:
-    """Note on an exception whose fault it is."""
-    error.add_note(f"raised in the {culprit}")
+    """Note on an exception whose fault it is, and the remedy."""
+    error.add_note(f"raised in the {culprit}" + (f": {culprit.hint}" if culprit.hint else ""))
     with suppress(AttributeError):  # of a class with slots
         error.culprit = culprit  # type: ignore[attr-defined]
 
@@ -180,10 +185,20 @@ def unknown_name(param: str, given: str, choices: Iterable[str]) -> InvalidReque
     """The error for a name that is not among `choices`: lists them and suggests the nearest one."""
     known = sorted(choices)
     near = nearest(given, known)
-    listed = ", ".join(repr(name) for name in known)
-    rule = f"must be one of {listed}" if known else "has no known names"
+    rule = f"must be one of {listed(known)}" if known else "has no known names"
     hint = f"; did you mean {near!r}?" if near else ""
     return InvalidRequest(param, f"{rule}, got {shown(given)}{hint}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as messages list them: quoted, in alphabetical order."""
+    return ", ".join(repr(name) for name in sorted(names))
+
+
+def needs_extra(package: str, extra: str) -> str:
+    """The words for an optional package that is missing, with the command that installs it."""
+    command = f"pip install -c constraints.txt '.[{extra}]'"
+    return f"needs the package {package!r}; in a clone of dlm: {command}"
 
 
 def nearest(given: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -244,3 +259,36 @@ def _line_of(trace: TracebackType | None, part: Any) -> str:
         return ""
     frame, number = own[-1] if own else frames[1]
     return f"{frame.f_code.co_filename}:{number}"
+
+
+def _hint(error: Exception, trace: TracebackType | None, part: Any) -> str:
+    """A remedy for the usual mistakes in reading a view; empty for other exceptions."""
+    if isinstance(error, AttributeError) and error.obj is not None:
+        return _member_hint(error.obj, str(error.name), part)
+    while trace is not None and "NoneType" in str(error):
+        read, found = trace.tb_frame.f_code.co_names, trace.tb_frame.f_locals.values()
+        for table in (getattr(value, "stats", None) for value in found):
+            for name in getattr(table, "_fields", ()):
+                if name in read and getattr(table, name) is None:
+                    return f"`view.stats.{name}` is there for parts with {_needing(name)}"
+        trace = trace.tb_next
+    return ""
+
+
+def _member_hint(view: Any, name: str, part: Any) -> str:
+    """The place of a member that a view, or a table of it, does not have."""
+    if name in getattr(getattr(view, "stats", None), "_fields", ()):
+        return f"read `view.stats.{name}`, of parts with {_needing(name)}"
+    if isinstance(view, SimpleNamespace):
+        if name in getattr(part, "__dataclass_fields__", ()):
+            return f"`view.params` holds the numbers alone; read `self.{name}`"
+        known = list(vars(view))
+    else:
+        known = [n for n in getattr(view, "_fields", ()) if not n.startswith("_")]
+    if near := nearest(name, known):
+        return f"did you mean {near!r}?"
+    return f"it has {listed(known)}" if known else ""
+
+
+def _needing(name: str) -> str:
+    return f"`needs = frozenset({{{name!r}}})`"

@@ -6,10 +6,12 @@ costs nothing. Packages of other people add names through entry points; user cod
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import MappingProxyType
 
 from dlm.errors import InvalidRequest, unknown_name
@@ -37,8 +39,8 @@ class Registry:
         return (*self.entries, *sorted(plugins - self.entries.keys()))
 
     def __contains__(self, name: str) -> bool:
-        """True if `load` accepts the name; installed packages are asked only where it is no
-        built-in one.
+        """True if `load` accepts the name; entry points of installed packages are read only if it
+        is no built-in name.
         """
         return name in self.entries or any(known == name for known, _ in self._plugins())
 
@@ -94,7 +96,7 @@ class Registry:
         except ModuleNotFoundError as error:
             missing = error.name or module_name
             if f"{module_name}.".startswith(f"{missing}."):
-                text = f"found no module {module_name!r} for {path!r}"
+                text = f"found no module {module_name!r} for {path!r}, {_searched()}"
             else:
                 text = f"needs the package {missing!r}, which is not installed"
             raise InvalidRequest(self.kind, f"{subject}{text}") from error
@@ -111,6 +113,14 @@ class Registry:
             text = f"must name a class, got {type(found).__name__} {path!r}"
             raise InvalidRequest(self.kind, f"{subject}{text}")
         return found
+
+
+def _searched() -> str:
+    """The places in which modules are looked for, in words."""
+    here = str(Path.cwd())
+    if {"", here} & set(sys.path):
+        return f"neither in the current folder {here} nor among the installed packages"
+    return f"neither installed nor in a folder of sys.path, which lacks the current one, {here}"
 
 
 def _is_dotted(name: str) -> bool:

@@ -9,6 +9,7 @@ once, positions walk from there in steps of the golden ratio, and two multiply-x
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final
 
 import torch
@@ -27,6 +28,17 @@ _ROW_MIX: Final = 0xFF51AFD7ED558CCD - 2**64  # MurmurHash3
 _MIX_1: Final = 0xBF58476D1CE4E5B9 - 2**64  # SplitMix64
 _MIX_2: Final = 0x94D049BB133111EB - 2**64
 _BELOW_ONE: Final = 1.0 - 2.0**-53
+
+
+class Stream(IntEnum):
+    """Independent streams of uniforms under one key; their numbers decide every seeded result."""
+
+    DRAW = 0
+    """Draws tokens."""
+    ORDER = 1
+    """Orders positions."""
+    NOISE = 2
+    """Draws the ids of positions opened as noise."""
 
 
 def uniforms(seed: Tensor, path: Tensor, pos: Tensor, step: Tensor, stream: int) -> Tensor:

@@ -15,9 +15,9 @@ from pathlib import Path
 import dlm
 from dlm.errors import InvalidRequest
 from dlm.evals.benchmarks import BENCHMARKS, benchmark_items
-from dlm.evals.grading import read_marks
-from dlm.evals.judging import Judge, place_for_code
+from dlm.evals.graders import Judge, sandbox_for_code
 from dlm.evals.run import benchmark_run
+from dlm.evals.verdicts import read_marks
 
 JUNK = "I think that it is -987654321, or \\boxed{x}. ```python\nreturn None\n```"
 NO_POSITIONS = dlm.Stats(1, 1, 1, 0, 0, {}, {}, {}, 0.0)
@@ -119,7 +119,7 @@ def score(protocol, items, say, judge):
 
 
 def main(names):
-    box, bad = place_for_code(), 0
+    box, bad = sandbox_for_code(), 0
     print(f"code runs under {box.kind}")
     for benchmark in names or BENCHMARKS:
         for protocol in BENCHMARKS[benchmark].values():

@@ -11,11 +11,11 @@ import re
 from argparse import ArgumentParser
 from pathlib import Path
 
+from dlm.evals.graders import Judge
 from dlm.evals.graders.arithmetic import countdown_expression, reaches
 from dlm.evals.graders.grid import grid_of, right_cells
 from dlm.evals.graders.maths import boxed_or_tagged, equivalent
 from dlm.evals.graders.numbers import boxed_number
-from dlm.evals.judging import Judge
 
 
 def cells(text, question, reference):

@@ -13,8 +13,6 @@ import pytest
 import dlm
 from dlm.cli import output
 from dlm.cli.app import run
-from dlm.cli.options import ALIASES
-from dlm.config import aliases as config_aliases
 
 ROOT = Path(__file__).parents[1]
 NO_TOKENIZER = ROOT / "tests" / "data" / "parity" / "models" / "llada"
@@ -22,16 +20,10 @@ SHORT = ("--max-new-tokens", "16", "--guide", "forbid", "--quiet")  # all 16 tok
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(dlm.Unmasker):
     """Commits one position a step; in its third step it raises what a user may meet."""
 
     error: str = ""
-
-    clock = False
-    needs = frozenset[str]()
-
-    def bind(self, info):
-        return self
 
     def propose(self, view):
         if self.error == "interrupt" and int(view.row.step[0]) >= 2:
@@ -96,9 +88,20 @@ def test_every_field_has_an_option_and_help_shows_it(call):
 
 
 def test_every_alias_of_the_reference_codes_has_an_option(call):
-    assert ALIASES.keys() == config_aliases.ALIASES.keys()
     shown = words(call("generate", "--help")[1])
-    assert all(f"--{name.replace('_', '-')}" in shown for name in ALIASES)
+    kinds = {"integer": "INTEGER ", "number": "NUMBER ", "name": "NAME ", "flag": "", "ids": "ID "}
+    for name, field in dlm.FIELDS.items():
+        for alias, (kind, spec, note) in field.aliases.items():
+            start = f"--{alias.replace('_', '-')} {kinds[kind]}{note and f'{note}: '}--"
+            assert f"{start}{name.replace('_', '-')}" in shown
+            assert spec in shown
+
+
+def test_help_explains_parts_and_shows_no_value_of_flags(call):
+    shown = words(call("generate", "--help")[1])
+    assert "PART is a name (leap)" in shown
+    assert "'package.module:Class()'" in shown
+    assert "--watch show the canvas" in shown
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

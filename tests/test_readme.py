@@ -52,9 +52,9 @@ def table(header, rows):
 
 
 def options_table():
-    header = ["option", "type", "default", "reference codes", "meaning"]
+    header = ["option", "type", "default", "other names in reference codes", "meaning"]
     rows = [
-        [f"`{name}`", f.type, f.default, f.alias and f"`{f.alias}`", f.meaning]
+        [f"`{name}`", f.type, f.default, ", ".join(f"`{a}`" for a in f.aliases), f.meaning]
         for name, f in dlm.FIELDS.items()
     ]
     return table(header, rows)

@@ -1,4 +1,4 @@
-"""Watching: films of events, pictures in terminals of any width, saved traces, conversations."""
+"""Watching: frames of events, pictures in terminals of any width, saved traces, conversations."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from rich.console import Console
 
 import dlm
 from dlm.cli import app, chat
-from dlm.cli.film import END, Cell, Film, Shot, shots_of
+from dlm.cli.frames import END, Cell, Frame, FrameBuilder, frames_of
 from dlm.cli.screen import Screen, colour, figures, one_line, picture
 from dlm.cli.trace import read_trace, write_page, write_picture, write_trace
 from dlm.errors import InvalidRequest
@@ -30,33 +30,33 @@ EVENTS = [
 ]  # fmt: skip
 
 
-def film():
-    return list(shots_of(EVENTS, WORDS.__getitem__))
+def recorded_frames():
+    return list(frames_of(EVENTS, WORDS.__getitem__))
 
 
 def test_a_film_has_a_shot_for_each_step_that_changed_something():
-    shots = film()
-    assert [shot.step for shot in shots] == [1, 2, 4]
-    states = [[cell.state for cell in shot.cells] for shot in shots]
+    frames = recorded_frames()
+    assert [frame.step for frame in frames] == [1, 2, 4]
+    states = [[cell.state for cell in frame.cells] for frame in frames]
     assert states == [
         ["fresh", "open", "fresh", "open", "open"],
         ["kept", "fresh", "reopened", "open", "open"],
         ["kept", "kept", "fresh", "dead", "dead"],
     ]
-    assert shots[0].cells[0] == Cell(2, "a", 0.95, "fresh")
-    assert shots[2].cells[2] == Cell(4, END, 0.7, "fresh")
-    assert [shot.tokens for shot in shots] == [2, 2, 2], "what is behind the end does not count"
-    assert [shot.settled for shot in shots] == [2, 4, 4]
-    assert [shot.reason for shot in shots] == [None, None, "stop"]
-    assert shots[0].borders == {2}
+    assert frames[0].cells[0] == Cell(2, "a", 0.95, "fresh")
+    assert frames[2].cells[2] == Cell(4, END, 0.7, "fresh")
+    assert [frame.tokens for frame in frames] == [2, 2, 2], "what is behind the end does not count"
+    assert [frame.settled for frame in frames] == [2, 4, 4]
+    assert [frame.reason for frame in frames] == [None, None, "stop"]
+    assert frames[0].borders == {2}
 
 
 def test_a_film_follows_a_real_row_to_its_answer():
     engine = dlm.load("tiny", device="cpu")
     assert engine.text is not None
     request = engine.submit("Sort these words: wolf, cow, cat.", max_new_tokens=32)
-    spell = chat.speller(engine)
-    *_, last = shots_of(request.events(), spell)
+    decode_token = chat.token_decoder(engine)
+    *_, last = frames_of(request.events(), decode_token)
     answer = request.result()
     shown = "".join(cell.text for cell in last.cells).partition(END)[0]
     assert shown == answer.text
@@ -89,15 +89,15 @@ def test_colours_tell_confidence():
     assert [colour(c) for c in (None, 0.1, 0.5, 0.8, 0.95, 1.0)] == [
         "", "red", "yellow", "cyan", "green", "green"
     ]  # fmt: skip
-    styles = {str(span.style) for span in picture(film()[1]).spans}
+    styles = {str(span.style) for span in picture(recorded_frames()[1]).spans}
     assert "reverse magenta" in styles, "what was taken back"
     assert "bold yellow" in styles, "what is new"
 
 
 def test_figures_are_those_of_the_answer():
-    shown = figures(film()[2], seconds=0.5)
+    shown = figures(recorded_frames()[2], seconds=0.5)
     assert shown == "4 forwards · 0.50 tokens per forward · 2 tokens · 4 tokens/s · stop"
-    assert one_line(Shot(3, (), frozenset(), 0, None)) == "   3 "
+    assert one_line(Frame(3, (), frozenset(), 0, None)) == "   3 "
 
 
 # saved traces
@@ -110,9 +110,9 @@ def test_a_trace_is_read_as_it_was_written(tmp_path):
     assert list(trace.events) == EVENTS
     assert trace.model == "tiny"
     assert trace.rows == [0]
-    assert trace.shots(0) == film()
+    assert trace.frames(0) == recorded_frames()
     write_trace(path, EVENTS, "tiny", None)
-    assert read_trace(path).shots(0)[0].cells[0].text == "5 "
+    assert read_trace(path).frames(0)[0].cells[0].text == "5 "
     path.write_text("\n".join(path.read_text().splitlines()[1:]))
     assert list(read_trace(path).events) == EVENTS, "events alone are a trace, too"
 
@@ -154,10 +154,10 @@ def test_a_page_is_one_file_that_no_token_can_break(tmp_path):
     assert parsed.links == []
     (script,) = parsed.scripts
     (data,) = re.findall(r"const trace = (.*);\n", script)
-    shots = json.loads(data)["shots"]
-    assert [shot["step"] for shot in shots] == [1, 2, 4]
-    assert shots[0]["cells"][0] == [2, "</script><b>", 0.95, "fresh"]
-    assert shots[2]["reason"] == "stop"
+    frames = json.loads(data)["frames"]
+    assert [frame["step"] for frame in frames] == [1, 2, 4]
+    assert frames[0]["cells"][0] == [2, "</script><b>", 0.95, "fresh"]
+    assert frames[2]["reason"] == "stop"
 
 
 def test_a_picture_is_written(tmp_path):
@@ -212,7 +212,7 @@ def test_wrong_commands(arguments, message, capsys):
 def test_a_watched_row_stops_cleanly(monkeypatch):
     """Ctrl-C while it is drawn: what there is stays, no page is lost."""
     engine = dlm.load("tiny", device="cpu")
-    take, taken = Film.take, []
+    take, taken = FrameBuilder.take, []
 
     def interrupted(self, event):
         taken.append(event)
@@ -220,7 +220,7 @@ def test_a_watched_row_stops_cleanly(monkeypatch):
             raise KeyboardInterrupt
         return take(self, event)
 
-    monkeypatch.setattr(Film, "take", interrupted)
+    monkeypatch.setattr(FrameBuilder, "take", interrupted)
     answer, stopped = chat.watched(engine, "hello", {"max_new_tokens": 64, "unmask": "topk"})
     assert stopped
     assert answer.finish_reason == "abort"

@@ -17,7 +17,7 @@ from dlm.cli import info as tell
 from dlm.cli import trace as tracing
 from dlm.cli.faults import told
 from dlm.cli.interrupts import INTERRUPTED, Catching
-from dlm.cli.options import PANEL, given, named, overrides, takes_fields
+from dlm.cli.options import PANEL, PART, flag, given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
 from dlm.cli.streams import (
     FAULT,
@@ -44,11 +44,12 @@ Dtype = Annotated[
     str, typer.Option(metavar="NAME", help="auto, float32, bfloat16, float16 or float64")
 ]
 MaskId = Annotated[
-    int | None, typer.Option(metavar="INTEGER", help="mask id, where the files name a wrong one")
+    int | None,
+    typer.Option(metavar="INTEGER", help="mask id in place of that of the files"),
 ]
 Override = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="correct what the model's files say; may be repeated"),
+    typer.Option(metavar="NAME=VALUE", help="a value in place of the files'; may be repeated"),
 ]
 Aux = Annotated[
     list[str] | None,
@@ -61,11 +62,11 @@ StopText = Annotated[
     typer.Option(
         "--stop-string",
         metavar="STRING",
-        help="a string that ends the text, whatever it spells; may be repeated",
+        help="a string that ends the text, even if it spells a rule; may be repeated",
         rich_help_panel=PANEL,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+Json = Annotated[bool, flag("--json", "print one JSON object")]
 
 
 app.add_typer(benchmark.app, name="eval")
@@ -74,7 +75,7 @@ app.add_typer(benchmark.app, name="eval")
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    version: Annotated[bool, flag("--version", "print the version")] = False,
 ) -> None:
     """Decode diffusion language models."""
     if version:
@@ -84,7 +85,7 @@ def start(
         print(context.get_help())
 
 
-@app.command()
+@app.command(epilog=PART)
 @takes_fields
 def generate(
     prompt: Annotated[
@@ -96,17 +97,17 @@ def generate(
     mask_id: MaskId = None,
     override: Override = None,
     aux: Aux = None,
-    raw: Annotated[bool, typer.Option("--raw", help="leave out the chat template")] = False,
+    raw: Annotated[bool, flag("--raw", "leave out the chat template")] = False,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="system message")] = None,
     stop_string: StopText = None,
     json: Json = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="say what these options would do, and stop")
+        bool, flag("--explain", "describe what these options would do, and stop")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="show the canvas on stderr while it is unmasked")
+        bool, flag("--watch", "show the canvas on stderr while it is unmasked")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no status line")] = False,
+    quiet: Annotated[bool, flag("--quiet", "no status line")] = False,
     **options: Any,
 ) -> None:
     """Answer a prompt. The text goes to stdout, one line about it to stderr."""
@@ -132,7 +133,7 @@ def generate(
 def _answer(
     engine: dlm.Engine, prompt: Any, said: dict[str, Any], *, watch: bool
 ) -> tuple[dlm.Generation, bool]:
-    """The answers so far, and True if Ctrl-C has ended them."""
+    """Generate one answer; also return True if Ctrl-C cut it short."""
     if watch:
         return talking.watched(engine, prompt, said)
     try:
@@ -143,7 +144,7 @@ def _answer(
         return partial, True
 
 
-@app.command()
+@app.command(epilog=PART)
 @takes_fields
 def chat(
     model: Model = "tiny",
@@ -153,7 +154,7 @@ def chat(
     override: Override = None,
     aux: Aux = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="system message")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="do not show the canvas")] = False,
+    plain: Annotated[bool, flag("--plain", "do not show the canvas")] = False,
     stop_string: StopText = None,
     **options: Any,
 ) -> None:
@@ -171,28 +172,31 @@ def chat(
 @app.command()
 def trace(
     file: Annotated[Path, typer.Argument(help="a file that `--trace` has written")],
-    row: Annotated[int, typer.Option(metavar="INTEGER", help="which of several choices")] = 0,
+    row: Annotated[int, typer.Option(metavar="INTEGER", help="number of the choice to show")] = 0,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="write one page with a scrubber")
+        Path | None, typer.Option(metavar="FILE", help="write an HTML page with a scrubber")
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="write a picture, canvas by forwards")
+        Path | None,
+        typer.Option(metavar="FILE", help="write a picture (needs the extra evals)"),
     ] = None,
     speed: Annotated[
         float, typer.Option(metavar="NUMBER", help="forwards a second in the terminal")
     ] = 8.0,
 ) -> None:
-    """Show a saved trace again: in the terminal, as a page, or as a picture."""
-    found = tracing.read_trace(file)
+    """Show a saved trace again: in the terminal, as an HTML page, or as a picture."""
     for path in (html, png):
         output.check_file(path)
+    if png is not None:
+        tracing.require_matplotlib()
+    found = tracing.read_trace(file)
     if html is not None:
         tracing.write_page(found, row, html)
     if png is not None:
         tracing.write_picture(found, row, png)
     if html is None and png is None:
         with Catching():
-            screen.replay(found.shots(row), speed)
+            screen.replay(found.frames(row), speed)
 
 
 @app.command()
@@ -223,7 +227,7 @@ def info(
     override: Override = None,
     json: Json = False,
 ) -> None:
-    """Say what is installed, which models ship and which parts exist; or describe a model."""
+    """List versions, devices, models and parts; or describe one model."""
     if model is None:
         tell.show_installation(tell.installation(), as_json=json)
     else:

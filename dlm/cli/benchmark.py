@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from dlm.cli.checks import at_least, files_known, percent, server_alone
 from dlm.cli.evaluate import (
@@ -23,7 +24,7 @@ from dlm.cli.evaluate import (
     Workers,
     app,
 )
-from dlm.cli.stages import carry_out
+from dlm.cli.stages import run_eval
 from dlm.errors import InvalidRequest
 
 __all__ = ["app"]
@@ -39,18 +40,19 @@ HELP: Final = MappingProxyType(
         "sudoku": "4x4 Sudoku: fill the empty cells.",
     }
 )
-"""Name of a benchmark -> what it asks."""
-PROTOCOLS: Final = MappingProxyType(
-    {
-        "humaneval": "llada, base, fastdllm, adablock, dream, dream-base, sdar",
-        "mbpp": "llada, dinfer, fastdllm, adablock, base, dream, dream-base, sdar",
-        "math500": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base",
-        "gsm8k": "llada, sdar, d1, fastdllm, adablock, base, dream, dream-base, dinfer",
-        "countdown": "d1, dream",
-        "sudoku": "d1, dream",
-    }
-)
-"""Name of a benchmark -> those of its protocols, written out so that `--help` imports nothing."""
+"""Name of a benchmark -> its task and its grading."""
+
+
+class BenchmarkCommand(TyperCommand):
+    """A benchmark's command; its help ends with the protocols, which are imported for it alone."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of the command."""
+        from dlm.evals.benchmarks import BENCHMARKS
+
+        names = ", ".join(BENCHMARKS[str(self.name)])
+        self.epilog = f"Protocols: {names}. The first is the default."
+        super().format_help(ctx, formatter)
 
 
 def command(name: str) -> Callable[..., None]:
@@ -58,7 +60,7 @@ def command(name: str) -> Callable[..., None]:
 
     def run(
         protocol: Annotated[
-            str | None, typer.Option(metavar="NAME", help="whose way of asking and judging")
+            str | None, typer.Option(metavar="NAME", help="whose questions and grading")
         ] = None,
         model: ServedModel = None,
         endpoint: Endpoint = None,
@@ -66,7 +68,7 @@ def command(name: str) -> Callable[..., None]:
             list[str] | None,
             typer.Option(
                 metavar="'NAME: OPTION=VALUE, ...'",
-                help="decode otherwise, too; what is not said stays the protocol's",
+                help="decode like this, too; other options stay the protocol's",
             ),
         ] = None,
         sweep: Annotated[
@@ -97,7 +99,7 @@ def command(name: str) -> Callable[..., None]:
         quiet: Quiet = False,
     ) -> None:
         from dlm.evals.benchmarks import get_protocol
-        from dlm.evals.judging import place_for_code
+        from dlm.evals.graders import sandbox_for_code
         from dlm.evals.run import benchmark_run
         from dlm.evals.settings import numbers, parse_setting
         from dlm.evals.strategies import threshold_sweep
@@ -110,7 +112,7 @@ def command(name: str) -> Callable[..., None]:
         if name not in RUNS_CODE and (sandbox != "best" or allow_unsafe_code):
             raise InvalidRequest("sandbox", f"is of benchmarks that run code, not of {name}")
         if name in RUNS_CODE:
-            box = place_for_code(sandbox, allow_unsafe=allow_unsafe_code)
+            box = sandbox_for_code(sandbox, allow_unsafe=allow_unsafe_code)
         settings = [parse_setting(text) for text in config or ()]
         settings += threshold_sweep(chosen, numbers("sweep", sweep)) if sweep else []
         folder = out or Path("runs") / f"{name}-{chosen.name}"
@@ -119,13 +121,13 @@ def command(name: str) -> Callable[..., None]:
         found = benchmark_run(folder, chosen, settings, samples=samples, rows=rows, **asked)
         where = device, dtype
         more: dict[str, Any] = {"endpoint": endpoint, "sandbox": box, "quiet": quiet}
-        results = carry_out(found, model, where, threads, workers, **more)
+        results = run_eval(found, model, where, threads, workers, **more)
         figures = results.figures
         reached = round(100 * figures[0].accuracy, 9) >= (fail_under or 0)  # False of NaN
         if not reached or any(row.unjudged for row in figures):
             raise typer.Exit(1)
 
-    run.__doc__ = f"{HELP[name]}\n\nProtocols: {PROTOCOLS[name]}."
+    run.__doc__ = HELP[name]
     return run
 
 
@@ -144,4 +146,4 @@ def fetch(
 
 
 for benchmark in HELP:
-    app.command(benchmark)(command(benchmark))
+    app.command(benchmark, cls=BenchmarkCommand)(command(benchmark))

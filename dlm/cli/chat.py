@@ -10,17 +10,19 @@ from typing import Any, Final, cast
 from rich.console import Console
 
 import dlm
-from dlm.cli.film import Spell
+from dlm.cli.frames import DecodeToken
 from dlm.cli.interrupts import Catching
 from dlm.cli.screen import Screen, counted
 from dlm.errors import InvalidRequest
 
-HELP: Final = "/new starts over, /quit or Ctrl-D ends, Ctrl-C stops an answer and twice ends"
+HELP: Final = (
+    "/new starts over; /quit or Ctrl-D ends; Ctrl-C stops an answer, pressed twice it ends the chat"
+)
 ALONE: Final = "this model is shown the last question alone, as its chat template says"
 PROMPT: Final = "you> "
 
 
-def speller(engine: dlm.Engine) -> Spell:
+def token_decoder(engine: dlm.Engine) -> DecodeToken:
     """The text of a token of this engine; its number where there is no tokenizer."""
     text = engine.text
     return (
@@ -41,7 +43,7 @@ def watched(
         raise InvalidRequest("n", f"must be 1 to be watched, got {len(request.states)}")
     interrupted = False
     try:
-        with Catching(), Screen(speller(engine), transient=transient) as screen:
+        with Catching(), Screen(token_decoder(engine), transient=transient) as screen:
             screen.show(request.events())
     except KeyboardInterrupt:
         interrupted = True
@@ -86,7 +88,7 @@ def talk(
 
 
 def forgets(engine: dlm.Engine) -> bool:
-    """True if the chat template leaves out what stands before the last question."""
+    """True if the chat template drops the messages before the last question."""
     if engine.text is None or engine.text.vocabulary.template is None:
         return False
     question = {"role": "user", "content": "a"}

@@ -9,7 +9,8 @@ import typer
 
 import dlm
 from dlm.cli.checks import at_least, names, server_alone
-from dlm.cli.stages import carry_out, tell_results
+from dlm.cli.options import flag
+from dlm.cli.stages import run_eval, tell_results
 from dlm.errors import InvalidRequest
 
 app = typer.Typer(
@@ -65,9 +66,9 @@ Threads = Annotated[int, typer.Option(metavar="INTEGER", help="threads of the CP
 Workers = Annotated[int, typer.Option(metavar="INTEGER", help="answers graded at once")]
 Unsafe = Annotated[
     bool,
-    typer.Option("--allow-unsafe-code", help="run code with nothing but limits around it"),
+    flag("--allow-unsafe-code", "run code with nothing but limits around it"),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="no progress, no table")]
+Quiet = Annotated[bool, flag("--quiet", "no progress, no table")]
 
 
 @app.command()
@@ -110,7 +111,7 @@ def bundled(
     chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     run = bundled_run(out, settings, tasks=tasks_of(tasks), samples=samples, rows=rows, **chosen)
     more: dict[str, Any] = {"causal": causal, "quiet": quiet, "endpoint": endpoint}
-    carry_out(run, model, (device, dtype), threads, workers, **more)
+    run_eval(run, model, (device, dtype), threads, workers, **more)
 
 
 @app.command()
@@ -139,7 +140,7 @@ def strategies(
     chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     settings = sweep_settings(names("sweeps", sweeps))
     run = bundled_run(out, settings, tasks=tasks_of(tasks), rows=rows, **chosen)
-    carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
+    run_eval(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
 @app.command()
@@ -167,7 +168,7 @@ def caches(
     chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     settings = cache_settings(dlm.inspect(model).info.attention, unmask)
     run = bundled_run(out, settings, tasks=of_tasks, rows=rows, **chosen)
-    carry_out(run, model, (device, dtype), threads, workers, quiet=quiet)
+    run_eval(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
 @app.command()
@@ -183,7 +184,7 @@ def report(
 
     Over a folder of runs: all their tables and plots on one page.
     """
-    from dlm.evals.judging import Judge, place_for_code
+    from dlm.evals.graders import Judge, sandbox_for_code
     from dlm.evals.report import write_page
     from dlm.evals.run import runs_in
 
@@ -197,7 +198,7 @@ def report(
         box = None
         if run.ungraded():
             if run.sandbox:
-                box = place_for_code(run.sandbox, allow_unsafe=allow_unsafe_code)
+                box = sandbox_for_code(run.sandbox, allow_unsafe=allow_unsafe_code)
             run.grade(Judge(workers, box))
         results.append(tell_results(run, baseline, quiet=several))
     if several:

@@ -18,6 +18,7 @@ from dlm.errors import (
     RuleError,
     Unavailable,
     culprit_of,
+    needs_extra,
 )
 
 EXTRAS: Final[Mapping[str, str]] = {
@@ -28,6 +29,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "lm_eval": "harness",
 }
 """A package that is optional, and the extra that brings it."""
+SURPLUS: Final = "a text of several words needs quotes, and flags like --watch take no value"
 
 
 def told(error: Exception) -> int:
@@ -37,14 +39,15 @@ def told(error: Exception) -> int:
     if isinstance(error, InvalidRequest | Unavailable):
         return complain(str(error), USAGE)
     if isinstance(error, ModuleNotFoundError) and (package := _optional(error)):
-        extra = f"pip install 'dlm[{EXTRAS[package]}]'"
-        return complain(f"this needs the package {package!r}, which is not here: {extra}", USAGE)
+        return complain(f"this {needs_extra(package, EXTRAS[package])}", USAGE)
     if isinstance(error, OSError):
         return _tell_system_error(error)
     if isinstance(error, DlmError) and not isinstance(error, EngineError):
         return complain(str(error), FAULT)
     if hasattr(error, "format_message"):  # of click or typer: a wrong argument
-        return complain(error.format_message(), USAGE)
+        message = error.format_message()
+        hint = f": {SURPLUS}" if "unexpected extra argument" in message else ""
+        return complain(message + hint, USAGE)
     if os.environ.get("DLM_DEBUG", "0") not in ("", "0"):
         traceback.print_exc()
     what = f"{type(error).__name__}: {error}"
@@ -64,7 +67,8 @@ def _tell_fault_of(culprit: Culprit, error: Exception) -> int:
         lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames[first:])]
         with suppress(OSError):
             print("".join(lines), end="", file=sys.stderr)
-    return complain(f"{culprit} raised {type(error).__name__}: {error}", FAULT)
+    hint = f": {culprit.hint}" if culprit.hint else ""
+    return complain(f"{culprit} raised {type(error).__name__}: {error}{hint}", FAULT)
 
 
 def _tell_system_error(error: OSError) -> int:

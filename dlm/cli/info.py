@@ -1,4 +1,4 @@
-"""The report of `dlm info`: the installation and its parts, or one model."""
+"""Output of `dlm info`: the installation and its parts, or one model."""
 
 from __future__ import annotations
 

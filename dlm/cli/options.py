@@ -1,4 +1,4 @@
-"""The fields of `GenerationConfig` as command-line options, made from the one table."""
+"""The fields of `GenerationConfig` and their aliases as command-line options, from one table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ from dlm.errors import InvalidRequest, require_text, shown
 PANEL: Final = "Decoding"
 ALIAS_PANEL: Final = "The same by the names of the reference codes"
 MORE: Final = "; may be repeated"
-TEXT_ALONE: Final = "what is given of the answer: a text with holes [[mask:24]] where it is open"
+TEXT_ALONE: Final = "the given parts of the answer: a text with holes [[mask:24]]"
+PART: Final = (
+    "PART is a name (leap), a name with arguments in quotes (\"topk('entropy', steps=32)\"), or a "
+    "class of your own ('package.module:Class()', the current folder included). `dlm info` lists "
+    "the names."
+)
 
-# A field's type in words -> what is parsed, and how it is shown.
+# A type in words -> what is parsed, and how it is shown.
 TYPES: Final[Mapping[str, tuple[Any, str, str]]] = MappingProxyType(
     {
         "integer": (int | None, "INTEGER", ""),
@@ -31,49 +36,15 @@ TYPES: Final[Mapping[str, tuple[Any, str, str]]] = MappingProxyType(
         "map": (list[str] | None, "ID=NUMBER", MORE),
         "template": (str | None, "TEXT", ""),
         "name": (str | None, "NAME", ""),
+        "flag": (bool | None, "", ""),
+        "ids": (list[int] | None, "ID", MORE),
     }
 )
-ALIASES: Final[Mapping[str, tuple[Any, str | None, str]]] = MappingProxyType(
-    {
-        "gen_length": (int | None, "INTEGER", "--max-new-tokens"),
-        "block_length": (int | None, "INTEGER", "--blocks 'fixed(...)'"),
-        "factor": (float | None, "NUMBER", "--unmask 'factor(..., last_passes=True)'"),
-        "threshold": (float | None, "NUMBER", "--unmask 'threshold(...)'"),
-        "remasking": (str | None, "NAME", "low_confidence, random: --unmask 'topk(score=...)'"),
-        "alg": (
-            str | None,
-            "NAME",
-            "Dream's: --unmask \"topk(score, 'eps', conf_from='tempered')\" --blocks whole; or "
-            "Fast-dLLM's confidence_threshold",
-        ),
-        "alg_temp": (float | None, "NUMBER", "beside alg: topk(..., temperature=...)"),
-        "eps": (float | None, "NUMBER", "--unmask \"topk(score, 'eps', eps=...)\", 'ancestral'"),
-        "use_cache": (bool | None, None, "--cache prefix"),
-        "dual_cache": (bool | None, None, "--cache dual"),
-        "cfg_scale": (float | None, "NUMBER", "--guide 'cfg(...)'"),
-        "logits_eos_inf": (bool | None, None, "--guide \"forbid('end_of_text')\""),
-        "confidence_eos_eot_inf": (
-            bool | None,
-            None,
-            "--unmask \"topk(demote='eos', renormalise=True)\"",
-        ),
-        "remasking_strategy": (
-            str | None,
-            "NAME",
-            "SDAR's: low_confidence_dynamic, low_confidence_static, sequential: --unmask dynamic",
-        ),
-        "denoising_steps": (int | None, "INTEGER", "--unmask 'dynamic(block_steps=...)'"),
-        "confidence_threshold": (float | None, "NUMBER", "--unmask 'dynamic(threshold=...)'"),
-        "editing_threshold": (float | None, "NUMBER", "LLaDA2.1's: --edit 'rewrite(...)'"),
-        "max_post_steps": (
-            int | None,
-            "INTEGER",
-            "beside it: rewrite(post_steps=...)",
-        ),
-        "eb_threshold": (float | None, "NUMBER", "--unmask 'entropy_bound(...)'"),
-        "stopping_criteria_idx": (list[int] | None, "ID", "--stop \"eos('block', ...)\"" + MORE),
-    }
-)
+
+
+def flag(name: str, text: str) -> Any:
+    """An option that takes no value."""
+    return typer.Option(name, metavar="", help=text)
 
 
 def takes_fields(command: Callable[..., None]) -> Callable[..., None]:
@@ -98,12 +69,23 @@ def _of_fields() -> Iterator[inspect.Parameter]:
 
 
 def _of_aliases() -> Iterator[inspect.Parameter]:
-    for name, (kind, metavar, meaning) in ALIASES.items():
-        yield _parameter(name, kind, metavar, meaning, ALIAS_PANEL)
+    for name, field in FIELDS.items():
+        for alias, (kind, spec, note) in field.aliases.items():
+            parsed, metavar, more = TYPES[kind]
+            ours = f"--{name.replace('_', '-')}" + (f" {_quoted(spec)}" if spec else "")
+            text = (f"{note}: " if note else "") + ours + more
+            yield _parameter(alias, parsed, metavar, text, ALIAS_PANEL)
 
 
-def _parameter(name: str, kind: Any, shown: str | None, text: str, panel: str) -> inspect.Parameter:
-    """A keyword of the command; None where the user says nothing."""
+def _quoted(spec: str) -> str:
+    """A spec string as a shell takes it."""
+    if "(" not in spec:
+        return spec
+    return f'"{spec}"' if "'" in spec else f"'{spec}'"
+
+
+def _parameter(name: str, kind: Any, shown: str, text: str, panel: str) -> inspect.Parameter:
+    """A keyword of the command; None if the user does not give it."""
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         help=escape(text),  # brackets are no markup
@@ -117,17 +99,18 @@ def _parameter(name: str, kind: Any, shown: str | None, text: str, panel: str) -
 
 
 def given(options: Mapping[str, Any], texts: Sequence[str] | None = None) -> dict[str, Any]:
-    """The options that were said, as `Engine.generate` takes them; `texts`: strings that end the
-    text, whatever they spell. Raises `InvalidRequest`.
+    """Options of the command line as `Engine.generate` takes them, without those not given.
+
+    `texts`: strings that end the text, whatever they spell. Raises `InvalidRequest`.
     """
-    said = {name: value for name, value in options.items() if value is not None and value != []}
+    settings = {name: value for name, value in options.items() if value is not None and value != []}
     if texts:
-        said["stop"] = [*said.get("stop", ()), *map(StopString, texts)]
-    if "logit_bias" in said:
-        said["logit_bias"] = biases(said["logit_bias"])
-    if "trace" in said:
-        said["trace"] = True
-    return said
+        settings["stop"] = [*settings.get("stop", ()), *map(StopString, texts)]
+    if "logit_bias" in settings:
+        settings["logit_bias"] = biases(settings["logit_bias"])
+    if "trace" in settings:
+        settings["trace"] = True
+    return settings
 
 
 def biases(items: Sequence[str]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""The output of `dlm generate`: text, status, JSON, events."""
+"""Output of `dlm generate`: text, status, JSON, events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 import dlm
-from dlm.cli.chat import speller
+from dlm.cli.chat import token_decoder
 from dlm.cli.screen import counted
 from dlm.cli.streams import is_unicode
 from dlm.cli.trace import write_trace
@@ -126,4 +126,4 @@ def events(generation: dlm.Generation, path: Path | None, engine: dlm.Engine) ->
     """Write the events of every choice, one JSON object a line."""
     if path is not None:
         told = [e for choice in generation.choices or (generation,) for e in choice.trace]
-        write_trace(path, told, engine.name, speller(engine))
+        write_trace(path, told, engine.name, token_decoder(engine))

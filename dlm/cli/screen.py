@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 import dlm
-from dlm.cli.film import END, Cell, Film, Shot, Spell
+from dlm.cli.frames import END, Cell, DecodeToken, Frame, FrameBuilder
 from dlm.errors import InvalidRequest
 
 MASK: Final = "░"
@@ -28,18 +28,18 @@ def colour(conf: float | None) -> str:
     return "" if conf is None else next((name for bound, name in LEGEND if conf < bound), "")
 
 
-def picture(shot: Shot) -> Text:
+def picture(frame: Frame) -> Text:
     """The answer as text: what is new is bold, what was taken back is inverted."""
     text = Text(overflow="fold")
-    for cell in shot.cells:
-        if cell.pos in shot.borders:
+    for cell in frame.cells:
+        if cell.pos in frame.borders:
             text.append(BORDER, style="dim")
         text.append(*_drawn(cell))
     return text
 
 
 def _drawn(cell: Cell) -> tuple[str, str]:
-    """The text of a cell, and its style."""
+    """Return the text drawn for a cell and its style."""
     if cell.state == "open":
         return MASK, "dim"
     if cell.state == "reopened":
@@ -58,23 +58,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def figures(shot: Shot, seconds: float) -> str:
+def figures(frame: Frame, seconds: float) -> str:
     """Forwards, tokens per forward, tokens a second; the reason at the end."""
-    rate = f"{shot.tokens / seconds:.0f} tokens/s" if seconds > 0 else ""
+    rate = f"{frame.tokens / seconds:.0f} tokens/s" if seconds > 0 else ""
     parts = [
-        counted(shot.step, "forward"),
-        f"{shot.tokens / max(1, shot.step):.2f} tokens per forward",
-        counted(shot.tokens, "token"),
+        counted(frame.step, "forward"),
+        f"{frame.tokens / max(1, frame.step):.2f} tokens per forward",
+        counted(frame.tokens, "token"),
         rate,
-        shot.reason or "",
+        frame.reason or "",
     ]
     return " · ".join(part for part in parts if part)
 
 
-def one_line(shot: Shot) -> str:
-    """A shot without colours, for files and dumb terminals."""
-    text = picture(shot).plain.replace("⏎\n", "⏎").rstrip(END + MASK)
-    return f"{shot.step:4} {text}"
+def one_line(frame: Frame) -> str:
+    """A frame without colours, for files and dumb terminals."""
+    text = picture(frame).plain.replace("⏎\n", "⏎").rstrip(END + MASK)
+    return f"{frame.step:4} {text}"
 
 
 class Screen:
@@ -86,9 +86,9 @@ class Screen:
     """
 
     def __init__(
-        self, spell: Spell, console: Console | None = None, *, transient: bool = False
+        self, decode_token: DecodeToken, console: Console | None = None, *, transient: bool = False
     ) -> None:
-        self._film, self._begun = Film(spell), time.perf_counter()
+        self._builder, self._begun = FrameBuilder(decode_token), time.perf_counter()
         self._console = console or Console(stderr=True, highlight=False)
         self._transient = transient
         self._live: Live | None = None
@@ -119,33 +119,33 @@ class Screen:
         """Draw all events as they come, in a terminal no faster than the eye can follow."""
         drawn = 0.0
         for event in events:
-            shot = self._film.take(event)
+            frame = self._builder.take(event)
             now = time.perf_counter()
-            if shot is not None and (not self.moves or now - drawn > PAUSE):
-                self.draw(shot)
+            if frame is not None and (not self.moves or now - drawn > PAUSE):
+                self.draw(frame)
                 drawn = now
-        self.draw(self._film.shot())
+        self.draw(self._builder.frame())
 
     @property
     def moves(self) -> bool:
-        """True if pictures are drawn over each other."""
+        """True if each frame is drawn over the one before (a terminal)."""
         return self._live is not None
 
-    def draw(self, shot: Shot) -> None:
-        """Draw one shot."""
-        status = figures(shot, time.perf_counter() - self._begun)
+    def draw(self, frame: Frame) -> None:
+        """Draw one frame."""
+        status = figures(frame, time.perf_counter() - self._begun)
         if self._live is None:
-            self._console.print(one_line(shot), soft_wrap=True, markup=False)
+            self._console.print(one_line(frame), soft_wrap=True, markup=False)
         else:
-            self._live.update(Group(picture(shot), Text(status, style="dim")), refresh=True)
+            self._live.update(Group(picture(frame), Text(status, style="dim")), refresh=True)
 
 
-def replay(shots: Sequence[Shot], speed: float) -> None:
-    """Draw the shots of a saved trace on stdout, `speed` of them a second; at once into a file."""
+def replay(frames: Sequence[Frame], speed: float) -> None:
+    """Draw the frames of a saved trace on stdout, `speed` of them a second; at once into a file."""
     if not speed > 0:
         raise InvalidRequest("speed", f"must be greater than 0, got {speed}")
     with Screen(str, Console(highlight=False)) as screen:
-        for shot in shots:
-            screen.draw(shot)
+        for frame in frames:
+            screen.draw(frame)
             if screen.moves:
                 time.sleep(1 / speed)

@@ -11,10 +11,10 @@ import typer
 import dlm
 from dlm.cli.checks import MOST_THREADS, at_least, at_most
 from dlm.cli.interrupts import Catching
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, needs_extra
 
 
-def carry_out(
+def run_eval(
     run: Any,
     model: str | None,
     where: tuple[str, str],
@@ -26,12 +26,12 @@ def carry_out(
     sandbox: Any = None,
     quiet: bool = False,
 ) -> Any:
-    """All stages of a run, and its results. What cannot work is said before anything is loaded.
+    """Carry out all stages of a run and return its results; refuse faults before loading anything.
 
     `where`: device and dtype · `endpoint`: the server that answers instead of a model · `sandbox`:
     where code is run (None: the best there is).
     """
-    from dlm.evals.judging import Judge
+    from dlm.evals.graders import Judge
     from dlm.evals.run import estimate
 
     at_least(1, threads=threads, workers=workers)
@@ -63,8 +63,10 @@ def _answering(
     causal: str | None,
     endpoint: str | None,
 ) -> tuple[Any, Any]:
-    """What answers, and the causal model beside it, which is loaded first: it is not looked at
-    before.
+    """Load the engine (or reach the endpoint) that answers, and the causal model, if any.
+
+    The settings are checked against the engine's files before anything is loaded. The causal model
+    has no such check, so it is loaded first: a fault in it shows before the longer load.
     """
     import torch
 
@@ -140,7 +142,7 @@ def tell_results(run: Any, baseline: str | None = None, *, quiet: bool = False) 
         results = results_of(run, baseline)
         write_report(results, run.folder)
     except ImportError as error:
-        raise InvalidRequest("eval", f"needs `pip install dlm[evals]`: {error}") from error
+        raise InvalidRequest("eval", needs_extra(error.name or "scipy", "evals")) from error
     lost = sum(figures.unjudged for figures in results.figures)
     if lost:
         again = f"`dlm eval report {run.folder}` tries again"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import dlm
-from dlm.cli.film import Shot, Spell, shots_of
+from dlm.cli.frames import DecodeToken, Frame, frames_of
 from dlm.errors import InvalidRequest
 
 PAGE: Final = Path(__file__).parent / "page.html"
@@ -26,7 +26,7 @@ class Trace:
     model: str = ""
     texts: Mapping[int, str] | None = None
 
-    def spell(self, token: int) -> str:
+    def decode_token(self, token: int) -> str:
         """The text of a token; its number where the file does not tell."""
         return f"{token} " if self.texts is None else self.texts.get(token, f"{token} ")
 
@@ -35,21 +35,23 @@ class Trace:
         """The choices that the trace tells of."""
         return sorted({event.row for event in self.events})
 
-    def shots(self, row: int) -> list[Shot]:
-        """The film of one choice. Raises `InvalidRequest` when the trace tells of no such one."""
+    def frames(self, row: int) -> list[Frame]:
+        """Build the frames of one choice. Raises `InvalidRequest` if the trace lacks the choice."""
         if row not in self.rows:
             known = ", ".join(map(str, self.rows)) or "none"
             raise InvalidRequest("row", f"must be one of the trace's rows, {known}, got {row}")
-        return list(shots_of((e for e in self.events if e.row == row), self.spell))
+        return list(frames_of((e for e in self.events if e.row == row), self.decode_token))
 
 
-def write_trace(path: Path, events: Iterable[dlm.Event], model: str, spell: Spell | None) -> None:
+def write_trace(
+    path: Path, events: Iterable[dlm.Event], model: str, decode_token: DecodeToken | None
+) -> None:
     """Write a header line with the texts of all ids, then a line for each event."""
     told = list(events)
     ids = sorted({token for event in told for token in event.ids})
     header: dict[str, Any] = {"v": VERSION, "type": "trace", "model": model}
-    if spell is not None:
-        header["texts"] = {str(token): spell(token) for token in ids}
+    if decode_token is not None:
+        header["texts"] = {str(token): decode_token(token) for token in ids}
     lines = [header, *(event.to_json() for event in told)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
@@ -78,24 +80,29 @@ def read_trace(path: Path) -> Trace:
 
 def write_page(trace: Trace, row: int, path: Path) -> None:
     """One self-contained HTML page with a scrubber over the steps."""
-    shots = trace.shots(row)
+    frames = trace.frames(row)
     data = {
         "model": trace.model,
-        "shots": [
+        "frames": [
             {
-                "step": shot.step,
-                "tokens": shot.tokens,
-                "reason": shot.reason,
-                "settled": shot.settled,
-                "borders": sorted(shot.borders),
-                "cells": [[c.pos, c.text, c.conf, c.state] for c in shot.cells],
+                "step": frame.step,
+                "tokens": frame.tokens,
+                "reason": frame.reason,
+                "settled": frame.settled,
+                "borders": sorted(frame.borders),
+                "cells": [[c.pos, c.text, c.conf, c.state] for c in frame.cells],
             }
-            for shot in shots
+            for frame in frames
         ],
     }
     text = json.dumps(data).replace("</", "<\\/")  # a token may spell the end of the script
     page = PAGE.read_text(encoding="utf-8").replace(PLACE, text)
     path.write_text(page, encoding="utf-8")
+
+
+def require_matplotlib() -> None:
+    """Raise `ModuleNotFoundError` if pictures cannot be drawn, before anything is written."""
+    import matplotlib.figure  # noqa: F401
 
 
 def write_picture(trace: Trace, row: int, path: Path) -> None:
@@ -105,24 +112,24 @@ def write_picture(trace: Trace, row: int, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    shots = trace.shots(row)
-    width = len(shots[0].cells)
-    start = shots[0].cells[0].pos if width else 0
+    frames = trace.frames(row)
+    width = len(frames[0].cells)
+    start = frames[0].cells[0].pos if width else 0
     figure = Figure(
-        figsize=(min(16.0, 2 + 0.22 * width), min(12.0, 1.6 + 0.26 * len(shots))),
+        figsize=(min(16.0, 2 + 0.22 * width), min(12.0, 1.6 + 0.26 * len(frames))),
         layout="constrained",
     )
     panel = figure.subplots()
     image = panel.imshow(
-        [[_value(cell.conf) for cell in shot.cells] for shot in shots],
+        [[_value(cell.conf) for cell in frame.cells] for frame in frames],
         aspect="auto",
         interpolation="none",
         cmap="viridis",
         vmin=0.0,
         vmax=1.0,
     )
-    for y, shot in enumerate(shots):
-        for x, cell in enumerate(shot.cells):
+    for y, frame in enumerate(frames):
+        for x, cell in enumerate(frame.cells):
             if cell.state in ("fresh", "reopened"):
                 shown = "x" if cell.state == "reopened" else _label(cell.text)
                 bright = cell.conf is None or cell.conf > 0.6
@@ -130,11 +137,11 @@ def write_picture(trace: Trace, row: int, path: Path) -> None:
                     x, y, shown[:6], ha="center", va="center", fontsize=5.5,
                     color="black" if bright else "white", parse_math=False,
                 )  # fmt: skip
-    for border in shots[-1].borders:
+    for border in frames[-1].borders:
         panel.axvline(border - start - 0.5, color="gray", linewidth=0.8)
     panel.set_xlabel("position of the answer")
     panel.set_ylabel("forward")
-    panel.set_yticks(range(len(shots)), [str(shot.step) for shot in shots], fontsize=6)
+    panel.set_yticks(range(len(frames)), [str(frame.step) for frame in frames], fontsize=6)
     figure.colorbar(image, label="confidence at the commit")
     figure.savefig(path, dpi=120)
 

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from dlm.config.argument_types import MOST
+from dlm.config.checks import is_finite, is_integer
+from dlm.config.options import FIELDS
 from dlm.errors import InvalidRequest, shown, unknown_name
 
 LLADA: Final = ("confidence_eos_eot_inf", "remasking")
@@ -19,30 +22,13 @@ LLADA21: Final = ("editing_threshold", "max_post_steps")
 SDAR: Final = ("remasking_strategy", "denoising_steps", "confidence_threshold", "eb_threshold")
 CACHES: Final = ("dual_cache", "use_cache")
 ALIASES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "gen_length": "max_new_tokens",
-        "block_length": "blocks",
-        "factor": "unmask",
-        "threshold": "unmask",
-        "remasking": "unmask",
-        "alg": "unmask",
-        "alg_temp": "unmask",
-        "eps": "unmask",
-        "confidence_eos_eot_inf": "unmask",
-        "denoising_steps": "unmask",
-        "remasking_strategy": "unmask",
-        "confidence_threshold": "unmask",
-        "eb_threshold": "unmask",
-        "editing_threshold": "edit",
-        "max_post_steps": "edit",
-        "cfg_scale": "guide",
-        "logits_eos_inf": "guide",
-        "stopping_criteria_idx": "stop",
-        "use_cache": "cache",
-        "dual_cache": "cache",
-    }
+    {alias: name for name, field in FIELDS.items() for alias in field.aliases}
 )
 """The reference codes' argument names, and the field that each stands for."""
+TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {alias: known.type for field in FIELDS.values() for alias, known in field.aliases.items()}
+)
+"""The type of each name's value, in words."""
 NULLABLE: Final = ("top_k", "top_p")
 """Options that are off where the reference codes say None."""
 
@@ -50,8 +36,8 @@ NULLABLE: Final = ("top_k", "top_p")
 def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the argument names of the reference codes into ours.
 
-    Aliases of one reference call go together as they do there: guides add up, a factor takes the
-    place of a threshold; Dream's names unmask the whole canvas, unless its cached version is meant.
+    Aliases of one reference call go together as they do there: guides add up; Dream's names unmask
+    the whole canvas, unless its cached version is meant.
     Raises `InvalidRequest` when an alias and the field that it stands for are both given, for
     aliases of different calls, and for what a reference code cannot or does not do.
     """
@@ -72,15 +58,35 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
         translated["edit"] = edit
     if "stopping_criteria_idx" in theirs:
         translated["stop"] = f"eos('block', {_ids(theirs['stopping_criteria_idx'])!r}, True)"
+    if options.get("use_cache") is False and "dual_cache" in theirs:
+        raise InvalidRequest("dual_cache", "is a kind of `use_cache`, which is False")
     if _cached(theirs):
         translated["cache"] = "dual" if "dual_cache" in theirs else "prefix"
     for name in translated:
         if name in ours:
             alias = next((a for a in theirs if ALIASES[a] == name), name)
             raise InvalidRequest(alias, f"stands for `{name}`, which is given as well")
-    if theirs.get("alg") == "confidence_threshold":  # its steps are in the rule, or not looked at
+    if theirs.get("alg") == "confidence_threshold":  # its steps are in the rule
         ours.pop("steps", None)
     return {**ours, **translated}
+
+
+def check_alias(name: str, value: Any) -> None:
+    """Raise `InvalidRequest` for a value that the reference codes would not take either.
+
+    Values are written into spec strings of parts, so they are checked first. None is the same as
+    no value; ids are checked where they are read, and names that are no alias not at all.
+    """
+    kind = None if value is None else TYPES.get(name)
+    if kind == "flag" and not isinstance(value, bool):
+        raise InvalidRequest(name, f"must be True or False, got {shown(value)}")
+    if kind == "integer" and (not is_integer(value) or abs(value) >= MOST):
+        below = " below 2**31" if is_integer(value) else ""
+        raise InvalidRequest(name, f"must be an integer{below}, got {shown(value)}")
+    if kind == "number" and not is_finite(value):
+        raise InvalidRequest(name, f"must be a finite number, got {shown(value)}")
+    if kind == "name" and not isinstance(value, str):
+        raise InvalidRequest(name, f"must be a name, got {shown(value)}")
 
 
 def _ids(value: Any) -> tuple[Any, ...]:
@@ -95,8 +101,10 @@ def _cached(theirs: Mapping[str, Any]) -> bool:
 
 
 def _blocks_of(theirs: Mapping[str, Any], *, one_block: bool) -> dict[str, str]:
-    """Where blocks end in a reference call; empty where it does not say. `one_block`: None was
-    given, which is the whole canvas in Dream's.
+    """Translate a reference call's block length into the `blocks` option.
+
+    Empty if the call implies none. `one_block`: the call passed None, which means the whole canvas
+    in Dream's code.
     """
     if "block_length" in theirs:
         return {"blocks": f"fixed({theirs['block_length']!r}, trained=True)"}
@@ -135,6 +143,10 @@ def _rule_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     if len(said) > 1:
         (whose, first), (_, other) = said[:2]
         raise InvalidRequest(other, f"has no meaning beside {whose}`{first}`")
+    if len(fast) > 1:
+        raise InvalidRequest(
+            "factor", "takes the place of `threshold` in Fast-dLLM's code: give one of the two"
+        )
     if fast:
         if ours.get("steps") is not None and "edit" not in ours:
             raise InvalidRequest(
@@ -205,10 +217,11 @@ def _sure_dream_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
         if theirs.get(name):
             raise InvalidRequest(name, "has no meaning beside alg 'confidence_threshold'")
     arguments = f"{theirs.get('threshold', 0.9)!r}, conf_from='tempered'"
-    if _cached(theirs):
-        return f"threshold({arguments}, first_alone=True)"
-    if "block_length" in theirs or "blocks" in ours:
-        return f"threshold({arguments})"
+    if _cached(theirs) or "block_length" in theirs or "blocks" in ours:
+        if ours.get("steps") is not None:
+            rule = "has no meaning beside alg 'confidence_threshold' with blocks or a cache"
+            raise InvalidRequest("steps", f"{rule}: every block takes the steps that it needs")
+        return f"threshold({arguments}{', first_alone=True' if _cached(theirs) else ''})"
     if not isinstance(ours.get("steps"), int):
         raise InvalidRequest(
             "alg",

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from dlm.config.alias_checks import check_alias
-from dlm.config.aliases import resolve_aliases
+from dlm.config.aliases import check_alias, resolve_aliases
 from dlm.config.checks import is_finite, is_integer, require_integer, require_number
 from dlm.config.infill import checked_infill
 from dlm.config.options import FIELDS

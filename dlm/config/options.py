@@ -1,4 +1,4 @@
-"""The table of generation options."""
+"""The table of generation options, with the names that the reference codes give them."""
 
 from __future__ import annotations
 
@@ -7,81 +7,138 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 
+class Alias(NamedTuple):
+    """An argument name of the reference codes.
+
+    type: of its value, in words
+    spec: the value of our option that it stands for; empty: its own value
+    note: whose it is, and what it may be
+    """
+
+    type: str
+    spec: str = ""
+    note: str = ""
+
+
+NO_ALIASES: Final[Mapping[str, Alias]] = MappingProxyType({})
+
+
 class Field(NamedTuple):
     """One option of a request and its documentation.
 
-    Its type in words, its default, the name that reference codes give it, whether HTTP accepts it,
-    and what it does.
+    type: of its value, in words
+    default: the value of a request without it, in words
+    meaning: the effect of the option
+    aliases: other names for it, or for some of its values
+    http: True if requests over HTTP may set it
     """
 
     type: str
     default: str
-    alias: str
-    http: bool
     meaning: str
+    aliases: Mapping[str, Alias] = NO_ALIASES
+    http: bool = True
 
+
+RULES: Final[Mapping[str, Alias]] = MappingProxyType(
+    {
+        "threshold": Alias("number", "threshold(...)"),
+        "factor": Alias("number", "factor(..., last_passes=True)"),
+        "remasking": Alias("name", "topk(score=...)", "LLaDA's: low_confidence, random"),
+        "confidence_eos_eot_inf": Alias("flag", "topk(demote='eos', renormalise=True)"),
+        "alg": Alias(
+            "name",
+            "topk(score, 'eps', conf_from='tempered')",
+            "Dream's, with whole blocks; or Fast-dLLM's confidence_threshold",
+        ),
+        "alg_temp": Alias("number", "topk(..., temperature=...)", "beside alg"),
+        "eps": Alias("number", "topk(score, 'eps', eps=...)", "beside alg"),
+        "remasking_strategy": Alias(
+            "name",
+            "dynamic",
+            "SDAR's: low_confidence_dynamic, low_confidence_static, sequential",
+        ),
+        "denoising_steps": Alias("integer", "dynamic(block_steps=...)"),
+        "confidence_threshold": Alias("number", "dynamic(threshold=...)"),
+        "eb_threshold": Alias("number", "entropy_bound(...)", "SDAR's, refused as it fails there"),
+    }
+)
+"""Names of the reference codes that choose a commit rule."""
 
 FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
     {
         "max_new_tokens": Field(
             "integer",
             "128, or as `infill`",
-            "gen_length",
-            True,
-            "length of the masked canvas behind the prompt",
+            "length of the masked canvas after the prompt",
+            {"gen_length": Alias("integer")},
         ),
         "infill": Field(
             "template",
             "nothing",
-            "",
-            True,
-            "what is given of the answer: a text with holes `[[mask:24]]`, ids with None where it "
-            "is open, or texts and ids by their offsets",
+            "the given parts of the answer: a text with holes `[[mask:24]]`, ids with None at open "
+            "positions, or texts and ids by their offsets",
         ),
         "steps": Field(
-            "integer",
-            "one token a step",
-            "steps",
-            True,
-            "denoising steps for the whole answer (topk)",
+            "integer", "one token a step", "denoising steps for the whole answer (topk)"
         ),
-        "blocks": Field("part", "fixed", "block_length", True, "where blocks end"),
-        "unmask": Field(
-            "part",
-            "threshold(0.9)",
-            "threshold, factor, remasking, alg, alg_temp, eps, confidence_eos_eot_inf, "
-            "remasking_strategy, denoising_steps, confidence_threshold",
-            True,
-            "what a step commits",
+        "blocks": Field(
+            "part", "fixed", "where blocks end", {"block_length": Alias("integer", "fixed(...)")}
         ),
-        "edit": Field("parts", "none", "editing_threshold", True, "what a step revises"),
+        "unmask": Field("part", "threshold(0.9)", "the positions that a step commits", RULES),
+        "edit": Field(
+            "parts",
+            "none",
+            "the tokens that a step revises",
+            {
+                "editing_threshold": Alias("number", "rewrite(...)", "LLaDA2.1's"),
+                "max_post_steps": Alias(
+                    "integer", "rewrite(post_steps=...)", "beside editing_threshold"
+                ),
+            },
+        ),
         "guide": Field(
-            "parts", "none", "cfg_scale, logits_eos_inf", True, "operations on the logits"
+            "parts",
+            "none",
+            "changes to the logits before tokens are drawn",
+            {
+                "cfg_scale": Alias("number", "cfg(...)"),
+                "logits_eos_inf": Alias("flag", "forbid('end_of_text')"),
+            },
         ),
         "stop": Field(
             "parts, strings",
             "eos",
-            "stopping_criteria_idx",
-            True,
             "end rules, and strings that end the text",
+            {"stopping_criteria_idx": Alias("ids", "eos('block', ...)")},
         ),
         "cache": Field(
-            "part", "the exact one", "use_cache, dual_cache", True, "which keys are reused"
+            "part",
+            "the exact one",
+            "the keys that are reused",
+            {"use_cache": Alias("flag", "prefix"), "dual_cache": Alias("flag", "dual")},
         ),
-        "temperature": Field("number", "0", "temperature", True, "0 takes the most likely token"),
-        "top_p": Field("number", "1", "top_p", True, "draw from the best ids that hold this mass"),
-        "top_k": Field("integer", "0 (off)", "top_k", True, "draw from this many best ids"),
-        "seed": Field("integer", "0", "", True, "same seed, same result"),
-        "n": Field("integer", "1", "", True, "choices, from seed paths 0 to n-1"),
-        "logit_bias": Field("map", "{}", "", True, "added to the logits of ids"),
+        "temperature": Field("number", "0", "0 takes the most likely token"),
+        "top_p": Field(
+            "number",
+            "1",
+            "draw from the most likely ids whose probabilities add up to this; of no effect at "
+            "temperature 0",
+        ),
+        "top_k": Field(
+            "integer",
+            "0 (off)",
+            "draw from this many most likely ids; of no effect at temperature 0",
+        ),
+        "seed": Field("integer", "0", "same seed, same result"),
+        "n": Field("integer", "1", "number of answers, each drawn with its own random numbers"),
+        "logit_bias": Field("map", "{}", "added to the logits of ids"),
         "preset": Field(
             "name",
             "none",
-            "",
-            True,
             "parts that go well together: quality, fast, leap, adaptive, revise",
         ),
-        "trace": Field("boolean", "false", "", False, "keep the events in the result"),
+        "trace": Field("boolean", "false", "keep the events in the result", http=False),
     }
 )
 """Every option of `GenerationConfig`."""

@@ -9,13 +9,25 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dlm.config.argument_types import check_arguments
-from dlm.errors import InvalidRequest, blaming, is_foreign, require_text, shown, unknown_name
+from dlm.errors import (
+    InvalidRequest,
+    blaming,
+    is_foreign,
+    listed,
+    nearest,
+    require_text,
+    shown,
+    unknown_name,
+)
 from dlm.registry import Registry
 
 GROUP: Final = "dlm.strategies"
 """Entry point group of installed plug-ins."""
 LONGEST: Final = 20_000
 """Characters of a spec string: hundreds of ids fit in."""
+METHODS: Final = ("propose", "edit", "plan", "advance", "spent", "__call__")
+"""Methods by which a class of a user is taken for a part."""
+UNDECORATED: Final = "must be a dataclass, as every part: write @dataclass(frozen=True) above it"
 
 KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
     {
@@ -112,15 +124,15 @@ def parse_part(kind: str, spec: Any, *, trusted: bool = True) -> Any:
     registry = registry_of(kind)
     if not isinstance(spec, str):
         if trusted:
-            return spec
+            return _checked_object(registry, spec)
         raise InvalidRequest(kind, f"must be {_registered(registry)}, got {shown(spec)}")
     name, positional, keywords = _parse(kind, spec)
     if ":" in name and not trusted:
         rule = f"paths to classes are for trusted code alone: must be {_registered(registry)}"
         raise InvalidRequest(kind, f"{rule}, got {shown(spec)}")
-    cls = registry.load_path(name) if ":" in name else registry.load(name)
+    cls = registry.load_path(name) if ":" in name else _by_name(registry, name, trusted=trusted)
     if not is_dataclass(cls):
-        raise InvalidRequest(kind, f"{shown(name)} is no part: parts are dataclasses")
+        raise InvalidRequest(kind, f"{shown(name)} {UNDECORATED}")
     own = [f for f in fields(cls) if not f.metadata.get("bound")]
     known, in_order = [f.name for f in own], [f.name for f in own if not f.kw_only]
     if len(positional) > len(in_order):
@@ -149,9 +161,44 @@ def parse_part(kind: str, spec: Any, *, trusted: bool = True) -> Any:
         raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
 
 
+def _by_name(registry: Registry, name: str, *, trusted: bool) -> type:
+    """The class of a registered name.
+
+    Raises `InvalidRequest` for an unknown name; if it resembles none, `trusted` callers read how a
+    class of their own is given.
+    """
+    try:
+        return registry.load(name)
+    except InvalidRequest as error:
+        if name in registry or nearest(name, registry.names()) or not trusted:
+            raise
+        module, _, own = name.rpartition(".")
+        path = f"{module or 'package.module'}:{own}"
+        hint = f"; a class of your own is given as {shown(path)}" if own.isidentifier() else ""
+        raise InvalidRequest(registry.kind, error.message + hint) from None
+
+
+def _checked_object(registry: Registry, part: Any) -> Any:
+    """A part that is given as an object.
+
+    Raises `InvalidRequest` for a class, and for what is no dataclass.
+    """
+    is_class = isinstance(part, type)
+    cls = part if is_class else type(part)
+    if is_dataclass(cls):
+        if not is_class:
+            return part
+        rule = f"must be an object, got the class {cls.__qualname__}: give {cls.__name__}()"
+        raise InvalidRequest(registry.kind, rule)
+    if any(name in vars(base) for base in cls.__mro__ for name in METHODS):
+        raise InvalidRequest(registry.kind, f"{cls.__qualname__} {UNDECORATED}")
+    known = listed(registry.names())
+    raise InvalidRequest(registry.kind, f"must be one of {known} or a part, got {shown(part)}")
+
+
 def _registered(registry: Registry) -> str:
     """The choices of a request that may import nothing, in words."""
-    return f"a registered name (one of {', '.join(registry.names())})"
+    return f"a registered name (one of {listed(registry.names())})"
 
 
 def _is_needed(field: Field[Any]) -> bool:

@@ -7,16 +7,13 @@ DiffusionGemma) with a random token, so that an open position is known by its ki
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dlm.core.rows import Kind
-from dlm.rng import uniforms
-
-NOISE_STREAM: Final = 2
-"""Stream of the uniforms that draw noise; 0 draws tokens, 1 orders positions."""
+from dlm.rng import Stream, uniforms
 
 
 class Process(Protocol):
@@ -53,4 +50,4 @@ class Uniform:
 
     def prior(self, seed: Tensor, path: Tensor, pos: Tensor, step: Tensor) -> Tensor:
         """Fresh noise, keyed by (seed, path, position, step)."""
-        return (uniforms(seed, path, pos, step, NOISE_STREAM) * self.vocab_size).long()
+        return (uniforms(seed, path, pos, step, Stream.NOISE) * self.vocab_size).long()

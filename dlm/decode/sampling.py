@@ -10,10 +10,7 @@ from torch import Tensor
 
 from dlm.core import MIN_LOGIT
 from dlm.core.struct import TensorStruct
-from dlm.rng import draw, uniforms
-
-DRAW_STREAM = 0
-"""Stream of the uniforms that draw tokens."""
+from dlm.rng import Stream, draw, uniforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,4 +229,4 @@ def _filtered(probs: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
 
 def token_uniforms(seed: Tensor, path: Tensor, pos: Tensor, step: Tensor) -> Tensor:
     """Uniforms `[R, W]` that draw the tokens of a step."""
-    return uniforms(seed, path, pos, step, DRAW_STREAM)
+    return uniforms(seed, path, pos, step, Stream.DRAW)

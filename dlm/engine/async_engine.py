@@ -17,8 +17,8 @@ from typing import Any, Self
 from dlm.config import GenerationConfig
 from dlm.config.checks import require_integer
 from dlm.core import Event
+from dlm.core.canvas import Mailbox
 from dlm.engine.engine import Engine
-from dlm.engine.events import Mailbox
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request, check_deltas
 from dlm.text.prompts import Prompt, one_prompt

@@ -23,12 +23,46 @@ Pinned = tuple[int | None, ...]
 """The canvas after the prompt: ids that are pinned there, None where it is open."""
 
 
-def bind_request(config: GenerationConfig, text: Text | None, info: ModelInfo) -> BoundConfig:
-    """Bind a config together with what its `infill` gives. Raises `InvalidRequest`."""
+def bind_request(
+    config: GenerationConfig,
+    text: Text | None,
+    info: ModelInfo,
+    committed: Sequence[int | None] = (),
+) -> BoundConfig:
+    """Bind a config together with what its `infill` pins.
+
+    `committed`: ids that stand after the prompt from the start and may be revised, None where it is
+    open. Raises `InvalidRequest`.
+    """
     config, pinned = resolve(config, text, info)
-    bound = bind(config, info, pinned)
+    if committed:
+        config, committed = _padded("canvas", list(committed), config)
+    bound = bind(config, info, pinned, tuple(committed))
     _check_stops(bound, text)
     return bound
+
+
+def given_ids(
+    param: str,
+    value: str | Sequence[int | None] | Mapping[int, Any],
+    length: int,
+    text: Text | None,
+    info: ModelInfo,
+) -> list[int | None]:
+    """The ids of a text with holes, of a list with None, or of a map from offsets below `length`.
+
+    None stands for open, and so does the mask's own id. Raises `InvalidRequest` that names `param`.
+    """
+    if isinstance(value, Mapping):
+        found = _constrained(value, length, text, info)
+    elif isinstance(value, str):
+        found = []
+        for part in parse_holes(param, value):
+            found += _encoded(part, text, info, param) if isinstance(part, str) else [None] * part
+    else:
+        found = list(value)
+    info.check_ids(param, (token for token in found if token is not None))
+    return [None if token == info.mask_id else token for token in found]
 
 
 def resolve(
@@ -39,30 +73,27 @@ def resolve(
     Raises `InvalidRequest` when there is nothing to fill, when what is given does not fit in
     `max_new_tokens`, and for a text where the model has no tokenizer.
     """
-    infill = config.infill
-    if infill is None:
+    if config.infill is None:
         return config, ()
-    if isinstance(infill, Mapping):
-        assert config.max_new_tokens is not None
-        pinned = _constrained(infill, config.max_new_tokens, text, info)
-    elif isinstance(infill, str):
-        pinned = []
-        for part in parse_holes("infill", infill):
-            pinned += _encoded(part, text, info) if isinstance(part, str) else [None] * part
-    else:
-        pinned = list(infill)
-    info.check_ids("infill", (token for token in pinned if token is not None))
-    pinned = [None if token == info.mask_id else token for token in pinned]
-    length = len(pinned) if config.max_new_tokens is None else config.max_new_tokens
-    if length < len(pinned):
-        raise InvalidRequest(
-            "max_new_tokens",
-            f"must be at least the {len(pinned)} positions of `infill`, got {length}",
-        )
-    pinned += [None] * (length - len(pinned))
+    found = given_ids("infill", config.infill, config.max_new_tokens or 0, text, info)
+    config, pinned = _padded("infill", found, config)
     if None not in pinned:
         raise InvalidRequest("infill", "must leave something open: write holes as [[mask:24]]")
-    return replace(config, max_new_tokens=length), tuple(pinned)
+    return config, pinned
+
+
+def _padded(
+    param: str, found: list[int | None], config: GenerationConfig
+) -> tuple[GenerationConfig, Pinned]:
+    """The config with its length, and `found` with open positions up to it."""
+    length = len(found) if config.max_new_tokens is None else config.max_new_tokens
+    if length < len(found):
+        raise InvalidRequest(
+            "max_new_tokens",
+            f"must be at least the {len(found)} positions of `{param}`, got {length}",
+        )
+    rest = (None,) * (length - len(found))
+    return replace(config, max_new_tokens=length), (*found, *rest)
 
 
 def _check_stops(bound: BoundConfig, text: Text | None) -> None:
@@ -117,16 +148,18 @@ def _check_encoded(param: str, ids: Iterable[int], text: Text, info: ModelInfo) 
             )
 
 
-def _encoded(piece: Any, text: Text | None, info: ModelInfo) -> list[int | None]:
+def _encoded(
+    piece: Any, text: Text | None, info: ModelInfo, param: str = "infill"
+) -> list[int | None]:
     """The ids of a text, or ids as they are."""
     if isinstance(piece, int):
         return [piece]
     if not isinstance(piece, str):
         return list(piece)
     if text is None:
-        raise InvalidRequest("infill", "this model came without a tokenizer: give token ids")
-    ids = text.encode_inside(piece, "infill")
-    _check_encoded("infill", ids, text, info)
+        raise InvalidRequest(param, "this model came without a tokenizer: give token ids")
+    ids = text.encode_inside(piece, param)
+    _check_encoded(param, ids, text, info)
     return list(ids)
 
 

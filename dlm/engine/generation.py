@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
-from dlm.core import Event, Kind
-from dlm.engine.events import HostCanvas
+from dlm.core import Event, HostCanvas, Kind
 from dlm.errors import InvalidRequest
 from dlm.text import Text
 from dlm.text.stream import StopStringWatcher

@@ -50,7 +50,8 @@ class Request:
     def __init__(self, engine: Driver, prompt: tuple[int, ...], bound: BoundConfig) -> None:
         self._engine, self._bound = engine, bound
         self.states = [
-            RowState(prompt, bound, choice, self._watcher()) for choice in range(bound.config.n)
+            RowState(prompt, bound, choice, choice, choice, self._watcher())
+            for choice in range(bound.config.n)
         ]
 
     def _watcher(self) -> StopStringWatcher | None:
@@ -102,7 +103,7 @@ class Request:
         """An event as a stream gives it: a `done` together with the answer of its row, unless that
         has failed. Waits for the end of a step that is under way.
         """
-        state = next(state for state in self.states if state.choice == event.row)
+        state = next(state for state in self.states if state.row == event.row)
         if event.type != "done" or state.error is not None:
             return event
         with self._engine.lock:

@@ -28,7 +28,7 @@ class Band(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The figure that the band bounds."""
+        """Name of the band: its task and rungs."""
         return f"{self.task} {'/'.join(self.rungs)}"
 
 

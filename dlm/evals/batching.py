@@ -1,5 +1,5 @@
-"""The gain of batching: rows decoded together beside the machine's matrix products, and requests
-that come when they like beside batches that wait for each other.
+"""Measure the gain of batching: rows decoded together beside the machine's matrix products, and
+requests that arrive at any time beside batches that wait for each other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Savings of caches: whole answers beside the bare forwards of the same plans."""
+"""Measure the saving of caches: whole answers beside the bare forwards of the same plans."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def lines(speeds: Sequence[CacheSpeed]) -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """A note on the machine for the reader."""
+    """Describe the machine: version of torch, threads, load."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

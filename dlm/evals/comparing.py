@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.evals.grading import grader_digest, valid_marks
 from dlm.evals.header import identity_of, read_header
 from dlm.evals.identity import differences
 from dlm.evals.report_sweeps import table_line
@@ -16,6 +15,7 @@ from dlm.evals.sampling import read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.statistics import Paired, holm
 from dlm.evals.summary import Answers, beside, mean, shares_of
+from dlm.evals.verdicts import grader_digest, valid_marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def compare_runs(
 def told_apart(
     runs: tuple[Run, Run], settings: tuple[str | None, str | None] = (None, None)
 ) -> list[str]:
-    """The differences of the two beside their options: models, code, machines, items."""
+    """Describe the differences of two runs other than options: models, code, machines, items."""
     chosen = [_setting(run, name) for run, name in zip(runs, settings, strict=True)]
     headers = [read_header(run.folder) for run in runs]
     one, other = (_of(header, setting) for header, setting in zip(headers, chosen, strict=True))
@@ -87,7 +87,7 @@ def told_apart(
 
 
 def _of(header: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
-    """The values that decide the answers of one setting."""
+    """Select from a header the entries that decide the answers of one setting."""
     found = identity_of(header)
     names = ("code", "protocol", "aux", "samples", "rows")
     kept = {name: found.get(name) for name in names} | {"options": dict(setting.options)}
@@ -105,7 +105,7 @@ def _setting(run: Run, name: str | None) -> Setting:
 
 
 def _answers(run: Run, setting: Setting, task: str, shared: set[str]) -> Answers:
-    """The results of a setting on the shared items. Raises `InvalidRequest` for old verdicts."""
+    """Read a setting's answers to the shared items. Raises `InvalidRequest` for old verdicts."""
     samples = [s for s in read_samples(run.path(setting, task, "samples")) if s.item in shared]
     path = run.path(setting, task, "verdicts")
     marks = valid_marks(path, samples, grader_digest(run.sandbox))

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Final
 
 import dlm
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, needs_extra
 from dlm.evals.graders.code import cut_at
 
 KEYS: Final = ("DLM_API_KEY", "OPENAI_API_KEY")
@@ -44,7 +44,7 @@ class Endpoint:
         try:
             import openai
         except ImportError as error:
-            raise InvalidRequest("endpoint", f"needs `pip install dlm[evals]`: {error}") from error
+            raise InvalidRequest("endpoint", needs_extra("openai", "evals")) from error
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "none")
         self.url, self._openai = url.rstrip("/"), openai
         self._live: set[Future[dlm.Generation]] = set()
@@ -70,12 +70,12 @@ class Endpoint:
         self.ours = served[self.name] == OWNER
 
     def _models(self) -> dict[str, str]:
-        """The served model, and its owner as the server names it."""
+        """Map the ids of the served models to their declared owners."""
         once = self._client.with_options(max_retries=0, timeout=30.0)
         return {card.id: card.owned_by or "" for card in once.models.list().data}
 
     def about(self) -> dict[str, Any]:
-        """The fields of a run's header that are known of a served model."""
+        """Describe the model for a run's header; a client knows no more than name and address."""
         unknown = dict.fromkeys(("family", "attention", "dtype", "device", "parameters", "sha256"))
         return {"name": self.name, "endpoint": self.url} | unknown
 
@@ -154,7 +154,7 @@ class Endpoint:
         )
 
     def _body(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The fields of a request beside its prompt, and the stop strings of its answer."""
+        """Build a request's body without its prompt; also return the stop strings of its answer."""
         config = dlm.GenerationConfig.from_options(options)
         stops = [str(stop) for stop in config.stop_strings()]
         body: dict[str, Any] = {"model": self.name, "max_tokens": config.max_new_tokens}
@@ -187,7 +187,7 @@ class ServedRequest:
 
     @property
     def done(self) -> bool:
-        """True if it has been answered."""
+        """True if the request has been answered."""
         return self._future.done()
 
     def ignore_events(self) -> None:

@@ -1,4 +1,4 @@
-"""Estimates of the time that the answers still missing from a run will take."""
+"""Estimate the time that a run's missing answers will take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facts that repeat a run: versions, model, items, settings, machine.
+"""Header of a run, from which a reader can repeat it: versions, model, items, settings, machine.
 
 A run goes on only where all that decides its answers is the same (`identity_of`). What may differ:
 the threads, the load, the number of the CUDA device, the name under which the model was found, and
@@ -67,7 +67,7 @@ def run_header(
 def planned(
     sets: Mapping[str, Sequence[Item]], settings: Iterable[Setting], **more: Any
 ) -> dict[str, Any]:
-    """The facts of a run that are known before its model is loaded."""
+    """Build the part of a header that is known before the model is loaded."""
     settings = list(settings)
     found = {
         "format": FORMAT,
@@ -101,7 +101,7 @@ def session() -> dict[str, Any]:
 
 
 def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a header that must stay the same when a run goes on."""
+    """Select the entries of a (possibly partial) header that must not change when a run resumes."""
     names = ("model", "causal", "aux", "items", "settings", "rules")
     found = {n: header[n] for n in (*names, "samples", "rows", "protocol") if n in header}
     for name in ("model", "causal"):
@@ -168,7 +168,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def _are_sessions(told: Any) -> bool:
-    """True if this is what a header says of when its answers were drawn, and on what."""
+    """True if a value is a valid list of sessions, each with the machine that it ran on."""
     return isinstance(told, list) and all(
         isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in told
     )
@@ -213,7 +213,7 @@ def prompts_digest(engine: dlm.Engine | dlm.CausalEngine, items: Sequence[Item])
 
 
 def _is_text(prompt: Any) -> bool:
-    """True if a prompt is a text or a talk, and no ids."""
+    """True if a prompt is a text or a list of messages, not ids."""
     return isinstance(prompt, str) or any(isinstance(part, Mapping) for part in prompt)
 
 

@@ -1,4 +1,4 @@
-"""The identity of a run, which decides its answers: a folder holds those of one.
+"""Identity of a run: everything that decides its answers. A folder holds answers of one only.
 
 Own rules count by their source: the module of a class, and whatever of the user's it imports.
 """
@@ -27,7 +27,7 @@ PACKAGES: Final = ("torch", "transformers", "sentencepiece", "numpy")
 """What decoding computes with."""
 INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 SHOWN: Final = 4
-"""So many differences are told, and how many more there are."""
+"""Differences that a message lists; of more it gives the number."""
 
 
 def code_identity() -> dict[str, Any]:
@@ -41,13 +41,34 @@ def code_identity() -> dict[str, Any]:
 
 
 def files_digest(files: Iterable[Path], root: Path, more: str = "") -> str:
-    """The sha256 of files with their names below `root`."""
+    """The sha256 of files with their names below `root`; docstrings do not count."""
     found = hashlib.sha256(more.encode())
     for path in files:
-        content = path.read_bytes()
+        content = code_of(path)
         found.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         found.update(content)
     return found.hexdigest()
+
+
+def code_of(path: Path) -> bytes:
+    """The content of a file; of a Python source, without its docstrings, which decide nothing.
+
+    A docstring and the empty line after it are left out if it has its lines to itself.
+    """
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content) if path.suffix == ".py" else ast.Module([], [])
+    except (SyntaxError, ValueError):
+        return content
+    lines: list[bytes] = content.splitlines(keepends=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            first, last = node.lineno - 1, node.end_lineno or node.lineno
+            before, after = lines[first][: node.col_offset], lines[last - 1][node.end_col_offset :]
+            if isinstance(node.value.value, str) and not (before.strip() or after.strip()):
+                last += last < len(lines) and not lines[last].strip()
+                lines[first:last] = [b""] * (last - first)
+    return b"".join(lines)
 
 
 def version_of(package: str) -> str | None:
@@ -126,12 +147,12 @@ def _sources(module: str) -> dict[str, Any]:
     versions = {p: version_of(known.get(p, [p])[0]) for p in sorted(packages)}
     found = hashlib.sha256()
     for name, path in sorted(files.items()):
-        found.update(f"\0{name}\0".encode() + path.read_bytes())
+        found.update(f"\0{name}\0".encode() + code_of(path))
     return {"sources": found.hexdigest() if module in files else None, "packages": versions}
 
 
 def _is_installed(top: str) -> bool:
-    """True if a package was installed, and so has a version that says what it is."""
+    """True if a package was installed, so that its version identifies it."""
     spec = _spec_of(top)
     places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
     return any(INSTALLED & set(Path(place).parts) for place in places if place)
@@ -147,7 +168,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _spec_of(name: str) -> ModuleSpec | None:
-    """The file of a module; of one inside a package, the package is imported, as its rule does."""
+    """Find a module's spec; the package around it is imported, as loading the rule does too."""
     try:
         return find_spec(name)
     except (ImportError, AttributeError, ValueError):
@@ -175,7 +196,7 @@ def _imported(module: str, path: Path) -> list[str]:
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], between: str = ", now "
 ) -> list[tuple[str, str]]:
-    """The differences of two identities: (name, "name.of.field: one, now other"), in their order.
+    """List the differences of two identities: (name, "name.of.field: one, now other"), in order.
 
     A source without a digest is not known to be the same.
     """

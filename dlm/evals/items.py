@@ -41,7 +41,7 @@ class Item:
     raw: bool = False
 
     def grade(self, text: str) -> bool:
-        """True if `text` answers it. Raises `SandboxError` where code cannot be run."""
+        """True if `text` answers the item. Raises `SandboxError` where code cannot be run."""
         key = ("", self.id)
         example = Example(self.task, self.rung, key, self.prompt, self.answer, self.meta)
         return get_task(self.task).grade(example, text)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def read_lines(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> list[T]:
-    """Parse each line of a file, if there is one; a cut last line is left out.
+    """Parse each line of a file; a missing file is empty, an unfinished last line is left out.
 
     The file stays as it is: another process may be writing it. Raises `InvalidRequest` naming the
     line that is no object of JSON, or that `parse` refuses with `ValueError`.

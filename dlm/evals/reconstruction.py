@@ -1,4 +1,4 @@
-"""Scores of a model that fills masks in a text that it should know, and of other readings.
+"""Score how well a model fills masks in a known text, also under other readings of its files.
 
 A network whose weights mean something finds the words that were taken out of a text better than the
 same network with its weights shuffled. And where a file or a user says a trait wrongly (the shift
@@ -91,7 +91,7 @@ def is_better(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def rows_of(engine: Any, *, tasks: bool) -> list[Row]:
-    """The texts that the model is asked to fill: answers to the bundled tasks, or an English text.
+    """Build the rows that the model fills: answers to the bundled tasks, or an English text.
 
     Half of the last tokens of each row are open, with nothing after them that a block-causal model
     would not see. A causal model has no mask and is asked for each of the last tokens.

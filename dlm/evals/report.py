@@ -66,7 +66,7 @@ def write_page(runs: Sequence[Results], folder: Path, lost: Sequence[str] = ()) 
 
 
 def _origin(model: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
-    """The model that has answered, and the machine."""
+    """Describe the model and the machine that answered."""
     if "endpoint" in model:
         return f"served by {model['endpoint']}"
     where = machine.get("accelerator") or machine.get("system")
@@ -75,7 +75,7 @@ def _origin(model: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
 
 
 def _sessions(header: Mapping[str, Any]) -> str:
-    """True if a run was interrupted and went on."""
+    """Report the number of sessions of a resumed run; empty for one session."""
     count = len(header.get("sessions", ()))
     return f", drawn in {count} sessions" if count > 1 else ""
 
@@ -133,7 +133,7 @@ def _task_table(results: Results, task: str) -> str:
 
 
 def timed_alone(header: Mapping[str, Any]) -> bool:
-    """True if seconds are those of single requests, all of them on one and the same machine."""
+    """True if the seconds are of single requests, all of them on the same machine."""
     machines = [session.get("machine", {}) for session in header.get("sessions", ())]
     same = [{k: v for k, v in machine.items() if k != "load"} for machine in machines]
     return header["rows"] == 1 and all(machine == same[0] for machine in same)
@@ -159,7 +159,7 @@ def _bounded(share: float | None, interval: Interval | None) -> str:
 
 
 def _legend(results: Results) -> list[str]:
-    """The way in which the figures were made."""
+    """Explain the intervals and p-values of the figures."""
     drawn = max(row.samples for row in results.figures)
     tests = sum(c.paired.n > 0 for c in results.comparisons)
     how = "Wilson's and Tango's, p McNemar's exact test"
@@ -195,7 +195,7 @@ def _unanswered(rows: Sequence[Figures]) -> list[str]:
 
 
 def _partial(rows: Sequence[Figures], found: Mapping[str, Comparison]) -> list[str]:
-    """A note on figures that are of fewer items or samples than they seem."""
+    """Warn of figures from fewer items or independent samples than the run asks for."""
     missing = [f"{row.setting}: {row.missing}" for row in rows if row.missing]
     lines = ["", f"UNFINISHED, answers still to draw: {'; '.join(missing)}."] if missing else []
     fewer = [
@@ -213,7 +213,7 @@ def _partial(rows: Sequence[Figures], found: Mapping[str, Comparison]) -> list[s
 
 
 def _warnings(results: Results, task: str) -> list[str]:
-    """A note on a bundled model: the bands that it misses."""
+    """Warn of the expected bands that a bundled model misses."""
     name = results.header["model"].get("name")
     served = "protocol" in results.header or "endpoint" in results.header["model"]
     bundled = name in dlm.bundled_names() and not served

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dlm.errors import InvalidRequest
-from dlm.evals.grading import grader_digest, scores_of, valid_marks
 from dlm.evals.header import read_header
 from dlm.evals.run import Run
 from dlm.evals.sampling import read_samples
@@ -21,6 +20,7 @@ from dlm.evals.summary import (
     share_interval,
 )
 from dlm.evals.sweeps import Spent, SweepFigures, marks_of, sweeps_of
+from dlm.evals.verdicts import grader_digest, scores_of, valid_marks
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ from dlm.errors import InvalidRequest, unknown_name
 from dlm.evals.benchmarks import Protocol, benchmark_items
 from dlm.evals.endpoint import Endpoint
 from dlm.evals.estimating import chosen, estimate
-from dlm.evals.grading import Judged, grade_samples, grader_digest, valid_marks
+from dlm.evals.graders import Judge, check_grader
 from dlm.evals.header import HEADER, must_be_same, planned, read_header, run_header
 from dlm.evals.items import Item, bundled_items, check_limit, digest, dumped, read_items
-from dlm.evals.judging import Judge, check_grader
 from dlm.evals.lines import check_writable
 from dlm.evals.sampling import Plan, Sample, draw_samples, read_samples
 from dlm.evals.settings import Setting, check_setting, slug
 from dlm.evals.tasks import Split, get_task
+from dlm.evals.verdicts import Judged, grade_samples, grader_digest, valid_marks
 
 __all__ = ["HEADER", "Run", "benchmark_run", "bundled_run", "estimate", "read_run", "runs_in"]
 
@@ -84,14 +84,14 @@ class Run:
         return self.folder / slug(setting.name) / f"{task}.{kind}.jsonl"
 
     def plan(self, setting: Setting, task: str) -> Plan:
-        """The question of a cell."""
+        """Build the plan of one cell: a setting on a task."""
         items = self.sets[task]
         if self.protocol is None:
             return Plan(items, setting, self.samples, self.rows, get_task(task).canvas)
         return Plan(items, setting, self.samples, self.rows)
 
     def check(self) -> None:
-        """Check that the run can begin, or go on, as far as this is known without a model.
+        """Check, without a model, that the run can begin or resume.
 
         Raises `InvalidRequest` for settings that ask for what cannot be evaluated, for a folder
         that cannot be written, and for one that holds another run.
@@ -109,7 +109,7 @@ class Run:
             raise InvalidRequest("out", f"{told}: choose another --out, or delete it")
 
     def _told(self) -> dict[str, Any]:
-        """The options of the run beside its items and settings."""
+        """Collect the run's options other than items and settings for its header."""
         found: dict[str, Any] = {
             "split": self.split,
             "rungs": list(self.rungs),
@@ -123,8 +123,7 @@ class Run:
     def open(
         self, engine: dlm.Engine | Endpoint, causal: dlm.CausalEngine | None = None
     ) -> dict[str, Any]:
-        """Write the header, or check that what is there is of the same run and note that it goes on
-        here and now.
+        """Write the header, or check that the present one is of the same run and add a session.
 
         Raises `InvalidRequest` as `check` does, and for another model, tokenizer or prompt.
         """
@@ -181,7 +180,7 @@ class Run:
                 grade_samples(self.sets[task], samples, path, judged=judged[task], **how)
 
     def ungraded(self) -> bool:
-        """True if there are answers without a verdict of the graders as they are now."""
+        """True if some answers have no verdict of the current graders."""
         grader = grader_digest(self.sandbox)
         for setting, task in self.cells:
             samples = read_samples(self.path(setting, task, "samples"))
@@ -191,7 +190,7 @@ class Run:
         return False
 
     def missing(self) -> int:
-        """The number of answers that are still to be drawn."""
+        """Number of answers still to be drawn."""
         wanted = sum(len(items) for items in self.sets.values()) * self.samples * len(self.settings)
         there = (len(read_samples(self.path(s, task, "samples"))) for s, task in self.cells)
         return wanted - sum(there)
@@ -281,9 +280,8 @@ def read_run(folder: Path) -> Run:
         sets = {task: bundled_items(task, split, n, rungs) for task, (n, _) in sums.items()}
     for task, found in sets.items():
         if digest(found) != sums[task][1]:
-            raise InvalidRequest(
-                "run", f"the items of {task!r} are not those that {folder} answers"
-            )
+            told = f"the items of {task!r} are not those that {folder} answers"
+            raise InvalidRequest("run", told)
     return Run(
         folder, sets, settings, header["samples"], header["rows"], split, rungs, sandbox=where
     )

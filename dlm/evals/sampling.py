@@ -51,7 +51,7 @@ class Sample:
 
     @classmethod
     def of(cls, item: Item, index: int, answer: dlm.Generation, limit: int) -> Self:
-        """The result of a generation over `limit` new tokens."""
+        """Make the sample of a generation of at most `limit` new tokens."""
         stats = answer.stats
         filled = answer.finish_reason in FILLED
         return cls(
@@ -76,9 +76,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One file of samples: `samples` answers of every item under a setting.
+    """Plan of one file of samples: `samples` answers to every item under a setting.
 
-    `rows`: requests in flight at once; `max_new_tokens` where the setting says nothing.
+    `rows`: requests in flight at once; `max_new_tokens`: default if the setting has none.
     """
 
     items: Sequence[Item]
@@ -156,8 +156,9 @@ def _finished(item: Item, index: int, request: Any, limit: int) -> Sample:
 
 
 def asked(engine: Runner, item: Item) -> Any:
-    """What the model is given: the item's prompt, as ids where no template goes around it; a server
-    gets texts to continue as they are, and everything else as a talk.
+    """Build the model's input for an item: its prompt, or ids if no template is applied.
+
+    A server gets texts to continue unchanged, and everything else as messages.
     """
     if isinstance(engine, Endpoint):
         talk = item.raw or not isinstance(item.prompt, str)

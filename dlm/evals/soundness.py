@@ -1,4 +1,4 @@
-"""True if the weight files of a checkpoint look like weights: finite, of a sane size, whole.
+"""Check that the weight files of a checkpoint look like weights: finite, of a sane size, whole.
 
 Read from the files, so that each fault is told by the name that the tensor has there.
 """
@@ -29,7 +29,7 @@ SOME: Final = 3
 
 
 def weight_faults(folder: Path, vocabulary: int) -> list[str]:
-    """The faults of the tensors in a folder's weight files, a sentence for each kind.
+    """Describe the faults of the tensors in a folder's weight files, one sentence a kind.
 
     `vocabulary`: rows of the embeddings, some of which may rightly be empty.
     """
@@ -57,7 +57,7 @@ def digest_faults(folder: Path) -> list[str]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record that a checkpoint's makers have written of it; empty without such a file.
+    """Read the record by a checkpoint's makers; empty if there is no such file.
 
     Raises `InvalidRequest` for a file that holds something else.
     """
@@ -103,7 +103,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _runs(tensor: Tensor, vocabulary: int) -> int:
-    """The number of stretches of `RUN` equal neighbours in a matrix."""
+    """Number of stretches of `RUN` equal neighbours in a matrix."""
     if tensor.ndim < 2 or vocabulary in tensor.shape:
         return 0
     stretches = tensor.flatten()[: tensor.numel() // RUN * RUN].view(-1, RUN)

@@ -68,7 +68,7 @@ SWEEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
 
 
 def threshold_sweep(protocol: Protocol, thresholds: Iterable[float]) -> list[Setting]:
-    """The settings that commit all sure positions at once, one for each threshold.
+    """Build a setting for each threshold: a protocol that commits every confident token at once.
 
     Models of trained blocks take `dynamic`, as their protocols do. Raises `InvalidRequest` for
     thresholds that are none.

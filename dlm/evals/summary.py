@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dlm.evals.grading import Verdicts
 from dlm.evals.items import Item
 from dlm.evals.sampling import REFUSED, Sample
 from dlm.evals.statistics import (
@@ -20,11 +19,12 @@ from dlm.evals.statistics import (
     percentile,
     wilson,
 )
+from dlm.evals.verdicts import Verdicts
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The results of one setting on one task, and their cost.
+    """Accuracy and cost of one setting on one task.
 
     `accuracy` over `n` items with its 95% `interval` (with several samples an item: of the items'
     shares) · `rungs`: (right, n) of each step of the ladder, `rung_intervals` theirs · `pass_at_k`
@@ -105,7 +105,7 @@ def figures_of(
 
 
 def _costs(counted: Sequence[Sample]) -> dict[str, Any]:
-    """The costs of answers, by the names of `Figures`."""
+    """Sum up the cost of answers under the names of `Figures`."""
     seconds, many = [s.seconds for s in counted], max(1, len(counted))
     tokens, nfe = sum(s.tokens for s in counted), sum(s.nfe for s in counted)
     return {
@@ -160,7 +160,7 @@ def _passes(items: Sequence[Item], verdicts: Verdicts, k: int) -> list[float]:
 
 
 def _alike(samples: Sequence[Sample]) -> bool:
-    """True if items have several samples, and each item's are the same text."""
+    """True if items have several samples and those of each item are the same text."""
     texts: dict[str, set[str]] = {}
     for sample in samples:
         texts.setdefault(sample.item, set()).add(sample.text)
@@ -184,7 +184,7 @@ class Comparison:
 
 
 class Answers(NamedTuple):
-    """The results of one setting on one task: verdicts and texts by item and sample."""
+    """Verdicts and texts of one setting on one task, by item and sample."""
 
     verdicts: Verdicts
     texts: Mapping[tuple[str, int], str]

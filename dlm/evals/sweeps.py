@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from dlm.evals.grading import Verdicts
 from dlm.evals.sampling import Sample
 from dlm.evals.settings import Setting
 from dlm.evals.statistics import AUP, Interval, aup, fewest_items, unseen, widened
 from dlm.evals.summary import Comparison, Figures, mean, shares_of
+from dlm.evals.verdicts import Verdicts
 
 LOSS: Final = -0.03
 """A setting is as good as the baseline when its paired 95% bound is above this."""
@@ -54,7 +54,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class AtCost:
-    """The gain of a sweep over another one at the same mean NFE, with its bootstrap interval."""
+    """Gain of a sweep over another one at the same mean NFE, with its bootstrap interval."""
 
     nfe: float
     difference: float
@@ -107,7 +107,7 @@ def sweeps_of(
     comparisons: Sequence[Comparison],
     marks: Mapping[tuple[str, str], Spent],
 ) -> list[SweepFigures]:
-    """The results of each sweep of a run on each task. The first sweep of several settings is the
+    """Sum up each sweep of a run on each task. The first sweep of several settings is the
     reference that the others are compared with at equal cost. `marks`: (setting, task) -> items.
     """
     members: dict[str, list[str]] = {}

@@ -133,7 +133,7 @@ def _dtype(engine: Any) -> torch.dtype:
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[bool, str]:
-    """Compare logits: if they agree, and by how much they differ."""
+    """Compare logits: True if they agree, and a text with the largest difference."""
     theirs = theirs.float().cpu()
     spread = float(theirs.max() - theirs.min())
     worst = float((ours.float().cpu() - theirs).abs().max())
@@ -244,8 +244,8 @@ def _decodes(engine: Any) -> Iterator[Check]:
 
 
 def _near(engine: Any, ours: dlm.Generation, theirs: dlm.Generation) -> bool:
-    """True if two decodes differ as rounding makes them differ: in half precision, and with the
-    same confidences up to the step in which they part.
+    """True if rounding explains the difference of two decodes: half precision, and equal
+    confidences up to the step in which they part.
     """
     if _dtype(engine) not in (torch.float16, torch.bfloat16):
         return False

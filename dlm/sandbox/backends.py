@@ -63,7 +63,7 @@ class Sandbox:
 
     @property
     def isolates(self) -> bool:
-        """True if it holds programs that mean harm: they see no network, no other process and
+        """True if the backend contains hostile programs: they see no network, no other process and
         nothing of `dlm`. Of the machine's files they see `/usr`, the interpreter and the packages
         under `bwrap`, and all that every user may read under `unshare`.
         """
@@ -86,7 +86,10 @@ class Sandbox:
         return {**ENVIRONMENT, "HOME": str(folder), "TMPDIR": str(folder)}
 
     def show_packages(self, folder: Path) -> str:
-        """The folder of packages of a program: a new folder of links, where nothing is bound."""
+        """Return the folder in which a program finds the packages.
+
+        Without a bind mount this is a new folder of links inside `folder`.
+        """
         if not self.packages or self.kind == "bwrap":
             return BOUND_AT if self.packages else ""
         links = folder / "packages"
@@ -96,8 +99,10 @@ class Sandbox:
         return str(links)
 
     def packages_of_tests(self) -> str:
-        """The folder of packages of the tests' end: the installed one, where no program may write
-        anything that the user who runs it may not.
+        """Return the folder in which the tests' interpreter finds the packages.
+
+        Without a bind mount this is the installed folder itself: a program has no more write
+        permission there than the user that runs it.
         """
         if not self.packages or self.kind == "bwrap":
             return BOUND_AT if self.packages else ""
@@ -115,7 +120,7 @@ class Sandbox:
         return TASKS + sum(1 for _ in _tasks_of(os.geteuid()))
 
     def works(self) -> bool:
-        """True if a program runs in it on this machine."""
+        """True if a small program runs in this sandbox on this machine."""
         return _says_42(self.command(["-c", "import json, resource; print(6 * 7)"]))
 
     def _bwrap(self, seccomp: int | None) -> list[str]:
@@ -132,7 +137,7 @@ class Sandbox:
         return found if seccomp is None else [*found, "--seccomp", str(seccomp)]
 
     def _bound(self) -> list[str]:
-        """The paths that `bwrap` shows: `/usr` and the interpreter, less what is ours in them."""
+        """Arguments of `bwrap` that mount `/usr` and the interpreter and hide `dlm` inside them."""
         found, shown = [], ["/usr"]
         for path in ("/bin", "/lib", "/lib64"):
             if os.path.islink(path):
@@ -210,7 +215,7 @@ def _says_42(command: Sequence[str]) -> bool:
 
 
 def _said(command: Sequence[str]) -> bytes:
-    """The output of a command, empty where it cannot be run."""
+    """Run a command and return its output; empty if it cannot be run."""
     try:
         done = subprocess.run(
             command,

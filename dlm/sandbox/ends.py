@@ -1,4 +1,4 @@
-"""What the two interpreters of a run are given: their code, and the tests' end its task."""
+"""Input of a run's two interpreters: the code of both, and the task of the tests' one."""
 
 from __future__ import annotations
 
@@ -33,8 +33,12 @@ class Ends(NamedTuple):
 
 
 class Task(NamedTuple):
-    """The program and tests of a verdict; `entry`: the program's one name that the tests have, ""
-    for all that they do not define.
+    """A program and the tests that judge it.
+
+    nonce: secret that the tests' interpreter repeats with its verdict
+    source: code of the program
+    tests: code of the tests
+    entry: the one name of the program that the tests see; "": every name they do not define
     """
 
     nonce: str

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """True if both interpreters run our code."""
+        """True once both interpreters have started to run our code."""
         return self.kept["proof"].startswith(READY) and self.kept["stdout"].startswith(READY)
 
     def _streams(self) -> Iterator[tuple[str, IO[bytes]]]:
@@ -135,7 +135,7 @@ class Run:
         return sum(max(map(_delay, _family(one.pid))) for one in (self.program, self.tester))
 
     def _ended(self) -> bool:
-        """True if one of the processes is gone."""
+        """True if one of the two processes has ended."""
         return self.program.poll() is not None or self.tester.poll() is not None
 
     def kill(self) -> None:

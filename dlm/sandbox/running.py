@@ -33,8 +33,8 @@ class SandboxError(EngineError):
 
 
 class Verdict(StrEnum):
-    """How a program ended: `UNFINISHED` says that it left before its end without an error, and
-    `SANDBOX` that it never began, which is not the program's fault.
+    """End of a program. `UNFINISHED`: it left before its last line without an error. `SANDBOX`: it
+    never began, which is not the program's fault.
     """
 
     PASSED = "passed"
@@ -48,8 +48,12 @@ class Verdict(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """The end of a program and its output, `OUTPUT_BYTES` of each stream at most.
-    `detail`: the last line of its error or its signal.
+    """End of a program and the output of it and its tests.
+
+    verdict: end of the program
+    stdout: at most `OUTPUT_BYTES` of each process
+    stderr: at most `OUTPUT_BYTES` of each process
+    detail: last line of its error, or its signal
     """
 
     verdict: Verdict
@@ -105,7 +109,7 @@ def run_python(
 
 
 def _outcome(run: Run) -> Outcome:
-    """The verdict from the ends of both processes."""
+    """Derive the outcome from the ends of both processes."""
     kept = {name: bytes(data).removeprefix(READY) for name, data in run.kept.items()}
     texts = {name: data[:OUTPUT_BYTES].decode(errors="replace") for name, data in kept.items()}
     stdout = texts["stdout"] + texts["tests' stdout"]
@@ -119,7 +123,7 @@ def _outcome(run: Run) -> Outcome:
 
 
 def _unsaid(run: Run, stdout: str, stderr: str, last: str) -> tuple[Verdict, str, str, str]:
-    """The end of a program on which the tests' end has no verdict."""
+    """Derive a verdict from exit codes if the tests' interpreter gave none."""
     ended, tests_ended = map(_killer, run.codes)
     if run.late or signal.SIGXCPU in (ended, tests_ended):
         return Verdict.TIMEOUT, stdout, stderr, last

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlm.core import SamplingStats, StepView
 from dlm.errors import InvalidRequest
-from dlm.rng import uniforms
+from dlm.rng import Stream, uniforms
 
 Score = Literal["confidence", "entropy", "margin", "random", "left"]
 
@@ -21,10 +21,6 @@ ConfFrom = Literal["clean", "tempered"]
 """Whose numbers a rule reads: of the clean logits (LLaDA, Fast-dLLM), or of the distribution that
 tokens are drawn from, tempered and filtered (Dream, SDAR).
 """
-
-
-ORDER_STREAM = 1
-"""Stream of the uniforms that order positions; stream 0 draws tokens."""
 
 
 def require_ordered(low: str, least: float, high: str, most: float) -> None:
@@ -72,7 +68,7 @@ def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Ten
     if score == "left":
         return -view.pos.double()
     if score == "random":
-        return uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
+        return uniforms(view.row.seed, view.row.path, view.pos, view.row.step, Stream.ORDER)
     if score == "confidence":
         return confidence_of(view, conf_from)
     stats = view.stats if conf_from == "clean" else sampling_of(view)
@@ -81,12 +77,16 @@ def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Ten
     return -value if score == "entropy" else value
 
 
-def top(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
-    """The `count [R, 1]` best of `among [R, W]` as a mask; ties go to the leftmost position."""
-    ranked = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(ranked).scatter_(
-        1, ranked, torch.arange(score.shape[1], device=score.device).expand_as(ranked)
-    )
+def top(score: Tensor, among: Tensor, count: Tensor | Literal[1]) -> Tensor:
+    """The best of `among [R, W]` as a mask: `count [R, 1]` of them, or one in each row.
+
+    Ties go to the leftmost position.
+    """
+    score = score.masked_fill(~among, -torch.inf)
+    if isinstance(count, int):
+        best = score.argmax(dim=1, keepdim=True)
+        return among & (torch.arange(score.shape[1], device=score.device) == best)
+    rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return among & (rank < count)
 
 
@@ -109,7 +109,7 @@ def gumbel_scores(score: Tensor, temperature: Tensor, view: StepView) -> Tensor:
     """`[R, W]`: a score whose best positions are a draw without replacement, with probabilities
     `softmax(score / temperature)` (Gumbel-top-k, arXiv 1903.06059; Dream's `alg_temp`).
     """
-    u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
+    u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, Stream.ORDER)
     return score / temperature - torch.log(-torch.log(u.clamp_min(_TINY)))
 
 

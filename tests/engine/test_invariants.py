@@ -9,12 +9,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dlm import Editor, Unmasker
 from dlm.config import KINDS
 from dlm.core import Kind, Proposal
-from dlm.decode.sampling import DRAW_STREAM
-from dlm.engine.events import HostCanvas, replay
+from dlm.core.canvas import HostCanvas, replay
 from dlm.errors import InvalidRequest
-from dlm.rng import uniforms
+from dlm.rng import Stream, uniforms
 from tests.engine.harness import Bench, open_positions
 from tests.engine.near_ties import Comparison
 from tests.helpers import random_decoder, tiny_spec
@@ -299,7 +299,7 @@ def check_tokens(state, trace):
         if event.type != "commit":
             continue
         places, step = torch.tensor([event.pos]), event.step - 1
-        u = uniforms(*key, places, torch.tensor([step]), DRAW_STREAM)[0]
+        u = uniforms(*key, places, torch.tensor([step]), Stream.DRAW)[0]
         for n, (pos, token, conf) in enumerate(zip(event.pos, event.ids, event.conf, strict=True)):
             row = trace.forwards[step].logits[pos].double()
             assert conf == pytest.approx(float(row.softmax(0)[token]), abs=1e-4)
@@ -449,16 +449,10 @@ def test_results_do_not_depend_on_how_often_the_host_looks():
 
 
 @dataclass(frozen=True)
-class Hostile:
+class Hostile(Editor, Unmasker):
     """An unmasker and editor that for a while ask for everything, wherever they look."""
 
-    scope, needs, clock = "row", frozenset(), True
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
+    scope, clock = "row", True
 
     def propose(self, view):
         masked = (view.pos % 3 == 0) & (view.row.step < 6)[:, None]

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from dlm import Engine
-from dlm.decode.sampling import DRAW_STREAM
 from dlm.errors import InvalidRequest
-from dlm.rng import uniforms
+from dlm.rng import Stream, uniforms
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 from tests.rules.reopening import ReopensFirst
@@ -62,7 +61,7 @@ def drawn(logp, temperature, seed, step):
         return logp.argmax(dim=1)
     ends = (logp / temperature).softmax(dim=1).cumsum(dim=1)
     key = torch.tensor([seed]), torch.tensor([0]), torch.arange(len(logp)), torch.tensor([step])
-    u = uniforms(*key, DRAW_STREAM)[0]
+    u = uniforms(*key, Stream.DRAW)[0]
     return (ends <= u[:, None]).sum(dim=1)
 
 

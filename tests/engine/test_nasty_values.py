@@ -10,7 +10,7 @@ import torch
 
 import dlm
 from dlm.config import FIELDS, KINDS
-from dlm.config.alias_checks import FLAGS, INTEGERS, NAMES, NUMBERS
+from dlm.config.aliases import ALIASES
 from dlm.errors import InvalidRequest, Unavailable
 
 SURROGATE = "a\ud83d"
@@ -67,7 +67,7 @@ def short(ask, *arguments, **options):
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("name", [*FIELDS, *sorted(FLAGS | INTEGERS | NUMBERS | NAMES), "no_such"])
+@pytest.mark.parametrize("name", [*FIELDS, *sorted(ALIASES), "no_such"])
 def test_options(engine, name):
     length = {} if name in ("max_new_tokens", "gen_length") else {"max_new_tokens": 4}
     for value in (*NUMBERS_GIVEN, *OTHERS_GIVEN):

@@ -10,22 +10,22 @@ import pytest
 
 import dlm
 from dlm.cli.app import run as call
-from dlm.cli.benchmark import PROTOCOLS as NAMED
+from dlm.cli.benchmark import HELP
 from dlm.errors import InvalidRequest
 from dlm.evals.benchmarks import BENCHMARKS, benchmark_items, get_protocol
 from dlm.evals.benchmarks import files as data
 from dlm.evals.benchmarks.files import FILES, SHIPPED, fetch, locate
 from dlm.evals.benchmarks.problems import LOADERS, shown_examples, solution
-from dlm.evals.grading import read_marks
+from dlm.evals.graders import Judge
+from dlm.evals.graders.by_name import GRADERS, grade
 from dlm.evals.items import bundled_items
-from dlm.evals.judging import Judge
-from dlm.evals.marking import GRADERS, mark
 from dlm.evals.report import table
 from dlm.evals.results import results_of
 from dlm.evals.run import Run, benchmark_run, estimate, read_run
 from dlm.evals.sampling import asked, read_samples
 from dlm.evals.settings import Setting
 from dlm.evals.strategies import threshold_sweep
+from dlm.evals.verdicts import read_marks
 from dlm.sandbox import Sandbox, best_sandbox, checks
 from tests.evals.scripted import Scripted
 
@@ -160,9 +160,9 @@ def test_protocols_hang_together(protocol, tmp_path):
     right, wrong = ANSWERS.get(protocol.grader) or ANSWERS[protocol.data]
     chosen = replace(item, meta={**item.meta, "grader": protocol.grader})
     with Judge() as judge:
-        assert mark(chosen, right, judge).right
+        assert grade(chosen, right, judge).right
         for text in (wrong, "", "junk", "```", r"\boxed{", "def f(:"):
-            assert not mark(chosen, text, judge).right, text
+            assert not grade(chosen, text, judge).right, text
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=IDS)
@@ -187,7 +187,7 @@ def test_references_in_the_files_are_right(tmp_path):
             protocol = next(p for p in PROTOCOLS if p.data == name and chosen in (None, p.name))
             (item,) = LOADERS[name](written(tmp_path, name))
             item = replace(item, meta={**item.meta, "grader": protocol.grader})
-            assert mark(item, item.answer, judge).right, name
+            assert grade(item, item.answer, judge).right, name
 
 
 def test_solutions_of_countdown():
@@ -195,8 +195,11 @@ def test_solutions_of_countdown():
     assert solution([1, 1, 1], 100) == ""
 
 
-def test_the_help_names_the_protocols():
-    assert {name: ", ".join(known) for name, known in BENCHMARKS.items()} == dict(NAMED)
+def test_the_help_names_the_protocols(capsys):
+    assert HELP.keys() == BENCHMARKS.keys()
+    assert call(["eval", "mbpp", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Protocols: {', '.join(BENCHMARKS['mbpp'])}. The first is the default." in shown
 
 
 def test_unknown_protocols():
@@ -450,11 +453,11 @@ def test_prompts_are_those_of_the_harness(task, shots, protocol, tmp_path):
 
 def test_code_of_the_bundled_sets_that_cannot_be_run_is_not_judged(monkeypatch):
     item = next(item for item in bundled_items("code", "test", 1))
-    assert mark(item, item.answer, Judge()).right
+    assert grade(item, item.answer, Judge()).right
     real = checks.run_python
     broken = Sandbox("rlimit", "/no/such/python")
     monkeypatch.setattr(checks, "run_python", lambda s, **o: real(s, **o | {"sandbox": broken}))
-    assert mark(item, item.answer, Judge()) is None
+    assert grade(item, item.answer, Judge()) is None
 
 
 def test_a_report_asks_before_it_runs_code_without_a_sandbox(tmp_path, capsys):

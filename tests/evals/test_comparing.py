@@ -11,7 +11,7 @@ import dlm
 from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
 from dlm.evals.comparing import compare_runs, told_apart
-from dlm.evals.judging import Judge
+from dlm.evals.graders import Judge
 from dlm.evals.report import table
 from dlm.evals.results import results_of
 from dlm.evals.run import bundled_run, read_run

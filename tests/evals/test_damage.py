@@ -9,7 +9,7 @@ import pytest
 import dlm
 from dlm.cli.app import run as call
 from dlm.evals.benchmarks import get_protocol
-from dlm.evals.judging import Judge
+from dlm.evals.graders import Judge
 from dlm.evals.run import benchmark_run, bundled_run, read_run
 from dlm.evals.sampling import draw_samples, read_samples
 from dlm.evals.settings import Setting

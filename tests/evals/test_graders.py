@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlm.evals.graders import Judge
 from dlm.evals.graders.arithmetic import (
     chain_reaches,
     countdown_expression,
@@ -38,7 +39,6 @@ from dlm.evals.graders.opencompass import (
     same_integer,
 )
 from dlm.evals.graders.opencompass_maths import found_answer, same_answer
-from dlm.evals.judging import Judge
 
 RECORDED = Path(__file__).parents[1] / "data" / "llada_generations" / "answers.jsonl"
 ANSWERS = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]

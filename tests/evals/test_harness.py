@@ -17,7 +17,7 @@ from dlm.text import load_text
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
-pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install dlm[harness]")
+pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install '.[harness]'")
 
 from lm_eval.api.instance import Instance
 

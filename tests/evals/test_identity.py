@@ -13,16 +13,23 @@ import pytest
 import dlm
 from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
-from dlm.evals import grading
-from dlm.evals.grading import grade_samples, grader_digest, read_marks, valid_marks
+from dlm.evals import verdicts
 from dlm.evals.header import HEADER, identity_of, read_header
-from dlm.evals.identity import code_identity, differences, in_words, rules_identity
+from dlm.evals.identity import (
+    code_identity,
+    code_of,
+    differences,
+    files_digest,
+    in_words,
+    rules_identity,
+)
 from dlm.evals.items import bundled_items
 from dlm.evals.report import table, timed_alone
 from dlm.evals.results import results_of
 from dlm.evals.run import Run, bundled_run, read_run
 from dlm.evals.sampling import Plan, draw_samples, read_samples
 from dlm.evals.settings import Setting
+from dlm.evals.verdicts import grade_samples, grader_digest, read_marks, valid_marks
 from dlm.unmasking.unmask.threshold import Threshold
 from tests.evals.scripted import Scripted
 
@@ -236,6 +243,68 @@ def test_the_code_that_decodes_belongs_to_a_run(tmp_path, capsys):
     assert "code.torch: 2.0, now" in told
 
 
+DOCUMENTED = '''"""A module."""
+
+import re
+
+X = 1
+"""A number."""
+
+
+def f(x):
+    """A function.
+
+    Two lines, é.
+    """
+
+    return """text
+
+    """ + x
+
+
+class A:
+    """A class."""
+'''
+
+
+def digest_of(folder, source):
+    path = folder / "module.py"
+    path.write_text(source, "utf-8")
+    return files_digest([path], folder)
+
+
+def test_docstrings_change_no_digest(tmp_path):
+    before = digest_of(tmp_path, DOCUMENTED)
+    assert code_of(tmp_path / "module.py") == (
+        b'import re\n\nX = 1\n\ndef f(x):\n    return """text\n\n    """ + x\n\n\nclass A:\n'
+    )
+    other = DOCUMENTED
+    for text in ("A module.", "A number.", "Two lines, é.", "A class."):
+        assert text in other
+        other = other.replace(text, f"{text}\n\n    More.")
+    assert digest_of(tmp_path, other) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("X = 1", "X = 2"),
+        ('"""text', '"""texts'),
+        ('text\n\n    """', 'text\n    """'),
+        ('"""A number."""', '"""A number."""; X = 2'),
+        ('"""A class."""', '"""A class."""\n    x = 1'),
+    ],
+)
+def test_code_changes_a_digest(old, new, tmp_path):
+    assert old in DOCUMENTED
+    before = digest_of(tmp_path, DOCUMENTED)
+    assert digest_of(tmp_path, DOCUMENTED.replace(old, new)) != before
+
+
+def test_a_broken_source_counts_as_it_is(tmp_path):
+    assert digest_of(tmp_path, 'x = (\n"""a"""') != digest_of(tmp_path, 'x = (\n"""b"""')
+
+
 def test_a_run_of_an_older_dlm_does_not_go_on(tmp_path, capsys):
     assert answered(tmp_path / "run") == 0
     header = read_header(tmp_path / "run")
@@ -304,7 +373,7 @@ def test_the_report_judges_again_what_older_graders_judged(tmp_path, capsys, mon
     old = (tmp_path / "run" / "table.md").read_text()
     run = read_run(tmp_path / "run")
     assert not run.ungraded()
-    monkeypatch.setattr(grading, "version_of", lambda name: "another")
+    monkeypatch.setattr(verdicts, "version_of", lambda name: "another")
     assert run.ungraded()
     assert call(["eval", "report", str(tmp_path / "run")]) == 0
     assert not run.ungraded()

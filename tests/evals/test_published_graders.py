@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from dlm.errors import InvalidRequest
-from dlm.evals import judging, marking
 from dlm.evals.benchmarks import BENCHMARKS, published
+from dlm.evals.graders import Judge, by_name
+from dlm.evals.graders import judge as judging
+from dlm.evals.graders.by_name import GRADERS, grade
 from dlm.evals.items import Item
-from dlm.evals.judging import Judge
-from dlm.evals.marking import GRADERS, mark
 from dlm.sandbox import Outcome, Verdict
 
 PROBES = Path(__file__).parents[1] / "data" / "graders"
@@ -88,9 +88,9 @@ def test_verdicts_are_those_of_the_source(kind, judge, monkeypatch):
         ran.append(source)
         return Outcome(Verdict.PASSED, "", "", 0.0)
 
-    monkeypatch.setattr(marking, "check_program", run)
+    monkeypatch.setattr(by_name, "check_program", run)
     for probe in probes(kind):
-        marks = mark(item_of(kind, probe), probe["text"], asked)
+        marks = grade(item_of(kind, probe), probe["text"], asked)
         if "program" in probe:
             assert ran.pop().rstrip("\n") == probe["program"].rstrip("\n"), probe["text"]
         else:
@@ -138,7 +138,7 @@ def test_what_needs_math_verify_says_so_before_it_begins(monkeypatch):
     assert set(GRADERS) >= judging.VERIFYING
     monkeypatch.setattr(judging, "find_spec", lambda name: None)
     judging.check_grader("maths-d1-v2")
-    with pytest.raises(InvalidRequest, match=r"pip install dlm\[evals\]"):
+    with pytest.raises(InvalidRequest, match=r"pip install .*\[evals\]"):
         judging.check_grader("maths-verified-v2")
 
 
@@ -147,8 +147,8 @@ def test_answers_that_were_judged_wrongly_once():
     grader = BENCHMARKS["gsm8k"]["sdar"].grader
     item = Item("x", "gsm8k", "all", "", "", {"grader": grader, "reference": "29"})
     for inside in ("29 dollars", r"29\text{ dollars}", r"\$29", "29.00", "29.", "x=29", r"29\%"):
-        assert mark(item, f"So it is \\boxed{{{inside}}}.", Judge()).right, inside
+        assert grade(item, f"So it is \\boxed{{{inside}}}.", Judge()).right, inside
     for text in ("The answer is 29 dollars.", r"\boxed{{29}}"):
-        assert mark(item, text, Judge()).right, text
+        assert grade(item, text, Judge()).right, text
     for inside in ("28 dollars", "290", "-29", ""):
-        assert not mark(item, f"\\boxed{{{inside}}}", Judge()).right, inside
+        assert not grade(item, f"\\boxed{{{inside}}}", Judge()).right, inside

@@ -9,9 +9,8 @@ import pytest
 import dlm
 from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
-from dlm.evals.grading import grade_samples, read_verdicts
+from dlm.evals.graders import Judge
 from dlm.evals.items import SIZES, Item, bundled_items, digest, draw_items, read_items
-from dlm.evals.judging import Judge
 from dlm.evals.report import table, write_report
 from dlm.evals.results import results_of
 from dlm.evals.run import Run, bundled_run, estimate, read_run
@@ -20,6 +19,7 @@ from dlm.evals.settings import Setting, parse_setting
 from dlm.evals.summary import figures_of
 from dlm.evals.tasks import TASKS, split_of
 from dlm.evals.tasks.mix import sample
+from dlm.evals.verdicts import grade_samples, read_verdicts
 from tests.evals.scripted import Scripted
 from tests.helpers import random_decoder, tiny_spec
 

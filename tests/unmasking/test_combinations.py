@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlm import Engine
+from dlm import Editor, Engine, Unmasker
 from dlm.config import GenerationConfig, bind
 from dlm.config.aliases import resolve_aliases
 from dlm.errors import InvalidRequest
@@ -141,29 +141,43 @@ def test_annotations_that_mean_nothing_are_not_checked():
 
 
 @dataclass(frozen=True)
-class Halfway:
-    """A rule of one's own that is not finished."""
-
-    clock = False
-
-    def bind(self, info):
-        return self
+class Loose:
+    """A rule of one's own that inherits nothing."""
 
     def propose(self, view):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Misspelt(Unmasker):
+    """A rule of one's own whose method has another name."""
+
+    def propse(self, view):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Empty(Editor):
+    """A rule of one's own that is not begun."""
+
+
 def test_a_part_of_ones_own_is_told_what_it_lacks():
-    assert (
-        refused(unmask=Halfway()) == "`unmask`: Halfway is no part of this kind: it lacks 'needs'"
-    )
+    """Before any work: what no part of the kind can do without is not missed at the first step."""
+    kind = "is no part of this kind: inherit"
+    assert refused(unmask=Loose()) == f"`unmask`: Loose {kind} dlm.Unmasker"
+    assert refused(stop=Loose()) == f"`stop`: Loose {kind} dlm.StopRule or dlm.Budget"
+    assert refused(edit=Misspelt()) == f"`edit`: Misspelt {kind} dlm.Editor"
+    told = "`unmask`: Misspelt lacks 'propose'; did you misspell it as 'propse'?"
+    assert refused(unmask=Misspelt()) == told
+    assert refused(edit=Empty()) == "`edit`: Empty lacks 'edit', 'scope'"
 
 
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
         ({"threshold": 0.9, "remasking": "low_confidence"}, "threshold(0.9)"),
-        ({"threshold": 0.9, "factor": 2.0}, "factor(2.0, last_passes=True)"),
+        ({"factor": 2.0}, "factor(2.0, last_passes=True)"),
+        ({"threshold": None, "factor": 2.0}, "factor(2.0, last_passes=True)"),
         ({"eps": 0.1}, "ancestral(eps=0.1)"),
         (
             {"alg": "confidence_threshold", "dual_cache": True},
@@ -206,6 +220,16 @@ def test_names_of_one_reference_call(given, rule):
         ({"threshold": 0.9, "confidence_eos_eot_inf": True}, "beside `threshold`"),
         ({"alg": "entropy", "remasking": "random"}, "beside Dream's `alg`"),
         ({"alg": "entropy", "confidence_eos_eot_inf": True}, "beside Dream's `alg`"),
+        ({"threshold": 0.9, "factor": 2.0}, "`factor`: takes the place of `threshold`"),
+        ({"use_cache": False, "dual_cache": True}, "`dual_cache`: is a kind of `use_cache`"),
+        (
+            {"alg": "confidence_threshold", "dual_cache": True, "steps": 8},
+            "`steps`: has no meaning beside alg 'confidence_threshold'",
+        ),
+        (
+            {"alg": "confidence_threshold", "block_length": 8, "steps": 8},
+            "`steps`: has no meaning beside alg 'confidence_threshold'",
+        ),
         ({"alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
         ({"alg": "origin", "alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
         ({"remasking": "random", "confidence_eos_eot_inf": True}, "remasking 'random' reads none"),

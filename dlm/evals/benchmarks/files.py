@@ -123,7 +123,7 @@ def data_file(name: str) -> DataFile:
 
 
 def cache_folder() -> Path:
-    """The folder of fetched files: `$DLM_DATA`, else `dlm/evals` in the user's cache folder."""
+    """Folder of fetched files: `$DLM_DATA`, else `dlm/evals` in the user's cache folder."""
     if given := os.environ.get("DLM_DATA"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlm" / "evals"

@@ -1,4 +1,4 @@
-"""How protocols ask: from a problem, and solved ones before it, to what the model is given."""
+"""Prompts of the protocols: from a problem, after solved ones, to the model's input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""Graders: pure functions from a text to the answer that stands in it, and whether that is right.
+"""Graders: from an item and a text to marks, by `grade`.
 
-Rules that find an answer in a text have names with a version, which stand in every run's header.
+1. `by_name.py` looks up the rule that the item names, by name and version.
+2. The rule finds the answer in the text and compares it with the item's reference, by pure
+   functions of the other modules (`numbers`, `maths`, `code`, `grid`, ...).
+3. Programs and `math-verify` run with the resources of a `Judge` (`judge.py`).
+4. The verdict is a `Marks`; `dlm.evals.verdicts` keeps those of a run in its files.
 """
+
+from dlm.evals.graders.by_name import grade
+from dlm.evals.graders.judge import Judge, Marks, check_grader, sandbox_for_code
+
+__all__ = ["Judge", "Marks", "check_grader", "grade", "sandbox_for_code"]

@@ -90,7 +90,7 @@ def countdown_expression(text: str) -> str:
 
 
 def reaches(expression: str, numbers: Sequence[int], target: int) -> bool:
-    """True if an expression uses each of `numbers` once and comes to `target`, as d1 checks it."""
+    """True if an expression uses each of `numbers` once and equals `target`, as d1 checks it."""
     try:
         used = [int(number) for number in re.findall(r"\d+", expression)]
         if sorted(used) != sorted(numbers) or ALLOWED.match(expression) is None:

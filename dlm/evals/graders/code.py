@@ -73,12 +73,12 @@ def extract(text: str, entry: str | None = None) -> Program:
 
 
 def _is_body(text: str) -> bool:
-    """True if a text is the body of a function, whose first line the prompt has."""
+    """True if a text is the body of a function whose first line is in the prompt."""
     return text[:1] in (" ", "\t") and parsed(f"def body():\n{text.rstrip()}\n") is not None
 
 
 def _candidates(text: str, blocks: Sequence[Block], entry: str, depth: int) -> Iterator[Program]:
-    """The candidates for the program, the likeliest first."""
+    """Yield candidates for the program, the likeliest first."""
     for python in (True, False):
         for block in blocks:
             if block.fenced and block.python == python and parsed(block.program) is not None:

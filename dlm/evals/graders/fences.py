@@ -33,7 +33,7 @@ class Mark(NamedTuple):
     quoted: bool
 
     def closes(self, opened: Mark | None) -> bool:
-        """True if it can end the block that another mark, or the prompt, has opened."""
+        """True if this mark can end the block that `opened` (None: the prompt) has opened."""
         return opened is None or (self.sign == opened.sign and self.length >= opened.length)
 
 
@@ -54,8 +54,9 @@ class Block(NamedTuple):
 
 
 def blocks_of(answer: str) -> list[Block]:
-    """What stands between marks, in order; a block goes on behind a mark in one of its strings or
-    comments.
+    """Split an answer into the blocks between its marks, in order.
+
+    A mark inside a string or a comment of a block does not end the block.
     """
     marks = _marks_of(answer)
     found = []

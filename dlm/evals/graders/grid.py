@@ -34,15 +34,16 @@ def grid_of(text: str) -> str:
 
 
 def right_cells(grid: str, puzzle: str, solution: str) -> tuple[int, int]:
-    """The number of the puzzle's empty cells that a grid fills rightly, and of all."""
+    """Number of the puzzle's empty cells that a grid fills rightly, and number of empty cells."""
     empty = [at for at in range(CELLS) if puzzle[at] == "0"]
     return sum(grid[at] == solution[at] for at in empty) if grid else 0, len(empty)
 
 
 def is_valid(text: str, puzzle: str) -> bool:
-    """True if a text begins with four lines of digits that keep the given cells and hold 1 to 4 in
-    every row, column and 2x2 box (Dream, arXiv 2508.15487). What stands behind as many characters
-    as the puzzle has is not looked at.
+    """True if a text begins with a valid grid (Dream, arXiv 2508.15487).
+
+    That is four lines of digits that keep the given cells and hold 1 to 4 in every row, column and
+    2x2 box. Characters after the length of a grid are ignored.
     """
     text = text.split(END_OF_TEXT)[0].split("\n\n")[0].replace(" ", "")
     rows = text[: CELLS + SIDE - 1].strip().split("\n")

@@ -35,7 +35,7 @@ FRACTION: Final = re.compile(r"-?\d+")
 
 
 def last_box(text: str) -> str | None:
-    """What stands in the last `\\boxed{...}` or `\\boxed ...` of a text, else in the last
+    """Content of the last `\\boxed{...}` or `\\boxed ...` of a text, else of the last
     `\\fbox{...}`; None where there is no box, or where the last one is never closed.
     """
     if "\\boxed " in text:
@@ -45,7 +45,7 @@ def last_box(text: str) -> str | None:
 
 
 def last_braced_box(text: str) -> str | None:
-    """The contents of the last box of a text where that is a closed `\\boxed{...}`."""
+    """Content of the last box of a text; None unless that is a closed `\\boxed{...}`."""
     found = _box_string(text) or ""
     return found[len(OPENED) : -1] if found.startswith(OPENED) else None
 
@@ -72,9 +72,10 @@ def boxed_answer(text: str) -> str | None:
 
 
 def boxed_or_text(text: str) -> str | None:
-    """The answer that d1 (arXiv 2504.12216) reads in a text: the last box, the text itself where
-    there is no box, None where the last one is never closed. Boxes other than `\\boxed{...}` and
-    `\\boxed ...` stay around their contents.
+    """Extract an answer as d1 (arXiv 2504.12216) does.
+
+    That is the content of the last box, the text itself if it has no box, None if the last box is
+    never closed. Boxes other than `\\boxed{...}` and `\\boxed ...` stay around their content.
     """
     if "\\boxed " in text:
         return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]
@@ -92,7 +93,7 @@ def boxed_or_tagged(text: str) -> str | None:
 
 
 def equivalent(answer: str | None, reference: str) -> bool:
-    """True if two answers have the same normal form; where one has none, whether they are equal."""
+    """True if two answers have the same normal form; if one has none, if they are equal strings."""
     if answer is None:
         return False
     try:

@@ -22,7 +22,7 @@ SYMPY_SECONDS: Final = 5.0
 
 
 def judge(text: str, reference: str) -> bool:
-    """True if a text says what the reference does, given in LaTeX, however it says it."""
+    """True if a text gives the value of the reference (LaTeX), in whatever notation."""
     return _same(f"\\boxed{{{reference}}}", text)
 
 
@@ -73,7 +73,7 @@ def judge_boxed(text: str, reference: str) -> bool:
 
 
 def same_by_sympy(answer: str, reference: str) -> bool:
-    """True if sympy reads two normal forms and their difference simplifies to nothing, as
+    """True if sympy reads two normal forms and simplifies their difference to zero, as
     lm-evaluation-harness' `minerva_math` compares them.
 
     Raises `ImportError` where sympy or its reader of LaTeX is missing.

@@ -48,7 +48,7 @@ THOUSANDS: Final = re.compile(r"-?\d{1,3}(,\d{3})+")
 
 
 def minerva_said(text: str) -> str | None:
-    """The final answer that an answer names; None where it names none."""
+    """Extract the text after "Final Answer: The final answer is"; None if there is none."""
     found = SAID.search(text + END)
     return None if found is None else found[1].strip()
 

@@ -43,8 +43,9 @@ def flexible_number(text: str) -> str | None:
 
 
 def same_number(answer: str | None, reference: str, *, noughts: bool = True) -> bool:
-    """True if two numbers are the same string once what does not matter is taken out; without
-    `noughts` those behind a point as well.
+    """True if two numbers are equal strings after signs without meaning are removed.
+
+    `noughts=False` also removes zeros after a decimal point.
     """
     if answer is None:
         return False

@@ -1,5 +1,6 @@
-"""How OpenCompass finds programs and numbers, which LLaDA and SDAR report their scores by, and
-dInfer programs.
+"""Programs and numbers as OpenCompass extracts them.
+
+LLaDA and SDAR report their scores by these rules, dInfer those of programs.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _between(text: str, patterns: Sequence[str]) -> str:
 
 
 def _before(done: re.Pattern[str], text: str) -> str:
-    """The text before the mark of an end; looking for none takes quadratic time too."""
+    """Cut a text at the first end mark; a vain search takes quadratic time, so it is avoided."""
     return done.split(text)[0] if "DONE" in text else text
 
 

@@ -1,4 +1,4 @@
-"""OpenCompass' way to find and compare answers to MATH, and SDAR's protocol those to GSM8K.
+"""Answers to MATH as OpenCompass extracts and compares them; SDAR uses it for GSM8K too.
 
 `math_postprocess_v2` finds the answer, `MATHEvaluator` of version `v2` compares it in two normal
 forms: its own, and one after Minerva (arXiv 2206.14858).

@@ -34,8 +34,8 @@ def parsed(source: str) -> ast.Module | None:
 
 
 def ends_inside(text: str) -> bool:
-    """True if a text ends in a line with a comment, or has a string for its first fault that more
-    text could close.
+    """True if a text ends in a comment line, or its first fault is a string that more text could
+    close.
     """
     if "#" in text.rpartition("\n")[2]:
         return True
@@ -80,8 +80,9 @@ def _margin(line: str) -> int:
 
 
 def level(source: str, entry: str) -> int:
-    """The place of a definition in a program: `AT_TOP` of the module, only `INSIDE` of a class or a
-    function, or (0) nowhere.
+    """Level at which a program defines a name.
+
+    `AT_TOP` of the module, only `INSIDE` of a class or a function, or 0 if nowhere.
     """
     tree, name = parsed(source), _normal(entry)
     if tree is None:
@@ -188,5 +189,5 @@ def _does_nothing(node: ast.stmt) -> bool:
 
 
 def typed_in(text: str) -> str:
-    """The input typed at the interpreter's prompts in a text."""
+    """Join the lines that follow the interpreter's prompts in a text."""
     return "\n".join(match[1] or "" for match in PROMPTED.finditer(text))

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 import dlm
-from dlm.errors import DlmError, InvalidRequest
+from dlm.errors import DlmError, InvalidRequest, needs_extra
 from dlm.evals.harness.likelihood import Likelihood
 
 __all__ = ["Likelihood", "evaluate", "main"]
@@ -84,7 +84,7 @@ def _needed() -> Any:
         import lm_eval
         import lm_eval.tasks
     except ImportError as error:
-        raise InvalidRequest("tasks", f"need `pip install dlm[harness]`: {error}") from error
+        raise InvalidRequest("tasks", needs_extra(error.name or "lm_eval", "harness")) from error
     return lm_eval
 
 

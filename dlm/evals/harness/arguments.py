@@ -1,4 +1,4 @@
-"""Options of the harness as flat lists: `--model_args`, and a task's `generation_kwargs`."""
+"""Parse the harness' flat lists: `--model_args`, and a task's `generation_kwargs`."""
 
 from __future__ import annotations
 

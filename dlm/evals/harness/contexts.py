@@ -37,7 +37,7 @@ class Context(NamedTuple):
 
 
 def stamped(chat: str) -> str:
-    """The text from `Text.render_marked`, which `read_context` knows again."""
+    """Stamp the output of `Text.render_marked` so that `read_context` recognises it."""
     known = chat.rstrip()
     return f"\ue0f2{len(known)} {_digest(known)}\ue0f3{chat}"
 

@@ -1,4 +1,4 @@
-"""The likelihood of a continuation: a bound of its log-likelihood, by masking parts of it.
+"""Bound the log-likelihood of a continuation by masking parts of it.
 
 For a continuation of `l` tokens, `k` uniform in 1..l and `k` positions masked at random,
 
@@ -34,12 +34,13 @@ MOST_LOGITS: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """The settings of the estimate of a bound.
+    """Settings of the estimate of bounds.
 
-    `draws`: maskings of a continuation, stratified over the number that is masked · `batch`:
-    canvases of one forward · `seed`: same seed, same maskings; continuations of one context share
-    them, so that their difference varies less than each of them · `cfg_scale`: guidance against the
-    context masked out (0: none), twice the forwards.
+    draws: maskings of a continuation, stratified over the number of masked positions
+    batch: canvases of one forward
+    seed: same seed, same maskings; the continuations of one context share them, so that their
+        difference varies less than each of them
+    cfg_scale: guidance against the masked context (0: none); doubles the forwards
     """
 
     draws: int = 128
@@ -158,7 +159,7 @@ def _canvases(engine: dlm.Engine, pairs: Sequence[Pair], how: Likelihood) -> Ite
 
 
 def _spans(info: dlm.ModelInfo, start: int, end: int) -> list[tuple[int, int]]:
-    """The positions that are masked together: all, or each block that the model was trained on."""
+    """Spans that are masked together: the whole, or blocks if the model is block-causal."""
     if info.attention == "full":
         return [(start, end)] if end > start else []
     size = info.alignment

@@ -258,7 +258,7 @@ class DLM(LM):  # type: ignore[misc]
         return self.engine.name
 
     def get_model_info(self) -> dict[str, Any]:
-        """The entries of the results: the model, how it decoded, what that cost."""
+        """Describe the model, its decoding options and their cost for the harness' results."""
         cost = {
             "answers": self.answers,
             "nfe": self.nfe,

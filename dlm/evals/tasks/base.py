@@ -1,4 +1,4 @@
-"""The common parts of bundled tasks: the example, the split rule and the task protocol.
+"""Common parts of the bundled tasks: the example, the split rule and the task protocol.
 
 An example belongs to a split by its *structure* (parameters, order of operations, grid), never by
 its wording, so that two surface forms of one problem cannot sit on both sides of the fence.

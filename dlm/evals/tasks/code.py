@@ -129,7 +129,7 @@ class Code:
 
 
 def is_constant(example: Example) -> bool:
-    """True if all hidden tests want the same value, so that a wrong function might pass."""
+    """True if all hidden tests expect the same value, so that a wrong function might pass."""
     _, first = example.meta["tests"][0]
     return all(wanted == first for _, wanted in example.meta["tests"])
 

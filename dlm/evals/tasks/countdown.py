@@ -75,7 +75,7 @@ def combine(left: int, op: str, right: int) -> int | None:
 
 
 def reaches(text: str, numbers: list[int], target: int) -> bool:
-    """True if the equations in `text` are true, use each number once and end in `target`."""
+    """True if the equations in `text` hold, use each number once and end in `target`."""
     pool = list(numbers)
     lines = text.strip().split("\n")
     if len(lines) != len(numbers) - 1:

@@ -65,7 +65,7 @@ def three_purchases(rng: Random, work: Work) -> tuple[str, Term]:
 
 
 def sum_of(amounts: list[tuple[int, int]]) -> int:
-    """The cost of purchases of (count, price)."""
+    """Total cost of purchases of (count, price)."""
     return sum(count * price for count, price in amounts)
 
 

@@ -71,5 +71,5 @@ def person(rng: Random) -> tuple[str, str]:
 
 
 def compute(rng: Random) -> str:
-    """The verb that asks for an expression."""
+    """Draw the verb that asks for an expression's value."""
     return rng.choice(("Compute", "Evaluate", "Find the value of"))

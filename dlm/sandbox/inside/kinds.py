@@ -51,7 +51,7 @@ def qualified(kind: type) -> str:
 
 
 def named(name: str) -> Any:
-    """The object of a qualified name; its module is imported."""
+    """Import the object of a qualified name."""
     module, _, attribute = name.rpartition(".")
     return getattr(__import__(module, fromlist=[attribute]), attribute)
 
@@ -72,7 +72,7 @@ def flat(letter: str, value: Any) -> tuple[Any, ...]:
 
 
 def extra(letter: str, value: Any) -> Any:
-    """The attributes of a container beside its parts."""
+    """Return the setting of a container that its elements do not hold (None: it has none)."""
     if letter == "F":
         return value.default_factory
     if letter == "Q":

@@ -45,7 +45,7 @@ class Link:
         self.asked = 0
 
     def ask(self, operation: str, /, *args: Any, **named: Any) -> Any:
-        """The answer of the other end; raises the error that it raises there."""
+        """Let the other end perform an operation; return its result or raise its error."""
         self.asked += 1
         number = self.asked
         self.send(QUESTION, number, (operation, args, tuple(named.items())))

@@ -24,7 +24,7 @@ ALONE: Final = 2
 
 
 class Malformed(Exception):
-    """The error of a message that no honest end sends."""
+    """The received bytes are no message that an honest end sends."""
 
 
 class Shared:

@@ -1,4 +1,4 @@
-"""The operations that one end may ask of an object of the other."""
+"""Operations that one end may request on an object of the other."""
 
 from __future__ import annotations
 

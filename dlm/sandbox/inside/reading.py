@@ -102,7 +102,7 @@ class Reader:
         return found
 
     def stranger(self) -> Any:
-        """The stand-in for an object of the other end."""
+        """Read a reference to an object of the other end and return its stand-in."""
         number, calls = self.count(), self.take(1) == b"c"
         digest = self.data[self.at : self.at + 1]
         if digest in (b";", b"u"):
@@ -162,7 +162,7 @@ class Reader:
         return sys.modules[name]
 
     def allowed(self, module: str, pure: frozenset[str]) -> bool:
-        """True if the other end may name this module: the tests may name any."""
+        """True if the other end may name this module; the tests may name any."""
         return module in pure or not self.objects.judges
 
     def nan(self) -> float:

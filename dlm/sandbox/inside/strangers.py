@@ -103,7 +103,7 @@ def _ask(stranger: Stranger, operation: str, /, *args: Any, **named: Any) -> Any
 
 
 class Strangers:
-    """The stand-ins at this end for the objects of the other one, each once."""
+    """Stand-ins at this end for objects of the other end, one for each object."""
 
     def __init__(self) -> None:
         self.link: Link | None = None
@@ -120,7 +120,7 @@ class Strangers:
         return self.numbers.get(id(value), (None, None))[0]
 
     def handle(self, number: int, calls: bool, digest: int | None) -> Stranger:
-        """The stand-in for an object. `digest`: its hash, None if it has none."""
+        """Return the stand-in of an object. `digest`: its hash (None: unhashable)."""
         found = self.handles.get(number)
         if found is None:
             found = self.handles[number] = (StrangerCallable if calls else Stranger)()

@@ -58,7 +58,7 @@ class Names(dict[str, Any] if TYPE_CHECKING else dict):  # type: ignore[misc]
             self._link.ask("bind", name, value)
 
     def _defined(self, name: str) -> tuple[Any, ...]:
-        """What the program calls by a name, in a tuple; empty if that is nothing."""
+        """Return the program's object of this name in a tuple; empty if it defines none."""
         try:
             return (self._link.ask("name", name),)
         except Exception:
@@ -122,8 +122,10 @@ class Tester:
 
 
 def permitted(objects: Objects, operation: str, args: tuple[Any, ...]) -> bool:
-    """True if the program may do this with an object of the tests: call what it was given, use
-    what yields, and see the public attributes of instances of classes that the tests define.
+    """True if the program may do this with an object of the tests.
+
+    It may call the callables that it was given, use iterators, and see the public attributes of
+    instances of classes that the tests define.
     """
     if not args or objects.own_numbers.get(id(args[0])) is None or operation not in OPERATIONS:
         return False

@@ -73,7 +73,7 @@ class Writer:
         self.parts(b"", parts)
 
     def known(self, value: Any) -> bool:
-        """True if the other end has this object; its number is then appended."""
+        """Append the object's number if the other end has the object; True if it has."""
         number = self.objects.strangers.number(value)
         if number is not None:
             self.out.append(b"h%x;" % number)
@@ -84,7 +84,7 @@ class Writer:
         return number is not None
 
     def named(self, value: Any) -> bool:
-        """True if a value is an exception, or something that goes by its name."""
+        """Append an exception, or the name of a module, class or function; True if it is one."""
         if isinstance(value, type) and issubclass(value, BaseException):
             self.error_class(value)
         elif isinstance(value, BaseException):
@@ -98,7 +98,7 @@ class Writer:
         return True
 
     def goes(self, module: str, pure: frozenset[str]) -> bool:
-        """True if what a module holds goes by name: from the tests' end all of the library does."""
+        """True if a module's members go by name: from the tests' end, all of the library's do."""
         top = module.partition(".")[0]
         return module in pure or (
             self.objects.judges and (top in sys.stdlib_module_names or top == "numpy")
@@ -117,7 +117,7 @@ class Writer:
         return f"{module}:{name}" if found is value and self.goes(module, PURE) else ""
 
     def plain(self, value: Any) -> bool:
-        """True if a value is plain data of the library's, or of a subclass of plain data."""
+        """Append plain data of the library, or of a subclass of it; True if the value is such."""
         if name := plain_name(value):
             self.text(b"V", name.encode())
             self.parts(b"", PARTS[name](value))

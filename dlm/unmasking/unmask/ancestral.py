@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dlm.core import Proposal, StepView, Unmasker
-from dlm.rng import uniforms
+from dlm.rng import Stream, uniforms
 from dlm.unmasking.schedules import clock_of, eps_share, require_schedule
-from dlm.unmasking.scores import ORDER_STREAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,6 @@ class Ancestral(Unmasker):
 
     clock = True
     one_block = True
-    by_chance = True
 
     def __post_init__(self) -> None:
         require_schedule("unmask", self.steps, eps=self.eps)
@@ -35,5 +33,5 @@ class Ancestral(Unmasker):
     def propose(self, view: StepView) -> Proposal:
         """The positions whose uniform falls below the step's share."""
         step, steps, _ = clock_of(view, None if self.steps is None else view.params.steps)
-        u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, ORDER_STREAM)
+        u = uniforms(view.row.seed, view.row.path, view.pos, view.row.step, Stream.ORDER)
         return Proposal(view.eligible & (u < eps_share(step, steps, view.params.eps)))

@@ -1,4 +1,4 @@
-"""Marking: what an item's grader makes of a text; every rule has a version."""
+"""The rules by name and version, and `grade`, which applies the one that an item names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final
 from dlm.evals.graders.arithmetic import chain_reaches, countdown_expression, reaches
 from dlm.evals.graders.code import cut_at, extract, sanitized
 from dlm.evals.graders.grid import grid_of, is_solved, is_valid, right_cells
+from dlm.evals.graders.judge import Judge, Marks
 from dlm.evals.graders.maths import boxed_answer, boxed_or_tagged, equivalent
 from dlm.evals.graders.mathverify import (
     judge_boxed,
@@ -35,7 +36,6 @@ from dlm.evals.graders.opencompass import (
 )
 from dlm.evals.graders.opencompass_maths import found_answer, same_answer
 from dlm.evals.items import Item
-from dlm.evals.judging import Judge, Marks
 from dlm.sandbox import SandboxError, check_program
 
 LOG: Final = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ WRAPPERS: Final = frozenset({"set", "sorted", "list", "tuple", "len", "abs", "ro
 Grade = Callable[[Item, str, Judge], Marks]
 
 
-def mark(item: Item, text: str, judge: Judge) -> Marks | None:
-    """The mark of the item's grader for a text; no text makes it raise.
+def grade(item: Item, text: str, judge: Judge) -> Marks | None:
+    """Grade a text by the rule that the item names, or else by its task; no text raises.
 
-    None where it cannot tell for a reason that is not the text's: the sandbox has failed.
+    None if the sandbox has failed, which is not the text's fault.
     """
-    grader = item.meta.get("grader")
+    rule = item.meta.get("grader")
     try:
-        return Marks(item.grade(text)) if grader is None else GRADERS[grader](item, text, judge)
+        return Marks(item.grade(text)) if rule is None else GRADERS[rule](item, text, judge)
     except SandboxError as error:
         LOG.error("%s is not judged: %s", item.id, error)
         return None
@@ -68,12 +68,12 @@ def _run(source: str, item: Item, judge: Judge, rule: str) -> Marks:
 
 
 def humaneval_raw(item: Item, text: str, judge: Judge) -> Marks:
-    """The text as it goes on with the prompt."""
+    """The prompt continued by the text."""
     return _run(item.meta["code"] + text + "\n", item, judge, "raw")
 
 
 def humaneval_opencompass(item: Item, text: str, judge: Judge) -> Marks:
-    """The first closed fence, or the text, behind the prompt."""
+    """The prompt continued by the first closed fence, or by the text."""
     return _run(item.meta["code"] + first_fence(text) + "\n", item, judge, "first fence")
 
 
@@ -106,7 +106,7 @@ def mbpp_opencompass(item: Item, text: str, judge: Judge) -> Marks:
 
 
 def mbpp_sdar(item: Item, text: str, judge: Judge) -> Marks:
-    """The program between OpenCompass' marks as it stands."""
+    """The program between OpenCompass' marks, unchanged."""
     return _run(program_between(text, quotes=False) + "\n", item, judge, "between marks")
 
 
@@ -131,7 +131,7 @@ def mbpp(item: Item, text: str, judge: Judge) -> Marks:
 
 
 def _maths(right: bool, item: Item, text: str, judge: Judge) -> Marks:
-    """A verdict with what `math-verify` says beside it, where that is installed."""
+    """A verdict with the one of `math-verify` beside it, where that is installed."""
     lenient = judge.same_mathematics(text, item.meta["reference"])
     return Marks(right, {} if lenient is None else {"math_verify": float(lenient)})
 
@@ -147,7 +147,7 @@ def maths_verified(item: Item, text: str, judge: Judge) -> Marks:
     Raises `InvalidRequest` where `math-verify` is not installed.
     """
     reference = item.meta["reference"]
-    right = judge.must_know(text, reference, judge_boxed)
+    right = judge.require_same(text, reference, judge_boxed)
     return Marks(right, {"boxed": float(equivalent(boxed_answer(text), reference))})
 
 
@@ -157,16 +157,16 @@ def maths_d1(item: Item, text: str, judge: Judge) -> Marks:
 
 
 def maths_minerva_2(item: Item, text: str, judge: Judge) -> Marks:
-    """`minerva_math` 2.0: what the final answer is said to be, in Minerva's normal form, is what
-    sympy takes for the reference; `math_verify` beside it.
+    """`minerva_math` 2.0: the stated final answer, in Minerva's normal form, equals the reference
+    by sympy; `math_verify` beside it.
 
     Raises `InvalidRequest` where `math-verify` is not installed.
     """
     said, reference = minerva_said(text), minerva_form(item.meta["reference"], "2.0")
-    right = said is not None and judge.must_know(
+    right = said is not None and judge.require_same(
         minerva_form(said, "2.0"), reference, same_by_sympy
     )
-    return _minerva(said, right, judge.must_know(text, reference, judge_normal))
+    return _minerva(said, right, judge.require_same(text, reference, judge_normal))
 
 
 def maths_minerva_3(item: Item, text: str, judge: Judge) -> Marks:
@@ -175,9 +175,9 @@ def maths_minerva_3(item: Item, text: str, judge: Judge) -> Marks:
     Raises `InvalidRequest` where `math-verify` is not installed.
     """
     said, reference = minerva_said(text), minerva_form(item.meta["reference"])
-    found = "" if said is None else minerva_form(said)
-    right = found != "" and (found == reference or judge.must_know(found, reference, same_by_sympy))
-    return _minerva(said, right, judge.must_know(text, item.answer, judge_solution))
+    form = "" if said is None else minerva_form(said)
+    right = form != "" and (form == reference or judge.require_same(form, reference, same_by_sympy))
+    return _minerva(said, right, judge.require_same(text, item.answer, judge_solution))
 
 
 def _minerva(said: str | None, right: bool, verified: bool) -> Marks:
@@ -196,21 +196,21 @@ def gsm8k_opencompass(item: Item, text: str, judge: Judge) -> Marks:
 
 
 def gsm8k_flexible(item: Item, text: str, judge: Judge) -> Marks:
-    """The last number; `strict` counts those behind `####` alone."""
+    """The last number; `strict` counts numbers after `####` alone."""
     reference = item.meta["reference"]
     strict = same_number(strict_number(text), reference)
     return Marks(same_number(flexible_number(text), reference), {"strict": float(strict)})
 
 
 def gsm8k_chain(item: Item, text: str, judge: Judge) -> Marks:
-    """The last number; `strict` counts those in `The answer is N.` alone."""
+    """The last number; `strict` counts numbers in `The answer is N.` alone."""
     reference = item.meta["reference"]
     strict = same_number(said_number(text), reference)
     return Marks(same_number(flexible_number(text), reference), {"strict": float(strict)})
 
 
 def gsm8k_dinfer(item: Item, text: str, judge: Judge) -> Marks:
-    """The last number, noughts behind a point left out; `strict` counts those behind `####`."""
+    """The last number, noughts after a point left out; `strict` counts numbers after `####`."""
     reference = item.meta["reference"]
     strict = same_number(strict_number(text), reference, noughts=False)
     right = same_number(flexible_number(text), reference, noughts=False)

@@ -1,4 +1,4 @@
-"""Judging: what graders need beyond a text, and what they answer."""
+"""`Judge`: resources that graders share; `Marks`: the verdict on one answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, needs_extra
 from dlm.evals.graders import mathverify
 from dlm.sandbox import Sandbox, find_sandbox
 
@@ -22,7 +22,12 @@ VERIFYING: Final = frozenset({"maths-minerva2-v1", "maths-minerva3-v1", "maths-v
 
 
 class Marks(NamedTuple):
-    """True if an answer is right, further scores of it between 0 and 1, and how it was found."""
+    """Verdict on one answer.
+
+    right: True if the answer is right
+    scores: further scores of it, between 0 and 1
+    note: rule by which the answer was found in the text
+    """
 
     right: bool
     scores: Mapping[str, float] = MappingProxyType({})
@@ -31,7 +36,7 @@ class Marks(NamedTuple):
 
 @dataclass(slots=True)
 class Judge:
-    """The tools of graders: a sandbox for code, processes for `math-verify`.
+    """Resources of graders: a sandbox for code, processes for `math-verify`.
 
     A context manager: leaving it ends the processes. Safe to use from several threads.
     """
@@ -55,8 +60,9 @@ class Judge:
     def same_mathematics(
         self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
     ) -> bool | None:
-        """The verdict of a rule of `mathverify`, None where `math-verify` is not installed; a
-        comparison that takes too long is wrong.
+        """Apply a rule of `mathverify` in a process of its own.
+
+        None if `math-verify` is not installed; False if the comparison takes too long.
         """
         if find_spec("math_verify") is None:
             return None
@@ -73,17 +79,17 @@ class Judge:
         except ImportError:
             return None
 
-    def must_know(
+    def require_same(
         self, text: str, reference: str, rule: mathverify.Rule = mathverify.judge
     ) -> bool:
-        """The same for graders that cannot do without.
+        """The same for graders that cannot do without `math-verify`.
 
-        Raises `InvalidRequest` where what the rule needs is not installed.
+        Raises `InvalidRequest` if it is not installed.
         """
-        found = self.same_mathematics(text, reference, rule)
-        if found is None:
+        same = self.same_mathematics(text, reference, rule)
+        if same is None:
             raise _unverified()
-        return found
+        return same
 
     def _restart(self, pool: ProcessPoolExecutor | None) -> None:
         """End the processes of a pool: an answer that holds one up would hold it for ever."""
@@ -97,17 +103,17 @@ class Judge:
 
 
 def _unverified() -> InvalidRequest:
-    return InvalidRequest("protocol", "judges by math-verify: `pip install dlm[evals]`")
+    return InvalidRequest("protocol", needs_extra("math-verify", "evals"))
 
 
 def check_grader(name: str) -> None:
-    """Raise `InvalidRequest` where a grader needs `math-verify` and that is not installed."""
+    """Raise `InvalidRequest` if a grader needs `math-verify` and that is not installed."""
     if name in VERIFYING and find_spec("math_verify") is None:
         raise _unverified()
 
 
-def place_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
-    """The sandbox in which code of a model is to run.
+def sandbox_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
+    """Choose the sandbox in which a model's code runs.
 
     Raises `InvalidRequest` where nothing holds code that means harm, unless that was allowed.
     """

@@ -1,4 +1,4 @@
-"""A film of a canvas: its events as shots, one a step, which terminal, page and picture show."""
+"""Frames of a canvas: one for each step of its events, shown by terminal, page and picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ left open by a row that has ended.
 END: Final = "∎"
 """Stands for a token without text: an end of the answer, most often."""
 
-Spell = Callable[[int], str]
+DecodeToken = Callable[[int], str]
 
 
 class Cell(NamedTuple):
@@ -29,7 +29,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class Frame:
     """The answer's part of a canvas after a step.
 
     `borders`: positions where blocks have opened · `settled`: nothing before this position changes
@@ -44,25 +44,25 @@ class Shot:
 
     @property
     def tokens(self) -> int:
-        """The number of positions that are filled before the first end of the answer."""
+        """Number of filled positions before the first end token."""
         answer = takewhile(lambda cell: cell.text != END, self.cells)
         return sum(cell.state in ("fresh", "kept") for cell in answer)
 
 
-class Film:
-    """Turns the events of one row into shots. `spell` gives the text of a token."""
+class FrameBuilder:
+    """Builds frames from the events of one row. `decode_token` gives the text of a token."""
 
-    def __init__(self, spell: Spell) -> None:
-        self._spell = spell
+    def __init__(self, decode_token: DecodeToken) -> None:
+        self._decode_token = decode_token
         self._canvas = dlm.HostCanvas()
         self._step = 0
         self._fresh, self._reopened, self._borders = set[int](), set[int](), set[int]()
 
-    def take(self, event: dlm.Event) -> Shot | None:
-        """Apply an event; the shot of the step before, where this event begins another one."""
-        shot = None
+    def take(self, event: dlm.Event) -> Frame | None:
+        """Apply an event; return the frame of the step before if this event begins another one."""
+        frame = None
         if event.step > self._step:
-            shot = self.shot() if self._fresh or self._reopened else None
+            frame = self.frame() if self._fresh or self._reopened else None
             self._step, self._fresh, self._reopened = event.step, set(), set()
         self._canvas.apply(event)
         if event.type == "block":
@@ -71,14 +71,14 @@ class Film:
             self._fresh.update(event.pos)
         elif event.type in ("remask", "renoise"):
             self._reopened.update(event.pos)
-        return shot
+        return frame
 
-    def shot(self) -> Shot:
-        """The canvas as it is now."""
+    def frame(self) -> Frame:
+        """Build the frame of the canvas as it is now."""
         canvas = self._canvas
         cells = tuple(map(self._cell, range(canvas.prompt, len(canvas.ids))))
         borders = frozenset(self._borders)
-        return Shot(self._step, cells, borders, canvas.settled, canvas.reason)
+        return Frame(self._step, cells, borders, canvas.settled, canvas.reason)
 
     def _cell(self, pos: int) -> Cell:
         canvas, kind = self._canvas, self._canvas.kinds[pos]
@@ -92,14 +92,14 @@ class Film:
         elif pos in self._fresh:
             state = "fresh"
         shown = state in ("given", "kept", "fresh")
-        text = (self._spell(canvas.ids[pos]) or END) if shown else ""
+        text = (self._decode_token(canvas.ids[pos]) or END) if shown else ""
         return Cell(pos, text, canvas.conf[pos] if shown else None, state)
 
 
-def shots_of(events: Iterable[dlm.Event], spell: Spell) -> Iterator[Shot]:
-    """The shots of one row: after each step that changed something, and at the end."""
-    film = Film(spell)
+def frames_of(events: Iterable[dlm.Event], decode_token: DecodeToken) -> Iterator[Frame]:
+    """The frames of one row: after each step that changed something, and at the end."""
+    builder = FrameBuilder(decode_token)
     for event in events:
-        if (shot := film.take(event)) is not None:
-            yield shot
-    yield film.shot()
+        if (frame := builder.take(event)) is not None:
+            yield frame
+    yield builder.frame()

@@ -1,4 +1,4 @@
-"""The second stage of a run: verdicts on samples, which need no model."""
+"""The second stage of a run: the verdicts on its samples, in files; it needs no model."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import InvalidRequest
+from dlm.evals.graders import Judge, Marks, grade
 from dlm.evals.identity import files_digest, version_of
 from dlm.evals.items import Item
-from dlm.evals.judging import Judge, Marks
 from dlm.evals.lines import appending, checked, read_lines
-from dlm.evals.marking import mark
 from dlm.evals.sampling import Sample, read_samples
 
 Verdicts = dict[tuple[str, int], bool]
-"""(item id, sample index) -> whether the answer is right."""
+"""(item id, sample index) -> True if the answer is right."""
 Judged = dict[tuple[str, str], Marks]
-"""(item id, text) -> what was made of it: the same answer is judged once."""
+"""(item id, text) -> its marks: the same answer is judged once."""
 
 
 def grade_samples(
@@ -33,13 +32,16 @@ def grade_samples(
     grader: str | None = None,
     tell: Callable[[], None] = lambda: None,
 ) -> Verdicts:
-    """Grade what `path` has no valid verdict on and append it, a line a verdict.
+    """Grade the samples on which `path` has no valid verdict and append a line for each.
 
-    An answer with positions that were never filled is wrong; one that cannot be judged gets no
-    verdict, so that it is in no figure and the next grading tries again. `judge`: what grades, as
-    many answers at once as it has workers. `judged`: marks of texts, from which those of the same
-    text are taken and to which new ones are added. `grader`: as `grader_digest` has it. Raises
-    `InvalidRequest` when a sample answers none of `items`.
+    An answer with positions that were never filled is wrong. One that cannot be judged gets no
+    verdict: no figure counts it, and the next grading tries again.
+
+    judge: resources of the graders; its workers are the number of answers graded at once
+    judged: marks by text, read for equal texts and extended by new ones
+    grader: from `grader_digest`
+
+    Raises `InvalidRequest` when a sample answers none of `items`.
     """
     known, judge, grader = {item.id: item for item in items}, judge or Judge(), _or(grader)
     samples, judged = read_samples(samples_path), {} if judged is None else judged
@@ -50,7 +52,7 @@ def grade_samples(
         if sample.masked_left:
             return Marks(False, note=f"{sample.masked_left} positions were never filled")
         before = judged.get((sample.item, sample.text))
-        return mark(known[sample.item], sample.text, judge) if before is None else before
+        return grade(known[sample.item], sample.text, judge) if before is None else before
 
     with appending(path, wait=True) as file, ThreadPoolExecutor(judge.workers) as pool:
         marks = valid_marks(path, samples, grader)
@@ -74,11 +76,11 @@ def _or(grader: str | None) -> str:
 
 
 def grader_digest(sandbox: str = "") -> str:
-    """The sha256 of all that verdicts depend on beside answers and items: the graders' own code,
-    the versions of what they call, and the kind of `sandbox`.
+    """The sha256 of all that verdicts depend on beside answers and items: the graders' own code
+    without its docstrings, the versions of the packages they call, and the kind of `sandbox`.
     """
     room = Path(__file__).parent
-    files = [room / name for name in ("marking.py", "judging.py", "items.py")]
+    files = [room / "items.py"]
     for folder in (room / "graders", room / "tasks", room.parent / "sandbox"):
         files += sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
     versions = {name: version_of(name) for name in ("math-verify", "latex2sympy2-extended")}
@@ -86,9 +88,9 @@ def grader_digest(sandbox: str = "") -> str:
 
 
 def seal(grader: str, sample: Sample) -> str:
-    """Of which answer and by which graders a verdict is; another one has another seal."""
-    told = json.dumps([grader, sample.item, sample.index, sample.text, sample.masked_left])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    """A digest of an answer and the graders that judge it, which a valid verdict carries."""
+    sealed = json.dumps([grader, sample.item, sample.index, sample.text, sample.masked_left])
+    return hashlib.sha256(sealed.encode()).hexdigest()[:16]
 
 
 def valid_marks(
@@ -105,15 +107,16 @@ def valid_marks(
 
 
 def _line(sample: Sample, marks: Marks) -> dict[str, Any]:
-    """One line of the verdicts; scores and notes stand there where there are some."""
+    """One line of the verdicts, with scores and note if there are any."""
     line = {"item": sample.item, "index": sample.index, "right": marks.right}
     more = {"scores": dict(marks.scores), "note": marks.note}
     return line | {name: value for name, value in more.items() if value}
 
 
 def read_marks(path: Path) -> dict[tuple[str, int], Marks]:
-    """The verdicts of a file with all that was noted, the last on each answer; none if there is no
-    file. Whether they are of these answers and graders, `valid_marks` knows.
+    """The marks in a file, the last on each answer; none if there is no file.
+
+    They may be of other answers or graders: `valid_marks` leaves those out.
     """
     return {key: marks for key, (marks, _) in _read(path).items()}
 
@@ -125,11 +128,10 @@ def _read(path: Path) -> dict[tuple[str, int], tuple[Marks, str]]:
 
 def _parsed(line: Mapping[str, Any]) -> tuple[tuple[str, int], tuple[Marks, str]]:
     """One line of the verdicts. Raises `ValueError`."""
-    told = {"scores": {}, "note": "", "seal": "", **line}
     kinds = {"item": str, "index": int, "right": bool, "scores": dict, "note": str, "seal": str}
-    told = checked(told, kinds)
-    scores = checked(told["scores"], dict.fromkeys(told["scores"], float))
-    return (told["item"], told["index"]), (Marks(told["right"], scores, told["note"]), told["seal"])
+    full = checked({"scores": {}, "note": "", "seal": "", **line}, kinds)
+    scores = checked(full["scores"], dict.fromkeys(full["scores"], float))
+    return (full["item"], full["index"]), (Marks(full["right"], scores, full["note"]), full["seal"])
 
 
 def read_verdicts(path: Path) -> Verdicts:

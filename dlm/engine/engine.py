@@ -106,8 +106,7 @@ class Engine:
         starts, `Unavailable` when the canvas cannot fit the key/value budget, or when the queue is
         full (`max_waiting`): then with `retry_after`, a guess in seconds of when there is room.
         """
-        request = self.prepare(prompt, GenerationConfig.from_options(options))
-        self.enqueue(request)
+        self.enqueue(request := self.prepare(prompt, GenerationConfig.from_options(options)))
         return request
 
     def prepare(self, prompt: Prompt, config: GenerationConfig, *, events: bool = True) -> Request:
@@ -144,11 +143,7 @@ class Engine:
     ) -> list[Generation]: ...
 
     def generate(
-        self,
-        prompt: Prompt | Sequence[Prompt],
-        *,
-        streamer: Streamer | None = None,
-        **options: Any,
+        self, prompt: Prompt | Sequence[Prompt], *, streamer: Streamer | None = None, **options: Any
     ) -> Generation | list[Generation]:
         """Answer one prompt (a `Generation`) or a list of them (a list, in order, as one batch).
 
@@ -298,9 +293,6 @@ class Engine:
         return dense_logits(self.model, ids, attention_mask, where, shift=self.info.shift)
 
     def explain(self, **options: Any) -> Explanation:
-        """Describe a generation with these options, part by part.
-
-        Each part comes with its tier of truth.
-        """
+        """Describe a generation with these options: each part, with its tier of truth."""
         config = GenerationConfig.from_options(options)
         return explain(bind_request(config, self.text, self.info), self.info)

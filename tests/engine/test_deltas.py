@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlm
-from dlm import AsyncEngine, Engine, InvalidRequest, StopString
+from dlm import AsyncEngine, Engine, Guide, InvalidRequest, StopString
 from dlm.engine.load import BUNDLED
 from dlm.text import load_text
 from tests.engine.harness import info_of
@@ -33,14 +33,10 @@ INFILLS = (None, None, "ab[[mask:5]]cd[[mask:6]] é", [None, 205, None, None, 17
 
 
 @dataclass(frozen=True)
-class Fails:
+class Fails(Guide):
     """A guide that raises in one step."""
 
     at: int
-    arms = 1
-
-    def bind(self, info):
-        return self
 
     def __call__(self, logits, frame, params):
         if int(frame.row.step[0]) == self.at:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import dlm
 from dlm import AsyncEngine, Engine, InvalidRequest, Unavailable
-from dlm.engine.events import HostCanvas, Mailbox
+from dlm.core.canvas import HostCanvas, Mailbox
 from tests.engine.harness import info_of
 from tests.engine.test_deltas import Fails
 from tests.helpers import random_decoder, tiny_spec

@@ -9,7 +9,17 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, RowInfo, StepView
+from dlm.core import (
+    BLOCK_COLUMNS,
+    INT64_MAX,
+    Entries,
+    Kind,
+    Parts,
+    Process,
+    Proposal,
+    RowInfo,
+    StepView,
+)
 from dlm.decode.group import RowGroup
 from dlm.errors import is_foreign
 
@@ -89,6 +99,19 @@ def edit_budget(row: RowInfo, parts: Mapping[str, Sequence[tuple[Any, Any]]]) ->
             if isinstance(number, Tensor) and number.shape == (len(total), 1):
                 total += number[:, 0].long()
     return base + steps + held * row.length
+
+
+STEP_LIMIT: Final = (64, 8)
+"""The step limit of a row: this many steps, this many for each position, and the steps that its
+parts' schedules ask for. A row that takes more is treated as stuck.
+"""
+
+
+def step_limit(parts: Parts, length: int) -> int:
+    """More steps than any row takes that has an end, on a canvas of `length` positions."""
+    base, each = STEP_LIMIT
+    planned = sum(part.steps or 0 for part in (parts.unmask, *parts.edit))
+    return base + (each + sum(editor.post_steps for editor in parts.edit)) * length + planned
 
 
 def with_progress(

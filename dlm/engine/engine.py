@@ -234,7 +234,7 @@ class Engine:
         `open_ratio`: when at most this share of the positions that were open at first is open. None
         of them: at its end. Raises the error of a row that fails, when all have come to rest.
         """
-        return node.resume(self, nodes, node.until(steps, blocks, open_ratio))
+        node.resume(self, nodes, steps, blocks, open_ratio)
 
     def fork(self, parent: Node, path: int) -> Node:
         """A second row that stands as `parent` does and draws along `path` from here on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -61,6 +62,7 @@ def talk(
     console.print(f"{engine.name}: {HELP}", style="dim")
     if forgets(engine):
         console.print(ALONE, style="dim")
+        warnings.filterwarnings("ignore", "the chat template does not show")  # told once
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages, stopped = list(opening), False
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -91,10 +93,8 @@ def forgets(engine: dlm.Engine) -> bool:
     """True if the chat template drops the messages before the last question."""
     if engine.text is None or engine.text.vocabulary.template is None:
         return False
-    question = {"role": "user", "content": "a"}
-    earlier = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
-    alone, talk = ([*before, question] for before in ([], earlier))
-    return engine.text.encode_prompt(alone) == engine.text.encode_prompt(talk)
+    turns = (("user", "an earlier question"), ("assistant", "its answer"), ("user", "the last one"))
+    return bool(engine.text.left_out([{"role": role, "content": text} for role, text in turns]))
 
 
 def _turn(

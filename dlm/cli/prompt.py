@@ -22,7 +22,7 @@ class Request:
         """Text, messages, or the ids of a raw text. Raises `InvalidRequest`."""
         if self.raw:
             if engine.text is None:
-                raise InvalidRequest("raw", "needs a tokenizer, and this model came without one")
+                raise InvalidRequest("raw", f"needs a tokenizer, and {engine.name} has none")
             return engine.text.encode_prompt(self.text, chat=False)
         if self.system is None:
             return self.text

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
-from typing import Final
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TextIO
 
+import dlm
 from dlm.errors import shortened
 
+HOME: Final = Path(dlm.__file__).parent
 FAULT, USAGE = 1, 2  # exit codes
 LONGEST: Final = 800
 """Characters of an error line: paths may be long."""
@@ -49,6 +54,29 @@ def complain(message: str, code: int) -> int:
     with suppress(OSError):
         print("dlm: error:", line, file=sys.stderr, flush=True)
     return code
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show what dlm warns of as one line on stderr, and the warnings of others as they are."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if Path(filename).is_relative_to(HOME):
+                print("dlm: warning:", shortened(str(message), LONGEST), file=sys.stderr)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def close_streams(code: int, *, lost: bool = False) -> int:

@@ -23,7 +23,7 @@ from dlm.errors import InvalidRequest, not_finite
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
 from dlm.model.kv_store import KVPool
-from dlm.text import Text
+from dlm.text import Text, no_tokenizer
 from dlm.text.prompts import Prompt, is_batch, plain
 from dlm.text.stream import StopStringWatcher
 
@@ -200,7 +200,7 @@ class CausalEngine:
         if not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt):
             ids = list(prompt)
         elif self.text is None:
-            raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
+            raise no_tokenizer("prompt", self.name or "this model")
         else:
             ids = list(self.text.encode_prompt(cast("str | Sequence[Mapping[str, Any]]", prompt)))
         if not ids:

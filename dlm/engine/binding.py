@@ -16,7 +16,7 @@ from typing import Any
 from dlm.config import BoundConfig, GenerationConfig, bind
 from dlm.core import ModelInfo
 from dlm.errors import InvalidRequest
-from dlm.text import Text, parse_holes
+from dlm.text import Text, no_tokenizer, parse_holes
 
 Pinned = tuple[int | None, ...]
 """The canvas behind the prompt: ids that are pinned there, None where it is open."""
@@ -67,9 +67,7 @@ def resolve(
 def _check_stops(bound: BoundConfig, text: Text | None) -> None:
     """Stop strings need a tokenizer, and must not stand in what is given: they would end it."""
     if bound.stop_strings and text is None:
-        raise InvalidRequest(
-            "stop", "stop strings need a tokenizer, and this model came without one"
-        )
+        raise no_tokenizer("stop")
     for is_open, run in groupby(bound.pinned, lambda token: token is None):
         ids = () if is_open else [token for token in run if token is not None]
         shown = "" if text is None else text.decode_inside(ids)
@@ -100,7 +98,7 @@ def _encoded(piece: Any, text: Text | None, info: ModelInfo) -> list[int | None]
     if not isinstance(piece, str):
         return list(piece)
     if text is None:
-        raise InvalidRequest("infill", "this model came without a tokenizer: give token ids")
+        raise no_tokenizer("infill")
     ids = text.encode_inside(piece, "infill")
     check_encoded("infill", ids, text, info)
     return list(ids)

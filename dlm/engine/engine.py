@@ -31,7 +31,7 @@ from dlm.errors import Interrupted, InvalidRequest, Unavailable, shown
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
 from dlm.model.kv_store import KVPool
-from dlm.text import Text
+from dlm.text import Text, no_tokenizer
 from dlm.text.prompts import Prompt, is_batch, is_ids, one_prompt, plain
 
 
@@ -277,7 +277,7 @@ class Engine:
             ids = tuple(prompt)
             self.info.check_ids("prompt", ids)
         elif self.text is None:
-            raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
+            raise no_tokenizer("prompt", self.name or "this model")
         else:
             asked = cast("str | Sequence[Mapping[str, Any]]", prompt)
             ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not pinned)))

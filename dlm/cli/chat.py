@@ -34,7 +34,7 @@ def token_decoder(engine: dlm.Engine) -> DecodeToken:
 def watched(
     engine: dlm.Engine, prompt: Any, options: Mapping[str, Any], *, transient: bool = False
 ) -> tuple[dlm.Generation, bool]:
-    """Decode one prompt on the screen: what there is, and whether Ctrl-C has ended it.
+    """Decode one prompt on the screen; also return True if Ctrl-C has ended it.
 
     `transient`: the picture is wiped at the end.
     """
@@ -56,7 +56,7 @@ def watched(
 def talk(
     engine: dlm.Engine, system: str | None, options: Mapping[str, Any], *, plain: bool
 ) -> None:
-    """Read turns until the end of input; every answer is part of what the next one sees."""
+    """Read turns until the end of input; every answer is part of the next prompt."""
     console = Console(stderr=True, highlight=False)
     plain = plain or not console.is_terminal
     console.print(f"{engine.name}: {HELP}", style="dim")
@@ -106,7 +106,7 @@ def _turn(
     *,
     plain: bool,
 ) -> list[dict[str, str]]:
-    """One question and its answer; what was wrong with a question is said and forgotten."""
+    """One question and its answer; a wrong question is reported and forgotten."""
     asked = [*messages, {"role": "user", "content": said}]
     try:
         if plain:

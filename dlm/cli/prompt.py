@@ -1,4 +1,4 @@
-"""From arguments and stdin to what the engine is asked."""
+"""From arguments and stdin to the engine's prompt."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LONGEST: Final = 800
 def open_missing_streams() -> bool:
     """Give every standard stream that was closed the null device; whether stdout was.
 
-    Another file would take its number, and find what is printed in it.
+    Another file would take its number, and be printed into.
     """
     lost = sys.stdout is None
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -37,7 +37,7 @@ def open_missing_streams() -> bool:
 
 
 def show_what_can_be_shown() -> None:
-    """Print a question mark for what a stream cannot encode."""
+    """Print a question mark for characters that a stream cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -80,10 +80,10 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def close_streams(code: int, *, lost: bool = False) -> int:
-    """Write out what is buffered; the exit code, which tells of output that went nowhere.
+    """Flush the buffers; return the exit code, which reports output that went nowhere.
 
-    What cannot be written is dropped, or the interpreter would complain of it when it ends. A pipe
-    whose reader has left is told by the code alone, as other programs do.
+    Output that cannot be written is dropped, or the interpreter would complain when it ends. A pipe
+    whose reader has left is reported by the code alone, as other programs do.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -98,7 +98,7 @@ def close_streams(code: int, *, lost: bool = False) -> int:
 
 
 def _drop(stream: io.TextIOBase | object) -> None:
-    """Let what is left in a stream's buffer go to the null device."""
+    """Send the rest of a stream's buffer to the null device."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
-"""Does a checkpoint work here? Its files, its tokenizer, its logits, what it knows, three decodes.
+"""Checks of a checkpoint on this machine: files, tokenizer, logits, knowledge, three decodes.
 
-What a published model should be checked for on the machine that will serve it: that its special
+A published model should be checked on the machine that will serve it: that its special
 ids are those of its tokenizer, that its weights are whole, that the forward is that of
 transformers' own class where there is one, that the paged forward is the plain one, that it finds
 words taken out of a text (better than with its weights shuffled, and than with another shift,
@@ -44,7 +44,7 @@ DRIFTS: Final[Mapping[torch.dtype, float]] = MappingProxyType(
 
 
 class Check(NamedTuple):
-    """One thing that was looked at, how it is, and what was found."""
+    """A check: its name, its result, and the finding in words."""
 
     name: str
     status: Literal["ok", "wrong", "skipped"]

@@ -194,7 +194,7 @@ def _misplaced(folder: Path, settings: Settings, tokenizer: Any) -> dict[str, in
     """The added tokens that have other ids than their files say.
 
     The libraries number them on from the last piece, whatever is written; `tokenizer.json` is
-    theirs, and what it says is what they make of it.
+    theirs, and read by them as it is written.
     """
     if (folder / "tokenizer.json").is_file():
         return {}

@@ -77,7 +77,7 @@ class Text:
         self, messages: Sequence[Message], options: Mapping[str, Any] | None = None
     ) -> str:
         """The chat template's text for `messages`, in which control tokens that the messages spell
-        are hidden: `vocabulary.encode_marked` tells them from the template's. What is put behind it
+        are hidden: `vocabulary.encode_marked` tells them from the template's. A text after it
         must be hidden too, by `vocabulary.marker`. Errors as in `encode_prompt`.
         """
         template, checked = self.vocabulary.template, _checked(messages)
@@ -108,7 +108,7 @@ class Text:
         return self.vocabulary.decode(self._shown(ids))
 
     def decode_inside(self, ids: Iterable[int]) -> str:
-        """The text of `ids` as part of a longer text: behind what stands before them."""
+        """The text of `ids` as part of a longer text: as they follow others."""
         return self.vocabulary.decode_inside(self._shown(ids))
 
     def _shown(self, ids: Iterable[int]) -> list[int]:
@@ -150,8 +150,8 @@ class Text:
 def load_text(folder: str | Path, ids: Collection[int | None] = ()) -> Text | None:
     """The tokenizer of a checkpoint folder, None when it has none (prompts must be ids then).
 
-    `ids`: what the model's own files name as mask, end, beginning and padding; these are control
-    tokens too. Raises `InvalidRequest` when the tokenizer is there but cannot be read.
+    `ids`: those that the model's own files name as mask, end, beginning and padding; these are
+    control tokens too. Raises `InvalidRequest` when the tokenizer is there but cannot be read.
     """
     tokenizer = load_tokenizer(Path(folder))
     if tokenizer is None:

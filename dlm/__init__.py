@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from dlm.config import FIELDS, KINDS, PRESETS, GenerationConfig, StopString
     from dlm.core import (
+        BlockScheduler,
         Budget,
+        CacheManager,
         EarlyCommit,
         Editor,
         Event,
+        Guide,
+        HostCanvas,
         Kind,
         ModelInfo,
         Part,
@@ -25,11 +29,11 @@ if TYPE_CHECKING:
         StepView,
         StopRule,
         Unmasker,
+        replay,
     )
     from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
-    from dlm.engine.events import HostCanvas, replay
     from dlm.engine.generation import Generation, Stats
     from dlm.engine.load import (
         Inspection,
@@ -59,7 +63,9 @@ __all__ = [
     "AsyncEngine",
     "AsyncRequest",
     "AsyncStream",
+    "BlockScheduler",
     "Budget",
+    "CacheManager",
     "CausalEngine",
     "CheckpointError",
     "DlmError",
@@ -70,6 +76,7 @@ __all__ = [
     "Event",
     "Generation",
     "GenerationConfig",
+    "Guide",
     "HostCanvas",
     "Inspection",
     "Interrupted",
@@ -98,7 +105,10 @@ __all__ = [
 
 _HOMES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "BlockScheduler": "dlm.core",
+        "CacheManager": "dlm.core",
         "Editor": "dlm.core",
+        "Guide": "dlm.core",
         "StopRule": "dlm.core",
         "Unmasker": "dlm.core",
         "Budget": "dlm.core",
@@ -118,7 +128,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Event": "dlm.core",
         "Generation": "dlm.engine.generation",
         "GenerationConfig": "dlm.config",
-        "HostCanvas": "dlm.engine.events",
+        "HostCanvas": "dlm.core",
         "Inspection": "dlm.engine.load",
         "Interrupted": "dlm.errors",
         "InvalidRequest": "dlm.errors",
@@ -136,7 +146,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",
         "load_causal": "dlm.engine.load",
-        "replay": "dlm.engine.events",
+        "replay": "dlm.core",
         "trained_canvas": "dlm.engine.load",
     }
 )

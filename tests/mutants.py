@@ -196,13 +196,12 @@ def a_fork_writes_its_parents_auxiliary_keys() -> None:
 
 
 def a_failed_row_takes_its_mates_along() -> None:
-    from dlm.engine.row import finish
     from dlm.engine.scheduler import Scheduler
 
     def together(self: Any) -> None:
-        for group, states in self._groups:
+        for group, states in self._live.groups:
             for state in states if group.error is not None else ():
-                finish(state, "error", group.error)
+                state.finish("error", group.error)
 
     Scheduler._set_apart = together  # type: ignore[method-assign]
 

@@ -22,7 +22,7 @@ def rows_of(count: int, length: int, pages: int) -> Rows:
         one, one, one, zero == 0, one, zero + 5, BlockTable.empty(count), table, whole_row=True
     )
     canvas = (ids, ids.clone(), kind, ids.float(), zero + 3, zero + 4)
-    rows = Rows(*canvas, *[one] * 7, BlockTable.empty(count), host, {})
+    rows = Rows(*canvas, *[one] * 8, BlockTable.empty(count), host, {})
     return rows.prepared(SPECS, whole_row=True)
 
 
@@ -41,7 +41,7 @@ def test_rows_of_other_widths_are_stacked_with_declared_fills() -> None:
     assert both.scratch["seen"][new].isnan().all()
     assert both.scratch["conf"].tolist() == [7, 7, 7]
     assert both.host.pages.tolist() == [[[1, 0, 0]] * 2] * 2 + [[[1, 1, 1]] * 2]
-    assert not both.host.pinned[new].any()
+    assert not both.host.skipped[new].any()
     assert not both.host.key_step[new].any()
     assert both.host.whole_row
 

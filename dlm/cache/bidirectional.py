@@ -6,20 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-import numpy as np
-
-from dlm.cache.geometry import RowBounds, bounds_of, make_plan
-from dlm.core import (
-    NO_POSITIONS,
-    ForwardPlan,
-    HostRows,
-    Ints,
-    ModelInfo,
-    Rows,
-    Segment,
-    SharedPrefix,
-    span,
-)
+from dlm.cache.geometry import RowBounds, RowPolicy
+from dlm.core import NO_POSITIONS, HostRows, ModelInfo, Segment, SharedPrefix, span
 from dlm.errors import InvalidRequest
 
 Prompt = bool | int
@@ -28,18 +16,17 @@ alone in chunks of so many positions, each of which sees those before it.
 """
 
 
-class Bidirectional:
+class Bidirectional(RowPolicy):
     """A policy that reuses keys which theory does not allow: approximate.
 
-    With `frozen_prompt` the prompt's keys see nothing behind it and are never made again, so that
-    requests can share them (True: those with the same prompt; chunks: those that begin alike).
+    reused: which keys it reuses, and of what age they are, in words
+    frozen_prompt: the prompt's keys see nothing after it and are never made again, so that requests
+        can share them (True: those with the same prompt; chunks: those that begin alike)
     """
 
     __slots__ = ()
 
-    exact = False
-    stores = False
-    shift: bool
+    reused: str
     frozen_prompt: Prompt
 
     def bind(self, info: ModelInfo) -> Self:
@@ -56,6 +43,13 @@ class Bidirectional:
         return bound
 
     @property
+    def stale(self) -> str:
+        """The age of the reused keys, and whose the prompt's are."""
+        frozen = self.frozen_prompt
+        alone = "" if frozen is False else "; the prompt's keys see nothing after "
+        return self.reused + (alone and alone + ("it" if frozen is True else "their chunk"))
+
+    @property
     def shared_prefix(self) -> SharedPrefix | None:
         """The prompt, when its keys are made alone."""
         frozen = self.frozen_prompt
@@ -63,21 +57,13 @@ class Bidirectional:
             return None
         return SharedPrefix(f"alone {frozen}", None if frozen is True else frozen, prompt_only=True)
 
-    def build_plan(
-        self,
-        rows: Rows,
-        segments: Sequence[Segment],
-        purposes: Sequence[str],
-        valid_steps: int | None = None,
-    ) -> ForwardPlan:
-        """A plan of the segments; with a frozen prompt without its queries."""
-        if self.frozen_prompt is not False:
-            chunk = None if self.frozen_prompt is True else self.frozen_prompt
-            segments = [
-                *_prompt_alone(rows.host, chunk),
-                *_behind_prompt(rows.host, segments, shift=self.shift),
-            ]
-        return make_plan(rows, segments, purposes, valid_steps=valid_steps)
+    def with_prompts(self, host: HostRows, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """The segments; with a frozen prompt its keys are made alone, once."""
+        frozen = self.frozen_prompt
+        if frozen is False:
+            return segments
+        alone = _prompt_alone(host, None if frozen is True else frozen)
+        return [*alone, *_behind_prompt(host, segments, shift=self.shift)]
 
 
 def _prompt_alone(host: HostRows, chunk: int | None) -> Iterator[Segment]:
@@ -109,22 +95,16 @@ def _behind_prompt(
             yield segment._replace(q_pos=last, write=False, predict=NO_POSITIONS)
 
 
-def refresh(b: RowBounds, left_over: Ints = NO_POSITIONS) -> Segment:
-    """The whole canvas as queries; logits for what is left over and for the live blocks."""
-    predict = np.concatenate((left_over, b.predicted))
-    return Segment(b.row, 0, span(0, b.length), b.length, write=True, predict=predict)
-
-
 def refresh_due(b: RowBounds, every: int | None) -> bool:
     """True if all keys are computed now: where a block opens, and at the period inside it."""
     return b.opening or (every is not None and b.age % every == 0)
 
 
-def steps_until_refresh(rows: Rows, every: int | None) -> int | None:
-    """After how many steps a plan is another one, for a policy with a period."""
+def steps_until_refresh(b: RowBounds, every: int | None) -> int | None:
+    """The steps after which the plan of a policy with a period is another one."""
     if every is None:
         return None
-    return min(1 if refresh_due(b, every) else every - b.age % every for b in bounds_of(rows.host))
+    return 1 if refresh_due(b, every) else every - b.age % every
 
 
 def require_period(name: str, steps: int | None) -> None:

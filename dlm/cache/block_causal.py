@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
-from dlm.cache.geometry import RowBounds, ShiftInfo, block_ends, bounds_of, make_plan, window
-from dlm.core import NO_POSITIONS, ForwardPlan, ModelInfo, Rows, Segment, SharedPrefix, bound, span
+from dlm.cache.geometry import Queries, RowBounds, RowPlan, RowPolicy, block_ends
+from dlm.core import NO_POSITIONS, ModelInfo, Rows, SharedPrefix, bound, span
 from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class BlockCausal:
+class BlockCausal(RowPolicy):
     """Append-only cache (SDAR, LLaDA2, block diffusion: arXiv 2503.09573). Exact.
 
     The prompt's whole blocks are computed with the first step; a clean block's final keys are
@@ -23,10 +24,8 @@ class BlockCausal:
 
     alignment: int = bound(1)
     shift: bool = bound(False)
-    computes = "the block, and once what was filled before it"
-    at_opening = False
+    computes = "the block (in its first step also what was filled before it)"
     exact = True
-    on_edit = "refuse"
     stores = True
 
     def bind(self, info: ModelInfo) -> Self:
@@ -45,58 +44,34 @@ class BlockCausal:
         """Keys depend on nothing behind their trained block."""
         return SharedPrefix("final", self.alignment)
 
-    def plan(self, rows: Rows) -> ForwardPlan:
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """The live blocks, and everything before them whose keys are not final yet."""
-        segments: list[Segment] = []
-        purposes = []
-        for b in bounds_of(rows.host):
-            purpose = "step"
-            if b.stored < b.start:
-                segments += self._pending(b)
-                purpose = "store step" if b.clean else "prefill step"
-            segments += self._window(b)
-            purposes.append(purpose)
-        return make_plan(rows, segments, purposes)
+        if b.stored >= b.start:
+            return RowPlan((self._live(b),))
+        return RowPlan(
+            (*self._pending(b), self._live(b)), "store step" if b.clean else "prefill step"
+        )
 
-    def _pending(self, b: RowBounds) -> list[Segment]:
-        """Segments that store keys and predict nothing: given blocks and clean ones.
+    def _pending(self, b: RowBounds) -> Iterator[Queries]:
+        """Queries that store keys and predict nothing: of given blocks and clean ones.
 
-        Given blocks that follow each other form one masked segment; every clean block is a segment
-        of its own.
+        Given blocks that follow each other are computed together, every clean block by itself.
         """
-        segments, at = [], b.stored
+        at = b.stored
         for start, end in (*b.clean, (b.start, b.start)):
             if at < start:
-                queries = span(at, start)
-                ends = block_ends(queries, self.alignment)
-                segments.append(Segment(b.row, 0, queries, ends, write=True, predict=NO_POSITIONS))
-            segments += self._whole_blocks(b, start, end)
+                given = span(at, start)
+                yield Queries(given, NO_POSITIONS, block_ends(given, self.alignment))
+            for cut in range(start, end, self.alignment):
+                trained = cut + self.alignment
+                yield Queries(span(cut, trained), NO_POSITIONS, trained)
             at = end
-        return segments
 
-    def _whole_blocks(self, b: RowBounds, start: int, end: int) -> list[Segment]:
-        """A span of filled positions, cut at the trained block borders."""
-        cuts = range(start, end, self.alignment)
-        return [
-            Segment(
-                b.row,
-                0,
-                span(cut, cut + self.alignment),
-                cut + self.alignment,
-                write=True,
-                predict=NO_POSITIONS,
-            )
-            for cut in cuts
-        ]
-
-    def _window(self, b: RowBounds) -> list[Segment]:
-        """The live blocks, and the query before them that a shifted family needs.
+    def _live(self, b: RowBounds) -> Queries:
+        """The live blocks; a query before them sees what is before them.
 
         Where they span several trained blocks, each query sees up to the end of its own block.
         """
-        segments = window(b, b.end, ShiftInfo(self.shift, self.alignment))
-        if b.end - b.start > self.alignment:
-            segments[0] = segments[0]._replace(
-                key_end=block_ends(segments[0].q_pos, self.alignment)
-            )
-        return segments
+        q_pos, several = span(b.start, b.end), b.end - b.start > self.alignment
+        key_end = block_ends(q_pos, self.alignment) if several else b.end
+        return Queries(q_pos, b.predicted, key_end, left_end=b.start)

@@ -13,27 +13,26 @@ from typing import Literal, Self
 from dlm.cache.bidirectional import (
     Bidirectional,
     Prompt,
-    refresh,
     refresh_due,
     require_period,
     require_prompt,
     steps_until_refresh,
 )
 from dlm.cache.geometry import (
+    Queries,
     RowBounds,
-    ShiftInfo,
+    RowPlan,
+    RowPolicy,
     block_ends,
-    bounds_of,
-    make_plan,
-    shift_queries,
+    refresh,
     window,
 )
-from dlm.core import NO_POSITIONS, ForwardPlan, Ints, Kind, ModelInfo, Rows, Segment, bound, span
+from dlm.core import NO_POSITIONS, Ints, Kind, ModelInfo, Rows, bound, span
 from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class NoCache:
+class NoCache(RowPolicy):
     """Every step computes the whole visible canvas.
 
     Exact by definition, for every attention pattern.
@@ -43,35 +42,24 @@ class NoCache:
 
     alignment: int = bound(1)
     computes = "the whole canvas"
-    at_opening = False
     exact = True
     on_edit = "requery"
-    stores = False
-    shared_prefix = None
 
     def bind(self, info: ModelInfo) -> Self:
         """Take the trained block length of block-causal models."""
         return replace(self, alignment=info.alignment)
 
-    def plan(self, rows: Rows) -> ForwardPlan:
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """All positions as queries, with logits up to the block's end.
 
         On block-causal models the queries, too, end with the block.
         """
-        segments = []
-        for b in bounds_of(rows.host):
-            if self.alignment > 1:
-                queries = span(0, b.end)
-                key_end: int | Ints = block_ends(queries, self.alignment)
-            else:
-                queries, key_end = span(0, b.length), b.length
-            predict = span(_first_predicted(rows, b), b.end)
-            segments.append(Segment(b.row, 0, queries, key_end, write=True, predict=predict))
-        return make_plan(rows, segments, ["step"] * rows.count)
-
-
-def _first_predicted(rows: Rows, bounds: RowBounds) -> int:
-    return bounds.prompt if rows.host.whole_row else max(bounds.start, bounds.prompt)
+        first = b.prompt if rows.host.whole_row else max(b.start, b.prompt)
+        predict = span(first, b.end)
+        if self.alignment == 1:
+            return RowPlan((Queries(span(0, b.length), predict, b.length),))
+        q_pos = span(0, b.end)
+        return RowPlan((Queries(q_pos, predict, block_ends(q_pos, self.alignment)),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +76,9 @@ class Prefix(Bidirectional):
     every: int | None = None
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "the block and all behind it, where a block opens the whole canvas"
-    stale = "keys before the block are as old as the block"
+    computes = "the block and all after it (the whole canvas in the step that opens a block)"
+    reused = "keys before the block date from the step that opened it"
     at_opening = True
-    on_edit = "refuse"
 
     def __post_init__(self) -> None:
         require_prompt(self.frozen_prompt)
@@ -102,23 +89,12 @@ class Prefix(Bidirectional):
         """T1 for what Fast-dLLM's code was recorded with."""
         return "T1" if self.every is None and self.frozen_prompt is False else "T2"
 
-    def plan(self, rows: Rows) -> ForwardPlan:
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """Refresh with the opening step; then from the block's start to the canvas end."""
-        segments: list[Segment] = []
-        purposes = []
-        for b in bounds_of(rows.host):
-            if fresh := refresh_due(b, self.every):
-                segments.append(refresh(b))
-            else:
-                queries = span(b.start, b.length)
-                segments.append(
-                    Segment(b.row, 0, queries, b.length, write=True, predict=b.predicted)
-                )
-                segments += shift_queries(b, b.predicted, queries, b.length) if self.shift else []
-            purposes.append("refresh step" if fresh else "step")
-        return self.build_plan(
-            rows, segments, purposes, valid_steps=steps_until_refresh(rows, self.every)
-        )
+        valid_steps = steps_until_refresh(b, self.every)
+        if refresh_due(b, self.every):
+            return refresh(b, valid_steps)
+        return RowPlan((window(b, b.start, b.length),), valid_steps=valid_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +115,8 @@ class Dual(Bidirectional):
     every: int | None = None
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "the block, where a block opens the whole canvas"
-    stale = "keys outside the block are as old as the block"
+    computes = "the block (the whole canvas in the step that opens a block)"
+    reused = "keys outside the block date from the step that opened it"
     at_opening = True
 
     def __post_init__(self) -> None:
@@ -157,39 +133,25 @@ class Dual(Bidirectional):
         plain = self.every is None and self.frozen_prompt is False
         return "T1" if plain and self.on_edit == "refuse" else "T2"
 
-    def plan(self, rows: Rows) -> ForwardPlan:
-        """Refresh with the opening step; then the block, and what edits have touched before it."""
-        segments: list[Segment] = []
-        purposes = []
-        for b in bounds_of(rows.host):
-            if fresh := refresh_due(b, self.every):
-                segments.append(refresh(b, self._left_over(rows, b)))
-            else:
-                segments += window(b, b.length, ShiftInfo(self.shift))
-                if self.on_edit == "requery":
-                    segments += self._requeries(rows, b)
-            purposes.append("refresh step" if fresh else "step")
-        valid_steps = 1 if self.on_edit == "requery" else steps_until_refresh(rows, self.every)
-        return self.build_plan(rows, segments, purposes, valid_steps=valid_steps)
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
+        """Refresh with the opening step; then the block, and what edits have touched before it.
 
-    def _left_over(self, rows: Rows, b: RowBounds) -> Ints:
-        """The open positions before the live blocks, where rules may reopen some."""
-        if self.on_edit == "refuse":
-            return NO_POSITIONS
-        kind = rows.kind[b.row, b.prompt : b.start].cpu().numpy()
-        return (kind >= Kind.MASK).nonzero()[0] + b.prompt
-
-    def _requeries(self, rows: Rows, b: RowBounds) -> list[Segment]:
-        """Scattered queries before the block: open positions and those with outdated keys.
-
-        Open positions are predicted; the others are only refreshed.
+        Of that the open positions are predicted; keys of other ids are only made again.
         """
-        behind = slice(b.prompt, b.start)
-        is_open = rows.kind[b.row, behind].cpu().numpy() >= Kind.MASK
-        dirty = (rows.kv_ids[b.row, behind] != rows.ids[b.row, behind]).cpu().numpy()
-        queries = (is_open | dirty).nonzero()[0] + b.prompt
-        if len(queries) == 0:
-            return []
-        predict = is_open.nonzero()[0] + b.prompt
-        segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
-        return segments + (shift_queries(b, predict, queries, b.length) if self.shift else [])
+        block, valid_steps = window(b, b.start, b.end), steps_until_refresh(b, self.every)
+        if self.on_edit == "refuse":
+            left_over = dirty = NO_POSITIONS
+        else:
+            left_over, dirty = self._reopened(rows, b)
+            valid_steps = 1
+        if refresh_due(b, self.every):
+            return refresh(b, valid_steps, left_over)
+        touched = (Queries(dirty, left_over, b.length),) if len(dirty) else ()
+        return RowPlan((block, *touched), valid_steps=valid_steps)
+
+    def _reopened(self, rows: Rows, b: RowBounds) -> tuple[Ints, Ints]:
+        """The open positions before the block, and these with those whose keys are outdated."""
+        before = slice(b.prompt, b.start)
+        is_open = rows.kind[b.row, before].cpu().numpy() >= Kind.MASK
+        dirty = (rows.kv_ids[b.row, before] != rows.ids[b.row, before]).cpu().numpy()
+        return is_open.nonzero()[0] + b.prompt, (is_open | dirty).nonzero()[0] + b.prompt

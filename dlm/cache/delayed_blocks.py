@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dlm.cache.bidirectional import Bidirectional, Prompt, require_period, require_prompt
-from dlm.cache.geometry import RowBounds, bounds_of, shift_queries
-from dlm.core import ForwardPlan, Kind, Rows, Segment, bound, span
+from dlm.cache.geometry import Queries, RowBounds, RowPlan
+from dlm.core import Kind, Rows, bound, span
 from dlm.errors import InvalidRequest
 
 
@@ -27,10 +27,8 @@ class DelayedBlocks(Bidirectional):
     every: int | None = None
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "the blocks that have not settled, and all before them while one of them waits"
-    stale = "keys of settled blocks are as old as the last block that settled"
-    at_opening = False
-    on_edit = "refuse"
+    computes = "the blocks that have not settled (all before them, too, while one of them waits)"
+    reused = "keys of settled blocks date from the step in which the last block settled"
 
     def __post_init__(self) -> None:
         require_prompt(self.frozen_prompt)
@@ -40,19 +38,13 @@ class DelayedBlocks(Bidirectional):
                 "cache", f"`block` and `delay` must be at least 1, got {self.block}, {self.delay}"
             )
 
-    def plan(self, rows: Rows) -> ForwardPlan:
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """The positions that have not settled yet; all up to the front where a refresh is due."""
-        segments: list[Segment] = []
-        purposes = []
-        for b in bounds_of(rows.host):
-            begin, waits = self._settled(rows, b)
-            fresh = waits or b.step == 0 or (self.every is not None and b.step % self.every == 0)
-            first = 0 if fresh else begin
-            queries, predict = span(first, b.end), b.predicted[b.predicted >= first]
-            segments.append(Segment(b.row, 0, queries, b.end, write=True, predict=predict))
-            segments += shift_queries(b, predict, queries, b.end) if self.shift else []
-            purposes.append("refresh step" if fresh else "step")
-        return self.build_plan(rows, segments, purposes, valid_steps=1)
+        begin, waits = self._settled(rows, b)
+        fresh = waits or b.step == 0 or (self.every is not None and b.step % self.every == 0)
+        first = 0 if fresh else begin
+        own = Queries(span(first, b.end), b.predicted[b.predicted >= first], b.end)
+        return RowPlan((own,), "refresh step" if fresh else "step", 1)
 
     def _settled(self, rows: Rows, b: RowBounds) -> tuple[int, bool]:
         """The end of the settled blocks, and whether the next one is filled and waits."""

@@ -1,22 +1,39 @@
-"""Segments that several policies plan."""
+"""Plans that are made row by row, and what policies read of a row."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from dlm.core import NO_POSITIONS, ForwardPlan, HostRows, Ints, Phase, Rows, Segment, span
+from dlm.core import (
+    NO_POSITIONS,
+    CacheManager,
+    ForwardPlan,
+    HostRows,
+    Ints,
+    Phase,
+    Rows,
+    Segment,
+    span,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RowBounds:
     """The bounds of one row: its live blocks as one span, and the clean blocks before them.
 
-    `start:end` covers the live blocks; `opening`: the last of them is new; `age`: steps since the
-    last one opened; `clean`: spans of filled blocks that wait for their store, left to right;
-    `stored`: leading positions whose keys are final; `step`: steps of the row.
+    row: its number
+    prompt, length: positions of its prompt and canvas
+    start, end: the span of the live blocks
+    opening: the last of them is new
+    age: steps since the last one opened
+    clean: spans of filled blocks that wait for their store, left to right
+    stored: leading positions whose keys are final
+    step: steps of the row
     """
 
     row: int
@@ -38,85 +55,120 @@ class RowBounds:
 
 def bounds_of(host: HostRows) -> Iterator[RowBounds]:
     """The bounds of every row, read from the host's mirror."""
-    tables = zip(
-        *(getattr(host.blocks, n).tolist() for n in ("start", "end", "phase", "step")), strict=True
-    )
-    numbers = zip(
-        *(getattr(host, n).tolist() for n in ("prompt", "length", "stored", "step")), strict=True
-    )
-    for row, ((starts, ends, phases, steps), (prompt, length, stored, step)) in enumerate(
-        zip(tables, numbers, strict=True)
+    table = host.blocks
+    tables = (t.tolist() for t in (table.start, table.end, table.phase, table.step))
+    numbers = (t.tolist() for t in (host.prompt, host.length, host.stored, host.step))
+    for row, (starts, ends, phases, ages, prompt, length, stored, step) in enumerate(
+        zip(*tables, *numbers, strict=True)
     ):
-        blocks = list(zip(starts, ends, phases, strict=True))
-        live = [(s, e, p) for s, e, p in blocks if p <= Phase.OPEN]
-        ages = [age for age, phase in zip(steps, phases, strict=True) if phase <= Phase.OPEN]
+        blocks = list(zip(starts, ends, phases, ages, strict=True))
+        live = [block for block in blocks if block[2] <= Phase.OPEN]
         yield RowBounds(
             row,
             prompt,
             length,
-            start=min((s for s, _, _ in live), default=length),
-            end=max((e for _, e, _ in live), default=length),
-            opening=any(p == Phase.OPENING for _, _, p in live),
-            age=min(ages, default=0),
-            clean=tuple((s, e) for s, e, p in blocks if p == Phase.CLEAN),
+            start=min((s for s, _, _, _ in live), default=length),
+            end=max((e for _, e, _, _ in live), default=length),
+            opening=any(p == Phase.OPENING for _, _, p, _ in live),
+            age=min((a for _, _, _, a in live), default=0),
+            clean=tuple((s, e) for s, e, p, _ in blocks if p == Phase.CLEAN),
             stored=stored,
             step=step,
         )
 
 
-def shift_queries(b: RowBounds, predict: Ints, queries: Ints, key_end: int) -> list[Segment]:
-    """Read-only queries that a shifted family needs: the left neighbours of what is predicted,
-    where they are not among `queries`.
+class Queries(NamedTuple):
+    """Positions of a row that are computed together, and whose keys are stored.
+
+    q_pos: the positions, ascending, `[q]`
+    predict: positions whose logits are wanted
+    key_end: they see this many first keys: one number, or `[q]` numbers
+    left_end: the left neighbours that a shifted family reads beside them see this many (None:
+        `key_end`)
     """
-    left = predict[predict > 0] - 1
-    missing = left[~np.isin(left, queries)]
-    if len(missing) == 0:
-        return []
-    return [Segment(b.row, 0, missing, key_end, write=False, predict=NO_POSITIONS)]
+
+    q_pos: Ints
+    predict: Ints
+    key_end: int | Ints
+    left_end: int | None = None
+
+    def segments(self, row: int, *, shift: bool) -> Iterator[Segment]:
+        """The queries, and read-only ones of the left neighbours of what is predicted, where a
+        shifted family needs them and they are not among the queries.
+        """
+        yield Segment(row, 0, self.q_pos, self.key_end, write=True, predict=self.predict)
+        left = self.predict[self.predict > 0] - 1 if shift else NO_POSITIONS
+        left = left[~np.isin(left, self.q_pos)]
+        if len(left):
+            end = self.key_end if self.left_end is None else self.left_end
+            yield Segment(row, 0, left, end, write=False, predict=NO_POSITIONS)
 
 
-def window(bounds: RowBounds, key_end: int, info: ShiftInfo) -> list[Segment]:
-    """The live blocks as queries that write their keys.
+class RowPlan(NamedTuple):
+    """The next forward of one row.
 
-    A shifted family also needs the query before them, which is read-only.
+    queries: the positions that it computes
+    purpose: of the forward, as in `ForwardPlan`
+    valid_steps: steps that the choice may serve at most (None: until a block changes)
     """
-    queries = span(bounds.start, bounds.end)
-    predict = bounds.predicted
-    segments = [Segment(bounds.row, 0, queries, key_end, write=True, predict=predict)]
-    before = bounds.start - 1
-    if info.shift and before >= 0 and predict[0] == bounds.start:
-        own_end = key_end if info.alignment == 1 else bounds.start
-        segments.append(
-            Segment(
-                bounds.row, 0, span(before, before + 1), own_end, write=False, predict=NO_POSITIONS
-            )
-        )
-    return segments
+
+    queries: Sequence[Queries]
+    purpose: str = "step"
+    valid_steps: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShiftInfo:
-    """The traits of a model that decide which queries a window needs."""
+class RowPolicy(CacheManager):
+    """A policy that plans each row by itself.
+
+    shift: the model is of a shifted family
+    """
+
+    __slots__ = ()
 
     shift: bool = False
-    alignment: int = 1
+
+    @abstractmethod
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
+        """The next forward of the row with the bounds `b`."""
+
+    def plan(self, rows: Rows) -> ForwardPlan:
+        """The forwards of all rows in one plan, which serves as long as each of them may."""
+        chosen = [(b.row, self.plan_row(rows, b)) for b in bounds_of(rows.host)]
+        segments = [
+            segment
+            for row, own in chosen
+            for queries in own.queries
+            for segment in queries.segments(row, shift=self.shift)
+        ]
+        limits = [own.valid_steps for _, own in chosen if own.valid_steps is not None]
+        return ForwardPlan(
+            tuple(self.with_prompts(rows.host, segments)),
+            tuple(own.purpose for _, own in chosen),
+            rows.host.pages,
+            rows.capacity,
+            valid_steps=min(limits, default=None),
+            lengths=rows.host.length.numpy(),
+        )
+
+    def with_prompts(self, host: HostRows, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """The segments; a policy that makes the prompts' keys apart plans them here."""
+        return segments
+
+
+def window(b: RowBounds, start: int, end: int) -> Queries:
+    """The positions `start:end`, which see the whole canvas; the live blocks are predicted."""
+    return Queries(span(start, end), b.predicted, b.length)
+
+
+def refresh(
+    b: RowBounds, valid_steps: int | None = None, left_over: Ints = NO_POSITIONS
+) -> RowPlan:
+    """The whole canvas as queries; logits for what is left over and for the live blocks."""
+    predict = np.concatenate((left_over, b.predicted))
+    whole = Queries(span(0, b.length), predict, b.length)
+    return RowPlan((whole,), "refresh step", valid_steps)
 
 
 def block_ends(positions: Ints, alignment: int) -> Ints:
     """End of the trained block each position lies in: what a block-causal query may see."""
     return (positions // alignment + 1) * alignment
-
-
-def make_plan(
-    rows: Rows,
-    segments: Sequence[Segment],
-    purposes: Sequence[str],
-    *,
-    valid_steps: int | None = None,
-) -> ForwardPlan:
-    """Bundle the segments of all rows; `valid_steps` as in `ForwardPlan`."""
-    pages, capacity = rows.host.pages, rows.capacity
-    lengths = rows.host.length.numpy()
-    return ForwardPlan(
-        tuple(segments), tuple(purposes), pages, capacity, valid_steps=valid_steps, lengths=lengths
-    )

@@ -12,13 +12,12 @@ from typing import Literal, get_args
 from dlm.cache.bidirectional import (
     Bidirectional,
     Prompt,
-    refresh,
     refresh_due,
     require_period,
     require_prompt,
 )
-from dlm.cache.geometry import RowBounds, bounds_of, shift_queries
-from dlm.core import Flags, ForwardPlan, Ints, Kind, Rows, Segment, bound, span
+from dlm.cache.geometry import Queries, RowBounds, RowPlan, refresh, window
+from dlm.core import Flags, Kind, Rows, bound, span
 from dlm.errors import InvalidRequest
 
 Frozen = Literal["prompt", "block", "token", "window"]
@@ -43,10 +42,8 @@ class FreeCache(Bidirectional):
     window: int = 128
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "what is not frozen, in the first step the whole canvas"
-    stale = "keys of the clean prefix are as old as its filling, and never refreshed"
-    at_opening = False
-    on_edit = "refuse"
+    computes = "all that is not frozen (the whole canvas in the first step)"
+    reused = "keys of the filled prefix date from the step that filled it, and are never made again"
     leaves_filled = True
 
     def __post_init__(self) -> None:
@@ -65,23 +62,11 @@ class FreeCache(Bidirectional):
         """True if a step predicts all of a block, not a window of it."""
         return self.keeps != "window"
 
-    def plan(self, rows: Rows) -> ForwardPlan:
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """From the first position that is not frozen on."""
-        segments: list[Segment] = []
-        purposes = []
-        for b in bounds_of(rows.host):
-            if b.step == 0:
-                segments.append(refresh(b))
-            else:
-                segments += self._unfrozen(
-                    b, *(first(among, b) for among in open_and_dirty(rows, b))
-                )
-            purposes.append("step" if b.step else "prefill step")
-        moves = self.keeps != "prompt" or not bool(rows.host.step.all())
-        return self.build_plan(rows, segments, purposes, valid_steps=1 if moves else None)
-
-    def _unfrozen(self, b: RowBounds, is_open: int, unseen: int) -> list[Segment]:
-        """Queries of what may still change, given the first positions that are open and unseen."""
+        if b.step == 0:
+            return refresh(b, 1)._replace(purpose="prefill step")
+        is_open, unseen = (first(among, b) for among in open_and_dirty(rows, b))
         front = min(is_open, unseen)
         begin = {
             "prompt": b.prompt,
@@ -90,10 +75,9 @@ class FreeCache(Bidirectional):
             "window": max(min(is_open - self.window, unseen), 0),
         }[self.keeps]
         end = min(is_open + self.window, b.length) if self.keeps == "window" else b.length
-        queries = span(begin, end)
         predict = b.predicted[(b.predicted >= begin) & (b.predicted < end)]
-        segments = [Segment(b.row, 0, queries, end, write=True, predict=predict)]
-        return segments + (shift_queries(b, predict, queries, end) if self.shift else [])
+        valid_steps = None if self.keeps == "prompt" else 1
+        return RowPlan((Queries(span(begin, end), predict, end),), valid_steps=valid_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +96,12 @@ class Vicinity(Bidirectional):
     warmup: int = 4
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "the block and its neighbourhood, where a block opens the whole canvas"
-    stale = "keys outside the neighbourhood of the block are as old as the block"
+    computes = (
+        "the block and its neighbourhood (the whole canvas in the step that opens a block, and in "
+        "the first steps)"
+    )
+    reused = "keys outside the neighbourhood of the block date from the step that opened it"
     at_opening = True
-    on_edit = "refuse"
 
     def __post_init__(self) -> None:
         require_prompt(self.frozen_prompt)
@@ -125,21 +111,14 @@ class Vicinity(Bidirectional):
                 "cache", f"`before`, `after` and `warmup` must be at least 0, got {numbers}"
             )
 
-    def plan(self, rows: Rows) -> ForwardPlan:
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """The whole canvas while a row is warm and where a block opens; then the neighbourhood."""
-        segments: list[Segment] = []
-        purposes, warm = [], []
-        for b in bounds_of(rows.host):
-            fresh = b.opening or b.step < self.warmup
-            segments += [refresh(b)] if fresh else self._around(b)
-            purposes.append("refresh step" if fresh else "step")
-            warm += [self.warmup - b.step] if b.step < self.warmup else []
-        return self.build_plan(rows, segments, purposes, valid_steps=min(warm, default=None))
-
-    def _around(self, b: RowBounds) -> list[Segment]:
-        queries = span(max(b.start - self.before, 0), min(b.end + self.after, b.length))
-        segments = [Segment(b.row, 0, queries, b.length, write=True, predict=b.predicted)]
-        return segments + (shift_queries(b, b.predicted, queries, b.length) if self.shift else [])
+        warm = b.step < self.warmup
+        valid_steps = self.warmup - b.step if warm else None
+        if b.opening or warm:
+            return refresh(b, valid_steps)
+        around = window(b, max(b.start - self.before, 0), min(b.end + self.after, b.length))
+        return RowPlan((around,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +137,8 @@ class Delayed(Bidirectional):
     warmup: int = 2
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "all that is open or new, where a block opens and in turn the whole canvas"
-    stale = "keys of committed tokens are as old as the last refresh, at most `every` steps"
-    at_opening = False
+    computes = "all that is open or new (the whole canvas where a block opens, and in turn)"
+    reused = "keys of committed tokens are at most `every` steps old"
     on_edit = "requery"
     leaves_filled = True
 
@@ -170,26 +148,14 @@ class Delayed(Bidirectional):
         if self.warmup < 0:
             raise InvalidRequest("cache", f"`warmup` must be at least 0, got {self.warmup}")
 
-    def plan(self, rows: Rows) -> ForwardPlan:
+    def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """The whole canvas when due; else what is open, and what its stored key does not show."""
-        segments: list[Segment] = []
-        purposes = []
-        for b in bounds_of(rows.host):
-            is_open, unseen = open_and_dirty(rows, b)
-            wanted = is_open.nonzero()[0]
-            fresh = refresh_due(b, self.every) or b.step < self.warmup
-            if fresh:
-                segments.append(refresh(b, wanted[wanted < b.start]))
-            else:
-                segments += self._changed(b, is_open | unseen, wanted[wanted < b.end])
-            purposes.append("refresh step" if fresh else "step")
-        return self.build_plan(rows, segments, purposes, valid_steps=1)
-
-    def _changed(self, b: RowBounds, among: Flags, predict: Ints) -> list[Segment]:
-        """Scattered queries `among [L]`."""
-        queries = among.nonzero()[0]
-        segments = [Segment(b.row, 0, queries, b.length, write=True, predict=predict)]
-        return segments + (shift_queries(b, predict, queries, b.length) if self.shift else [])
+        is_open, unseen = open_and_dirty(rows, b)
+        wanted = is_open.nonzero()[0]
+        if refresh_due(b, self.every) or b.step < self.warmup:
+            return refresh(b, 1, wanted[wanted < b.start])
+        changed = (is_open | unseen).nonzero()[0]
+        return RowPlan((Queries(changed, wanted[wanted < b.end], b.length),), valid_steps=1)
 
 
 def open_and_dirty(rows: Rows, b: RowBounds) -> tuple[Flags, Flags]:

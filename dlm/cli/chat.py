@@ -6,7 +6,7 @@ import io
 import sys
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from rich.console import Console
 
@@ -114,7 +114,7 @@ def _turn(
         else:
             answer, interrupted = watched(engine, asked, options, transient=True)
     except dlm.Interrupted as stop:
-        answer, interrupted = stop.partial, True
+        answer, interrupted = cast("dlm.Generation", stop.partial), True
     except (dlm.InvalidRequest, dlm.Unavailable) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return messages

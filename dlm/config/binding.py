@@ -32,8 +32,8 @@ class BoundConfig:
     """One request's config with its parts bound to a model.
 
     `budgets` bound the cost, `stop_strings` end the text, `end_ids` the answer. `length`: of the
-    canvas behind the prompt; `pinned`: the ids that are pinned there, None where it is open (empty:
-    all is).
+    canvas after the prompt; `pinned`: the ids that are pinned there, None where it is open (empty:
+    all is); `committed`: the ids that stand there from the start and may be revised, likewise.
     """
 
     config: GenerationConfig
@@ -43,12 +43,19 @@ class BoundConfig:
     end_ids: frozenset[int]
     length: int
     pinned: tuple[int | None, ...] = ()
+    committed: tuple[int | None, ...] = ()
 
 
 def bind(
-    config: GenerationConfig, info: ModelInfo, pinned: tuple[int | None, ...] = ()
+    config: GenerationConfig,
+    info: ModelInfo,
+    pinned: tuple[int | None, ...] = (),
+    committed: tuple[int | None, ...] = (),
 ) -> BoundConfig:
-    """Parse and bind every part of `config`; `pinned`: what its `infill` pins behind the prompt.
+    """Parse and bind every part of `config`.
+
+    `pinned`: the ids that its `infill` pins after the prompt; `committed`: those that stand there
+    from the start and may be revised.
 
     Raises `InvalidRequest` with the reason when something cannot work.
     """
@@ -74,11 +81,11 @@ def bind(
     )
     _check_needs(parts, info)
     _check_scratch(parts)
-    _check_steps(config, parts, pinned)
+    _check_steps(config, parts, filled=bool(pinned or committed))
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
-    return BoundConfig(config, parts, budgets, strings, ends, length, pinned)
+    return BoundConfig(config, parts, budgets, strings, ends, length, pinned, committed)
 
 
 def inside_holes(pinned: Sequence[int | None]) -> int:
@@ -158,15 +165,15 @@ def _with_steps(part: Any, config: GenerationConfig) -> Any:
         return replace(part, steps=config.steps)
 
 
-def _check_steps(config: GenerationConfig, parts: Parts, pinned: Sequence[int | None]) -> None:
+def _check_steps(config: GenerationConfig, parts: Parts, *, filled: bool) -> None:
     """A schedule over fixed blocks needs whole steps for each block, as in LLaDA's generate.
 
-    Where something is given, blocks start at the holes and steps are shared out by what is open.
+    Where something is `filled` from the start, blocks start at the holes and steps are shared out
+    by what is open.
     """
     steps, tokens = config.steps, config.max_new_tokens
-    if steps is not None and all(
-        getattr(part, "steps", None) != steps for part in (parts.unmask, *parts.edit)
-    ):
+    scheduled = (parts.unmask, *parts.edit)
+    if steps is not None and all(part.steps != steps for part in scheduled):
         raise InvalidRequest(
             "steps",
             f"no part follows a schedule that could take {steps} steps: use unmask 'topk', "
@@ -174,21 +181,20 @@ def _check_steps(config: GenerationConfig, parts: Parts, pinned: Sequence[int | 
         )
     assert tokens is not None
     with blaming("blocks", parts.blocks):
-        blocks = None if pinned else parts.blocks.num_blocks(tokens)
-    for part in (parts.unmask, *parts.edit):
-        own = getattr(part, "steps", None)
-        if blocks is not None and own is not None and own % blocks:
+        sizes = None if filled else parts.blocks.block_sizes([True] * tokens)
+    for part in scheduled:
+        if sizes and part.steps is not None and part.steps % len(sizes):
             raise InvalidRequest(
                 "steps",
-                f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
-                f"got {own}",
+                f"must be a multiple of the number of blocks, {len(sizes)} for {tokens} new "
+                f"tokens, got {part.steps}",
             )
 
 
 def _check_needs(parts: Parts, info: ModelInfo) -> None:
     """A part may read the known statistics, and the auxiliary models that are there."""
-    for kind, part in _asked(parts):
-        for name in sorted(getattr(part, "needs", frozenset()) - STATISTICS - set(info.aux)):
+    for kind, part in parts.with_kinds():
+        for name in sorted(part.needs - STATISTICS - set(info.aux)):
             loaded = ", ".join(map(repr, info.aux)) or "none"
             raise InvalidRequest(
                 kind,
@@ -201,9 +207,9 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
 def _check_scratch(parts: Parts) -> None:
     """Parts know their tensors by name: two of a name would overwrite each other's."""
     owners: dict[str, str] = {}
-    for kind, part in _asked(parts):
+    for kind, part in parts.with_kinds():
         name = type(part).__name__
-        for spec in getattr(part, "scratch", ()):
+        for spec in part.scratch:
             if spec.name in owners:
                 raise InvalidRequest(
                     kind, f"{name} and {owners[spec.name]} would share the memory {spec.name!r}"
@@ -211,17 +217,11 @@ def _check_scratch(parts: Parts) -> None:
             owners[spec.name] = name
 
 
-def _asked(parts: Parts) -> list[tuple[str, Any]]:
-    """The parts that a step asks for a decision, with their kinds."""
-    kinds = (("unmask", (parts.unmask,)), ("edit", parts.edit), ("stop", parts.stop))
-    return [(kind, part) for kind, some in kinds for part in some]
-
-
 def _check_pipeline(parts: Parts) -> None:
     """Schedules count down one block; and keys that are frozen at an opening go stale when a
     pipeline's block closes without one.
     """
-    timed = [p for p in (parts.unmask, *parts.edit) if getattr(p, "one_block", False)]
+    timed = [part for part in (parts.unmask, *parts.edit) if part.one_block]
     if parts.blocks.multi_block and timed:
         raise InvalidRequest(
             "blocks",
@@ -266,7 +266,7 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
                 f"and {type(parts.blocks).__name__} offers some of them in each step: use blocks "
                 "'fixed', 'whole' or 'adaptive'",
             )
-        if getattr(editor, "post_steps", 0) and getattr(parts.cache, "leaves_filled", False):
+        if editor.post_steps and parts.cache.leaves_filled:
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} looks at a filled block again, of which the cache "

@@ -8,12 +8,19 @@ from typing import TypeGuard
 from dlm.errors import InvalidRequest, shown
 
 
-def require_integer(name: str, value: object, low: int, most: int | None = None) -> None:
-    """Raises `InvalidRequest` unless `value` is an integer, no boolean, in `low..most`."""
+def require_integer(
+    name: str, value: object, low: int, most: int | None = None, *, optional: bool = False
+) -> None:
+    """Raises `InvalidRequest` unless `value` is an integer, no boolean, in `low..most`, or None
+    where it is `optional`.
+    """
+    if optional and value is None:
+        return
     allowed = f"of at least {low}" if most is None else f"between {low} and {most}"
     top = math.inf if most is None else most
     if not is_integer(value) or not low <= value <= top:
-        raise InvalidRequest(name, f"must be an integer {allowed}, got {shown(value)}")
+        kind = "None or an integer" if optional else "an integer"
+        raise InvalidRequest(name, f"must be {kind} {allowed}, got {shown(value)}")
 
 
 def require_number(name: str, value: object, *, low: float, high: float = math.inf) -> None:

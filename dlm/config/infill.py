@@ -20,13 +20,15 @@ DIGITS: Final = 20
 """A string of this many digits is no offset."""
 
 
-def checked_infill(infill: Any) -> str | tuple[int | None, ...] | Mapping[int, Any]:
+def checked_infill(
+    infill: Any, param: str = "infill"
+) -> str | tuple[int | None, ...] | Mapping[int, Any]:
     """A text as it is, ids as a tuple, a map with whole numbers as its keys.
 
-    Raises `InvalidRequest` for anything else.
+    Raises `InvalidRequest` that names `param` for anything else.
     """
     if isinstance(infill, str):
-        return require_text("infill", infill)
+        return require_text(param, infill)
     if isinstance(infill, Mapping):
         pieces = {at: _piece(at, piece) for at, piece in _offsets(infill)}
         if len(pieces) < len(infill):
@@ -34,7 +36,7 @@ def checked_infill(infill: Any) -> str | tuple[int | None, ...] | Mapping[int, A
         return MappingProxyType(pieces)
     if isinstance(infill, Sequence) and all(token is None or is_integer(token) for token in infill):
         return tuple(infill)
-    raise InvalidRequest("infill", f"{FORMS}, got {shown(infill)}")
+    raise InvalidRequest(param, f"{FORMS}, got {shown(infill)}")
 
 
 def _offsets(infill: Mapping[Any, Any]) -> Iterator[tuple[int, Any]]:

@@ -37,7 +37,7 @@ class Preset:
     shifted: Options
     block_causal: Options | None
     source: str
-    evidence: str = "not in the table"
+    evidence: str = "not measured"
     families: tuple[tuple[str, Options], ...] = ()
 
     def options(self, info: ModelInfo) -> Options | None:

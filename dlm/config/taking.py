@@ -13,29 +13,19 @@ from typing import Any, Final, get_args
 
 from dlm.config.argument_types import check_arguments
 from dlm.config.checks import is_integer
-from dlm.config.spec_strings import parse_part, registry_of
-from dlm.core import ModelInfo, ScratchSpec, SharedPrefix
-from dlm.errors import InvalidRequest, blaming, is_foreign, rule_error, shown
+from dlm.config.spec_strings import parse_part
+from dlm.core import ModelInfo, ScratchSpec, SharedPrefix, missing_members
+from dlm.errors import InvalidRequest, blaming, is_foreign, nearest, rule_error, shown
 
 
-def bound_part(kind: str, spec: Any, protocol: Any, info: ModelInfo) -> Any:
-    """The part of `kind` that `spec` means, bound to the model.
+def bound_part(kind: str, spec: Any, base: Any, info: ModelInfo) -> Any:
+    """The part of `kind` that `spec` means, bound to the model; it inherits `base`, or one of them.
 
     Raises `InvalidRequest` for what is no part of this kind, `RuleError` for a part of somebody
     else's that declares something wrong, and what such a part raises itself.
     """
     part: Any = parse_part(kind, spec)
-    is_part = is_dataclass(part) and not isinstance(part, type)
-    if not is_part:
-        known = ", ".join(registry_of(kind).names())
-        raise InvalidRequest(kind, f"must be one of {known} or a part, got {shown(spec)}")
-    with blaming(kind, part):
-        fits = isinstance(part, protocol)
-    if not fits:
-        lacks = ", ".join(map(repr, _missing(part, protocol)))
-        raise InvalidRequest(
-            kind, f"{type(part).__name__} is no part of this kind: it lacks {lacks}"
-        )
+    _check_kind(kind, part, base)
     own = {f.name: getattr(part, f.name) for f in fields(part) if not f.metadata.get("bound")}
     check_arguments(kind, type(part), own)
     for name, value in own.items():
@@ -44,25 +34,26 @@ def bound_part(kind: str, spec: Any, protocol: Any, info: ModelInfo) -> Any:
     with blaming(kind, part):
         bound = part.bind(info)
     if is_foreign(part):
-        _check_bound(kind, part, bound, protocol)
+        _check_bound(kind, part, bound, base)
     return bound
 
 
-def _missing(part: Any, protocol: Any) -> list[str]:
-    """The members that a part lacks of a protocol, or of the nearest one of several."""
-    names = [
-        {name for cls in one.__mro__ for name in vars(cls) if not name.startswith("_")}
-        for one in get_args(protocol) or (protocol,)
-    ]
-    lacks = min(
-        ([name for name in sorted(some) if not hasattr(part, name)] for some in names), key=len
-    )
-    return lacks or [n for n in sorted(set.union(*names)) if getattr(part, n, None) is None]
+def _check_kind(kind: str, part: Any, base: Any) -> None:
+    """Raise `InvalidRequest` unless a part inherits `base` and has what that leaves to it."""
+    name = type(part).__name__
+    if not isinstance(part, base):
+        bases = " or ".join(f"dlm.{one.__name__}" for one in get_args(base) or (base,))
+        raise InvalidRequest(kind, f"{name} is no {kind} part: inherit {bases}")
+    if lacks := missing_members(part):
+        own = {n for cls in type(part).__mro__ if is_foreign(cls) for n in vars(cls)}
+        near = nearest(lacks[0], sorted(n for n in own if not n.startswith("_")))
+        hint = f"; did you misspell it as {near!r}?" if near else ""
+        raise InvalidRequest(kind, f"{name} lacks {', '.join(map(repr, lacks))}{hint}")
 
 
-def _check_bound(kind: str, part: Any, bound: Any, protocol: Any) -> None:
+def _check_bound(kind: str, part: Any, bound: Any, base: Any) -> None:
     """Raise `RuleError` unless `bind` gave a part of the kind with traits that can be used."""
-    if isinstance(bound, type) or not is_dataclass(bound) or not isinstance(bound, protocol):
+    if isinstance(bound, type) or not is_dataclass(bound) or not isinstance(bound, base):
         given = "None" if bound is None else f"an object of {type(bound).__name__}"
         raise rule_error(kind, part, "bind", f"must return the bound part, got {given}")
     for name, (words, is_right) in TRAITS.items():
@@ -94,13 +85,15 @@ TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = MappingProxyTyp
     {
         "needs": ("a frozenset of names", _names),
         "clock": ("True or False", _flag),
+        "one_block": ("True or False", _flag),
+        "steps": ("None or an integer", lambda value: value is None or is_integer(value)),
+        "post_steps": ("an integer", is_integer),
         "arms": ("an integer of at least 1", lambda value: is_integer(value) and value > 0),
         "scope": ("'block' or 'row'", lambda value: value in ("block", "row")),
         "multi_block": ("True or False", _flag),
         "restricts": ("True or False", _flag),
         "reason": ("a string", lambda value: isinstance(value, str)),
         "waits_for_clean_block": ("True or False", _flag),
-        "fills": ("True or False", _flag),
         "end_ids": ("a tuple of ids", _ids),
         "exact": ("True or False", _flag),
         "at_opening": ("True or False", _flag),

@@ -1,6 +1,7 @@
 """The nouns everybody shares. Imported from here, never redefined."""
 
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
+from dlm.core.canvas import HostCanvas, replay
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
 from dlm.core.packed import AttentionGroup, Packed, RaggedGroup
@@ -8,22 +9,20 @@ from dlm.core.parts import Parts, is_number
 from dlm.core.plan import INT64_MAX, NO_POSITIONS, Extra, Flags, ForwardPlan, Ints, Segment, span
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.protocols import (
-    ArmedGuide,
     BlockScheduler,
     Budget,
     CacheManager,
     EarlyCommit,
     Editor,
-    EligibilityFilter,
-    Extender,
     Guide,
     Model,
     Part,
-    Scratched,
+    Scheduled,
     SharedPrefix,
     StopRule,
     Unmasker,
     bound,
+    missing_members,
 )
 from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
@@ -52,7 +51,6 @@ __all__ = [
     "NO_POSITIONS",
     "STATISTICS",
     "Absorbing",
-    "ArmedGuide",
     "AttentionGroup",
     "AuxView",
     "BlockScheduler",
@@ -61,16 +59,15 @@ __all__ = [
     "CacheManager",
     "EarlyCommit",
     "Editor",
-    "EligibilityFilter",
     "Entries",
     "Event",
     "EventType",
-    "Extender",
     "Extra",
     "Flags",
     "ForwardPlan",
     "Frame",
     "Guide",
+    "HostCanvas",
     "HostRows",
     "Ints",
     "Kind",
@@ -89,8 +86,8 @@ __all__ = [
     "RowInfo",
     "Rows",
     "SamplingStats",
+    "Scheduled",
     "ScratchSpec",
-    "Scratched",
     "Segment",
     "SharedPrefix",
     "Statistics",
@@ -103,5 +100,7 @@ __all__ = [
     "bound",
     "is_number",
     "is_one_of",
+    "missing_members",
+    "replay",
     "span",
 ]

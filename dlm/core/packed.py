@@ -68,7 +68,8 @@ class Packed(NamedTuple):
 
     def read(self, canvases: Sequence[Tensor]) -> Packed:
         """The same geometry with the ids that the canvases `[R, L]` hold now."""
-        ids = torch.cat([c.reshape(-1) for c in canvases]).index_select(0, self.source)
+        one, *others = canvases
+        ids = (torch.cat([c.view(-1) for c in canvases]) if others else one).take(self.source)
         return self._replace(
             ids=ids if self.fixed is None else torch.where(self.fixed >= 0, self.fixed, ids)
         )

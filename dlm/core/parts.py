@@ -7,14 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from dlm.core.protocols import (
-    ArmedGuide,
     BlockScheduler,
     CacheManager,
     Editor,
-    EligibilityFilter,
-    Extender,
     Guide,
-    Scratched,
+    Part,
     StopRule,
     Unmasker,
 )
@@ -36,9 +33,21 @@ class Parts:
     stop: tuple[StopRule, ...]
     cache: CacheManager
 
-    def all(self) -> tuple[Any, ...]:
+    def with_kinds(self) -> list[tuple[str, Part]]:
+        """Every part with its kind."""
+        kinds: list[tuple[str, tuple[Part, ...]]] = [
+            ("guide", self.guide),
+            ("blocks", (self.blocks,)),
+            ("unmask", (self.unmask,)),
+            ("edit", self.edit),
+            ("stop", self.stop),
+            ("cache", (self.cache,)),
+        ]
+        return [(kind, part) for kind, own in kinds for part in own]
+
+    def all(self) -> tuple[Part, ...]:
         """Every part, flat."""
-        return (*self.guide, self.blocks, self.unmask, *self.edit, *self.stop, self.cache)
+        return tuple(part for _, part in self.with_kinds())
 
     @property
     def signature(self) -> Hashable:
@@ -52,18 +61,14 @@ class Parts:
         return shape, parts, self.cache
 
     @property
-    def eligibility_filter(self) -> EligibilityFilter | None:
+    def eligibility_filter(self) -> BlockScheduler | None:
         """The block scheduler, when it narrows what a step may commit."""
-        scheduler = self.blocks
-        return (
-            scheduler if isinstance(scheduler, EligibilityFilter) and scheduler.restricts else None
-        )
+        return self.blocks if self.blocks.restricts else None
 
     @property
     def needs(self) -> frozenset[str]:
         """The statistics and auxiliary models that some part reads."""
-        stops = (getattr(rule, "needs", frozenset[str]()) for rule in self.stop)
-        return self.unmask.needs.union(*(e.needs for e in self.edit), *stops)
+        return frozenset[str]().union(*(part.needs for part in self.all()))
 
     @property
     def aux(self) -> tuple[str, ...]:
@@ -71,9 +76,9 @@ class Parts:
         return tuple(sorted(self.needs - STATISTICS))
 
     @property
-    def extenders(self) -> tuple[Extender, ...]:
+    def extenders(self) -> tuple[Editor, ...]:
         """The editors that look through shadow tokens."""
-        return tuple(e for e in self.edit if isinstance(e, Extender))
+        return tuple(e for e in self.edit if type(e).extend is not Editor.extend)
 
     @property
     def clock(self) -> bool:
@@ -83,7 +88,7 @@ class Parts:
     @property
     def paced(self) -> bool:
         """True if a schedule of the unmasker or of an editor allows steps that change nothing."""
-        return self.clock or any(getattr(editor, "clock", False) for editor in self.edit)
+        return self.clock or any(editor.clock for editor in self.edit)
 
     @property
     def whole_row(self) -> bool:
@@ -91,9 +96,9 @@ class Parts:
         return any(e.scope == "row" for e in self.edit)
 
     @property
-    def armed(self) -> ArmedGuide | None:
+    def armed(self) -> Guide | None:
         """The guide that reads several inputs of each row, if there is one."""
-        return next((g for g in self.guide if isinstance(g, ArmedGuide)), None)
+        return next((guide for guide in self.guide if guide.arms > 1), None)
 
     @property
     def arms(self) -> int:
@@ -103,9 +108,7 @@ class Parts:
     @property
     def scratch(self) -> tuple[ScratchSpec, ...]:
         """The tensors that the parts declare to keep between steps."""
-        return tuple(
-            spec for part in self.all() if isinstance(part, Scratched) for spec in part.scratch
-        )
+        return tuple(spec for part in self.all() for spec in part.scratch)
 
 
 def is_number(value: object) -> bool:

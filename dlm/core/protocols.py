@@ -1,15 +1,18 @@
-"""The protocols of the engine's parts.
+"""The bases of the engine's parts.
 
-A part is a frozen dataclass of plain values with one pure, batched method. `bind(info)` returns the
-part with everything the model decides filled in (ids, trained lengths); it is called once, at
-admission. Numbers of rows that share a call arrive stacked in `view.params.<field>` `[R, 1]`.
+A part is a frozen dataclass of plain values that inherits the base of its kind. It states its
+method and the traits that differ from the defaults, each as a class attribute, a field or a
+property; methods are pure and batched. `bind(info)` returns the part with everything the model
+decides filled in (ids, trained lengths); it is called once, at admission. Numbers of rows that
+share a call arrive stacked in `view.params.<field>` `[R, 1]`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import field
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from torch import Tensor
 
@@ -34,13 +37,30 @@ class Model(Protocol):
         ...
 
 
-@runtime_checkable
-class Part(Protocol):
-    """The base of all parts: a class that inherits it, or the base of its kind, states only the
-    traits that differ from the defaults. A class with the same members is a part as well.
+class Part:
+    """A part of any kind.
+
+    tier: how well it is proved at its best, `T1` to `T3`
     """
 
     __slots__ = ()
+
+    tier: ClassVar[str] = "own rule"
+
+    @property
+    def tier_as_set(self) -> str:
+        """The tier with its arguments."""
+        return self.tier
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Statistics it reads beyond `token` and `confidence`, and auxiliary models by name."""
+        return frozenset()
+
+    @property
+    def scratch(self) -> tuple[ScratchSpec, ...]:
+        """The tensors that it keeps between steps."""
+        return ()
 
     def bind(self, info: ModelInfo) -> Self:
         """Fill in what the model decides; by default nothing.
@@ -50,120 +70,124 @@ class Part(Protocol):
         return self
 
 
-@runtime_checkable
-class Guide(Part, Protocol):
-    """An operation on the clean logits."""
+class Guide(Part):
+    """An operation on the clean logits.
 
-    @property
-    def arms(self) -> int:
-        """Model inputs it needs for each row."""
-        ...
+    arms: model inputs it needs for each row; arm 0 is the canvas itself
+    """
 
+    __slots__ = ()
+
+    arms: int = 1
+
+    def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
+        """`[q]` bool: which of the positions `q_pos` the arm sees as MASK; by default the prompt's,
+        as classifier-free guidance has it.
+        """
+        return q_pos < prompt
+
+    @abstractmethod
     def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
         """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`.
 
         N counts the logits of shadow tokens, too, which come last; `frame.window.row` knows all.
         """
-        ...
 
 
-@runtime_checkable
-class ArmedGuide(Guide, Protocol):
-    """A guide that reads several model inputs of each row; arm 0 is the canvas itself."""
+class BlockScheduler(Part):
+    """A block scheduler: opens blocks, sets their ends, and closes them.
 
-    def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
-        """`[q]` bool: which of the positions `q_pos` the arm sees as MASK."""
-        ...
+    multi_block: the progress inside a block matters to it; else it is asked when one is full
+    restricts: `restrict` offers the unmasker only some of a block's open positions in each step
+    """
 
+    __slots__ = ()
 
-@runtime_checkable
-class BlockScheduler(Part, Protocol):
-    """A block scheduler: opens blocks, sets their ends, and closes them."""
+    multi_block: bool = False
+    restricts: bool = False
 
-    @property
-    def multi_block(self) -> bool:
-        """True if the progress inside a block matters to it; else it is asked when one is full."""
-        ...
+    def block_sizes(self, still_open: Sequence[bool]) -> list[int] | None:
+        """The open positions of each block of a canvas, of which `still_open` marks the positions
+        to fill; None where its blocks are known from the logits alone.
+        """
+        return None
 
-    def num_blocks(self, tokens: int) -> int | None:
-        """The number of blocks that `tokens` positions make, where that is known beforehand."""
-        ...
+    def least_steps(self, tokens: int) -> int:
+        """The steps that `tokens` open positions take at least, whatever the unmasker commits."""
+        return 1
 
+    @abstractmethod
     def max_end(self, rows: Rows, params: Any) -> Tensor:
         """`[R]` on the CPU: how far a block that opens next may extend.
 
         `params` holds the part's numbers, as in a view.
         """
-        ...
 
     def block_end(self, view: StepView) -> Tensor:
-        """`[R]`: the end of the block that this step opens, read from its logits."""
-        ...
+        """`[R]`: the end of the block that this step opens, read from its logits; by default the
+        one that was planned.
+        """
+        return view.blocks.front
 
+    @abstractmethod
     def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
         """Append, promote and close blocks; tables and `params` on the CPU."""
-        ...
-
-
-@runtime_checkable
-class EligibilityFilter(BlockScheduler, Protocol):
-    """A scheduler that offers the unmasker only some of a block's open positions in each step."""
-
-    @property
-    def restricts(self) -> bool:
-        """True if it does, with its numbers."""
-        ...
 
     def restrict(self, view: StepView) -> Tensor:
         """`[R, W]`: the eligible positions that a step may commit, at least one where any is."""
-        ...
+        return view.eligible
 
 
-@runtime_checkable
-class Unmasker(Part, Protocol):
-    """An unmasker: proposes commits. With `clock` it follows a schedule and may commit nothing.
+class Scheduled(Part):
+    """A part that may follow a schedule: an unmasker or an editor.
 
-    It may have, as an editor may: `one_block`: it counts down the clock of one block, so that no
-    pipeline suits it · `by_chance`: its steps are not known beforehand · `tier`, and `tier_as_set`
-    where it depends on the numbers: how well it is proved.
+    clock: a schedule bounds its steps, so that a step may change nothing
+    steps: of the schedule, for the whole answer (None: as many as there are positions)
     """
 
     __slots__ = ()
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `confidence`, and auxiliary models by name."""
-        return frozenset()
+    clock: bool = False
+    steps: int | None = None
 
     @property
-    def clock(self) -> bool:
-        """True if a schedule bounds its steps."""
+    def one_block(self) -> bool:
+        """True if it counts down the clock of one block, so that no pipeline suits it."""
         return False
+
+    def steps_for(self, masks: int, total: int) -> int | None:
+        """The steps that a block of `masks` open positions takes, of `total` in the answer; None
+        where they are not known beforehand.
+        """
+        return None
+
+
+class Unmasker(Scheduled):
+    """An unmasker: chooses the positions that a step commits."""
+
+    __slots__ = ()
 
     @abstractmethod
     def propose(self, view: StepView) -> Proposal:
-        """Choose among `view.eligible`."""
-        ...
+        """Choose among `view.eligible`; rows without a choice commit their best position, unless
+        the unmasker has a `clock`.
+        """
 
 
-@runtime_checkable
-class Editor(Part, Protocol):
-    """An editor: revises commits of its `scope`, `block` (live blocks) or `row` (all generated).
+class Editor(Scheduled):
+    """An editor: revises committed positions.
 
-    One that holds filled blocks open has `post_steps`: for so many steps each at the most.
+    post_steps: steps for which it may hold each filled block open
     """
 
     __slots__ = ()
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """Statistics it reads beyond `token` and `confidence`, and auxiliary models by name."""
-        return frozenset()
+    post_steps: int = 0
 
     @property
+    @abstractmethod
     def scope(self) -> str:
-        """`block` or `row`."""
-        ...
+        """`block` (it revises live blocks alone) or `row` (all that was generated)."""
 
     def refuses(self, unmask: Unmasker) -> str | None:
         """Why it cannot revise what this unmasker commits; None when it can."""
@@ -172,29 +196,23 @@ class Editor(Part, Protocol):
     @abstractmethod
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Revise committed positions, or parts of the proposal."""
-        ...
-
-
-@runtime_checkable
-class Extender(Editor, Protocol):
-    """An editor that looks through shadow tokens: `view.stats.prob_current` holds their
-    probabilities."""
 
     def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
-        """The plan with shadow tokens (`Segment.extra`) for positions that it predicts."""
-        ...
+        """The plan with shadow tokens (`Segment.extra`) for positions that the editor judges:
+        `view.stats.prob_current` then holds the probabilities that they give.
+        """
+        return plan
 
 
-@runtime_checkable
-class StopRule(Part, Protocol):
-    """A stop rule: ends a row before its last block is clean."""
+class StopRule(Part):
+    """A stop rule: ends a row before its last block is clean.
+
+    reason: the finish reason it stands for
+    """
 
     __slots__ = ()
 
-    @property
-    def reason(self) -> str:
-        """The finish reason it stands for."""
-        ...
+    reason: str = "stop"
 
     @property
     def waits_for_clean_block(self) -> bool:
@@ -209,38 +227,36 @@ class StopRule(Part, Protocol):
     @abstractmethod
     def __call__(self, rows: Rows, view: StepView) -> Stop:
         """Read the view after the proposal was applied: `ids` and `kind` are the new ones."""
-        ...
 
 
-@runtime_checkable
-class EarlyCommit(StopRule, Protocol):
+class EarlyCommit(StopRule):
     """A stop rule that may fill what is open (`Stop.fill`). It is asked before the others, which
     then see what it has filled.
     """
 
     __slots__ = ()
 
-    @property
-    def fills(self) -> bool:
-        """True."""
-        return True
+    reason = "early"
 
 
-@runtime_checkable
-class Budget(Part, Protocol):
-    """A bound of a row's cost, which the host checks after every step."""
+class Budget(Part):
+    """A bound of a row's cost, which the host checks after every step.
+
+    reason: the finish reason it stands for
+    """
 
     __slots__ = ()
 
+    reason: str = "budget"
+
     @property
-    def reason(self) -> str:
-        """The finish reason it stands for."""
-        ...
+    def most_forwards(self) -> int | None:
+        """Forwards after which it ends a row; None where it bounds something else."""
+        return None
 
     @abstractmethod
     def spent(self, nfe: int, seconds: float) -> bool:
         """True if the row ends: its forwards so far, and its wall time since admission."""
-        ...
 
 
 class SharedPrefix(NamedTuple):
@@ -257,49 +273,47 @@ class SharedPrefix(NamedTuple):
     prompt_only: bool = False
 
 
-@runtime_checkable
-class CacheManager(Part, Protocol):
+class CacheManager(Part):
     """A cache policy: plans the positions that are computed and the keys that are reused.
 
-    For `explain` it may have: `computes` and `stale` in words · `shows_block`: whether a step
-    predicts all of a block. With `leaves_filled` steps compute no filled positions of a block.
+    exact: results equal those without a cache
+    at_opening: keys that it keeps are renewed where a block opens, and there alone
+    on_edit: `refuse` editors that reach before the block, or `requery` what they change
+    stores: a clean block needs one more forward that stores its final keys
+    leaves_filled: steps compute no filled positions of a block
+    computes: the positions that each forward computes, in words
     """
 
-    @property
-    def exact(self) -> bool:
-        """True if results equal those without a cache."""
-        ...
+    __slots__ = ()
+
+    exact: bool = False
+    at_opening: bool = False
+    on_edit: str = "refuse"
+    stores: bool = False
+    leaves_filled: bool = False
+    computes: str = "what its cache plans"
 
     @property
-    def at_opening(self) -> bool:
-        """True if keys that it keeps are renewed where a block opens, and there alone."""
-        ...
+    def stale(self) -> str:
+        """The reused keys that may be out of date, in words (read where it is not `exact`)."""
+        return "its author does not say which keys may be stale"
 
     @property
-    def on_edit(self) -> str:
-        """`refuse` editors that reach before the block, or `requery` what they change."""
-        ...
-
-    @property
-    def stores(self) -> bool:
-        """True if a clean block needs one more forward that stores its final keys."""
-        ...
+    def shows_block(self) -> bool:
+        """True if a step predicts all of a block, not a part of it."""
+        return True
 
     @property
     def shared_prefix(self) -> SharedPrefix | None:
         """The keys that requests that begin alike can share; None: none."""
-        ...
+        return None
 
+    @abstractmethod
     def plan(self, rows: Rows) -> ForwardPlan:
         """The next forward."""
-        ...
 
 
-@runtime_checkable
-class Scratched(Protocol):
-    """A part that keeps tensors between steps."""
-
-    @property
-    def scratch(self) -> tuple[ScratchSpec, ...]:
-        """Their declarations."""
-        ...
+def missing_members(part: Part) -> list[str]:
+    """The methods and traits that a part's base leaves to it and that it has not."""
+    cls = type(part)
+    return [n for n in dir(cls) if getattr(getattr(cls, n), "__isabstractmethod__", False)]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlm.core.blocks import BLOCK_COLUMNS, BlockTable
+from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Phase
+from dlm.core.plan import INT64_MAX
 from dlm.core.struct import TensorStruct
 
 
@@ -63,7 +64,7 @@ class HostRows(TensorStruct):
     prompt: prompt ids, `[R]` int64.
     length: canvas length, `[R]` int64.
     stored: leading positions that have final keys (exact caches), `[R]` int64.
-    pinned: positions that were filled from the start, `[R, L]` bool.
+    skipped: filled positions that no block opens for, `[R, L]` bool.
     step: steps that the row has taken, `[R]` int64.
     key_step: the step that made each key (kept where keys can be out of date), `[R, L]` int64.
     blocks: the device's table.
@@ -75,7 +76,7 @@ class HostRows(TensorStruct):
     prompt: Tensor
     length: Tensor
     stored: Tensor
-    pinned: Tensor = field(metadata={"fill": False})
+    skipped: Tensor = field(metadata={"fill": False})
     step: Tensor
     key_step: Tensor = field(metadata={"fill": 0})
     blocks: BlockTable
@@ -88,10 +89,21 @@ class HostRows(TensorStruct):
 
         The length where there is none.
         """
-        pinned, front, length = (t.numpy() for t in (self.pinned, self.blocks.front, self.length))
-        at = np.arange(pinned.shape[1])
-        ahead = ~pinned & (at >= front[:, None]) & (at < length[:, None])
+        skipped, front, length = (t.numpy() for t in (self.skipped, self.blocks.front, self.length))
+        at = np.arange(skipped.shape[1])
+        ahead = ~skipped & (at >= front[:, None]) & (at < length[:, None])
         return torch.from_numpy(np.where(ahead.any(axis=1), ahead.argmax(axis=1), length))
+
+    def with_stored_keys(self) -> HostRows:
+        """The same after a forward has stored its keys.
+
+        Clean blocks that were planned have their final keys, and so has all before a live block.
+        """
+        table = self.blocks
+        first = torch.where(table.live, table.start, INT64_MAX).amin(dim=1)
+        phase = torch.where(table.phase == Phase.CLEAN, int(Phase.STORED), table.phase)
+        stored = torch.where(table.live.any(dim=1), first, self.stored)
+        return replace(self, stored=stored, blocks=replace(table, phase=phase))
 
     def to(self, device: torch.device | str) -> Self:
         """The same: it stays on the host."""
@@ -108,8 +120,9 @@ class Rows(TensorStruct):
     """R live rows: their canvases, clocks, blocks and scratch tensors.
 
     The last column of every `[R, L]` tensor is spare: columns of a view that hold nothing point
-    there. When rows are stacked, narrower canvases are widened, so that it stays last. A row that
-    is selected twice is forked; its pages are then shared.
+    there, steps write there what they do not commit, and nobody reads it. When rows are stacked,
+    narrower canvases are widened, so that it stays last. A row that is selected twice is forked;
+    its pages are then shared.
 
     ids: the canvas, `[R, L]` int64.
     kv_ids: the ids each stored key was made from (-1: none), `[R, L]` int64.
@@ -121,6 +134,7 @@ class Rows(TensorStruct):
     limit: end of the answer (the canvas may be longer), `[R]` int64.
     initial_masks: positions that were open at first, `[R]` int64.
     step: steps taken, `[R]` int64.
+    grace: steps that reopening from outside has granted beyond one a commit, `[R]` int64.
     seed, path: keys of the random numbers, `[R]` int64.
     blocks: the spans being denoised.
     host: the part that the host knows.
@@ -139,6 +153,7 @@ class Rows(TensorStruct):
     limit: Tensor
     initial_masks: Tensor
     step: Tensor
+    grace: Tensor
     seed: Tensor
     path: Tensor
     blocks: BlockTable

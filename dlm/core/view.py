@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlm.core.blocks import BlockTable
-from dlm.core.rows import Kind
+from dlm.core.rows import Kind, Rows
 from dlm.core.window import Window
 
 
@@ -35,17 +36,30 @@ class RowInfo(NamedTuple):
     path: Tensor
 
 
-class LastCommit(NamedTuple):
-    """The last commit of each position, `[R, W]`.
+@dataclass(frozen=True, slots=True)
+class LastCommit:
+    """The last commit of the positions `pos [R, W]`, gathered from the rows when a rule reads it.
 
-    conf: its confidence (NaN: never committed)
-    born: its step (-1: never)
-    edits: how often the position was revised since
+    Stop rules see the commits of the step itself.
     """
 
-    conf: Tensor
-    born: Tensor
-    edits: Tensor
+    rows: Rows
+    pos: Tensor
+
+    @property
+    def conf(self) -> Tensor:
+        """Its confidence (NaN: never committed), `[R, W]`."""
+        return self.rows.conf.gather(1, self.pos)
+
+    @property
+    def born(self) -> Tensor:
+        """Its step (-1: never), `[R, W]`."""
+        return self.rows.born.gather(1, self.pos)
+
+    @property
+    def edits(self) -> Tensor:
+        """How often the position was revised since, `[R, W]`."""
+        return self.rows.edits.gather(1, self.pos)
 
 
 class Frame(NamedTuple):
@@ -196,7 +210,7 @@ class StepView(NamedTuple):
     @property
     def open_inside(self) -> Tensor:
         """Open positions before the end of their block, with logits or without."""
-        return (self.kind >= Kind.MASK) & self.valid & (self.pos < self.in_block(self.blocks.end))
+        return (self.kind >= Kind.MASK) & self.window.inside
 
     def in_block(self, table: Tensor) -> Tensor:
         """Spread a number of each block, `[R, 8]`, over the positions of the blocks: `[R, W]`."""

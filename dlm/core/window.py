@@ -13,7 +13,9 @@ class Window(NamedTuple):
     pos: positions, ascending, `[R, W]`; the spare column where `valid` is False.
     valid: columns that show a position, `[R, W]`.
     scored: positions with logits, `[R, W]`.
-    must_progress: scored positions of a block that must progress, `[R, W]`.
+    must_progress: scored positions of a block that must progress, `[R, W]`; the very tensor
+        `scored` where these are all.
+    inside: positions before the end of their block, `[R, W]`.
     logit_row: row of the logits of each position (0 where not scored), `[R, W]`.
     block: column of the block table that holds the position, `[R, W]`; positions that earlier
         blocks left open belong to the first live block.
@@ -22,12 +24,16 @@ class Window(NamedTuple):
     row: the row of each of both, `[N + S]`.
     written: flat canvas places whose keys the forward stores, `[T]`.
     live: the blocks that are being denoised, `[R, 8]`.
+    dense: every column has logits, and the rows of the logits are the columns, one after the other.
+    one_block: no row has more than one live block.
+    has_shadows: there are shadow tokens.
     """
 
     pos: Tensor
     valid: Tensor
     scored: Tensor
     must_progress: Tensor
+    inside: Tensor
     logit_row: Tensor
     block: Tensor
     slot: Tensor
@@ -35,3 +41,6 @@ class Window(NamedTuple):
     row: Tensor
     written: Tensor
     live: Tensor
+    dense: bool = False
+    one_block: bool = False
+    has_shadows: bool = False

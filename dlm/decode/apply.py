@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -105,7 +105,8 @@ def with_progress(
         return proposal
     open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
     committed = view.row.initial_masks - open_now
-    late = view.row.step >= committed + edit_budget(view.row, group.parts_with_params)
+    granted = edit_budget(view.row, group.parts_with_params) + group.rows.grace
+    late = view.row.step >= committed + granted
     return _forced(view, proposal, late & group.active, mask_id, parts.paced)
 
 
@@ -143,28 +144,26 @@ def _forced(
     )
 
 
-ScratchWrites = list[tuple[Tensor, Tensor | None, Tensor]]
-"""Tensors, the places in them (None: all), and their new values."""
+ScratchWrite = tuple[Tensor, Tensor | None, Tensor]
+"""A tensor, the places in it (None: all), and their new values."""
 
 
-def check_scratch(group: RowGroup, scratch: Mapping[str, Tensor | Entries] | None) -> ScratchWrites:
+def check_scratch(group: RowGroup, scratch: Mapping[str, Tensor | Entries]) -> list[ScratchWrite]:
     """Check new values of scratch tensors and prepare to write them.
 
     Nothing is written yet, so that a later check may still fail; rows that have ended are left out.
     Raises `ValueError` for another shape.
     """
-    return [_written(group, name, value) for name, value in (scratch or {}).items()]
+    return [_written(group, name, value) for name, value in scratch.items()]
 
 
-def write_scratch(writes: ScratchWrites) -> None:
+def write_scratch(writes: Iterable[ScratchWrite]) -> None:
     """Write checked values of scratch tensors."""
     for tensor, at, value in writes:
         tensor.copy_(value) if at is None else tensor.index_copy_(0, at, value)
 
 
-def _written(
-    group: RowGroup, name: str, value: Tensor | Entries
-) -> tuple[Tensor, Tensor | None, Tensor]:
+def _written(group: RowGroup, name: str, value: Tensor | Entries) -> ScratchWrite:
     """A scratch tensor, flat where entries of it are written, their places, and the values."""
     old = group.rows.scratch[name]
     if isinstance(value, Entries):
@@ -199,14 +198,15 @@ def forced_commits(view: StepView, commit: Tensor) -> Tensor:
 
     The best position is the most confident one; of equals, the leftmost.
     """
-    idle = view.must_progress & (
-        count_per_block(commit & view.must_progress, view.block).gather(1, view.block) == 0
-    )
+    must, pos, block = view.must_progress, view.window.pos, view.window.block
     c = view.confidence.nan_to_num(0.0)
-    best = _block_extreme(c.masked_fill(~idle, -1.0), view.block, "amax")
-    idle = idle & (c == best)
-    first = _block_extreme(view.pos.masked_fill(~idle, INT64_MAX), view.block, "amin")
-    return idle & (view.pos == first)
+    if view.window.one_block:
+        idle = must & ~(commit & must).any(dim=1, keepdim=True)
+        best = c.masked_fill(~idle, -1.0).argmax(dim=1, keepdim=True)
+        return idle & (pos == pos.gather(1, best))
+    idle = must & (count_per_block(commit & must, block).gather(1, block) == 0)
+    idle = idle & (c == _block_extreme(c.masked_fill(~idle, -1.0), block, "amax"))
+    return idle & (pos == _block_extreme(pos.masked_fill(~idle, INT64_MAX), block, "amin"))
 
 
 def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
@@ -218,10 +218,11 @@ def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
 
 def write_update(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
     """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
-    rows, pos, written = group.rows, view.pos, update.written
+    rows, pos = group.rows, view.window.pos
     rows.ids.scatter_(1, pos, update.ids)
     rows.kind.scatter_(1, pos, update.kind)
-    rows.conf.scatter_(1, pos, torch.where(written, view.confidence, view.last.conf))
-    rows.born.scatter_(1, pos, torch.where(written, rows.step[:, None], view.last.born))
+    at = pos.masked_fill(~update.written, rows.capacity - 1)
+    rows.conf.scatter_(1, at, view.confidence)
+    rows.born.scatter_(1, at, rows.step[:, None].expand_as(at))
     if group.parts.edit:
         rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from dlm.core import (
-    ArmedGuide,
-    EligibilityFilter,
-    Extender,
+    BlockScheduler,
+    Editor,
+    Flags,
     ForwardPlan,
+    Guide,
     Parts,
+    RowInfo,
     Rows,
     Window,
     is_number,
@@ -105,11 +107,11 @@ class GroupParts:
     needs: frozenset[str]
     aux: tuple[str, ...]
     arms: int
-    armed: ArmedGuide | None
+    armed: Guide | None
     clock: bool
     paced: bool
-    eligibility_filter: EligibilityFilter | None
-    extenders: tuple[Extender, ...]
+    eligibility_filter: BlockScheduler | None
+    extenders: tuple[Editor, ...]
 
     @classmethod
     def of(cls, parts: Parts) -> GroupParts:
@@ -134,7 +136,9 @@ class GroupParts:
 class Planned:
     """A plan and all that holds as long as it does.
 
-    live: the blocks being denoised, `[R, 8]` on the CPU.
+    row: the numbers of each row.
+    live: the blocks being denoised, `[R, 8]`.
+    token_forwards: tokens computed for each row.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
     opening: a block opens in some row, so that its end is read from the logits.
     syncs_every_step: the host must look after each step.
@@ -142,7 +146,9 @@ class Planned:
 
     plan: ForwardPlan
     window: Window
-    live: Tensor
+    row: RowInfo
+    live: Flags
+    token_forwards: list[int]
     key_ages: KeyAges | None
     opening: bool
     syncs_every_step: bool
@@ -159,8 +165,12 @@ class RowGroup:
     planned: the plan, which holds until a block changes.
     plan_age: steps that the plan has served.
     error: the exception that one of the parts raised.
-    active: rows that have not ended since the last sync, nor filled their blocks, `[R]`.
+    everyone: all rows, `[R]` bool.
+    active: rows that have not ended since the last sync, nor filled their blocks, `[R]`; the very
+        tensor `everyone` in the first step after it.
+    unstopped: no row was stopped by a rule, `[R]` zeros.
     aux_tokens: tokens that each auxiliary model has computed in this step, row by row.
+    drawn: of the last step, positions with logits, all positions, tokens, confidences, `[R, W]`.
     """
 
     def __init__(
@@ -180,8 +190,10 @@ class RowGroup:
         self.planned: Planned | None = None
         self.plan_age = 0
         self.error: Exception | None = None
-        self.active = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
+        self.everyone = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
+        self.active, self.unstopped = self.everyone, torch.zeros_like(rows.step)
         self.aux_tokens: dict[str, list[int]] = {}
+        self.drawn: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def current(self) -> Planned:
@@ -209,6 +221,15 @@ class RowGroup:
         """The numbers alone, on the CPU."""
         (numbers,) = self.numbers.params[kind]
         return SimpleNamespace(**{name: value.cpu() for name, value in numbers.items()})
+
+    def draft(self, row: int) -> dict[int, tuple[int, float]]:
+        """Of the last step, the token and confidence of each position of a row with logits."""
+        if self.drawn is None:
+            return {}
+        scored, *columns = (column[row] for column in self.drawn)
+        found = scored.nonzero()[:, 0]
+        pos, ids, conf = (column.index_select(0, found).tolist() for column in columns)
+        return dict(zip(pos, zip(ids, conf, strict=True), strict=True))
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""

@@ -9,7 +9,6 @@ tables and `key_step`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from dlm.core import (
     AuxView,
-    ForwardPlan,
+    BlockScheduler,
     Frame,
     Model,
     ModelInfo,
@@ -48,7 +47,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
-from dlm.decode.view import build_frame, build_view, last_commit
+from dlm.decode.view import build_frame, build_view
 from dlm.errors import blaming
 from dlm.model.kv_store import KVPool
 
@@ -80,47 +79,69 @@ class IterationManager:
             kv.pages, {name: helper.kv.pages for name, helper in aux.items()}, prefixes
         )
 
-    def run(self, groups: Sequence[RowGroup]) -> list[list[RowStep]]:
-        """Run steps up to the next sync; return the records of each step, group by group.
+    def run(
+        self, groups: Sequence[RowGroup], *, watched: bool = False
+    ) -> list[list[list[RowStep]]]:
+        """Run steps up to the next sync; return the records of each row, group by group.
+
+        watched: somebody looks at a row after each step.
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
-        plans = [self.planner.plan(group) for group in groups]
-        rounds: list[list[StepOutput]] = []
-        for _ in range(self._steps_until_sync(groups)):
+        for group in groups:
+            group.active = group.everyone
+            if group.planned is None:
+                self.planner.plan(group)
+        rounds: list[list[StepOutput[Tensor]]] = []
+        for _ in range(1 if watched else self._steps_until_sync(groups)):
+            if rounds:
+                self._leave_out(groups, rounds[-1])
             try:
-                rounds.append(self.step(groups, plans))
+                rounds.append(self.step(groups))
             except Exception:
                 if not rounds:
                     raise
-                break  # tell what has been done; the next step meets it again
+                break  # report what has been done; the next step meets it again
             if any(group.error for group in groups):
                 break
-        return [sync(c, own, self.device) for c, *own in zip(groups, *rounds, strict=True)]
+        return sync(groups, rounds)
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
         """The number of steps until the next sync."""
-        if any(group.current.syncs_every_step for group in groups):
+        if self.unroll == 1 or any(group.current.syncs_every_step for group in groups):
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
-    def step(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> list[StepOutput]:
+    def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput[Tensor]]) -> None:
+        """Let rows that have ended, or have nothing open, idle until the host looks; a row whose
+        block an editor holds goes on.
+        """
+        for group, output in zip(groups, outputs, strict=True):
+            ongoing = (output.stopped == 0) & (output.open_count > 0).any(dim=1)
+            group.active = output.active & ongoing
+
+    def step(self, groups: Sequence[RowGroup]) -> list[StepOutput[Tensor]]:
         """One forward over all groups and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
         """
         changes = []
-        for group, logits in zip(groups, self._forward(groups, plans), strict=True):
-            frame, before = build_frame(group), group.rows
-            group.aux_tokens = {}
+        for group, logits in zip(groups, self._forward(groups), strict=True):
+            planned, before = group.current, group.rows
+            frame, group.aux_tokens = build_frame(before, planned), {}
             try:
-                guided = self._guide(group, logits, frame)
-                view = self._view(group, guided, frame)
-                view = self._consult(group, view)
-                view = self._open(group, view)
-                offered = self._restrict(group, view)
+                guided = self._guide(group, logits, frame) if group.parts.guide else logits
+                view = build_view(group, guided, frame, self.info.mask_id)
+                group.drawn = view.scored, view.pos, view.token, view.confidence
+                if group.shared.aux:
+                    view = self._consult(group, view)
+                if planned.opening:
+                    view = self._open(group, view)
+                scheduler = group.shared.eligibility_filter
+                offered = self._restrict(group, view, scheduler) if scheduler else view
                 proposal = self._propose(group, offered)
-                proposal = self._edit(group, view, proposal)
+                if group.parts.edit:
+                    proposal = self._edit(group, view, proposal)
                 proposal = with_progress(group, offered, proposal, self.info.mask_id)
                 view, update = self._apply(group, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
@@ -138,67 +159,56 @@ class IterationManager:
         if error is not None:
             raise error
 
-    def _forward(
-        self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]
-    ) -> Sequence[Tensor]:
-        """One model call: logits `[arms, N, V]` of each group.
+    def _forward(self, groups: Sequence[RowGroup]) -> Sequence[Tensor]:
+        """One model call: logits `[arms * N, V]` of each group.
 
         Records the ids that the new keys were made from, once they are there.
         """
-        packed = self.planner.pack(groups, plans)
-        logits = self.model(packed, self.kv.store).split(packed.sizes)
+        packed = self.planner.pack(groups)
+        logits = self.model(packed, self.kv.store)
         for group in groups:
             rows, written = group.rows, group.current.window.written
-            rows.kv_ids.view(-1).index_copy_(0, written, rows.ids.view(-1).index_select(0, written))
-        return [
-            part.unflatten(0, (plan.arms, -1)) for part, plan in zip(logits, plans, strict=True)
-        ]
+            rows.kv_ids.put_(written, rows.ids.take(written))
+        return logits.split(packed.sizes) if len(groups) > 1 else (logits,)
 
     def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
+        logits = logits.unflatten(0, (group.current.plan.arms, -1))
         for guide, params in group.parts_with_params["guide"]:
             with blaming("guide", guide):
                 logits = checked_logits(guide, guide(logits, frame, params), logits)
         return logits[0]
-
-    def _view(self, group: RowGroup, logits: Tensor, frame: Frame) -> StepView:
-        """Draw a token for every scored position and read the statistics that the parts need."""
-        return build_view(group, logits, frame, self.info.mask_id)
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
         """Let the auxiliary models that the parts ask for read what was drawn."""
         said: dict[str, AuxView] = {}
         for line, name in enumerate(group.shared.aux, start=group.shared.arms):
             said[name] = self.aux[name].read(group, view, line)
-        return view._replace(aux=said) if said else view
+        return view._replace(aux=said)
 
     def _open(self, group: RowGroup, view: StepView) -> StepView:
         """Read the end of a block that opens from the logits, and count its masks.
 
         `eligible` and `must_progress` of the view are narrowed to the block.
         """
-        if not group.current.opening:
-            return view
         scheduler = group.parts.blocks
         with blaming("blocks", scheduler):
             end = scheduler.block_end(view._replace(params=group.params("blocks")))
         end = checked_ends(scheduler, end, view)
-        table, opens = view.blocks, view.blocks.phase == Phase.OPENING
-        table = replace(table, end=torch.where(opens, end[:, None], table.end))
-        inside = view._replace(blocks=table).open_inside
-        masks = torch.where(opens, count_per_block(inside, view.block), table.masks)
-        group.rows = group.rows.with_opened(table.end, masks)
+        table, opens, window = view.blocks, view.blocks.phase == Phase.OPENING, view.window
+        ends = torch.where(opens, end[:, None], table.end)
+        inside = window.valid & (window.pos < ends.gather(1, window.block))
+        view = view._replace(window=window._replace(inside=inside))
+        masks = torch.where(opens, count_per_block(view.open_inside, window.block), table.masks)
+        group.rows = group.rows.with_opened(ends, masks)
         return view._replace(
             blocks=group.rows.blocks,
             eligible=view.eligible & inside,
             must_progress=view.must_progress & inside,
         )
 
-    def _restrict(self, group: RowGroup, view: StepView) -> StepView:
+    def _restrict(self, group: RowGroup, view: StepView, scheduler: BlockScheduler) -> StepView:
         """Narrow `eligible` and `must_progress` to what the block scheduler offers."""
-        scheduler = group.shared.eligibility_filter
-        if scheduler is None:
-            return view
         with blaming("blocks", scheduler):
             now = scheduler.restrict(view._replace(params=group.params("blocks")))
         now = checked_restriction(scheduler, now, view)
@@ -225,7 +235,7 @@ class IterationManager:
             with blaming("edit", editor):
                 proposal = editor.edit(view._replace(params=params), proposal)
             proposal = checked_proposal("edit", editor, "edit", view, proposal)
-        return proposal.of_rows(group.active) if group.parts.edit else proposal
+        return proposal if group.active is group.everyone else proposal.of_rows(group.active)
 
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal
@@ -233,7 +243,7 @@ class IterationManager:
         """Write the outcome of the proposal into the rows; the view then shows it."""
         if proposal.token is not None:
             view = view.with_token(proposal.token)
-        writes = check_scratch(group, proposal.scratch)
+        writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
         update = resolve(view, proposal, self.process, self.info.mask_id)
         write_update(group, view, update)
         write_scratch(writes)
@@ -241,37 +251,38 @@ class IterationManager:
 
     def _stop(
         self, group: RowGroup, view: StepView, update: CanvasUpdate, hold: Tensor | None
-    ) -> StepOutput:
-        """Ask the stop rules and advance the clocks.
-
-        Rows that have ended, or have nothing open, idle until the host looks; a row whose block an
-        editor holds goes on.
-        """
-        rows, active = group.rows, group.active
-        stopped = torch.zeros_like(rows.step)
+    ) -> StepOutput[Tensor]:
+        """Ask the stop rules, count what is open, and advance the clocks."""
+        rows, active, live = group.rows, group.active, view.window.live
+        stopped = group.unstopped
         try:
             for number, (rule, params) in enumerate(group.parts_with_params["stop"], start=1):
                 with blaming("stop", rule):
                     stop = rule(rows, view._replace(params=params))
                 stop = checked_stop(rule, stop, view)
-                write_scratch(check_scratch(group, stop.scratch))
+                write_scratch(check_scratch(group, stop.scratch or {}))
                 if stop.fill is not None:
                     view, update = self._fill(group, view, update, stop.fill)
                 done = stop.done if hold is None else stop.done & ~hold
                 stopped = torch.where(done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
             group.error = error
-        open_count = count_per_block(view.open_inside & active[:, None], view.block)
+        open_inside, stepped = view.open_inside, live
+        if active is not group.everyone:
+            open_inside, stepped = open_inside & active[:, None], live & active[:, None]
+        if view.window.one_block:
+            open_count = live * open_inside.sum(dim=1, keepdim=True)
+        else:
+            open_count = count_per_block(open_inside, view.window.block)
         if hold is not None:
-            open_count = open_count + (group.current.window.live & hold[:, None])
+            open_count = open_count + (live & hold[:, None])
         rows.step.add_(active)
-        rows.blocks.step.add_(group.current.window.live & active[:, None])
-        group.active = active & (stopped == 0) & (open_count > 0).any(dim=1)
+        rows.blocks.step.add_(stepped)
         return StepOutput(
-            view.pos,
+            update.op,
+            view.window.pos,
             view.ids,
             view.confidence,
-            update.op,
             open_count,
             stopped,
             active,
@@ -282,7 +293,6 @@ class IterationManager:
         self, group: RowGroup, view: StepView, update: CanvasUpdate, rows: Tensor
     ) -> tuple[StepView, CanvasUpdate]:
         """Commit the tokens of what is still eligible in `rows [R]`."""
-        view = view._replace(last=last_commit(group.rows, view.pos))
         commit = view.eligible & (rows & group.active)[:, None]
         filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
         write_update(group, view, filled)

@@ -97,6 +97,24 @@ class PageManager:
                 pool.release(page_row)
             raise
 
+    def unsealed(
+        self, parts: Parts, pages: Tensor, position: int
+    ) -> tuple[Tensor, list[tuple[int, int]]]:
+        """A row's `pages [C, P]` with fresh ones where sealed ones hold `position` or later ones.
+
+        Returns the copies to make, too: of the page that keys before `position` share. Raises
+        `Unavailable`, and changes nothing, where the pool is full.
+        """
+        size, own = self.kv.page_size, pages.clone()
+        line = own[0].tolist()  # other lines hold nothing that is kept
+        columns = [i for i in range(position // size, len(line)) if self.kv.is_sealed(line[i])]
+        fresh = self._reserve(self.kv, len(columns))
+        own[0, columns] = torch.tensor(fresh, dtype=torch.long)
+        self.kv.release([line[i] for i in columns])
+        partial = position // size if position % size else None
+        copies = [(line[i], new) for i, new in zip(columns, fresh, strict=True) if i == partial]
+        return own, copies
+
     def release(self, parts: Parts, pages: Tensor) -> None:
         """Give a row's `pages [C, P]` back."""
         for pool, page_row in self._page_rows(parts, pages):

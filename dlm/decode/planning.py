@@ -12,6 +12,7 @@ from dlm.core.contracts import checked_plan
 from dlm.decode.group import Planned, RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
+from dlm.decode.view import row_info
 from dlm.decode.window import KeyAges, window_of
 from dlm.errors import blaming
 from dlm.model.attention import takes_ragged
@@ -40,20 +41,22 @@ class Planner:
             group.planned = Planned(
                 plan,
                 window_of(plan, host, self.device),
-                live=blocks.live,
+                row_info(group.rows),
+                live=blocks.live.numpy(),
+                token_forwards=plan.token_forwards,
                 key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
                 opening=opening,
                 syncs_every_step=replans_next or asks_host,
             )
         return group.planned.plan
 
-    def pack(self, groups: Sequence[RowGroup], plans: Sequence[ForwardPlan]) -> Packed:
+    def pack(self, groups: Sequence[RowGroup]) -> Packed:
         """The plans as one model call on the ids that the canvases hold now."""
-        key = tuple(plans)
-        if self._packed is None or self._packed[0] != key:
+        plans = tuple(group.current.plan for group in groups)
+        if self._packed is None or self._packed[0] != plans:
             shift, where = self.info.shift, self.device
             packed = pack(plans, self.kv.store, shift=shift, device=where, ragged=self.ragged)
-            self._packed = key, packed
+            self._packed = plans, packed
         return self._packed[1].read([group.rows.ids for group in groups])
 
     def _complete(self, group: RowGroup) -> ForwardPlan:

@@ -1,27 +1,32 @@
-"""The sync: where the host learns what the steps have done, and where blocks open and close."""
+"""The sync: the host reads what the steps have written, and blocks open and close."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dlm.core import INT64_MAX, BlockTable, Frame, HostRows, Phase, Progress, Rows
+from dlm.core import BlockTable, Frame, Phase, Progress, Rows
 from dlm.core.contracts import checked_max_end, checked_table
 from dlm.decode.apply import Op
-from dlm.decode.group import RowGroup, select_params
+from dlm.decode.group import Planned, RowGroup, select_params
 from dlm.errors import blaming
 
+Array = TypeVar("Array")
+"""Tensors on the device, or numpy arrays on the host."""
 
-class StepOutput(NamedTuple):
-    """The writes of a step to the rows of a group, on the device.
 
-    pos, ids, confidence: of the window, after the step, `[R, W]`
-    op: the change of each position, `[R, W]`
+class StepOutput(NamedTuple, Generic[Array]):
+    """The writes of a step to the rows of a group.
+
+    op: the change of each position of the window, `[R, W]`
+    pos, ids, confidence: of these positions after the step, `[R, W]`
     open_count: open positions of each block, `[R, 8]`
     stopped: 0, or 1 + the number of the stop rule that fired, `[R]`
     active: rows that took part; the others had ended since the last sync and idled, `[R]` bool
@@ -29,26 +34,26 @@ class StepOutput(NamedTuple):
     failed: a part raised, and nothing was applied
     """
 
-    pos: Tensor
-    ids: Tensor
-    confidence: Tensor
-    op: Tensor
-    open_count: Tensor
-    stopped: Tensor
-    active: Tensor
+    op: Array
+    pos: Array
+    ids: Array
+    confidence: Array
+    open_count: Array
+    stopped: Array
+    active: Array
     aux: Mapping[str, list[int]]
     failed: bool = False
 
 
-def no_output(group: RowGroup, frame: Frame) -> StepOutput:
+def no_output(group: RowGroup, frame: Frame) -> StepOutput[Tensor]:
     """A step whose decisions have failed: its forward is billed, nothing else has happened."""
     none = torch.zeros_like(frame.kind)
     rows = group.rows
     return StepOutput(
+        none,
         frame.window.pos,
         frame.ids,
         none.float(),
-        none,
         torch.zeros_like(rows.blocks.start),
         torch.zeros_like(rows.step),
         group.active,
@@ -58,7 +63,13 @@ def no_output(group: RowGroup, frame: Frame) -> StepOutput:
 
 
 class PositionChange(NamedTuple):
-    """One position that a step changed: what happened, the id now there, its confidence."""
+    """One position that a step changed.
+
+    op: the change
+    pos: the position
+    id: the id that it holds now
+    conf: the confidence of that id
+    """
 
     op: Op
     pos: int
@@ -67,95 +78,151 @@ class PositionChange(NamedTuple):
 
 
 class RowStep(NamedTuple):
-    """The record of one step on the host, row by row in the group's order.
+    """The record of one step of one row, on the host.
 
-    `active`: the row took part, else it idled · `changes` ascend by position · `stopped`: the
-    number of the stop rule that ended it (0: none) · `opened`: bounds of the block that the step
-    opened · `filled`: no block is left to denoise · `errors`: what closing and opening the row's
-    blocks raised · `purposes`, `positions`: what the row's part of the forward was for, and how
-    many positions it computed · `arms`: model inputs of each row · `aux`: what each auxiliary model
-    has computed · `key_ages`: how many steps old the oldest key was that the row reused.
+    took_part: False where the row had ended since the last sync and idled
+    changes: by position, ascending
+    stopped: the number of the stop rule that ended the row (0: none)
+    opened: bounds of the block that the step opened
+    closed: a block was filled
+    filled: no block is left to denoise
+    error: raised where the row's blocks were to close and open
+    purpose: of the row's part of the forward
+    positions: computed for the row, in all its inputs
+    arms: model inputs of the row
+    aux: tokens that each auxiliary model has computed
+    key_age: steps since the oldest key was made that the row has reused
     """
 
-    active: list[bool]
-    changes: list[list[PositionChange]]
-    stopped: list[int]
-    opened: list[tuple[int, int] | None]
-    filled: list[bool]
-    errors: list[Exception | None]
-    purposes: Sequence[str]
-    positions: list[int]
+    took_part: bool
+    changes: list[PositionChange]
+    stopped: int
+    opened: tuple[int, int] | None
+    closed: bool
+    filled: bool
+    error: Exception | None
+    purpose: str
+    positions: int
     arms: int
-    aux: Mapping[str, list[int]]
-    key_ages: list[int]
+    aux: Mapping[str, int]
+    key_age: int
 
 
-def sync(group: RowGroup, rounds: Sequence[StepOutput], device: torch.device) -> list[RowStep]:
-    """Learn what the rounds since the last sync have done; close and open blocks where due."""
-    planned, table = group.current, group.rows.host.blocks
-    rows, last = group.rows.count, rounds[-1]
-    open_count, stopped = (
-        last.open_count.cpu(),
-        _joined([r.stopped for r in rounds]).view(-1, rows).cpu(),
+OPS = tuple(Op)
+"""The changes by number."""
+
+
+def sync(
+    groups: Sequence[RowGroup], rounds: Sequence[Sequence[StepOutput[Tensor]]]
+) -> list[list[list[RowStep]]]:
+    """Read what the steps since the last sync have written; close and open blocks where due.
+
+    `rounds`: the outputs of each step, group by group. Returns, for each group, the records of each
+    of its rows.
+    """
+    outputs = list(zip(*_read_back(rounds), strict=True))
+    return [_sync_group(group, own) for group, own in zip(groups, outputs, strict=True)]
+
+
+def _read_back(
+    rounds: Sequence[Sequence[StepOutput[Tensor]]],
+) -> list[list[StepOutput[NDArray[Any]]]]:
+    """Copy the outputs of all steps and groups to the host at once."""
+    packed = [[_packed(output) for output in outputs] for outputs in rounds]
+    tables = [table for own in packed for table in own]
+    whole = tables[0] if len(tables) == 1 else torch.cat([table.view(-1) for table in tables])
+    pieces = np.split(whole.cpu().numpy().ravel(), np.cumsum([t.numel() for t in tables])[:-1])
+    number = iter(pieces)
+    return [[_unpacked(next(number), output) for output in outputs] for outputs in rounds]
+
+
+def _packed(output: StepOutput[Tensor]) -> Tensor:
+    """All tensors of an output side by side, `[R, 4 W + 10]` int64."""
+    bits, rows = output.confidence.view(torch.int32), (output.stopped, output.active)
+    columns = (output.op, output.pos, output.ids, bits, output.open_count)
+    return torch.cat((*columns, *(number[:, None] for number in rows)), dim=1)
+
+
+def _unpacked(numbers: NDArray[Any], output: StepOutput[Tensor]) -> StepOutput[NDArray[Any]]:
+    """The inverse of `_packed`, on the host."""
+    rows, width = output.op.shape
+    table = numbers.reshape(rows, -1)
+    op, pos, ids, bits, open_count, stopped, active = np.split(
+        table, [width, 2 * width, 3 * width, 4 * width, -2, -1], axis=1
     )
-    active = _joined([r.active for r in rounds]).view(-1, rows).cpu()
-    steps = (active[:-1] if last.failed else active).sum(dim=0)  # only the last can have failed
-    table.step.add_(planned.live * steps[:, None])
-    group.rows.host.step.add_(steps)
-    ages = (
-        [0] * rows if planned.key_ages is None else planned.key_ages.after(group.rows.host, steps)
-    )
-    opened = _opened(table, planned.opening and not last.failed)
-    filled, errors = [False] * rows, _no_errors(rows)
-    changes = read_changes(rounds)
-    group.plan_age += len(rounds)
-    due = (
-        planned.syncs_every_step
-        or group.steps_left == 0
-        or bool((planned.live & (open_count == 0)).any())
-    )
-    if due and not last.failed:
-        errors = advance(group, open_count, stopped[-1] == 0)
-        filled = (~group.rows.host.blocks.live.any(dim=1)).tolist()
-    group.active = torch.ones(rows, dtype=torch.bool, device=device)
-    end = len(rounds) - 1
-    return [
-        RowStep(
-            took_part,
-            changes[step * rows : (step + 1) * rows],
-            rule,
-            opened if step == 0 else [None] * rows,
-            filled if step == end else [False] * rows,
-            errors if step == end else _no_errors(rows),
-            planned.plan.purposes,
-            planned.plan.token_forwards,
-            planned.plan.arms,
-            rounds[step].aux,
-            ages if step == end else [0] * rows,
-        )
-        for step, (took_part, rule) in enumerate(
-            zip(active.tolist(), stopped.tolist(), strict=True)
-        )
-    ]
+    confidence = bits.astype(np.int32).view(np.float32)
+    took_part = active[:, 0] > 0
+    host = (op, pos, ids, confidence, open_count, stopped[:, 0], took_part)
+    return StepOutput(*host, output.aux, output.failed)
 
 
-def read_changes(rounds: Sequence[StepOutput]) -> list[list[PositionChange]]:
-    """The changes of each row, round after round, read back from `[R, W]` tensors."""
-    pos = rounds[0].pos
-    rows, width = pos.shape
-    names = ("op", "ids", "confidence")
-    op, ids, c = (_joined([getattr(r, name) for r in rounds]) for name in names)
-    at = op.flatten().nonzero()[:, 0]  # places in [rounds * R, W]
-    columns = (at, op.take(at), pos.take(at % (rows * width)), ids.take(at), c.take(at))
-    changes: list[list[PositionChange]] = [[] for _ in range(rows * len(rounds))]
-    for where, what, *rest in zip(*(t.tolist() for t in columns), strict=True):
-        changes[where // width].append(PositionChange(Op(what), *rest))
+def _changes(output: StepOutput[NDArray[Any]]) -> list[list[PositionChange]]:
+    """The changes of each row."""
+    changes: list[list[PositionChange]] = [[] for _ in output.op]
+    at = output.op.nonzero()
+    columns = (output.op, output.pos, output.ids, output.confidence)
+    values = (column[at].tolist() for column in columns)
+    for row, op, *rest in zip(at[0].tolist(), *values, strict=True):
+        changes[row].append(PositionChange(OPS[op], *rest))
     return changes
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Rounds one after the other along the first dimension; one alone is not copied."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+def _sync_group(
+    group: RowGroup, outputs: Sequence[StepOutput[NDArray[Any]]]
+) -> list[list[RowStep]]:
+    """Advance the host's clocks and blocks of a group, and write the records of its rows."""
+    planned, host, last = group.current, group.rows.host, outputs[-1]
+    done = outputs[:-1] if last.failed else outputs  # only the last can have failed
+    count = group.rows.count
+    steps = sum((output.active for output in done), np.zeros(count, dtype=np.int64))
+    host.blocks.step.numpy()[:] += planned.live * steps[:, None]
+    host.step.numpy()[:] += steps
+    aged = planned.key_ages
+    ages = [0] * count if aged is None else aged.after(steps)
+    opened = _opened(host.blocks, planned.opening and not last.failed)
+    group.plan_age += len(outputs)
+    closed = (planned.live & (last.open_count == 0) & (not last.failed)).any(axis=1)
+    due = planned.syncs_every_step or group.steps_left == 0 or bool(closed.any())
+    errors, filled = _no_errors(count), [False] * count
+    if due and not last.failed:
+        open_count = torch.from_numpy(last.open_count)
+        errors = advance(group, open_count, torch.from_numpy(last.stopped == 0))
+        filled = (~group.rows.host.blocks.live.any(dim=1)).tolist()
+    return _records(planned, outputs, opened, closed.tolist(), filled, errors, ages)
+
+
+def _records(
+    planned: Planned,
+    outputs: Sequence[StepOutput[NDArray[Any]]],
+    opened: Sequence[tuple[int, int] | None],
+    closed: Sequence[bool],
+    filled: Sequence[bool],
+    errors: Sequence[Exception | None],
+    ages: Sequence[int],
+) -> list[list[RowStep]]:
+    """The records of each row. Blocks open in the first step, close and age after the last."""
+    plan, changes = planned.plan, list(map(_changes, outputs))
+    positions, end = planned.token_forwards, len(outputs) - 1
+    return [
+        [
+            RowStep(
+                took_part=bool(output.active[row]),
+                changes=changes[number][row],
+                stopped=int(output.stopped[row]),
+                opened=opened[row] if number == 0 else None,
+                closed=closed[row] if number == end else False,
+                filled=filled[row] if number == end else False,
+                error=errors[row] if number == end else None,
+                purpose=purpose,
+                positions=positions[row],
+                arms=plan.arms,
+                aux={name: tokens[row] for name, tokens in output.aux.items()},
+                key_age=ages[row] if number == end else 0,
+            )
+            for number, output in enumerate(outputs)
+        ]
+        for row, purpose in enumerate(plan.purposes)
+    ]
 
 
 def advance(group: RowGroup, open_count: Tensor, live: Tensor) -> list[Exception | None]:
@@ -165,7 +232,7 @@ def advance(group: RowGroup, open_count: Tensor, live: Tensor) -> list[Exception
     Returns what the block scheduler raised for each row, whose blocks then stay as they were.
     """
     rows = group.rows
-    host, params = _stored(rows.host), group.host_params("blocks")
+    host, params = rows.host.with_stored_keys(), group.host_params("blocks")
     stored = replace(rows, host=host)
     try:
         table, errors = _advanced(group, stored, open_count, live, params), _no_errors(rows.count)
@@ -227,18 +294,3 @@ def _opened(table: BlockTable, opening: bool) -> list[tuple[int, int] | None]:
     for row, column in (table.phase == Phase.OPENING).nonzero().tolist():
         bounds[row] = int(table.start[row, column]), int(table.end[row, column])
     return bounds
-
-
-def _stored(host: HostRows) -> HostRows:
-    """The host's rows after a forward has stored its keys.
-
-    Clean blocks that were planned have their final keys, and so has everything before a live block.
-    """
-    table = host.blocks
-    first = torch.where(table.live, table.start, INT64_MAX).amin(dim=1)
-    clean = table.phase == Phase.CLEAN
-    return replace(
-        host,
-        stored=torch.where(table.live.any(dim=1), first, host.stored),
-        blocks=replace(table, phase=torch.where(clean, int(Phase.STORED), table.phase)),
-    )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlm.core import (
+    STATISTICS,
     AuxView,
     Frame,
     Kind,
@@ -21,22 +22,17 @@ from dlm.core import (
     StepView,
     Window,
 )
-from dlm.decode.group import RowGroup
+from dlm.decode.group import Planned, RowGroup
 from dlm.decode.sampling import RowStats, draw_tokens, row_stats, sampling_stats, token_uniforms
 
 NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
 
 
-def build_frame(group: RowGroup) -> Frame:
+def build_frame(rows: Rows, planned: Planned) -> Frame:
     """Build the part of the view that is known before the logits are read."""
-    rows, window = group.rows, group.current.window
-    return Frame(
-        window,
-        rows.ids.gather(1, window.pos),
-        rows.kind.gather(1, window.pos),
-        row_info(rows),
-        rows.blocks,
-    )
+    pos = planned.window.pos
+    ids, kind = rows.ids.gather(1, pos), rows.kind.gather(1, pos)
+    return Frame(planned.window, ids, kind, planned.row, rows.blocks)
 
 
 def row_info(rows: Rows) -> RowInfo:
@@ -52,37 +48,26 @@ def row_info(rows: Rows) -> RowInfo:
     )
 
 
-def last_commit(rows: Rows, pos: Tensor) -> LastCommit:
-    """The last commit of the positions `pos [R, W]`."""
-    return LastCommit(rows.conf.gather(1, pos), rows.born.gather(1, pos), rows.edits.gather(1, pos))
-
-
 def build_view(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
     """Draw a token for every scored position and read the statistics that the parts need.
 
     `logits [N + S, V]`: those of the predicted positions, then those of shadow tokens.
     """
     rows, window = group.rows, frame.window
-    logits, shadows = logits.split((len(window.slot), len(window.shadow)))
-    read = _read(group, logits, frame, mask_id)
-    is_open = (frame.kind >= Kind.MASK) & group.active[:, None]
-    at = window.logit_row
+    is_open = frame.kind >= Kind.MASK
+    if group.active is not group.everyone:
+        is_open = is_open & group.active[:, None]
+    eligible = is_open if window.dense else is_open & window.scored
+    all_must = window.must_progress is window.scored
+    read, stats = _read(group, logits, frame, mask_id)
     return StepView(
         *frame,
-        eligible=is_open & window.scored,
-        must_progress=is_open & window.must_progress,
-        token=read.token.take(at),
-        confidence=read.confidence.take(at),
-        stats=Statistics(
-            read.logsumexp,
-            argmax=_spread(read.argmax, at),
-            entropy=_spread(read.entropy, at),
-            margin=_spread(read.margin, at),
-            logit_margin=_spread(read.logit_margin, at),
-            prob_current=_through_shadows(_spread(read.prob_current, at), shadows, frame),
-            sampling=_sampling(group, read, window, mask_id),
-        ),
-        last=last_commit(rows, window.pos),
+        eligible=eligible,
+        must_progress=eligible if all_must else is_open & window.must_progress,
+        token=_spread(read.token, window),
+        confidence=_spread(read.confidence, window),
+        stats=stats,
+        last=LastCommit(rows, window.pos),
         params=None,
         scratch=rows.scratch,
         aux=NO_AUX,
@@ -91,38 +76,51 @@ def build_view(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | Non
     )
 
 
-def _spread(values: Tensor | None, logit_row: Tensor) -> Tensor | None:
-    """A statistic `[N]` of the logits at the columns `[R, W]` that show them."""
-    return None if values is None else values.take(logit_row)
+def _spread(values: Tensor, window: Window) -> Tensor:
+    """A statistic `[N]` of the logits at the columns that show them, `[R, W]`."""
+    return values.view_as(window.pos) if window.dense else values.take(window.logit_row)
 
 
-def _read(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> RowStats:
-    """Draw a token from each of the logits `[N, V]`; the statistics that the parts need."""
-    rows, window, needs = group.rows, frame.window, group.shared.needs
+def _read(
+    group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None
+) -> tuple[RowStats, Statistics]:
+    """Draw a token from each of the logits, and read the statistics that the parts need."""
+    window, needs, shadows = frame.window, group.shared.needs, None
+    if window.has_shadows:
+        logits, shadows = logits.split((len(window.slot), len(window.shadow)))
     current = frame.ids.take(window.slot) if "prob_current" in needs else None
-    stats = row_stats(logits, mask_id, needs, current)
-    if group.sampler is None:
-        return stats
-    u = token_uniforms(rows.seed, rows.path, window.pos, rows.step).take(window.slot)
-    return draw_tokens(stats, mask_id, group.sampler, window.row[: len(window.slot)], u)
+    read = row_stats(logits, mask_id, needs, current)
+    if group.sampler is not None:
+        row = frame.row
+        u = token_uniforms(row.seed, row.path, window.pos, row.step).take(window.slot)
+        read = draw_tokens(read, mask_id, group.sampler, window.row[: len(window.slot)], u)
+    stats = Statistics(read.logsumexp)
+    if needs:
+        found = {n: _spread(getattr(read, n), window) for n in LOGIT_STATISTICS & needs}
+        stats = Statistics(read.logsumexp, sampling=None, **found)
+    if "sampling" in needs:
+        stats = stats._replace(sampling=_sampling(group, read, window, mask_id))
+    if shadows is not None:
+        stats = stats._replace(prob_current=_through_shadows(stats.prob_current, shadows, frame))
+    return read, stats
+
+
+LOGIT_STATISTICS: Final[frozenset[str]] = STATISTICS - {"sampling"}
+"""Statistics that `row_stats` reads."""
 
 
 def _sampling(
     group: RowGroup, stats: RowStats, window: Window, mask_id: int | None
-) -> SamplingStats | None:
-    """The statistics of what tokens are drawn from, where a part needs them."""
-    if "sampling" not in group.shared.needs:
-        return None
+) -> SamplingStats:
+    """The statistics of the distributions that tokens are drawn from."""
     row = window.row[: len(window.slot)]
     found = sampling_stats(stats, mask_id, group.sampler, row)
-    return SamplingStats(*(s.take(window.logit_row) for s in found))
+    return SamplingStats(*(_spread(values, window) for values in found))
 
 
-def _through_shadows(prob_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor | None:
+def _through_shadows(prob_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor:
     """`prob_current [R, W]`, where a shadow token looks as it sees it: `logits [S, V]`."""
     slot = frame.window.shadow
-    if len(slot) == 0:
-        return prob_current
     seen = torch.log_softmax(logits, dim=1).gather(1, frame.ids.take(slot)[:, None])[:, 0].exp()
     own = seen.new_full(frame.ids.shape, torch.nan) if prob_current is None else prob_current
     return own.put(slot, seen)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dlm.core import INT64_MAX, Flags, ForwardPlan, HostRows, Ints, Window
 from dlm.core.blocks import BlockTable, Level
@@ -25,24 +24,32 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
     pos[valid] = shown.nonzero()[1]
     has_logits = np.zeros_like(valid)
     has_logits[valid] = scored[shown]
-    block = _block_column(pos, host.blocks)
-    must = host.blocks.level.numpy() == Level.FULL
+    live, block = host.blocks.live.numpy(), _block_column(pos, host.blocks)
+    row, must = np.arange(len(pos))[:, None], host.blocks.level.numpy() == Level.FULL
     slot, shadow = has_logits.ravel().nonzero()[0], _shadow_slots(plan, pos)
     arrays = {
         "pos": pos,
         "valid": valid,
         "scored": has_logits,
-        "must_progress": has_logits & must[np.arange(len(pos))[:, None], block],
+        "must_progress": has_logits & must[row, block],
+        "inside": valid & (pos < host.blocks.end.numpy()[row, block]),
         "logit_row": np.where(has_logits, has_logits.cumsum().reshape(pos.shape) - 1, 0),
         "block": block,
         "slot": slot,
         "shadow": shadow,
         "row": np.concatenate((slot, shadow)) // pos.shape[1],
         "written": plan.written,
-        "live": host.blocks.live.numpy(),
+        "live": live,
     }
-    moved = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    return Window(**moved)
+    moved: dict[str, Any] = {n: torch.from_numpy(a).to(device) for n, a in arrays.items()}
+    if np.array_equal(arrays["must_progress"], has_logits):
+        moved["must_progress"] = moved["scored"]
+    return Window(
+        **moved,
+        dense=bool(has_logits.all()),
+        one_block=bool((live.sum(axis=1) <= 1).all()),
+        has_shadows=len(shadow) > 0,
+    )
 
 
 def _shown(plan: ForwardPlan, host: HostRows) -> tuple[Flags, Flags]:
@@ -92,10 +99,13 @@ class KeyAges(NamedTuple):
     writes: positions whose keys it makes, `[R, L]` bool.
     oldest: the step that has made the oldest of the keys which it reads beside them, `INT64_MAX`
         where there is none, `[R]`.
+    key_step, step: the memory of the host's tensors, which stay the same as long as a plan holds.
     """
 
     writes: Flags
     oldest: Ints
+    key_step: Ints
+    step: Ints
 
     @classmethod
     def of(cls, plan: ForwardPlan, host: HostRows) -> KeyAges:
@@ -107,14 +117,15 @@ class KeyAges(NamedTuple):
         for segment in plan.segments:
             ends[segment.row] = max(ends[segment.row], segment.keys)
         reused = ~writes & (np.arange(plan.capacity) < np.array(ends)[:, None])
-        return cls(writes, np.where(reused, key_step, INT64_MAX).min(axis=1))
+        oldest = np.where(reused, key_step, INT64_MAX).min(axis=1)
+        return cls(writes, oldest, key_step, host.step.numpy())
 
-    def after(self, host: HostRows, steps: Tensor) -> list[int]:
-        """Note who has made which key, once each row has taken `steps [R]` more under the plan.
+    def after(self, steps: Ints) -> list[int]:
+        """Note the step that made each key, once each row has taken `steps [R]` more of the plan.
 
         Returns how many steps old the oldest key was that any of them reused.
         """
-        last, moved = host.step.numpy() - 1, steps.numpy() > 0
-        np.copyto(host.key_step.numpy(), last[:, None], where=self.writes & moved[:, None])
+        last, moved = self.step - 1, steps > 0
+        np.copyto(self.key_step, last[:, None], where=self.writes & moved[:, None])
         ages: list[int] = np.where(moved, last - self.oldest, 0).clip(min=0).tolist()
         return ages

@@ -1,10 +1,13 @@
-"""Admission: the tensors of a new row, and the group that it joins."""
+"""Admission: the first canvas and the tensors of a new row, and the bound of the queue."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,79 +17,79 @@ from dlm.core import BlockTable, HostRows, Kind, ModelInfo, Rows
 from dlm.decode.group import RowGroup, group_of
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sampling import Sampler
+from dlm.engine.generation import Generation, Handle
 from dlm.engine.row import RowState
 from dlm.errors import Unavailable
 
-GroupRows = tuple[RowGroup, list[RowState]]
-"""A group and the states of its rows."""
+H = TypeVar("H", bound=Handle)
 
 
-def new_group(state: RowState, length: int, pages: Tensor, manager: IterationManager) -> RowGroup:
-    """A group of one row on the CPU: a canvas of `length` positions on `pages [C, P]`."""
+def first_canvas(state: RowState, length: int, info: ModelInfo) -> tuple[list[int], list[Kind]]:
+    """The ids and kinds of a new canvas: what is given, and open positions to `length`."""
+    one, process = torch.ones(1, dtype=torch.long), info.process
+    seed, path = one * state.bound.config.seed, one * state.path
+    ids = process.prior(seed, path, torch.arange(length)[None], one * -1)[0].tolist()
+    kinds = [process.open_kind] * length
+    for start, given, kind in (
+        (len(state.prompt), state.committed, Kind.COMMITTED),
+        (0, (*state.prompt, *state.pinned), Kind.PROMPT),
+    ):
+        for at, token in enumerate(given, start):
+            if token is not None:
+                ids[at], kinds[at] = token, kind
+    return ids, kinds
+
+
+def opened_ids(state: RowState, positions: Sequence[int], info: ModelInfo) -> list[int]:
+    """The ids of positions that are opened from outside."""
+    one = torch.ones(1, dtype=torch.long)
+    seed, path, step = (one * n for n in (state.bound.config.seed, state.path, state.ledger.nfe))
+    ids: list[int] = info.process.prior(seed, path, torch.tensor([positions]), step)[0].tolist()
+    return ids
+
+
+def new_group(state: RowState, pages: Tensor, manager: IterationManager) -> RowGroup:
+    """A group of one row on the CPU, on `pages [C, P]`."""
     parts, config = state.bound.parts, state.bound.config
     scratch = (*parts.scratch, *(manager.aux[name].kv_ids_spec for name in parts.aux))
-    rows = new_row(state, length, pages, manager.info)
-    rows = rows.prepared(scratch, whole_row=parts.whole_row)
+    rows = new_row(state, pages).prepared(scratch, whole_row=parts.whole_row)
     return group_of(parts, rows, _sampler(config, parts.needs))
 
 
-def merge(
-    groups: Sequence[GroupRows], fresh: Sequence[tuple[RowState, RowGroup]], device: torch.device
-) -> list[GroupRows]:
-    """The groups with new rows, which join those of their signature, or found some.
-
-    All new rows of a signature are stacked first and moved to `device` together.
-    """
-    alike: list[tuple[list[RowGroup], list[RowState]]] = []
-    for state, group in fresh:  # signatures are compared: a user's part need not be hashable
-        mates = next((m for m in alike if m[0][0].signature == group.signature), None)
-        if mates is None:
-            alike.append(mates := ([], []))
-        mates[0].append(group)
-        mates[1].append(state)
-    found = list(groups)
-    for members, states in alike:
-        new = RowGroup.cat(members).to(device)
-        place = next((i for i, (c, _) in enumerate(found) if c.signature == new.signature), None)
-        if place is None:
-            found.append((new, states))
-        else:
-            other, known = found[place]
-            found[place] = RowGroup.cat([other, new]), [*known, *states]
-    return found
-
-
-def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Rows:
-    """One row on the CPU: what is given, open positions to `length`, and the spare column.
+def new_row(state: RowState, pages: Tensor) -> Rows:
+    """One row on the CPU: its canvas as the host has it, and the spare column.
 
     `pages [C, P]`: the page tables of its inputs and auxiliary models. Where an earlier request has
     computed the beginning, its keys are there already.
     """
-    count, seed, path = len(state.prompt), state.bound.config.seed, state.choice
-    one = torch.ones(1, dtype=torch.long)
-    ids, kind = _canvas(state, length, info)
-    pinned, stored = kind == Kind.PROMPT, one * state.ledger.reused
+    canvas, one = state.canvas, torch.ones(1, dtype=torch.long)
+    ids = torch.tensor([[*canvas.ids, 0]])
+    kind = torch.tensor([[*canvas.kinds, Kind.PAD]], dtype=torch.int8)
+    conf = [math.nan if value is None else value for value in (*canvas.conf, None)]
+    step, open_count = state.ledger.nfe, (kind >= Kind.MASK).sum()
+    length, stored = len(canvas.ids), one * state.ledger.reused
     return Rows(
         ids=ids,
-        kv_ids=ids.masked_fill(torch.arange(length + 1) >= stored, -1),
+        kv_ids=ids.masked_fill(torch.arange(ids.shape[1]) >= stored, -1),
         kind=kind,
-        conf=torch.full(ids.shape, torch.nan),
+        conf=torch.tensor([conf]),
         born=torch.full_like(ids, -1),
         edits=torch.zeros_like(ids),
-        prompt=one * count,
+        prompt=one * len(state.prompt),
         length=one * length,
         limit=one * state.limit,
-        initial_masks=length - pinned.sum(dim=1),
-        step=one * 0,
-        seed=one * seed,
-        path=one * path,
+        initial_masks=one * state.initial_masks,
+        step=one * step,
+        grace=one * max(step + int(open_count) - state.initial_masks, 0),
+        seed=one * state.bound.config.seed,
+        path=one * state.path,
         blocks=BlockTable.empty(1),
         host=HostRows(
-            prompt=one * count,
+            prompt=one * len(state.prompt),
             length=one * length,
             stored=stored,
-            pinned=pinned,
-            step=one * 0,
+            skipped=skipped_of(state)[None],
+            step=one * step,
             key_step=torch.zeros_like(ids),
             blocks=BlockTable.empty(1),
             pages=pages[None],
@@ -95,17 +98,16 @@ def new_row(state: RowState, length: int, pages: Tensor, info: ModelInfo) -> Row
     )
 
 
-def _canvas(state: RowState, length: int, info: ModelInfo) -> tuple[Tensor, Tensor]:
-    """Ids and kinds `[1, L]`: what is given, open positions, and the spare column."""
-    one, process = torch.ones(1, dtype=torch.long), info.process
-    seed, path = one * state.bound.config.seed, one * state.choice
-    ids = process.prior(seed, path, torch.arange(length + 1)[None], one * -1)
-    kind = torch.full((1, length + 1), int(process.open_kind), dtype=torch.int8)
-    for at, token in enumerate((*state.prompt, *state.pinned)):
-        if token is not None:
-            ids[0, at], kind[0, at] = token, Kind.PROMPT
-    kind[0, length] = Kind.PAD
-    return ids, kind
+def skipped_of(state: RowState) -> Tensor:
+    """`[L]`: the filled positions that no block opens for; editors see the others once more."""
+    kinds, edits = state.canvas.kinds, bool(state.bound.parts.edit)
+    return torch.tensor(
+        [
+            kind == Kind.PROMPT
+            or (kind == Kind.COMMITTED and not (edits and at >= state.revise_from))
+            for at, kind in enumerate((*kinds, Kind.PAD))
+        ]
+    )
 
 
 def _sampler(config: GenerationConfig, needs: frozenset[str]) -> Sampler | None:
@@ -163,3 +165,33 @@ def _seconds_until(count: int, states: Sequence[RowState]) -> float | None:
         return None
     rounds, place = divmod(count - 1, len(left))
     return sorted(left)[place] + rounds * sum(whole) / len(whole)
+
+
+def in_order(
+    requests: Iterator[H], enqueue: Callable[[H], object], most: int
+) -> Iterator[Generation]:
+    """The results of requests in their order. At most `most` are held at a time, queued or ended.
+
+    One that `enqueue` refuses with `Unavailable` waits until an earlier one has ended. Leaving the
+    loop aborts those that are held.
+    """
+    held: deque[H] = deque()
+    late: H | None = None
+    try:
+        while True:
+            while len(held) < most and (late := late or next(requests, None)) is not None:
+                try:
+                    enqueue(late)
+                except Unavailable:
+                    if not held:
+                        raise
+                    break
+                held.append(late)
+                late = None
+            if not held:
+                return
+            yield held[0].result()
+            held.popleft()
+    finally:
+        for request in held:
+            request.abort()

@@ -1,37 +1,51 @@
-"""`AsyncEngine`: the engine for asyncio programs. One thread drives the steps of all requests."""
+"""`AsyncEngine`: the engine for asyncio programs.
+
+Two threads work beside the event loop: one binds requests (tokenizing, parts, checks) and queues
+them in the order of the calls, the other drives the steps of all.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self
 
+from dlm.config import GenerationConfig
+from dlm.config.checks import require_integer
 from dlm.core import Event
+from dlm.core.canvas import Mailbox
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
-from dlm.engine.request import Request
-from dlm.text.prompts import Prompt
+from dlm.engine.request import Request, check_deltas
+from dlm.text.prompts import Prompt, one_prompt
 
-Listener = tuple[asyncio.AbstractEventLoop, asyncio.Event]
-"""Who waits for news: its loop, and what is set there."""
+Listener = tuple[asyncio.AbstractEventLoop, asyncio.Event, Callable[[], bool]]
+"""A task that waits: its loop, what is set there once there is news, and whether there is."""
 
 
 class AsyncEngine:
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
-    Options are checked when a method is called, before anything is awaited. A cancelled task frees
-    its rows within one step. The driving thread starts with the first request; `close` (or
-    `async with`) ends it.
+    The names and values of options and the form of a prompt are checked when a method is called.
+    The rest (tokenizing, binding parts to the model, a place in the queue) is done aside, and its
+    errors are raised where the request is awaited. A cancelled task frees its rows within one step;
+    a request that is not queued yet then leaves nothing behind. A reader of events who is
+    `max_events` of a row behind gets, in place of these, one `open` event with the canvas as it is
+    then, and goes on from there. The threads start with the first request; `close` (or
+    `async with`) ends them.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._wake = threading.Condition()
-        self._running: dict[Request, list[Listener]] = {}
-        self._thread: threading.Thread | None = None
+    def __init__(self, engine: Engine, *, max_events: int = 1024) -> None:
+        require_integer("max_events", max_events, 2)
+        self.engine, self.max_events = engine, max_events
+        self._binder = ThreadPoolExecutor(1, "dlm-bind")
+        self._wake = threading.Condition()  # guards what follows
+        self._running: set[AsyncRequest] = set()
+        self._listeners: set[Listener] = set()
+        self._driver: threading.Thread | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -43,128 +57,134 @@ class AsyncEngine:
         await self.close()
 
     def submit(self, prompt: Prompt, **options: Any) -> AsyncRequest:
-        """Queue one prompt and give its handle at once; it is decoded whether awaited or not.
+        """Take one prompt and give its handle at once; it is decoded whether awaited or not.
 
-        Options and errors as in `Engine.submit`.
+        Options as in `Engine.submit`. Raises `InvalidRequest` for what can be checked at once and
+        `RuntimeError` when the engine is closed; other errors where the handle is awaited.
         """
-        return AsyncRequest(self, self._begin(self.engine.prepare(prompt, **options)))
+        request = AsyncRequest(self, prompt, options)
+        request._begin()
+        return request
 
     async def generate(self, prompt: Prompt, **options: Any) -> Generation:
         """Answer one prompt. Options and errors as in `Engine.submit`."""
-        request = self.engine.prepare(prompt, **options)
-        request.ignore_events()
-        self._begin(request)
+        request = AsyncRequest(self, prompt, options, events=False)
+        job = request._begin()
         try:
-            return await self._result(request)
+            return await request.result()
         finally:
-            await abort_aside(request)
+            job.cancel()  # nobody else waits for it
+            await request.abort()
 
     def stream(self, prompt: Prompt, **options: Any) -> AsyncStream:
         """The events of one prompt's choices as they happen; the `done` of each carries its answer.
 
-        Options and errors as in `Engine.submit`; the row is queued when the first event is asked
-        for. A row that fails raises its error after its last event.
+        Options and errors as in `submit`; the request is bound and queued when the first event is
+        asked for. A row that fails raises its error after its last event.
         """
-        request = self.engine.prepare(prompt, **options)
-        return AsyncStream(request, self._stream(request))
+        return AsyncStream(AsyncRequest(self, prompt, options))
 
     async def close(self) -> None:
-        """Stop driving; requests that still run end as aborted."""
+        """Stop driving. Requests that still run end as aborted; those that are not queued yet raise
+        a `RuntimeError` where they are awaited.
+        """
         await asyncio.to_thread(self._close)
 
-    async def _stream(self, request: Request) -> AsyncIterator[Event]:
-        self._begin(request)
-        try:
-            async for event in self._events(request):
-                yield event
-        finally:
-            await abort_aside(request)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
 
-    def _begin(self, request: Request) -> Request:
-        """Queue a request and see to it that it is driven."""
+    def _queue(self, handle: AsyncRequest, request: Request) -> None:
+        """Queue what was bound for a handle, or end it if that has been aborted."""
         with self._wake:
-            if self._closed:
-                raise RuntimeError("the engine is closed")
-            self.engine.enqueue(request)
-            self._running[request] = []
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._drive, name="dlm", daemon=True)
-                self._thread.start()
+            self._check_open()
+            wanted = not handle._aborted
+            if wanted:
+                self.engine.enqueue(request)
+                self._running.add(handle)
+            handle._request = request
+            if self._driver is None:
+                self._driver = threading.Thread(target=self._drive, name="dlm", daemon=True)
+                self._driver.start()
             self._wake.notify()
-        return request
-
-    async def _result(self, request: Request) -> Generation:
-        async for _ in self._news(request):
-            pass
-        return await asyncio.to_thread(request.result)
-
-    async def _events(self, request: Request) -> AsyncIterator[Event]:
-        """Yield the events that nobody has taken yet, then new ones. Raises errors of rows."""
-        async for _ in self._news(request):
-            for event in request.pending():
-                last = event.type == "done"
-                yield await asyncio.to_thread(request.completed, event) if last else event
-        request.raise_errors()
-
-    async def _news(self, request: Request) -> AsyncIterator[None]:
-        """Yield after every step that may have brought news, and once when all is over."""
-        listener = asyncio.get_running_loop(), asyncio.Event()
-        with self._wake:
-            listeners = self._running.get(request, [])  # none: it is over
-            listeners.append(listener)
-        try:
-            while not request.done:
-                await listener[1].wait()
-                listener[1].clear()
-                yield
-            yield
-        finally:
-            with self._wake:
-                listeners.remove(listener)
-
-    def _close(self) -> None:
-        with self._wake:
-            self._closed = True
-            for request in self._running:
-                request.abort()
-            self._tell_all()
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
+        if not wanted:
+            request.abort()
 
     def _drive(self) -> None:
-        """The thread: step while anything runs, and tell all who wait."""
+        """The driving thread: step while anything runs, and tell those who have news."""
         while True:
             with self._wake:
-                self._tell_all()  # another thread may have driven some to their end
+                self._running = {handle for handle in self._running if not handle.done}
+                self._tell()  # another thread may have driven some to their end
                 while not self._closed and not self._running:
                     self._wake.wait()
                 if self._closed:
                     return
+                ending = [handle._bound for handle in self._running if handle._aborted]
             try:
-                self.engine.step()
+                for request in ending:
+                    request.abort()
+                if not ending:
+                    self.engine.step()
             except Exception as error:  # of the engine itself: nobody shall wait for ever
                 with self.engine.lock:
                     self.engine.scheduler.end_all(error)
 
-    def _tell_all(self) -> None:
-        """Tell who waits that there may be news, and forget what has ended."""
-        ended = [request for request in self._running if request.done]
-        for loop, news in (one for listeners in self._running.values() for one in listeners):
+    def _close(self) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._binder.shutdown()  # what it still has to do finds the engine closed
+        if self._driver is not None:
+            self._driver.join()
+        for handle in self._running:
+            handle._bound.abort()
+        with self._wake:
+            self._running.clear()
+            self._tell()
+
+    async def _until(self, has_news: Callable[[], bool]) -> None:
+        """Wait until there is news."""
+        while True:
+            told = asyncio.Event()
+            listener = asyncio.get_running_loop(), told, has_news
+            with self._wake:
+                if has_news():
+                    return
+                self._listeners.add(listener)
+            try:
+                await told.wait()
+            finally:
+                with self._wake:
+                    self._listeners.discard(listener)
+
+    def _tell(self) -> None:
+        """Wake the tasks that have news, and no others."""
+        with self._wake:
+            ready = [one for one in self._listeners if one[2]()]
+            self._listeners.difference_update(ready)
+        for loop, told, _ in ready:
             with suppress(RuntimeError):  # of a loop that has been closed
-                loop.call_soon_threadsafe(news.set)
-        for request in ended:
-            del self._running[request]
+                loop.call_soon_threadsafe(told.set)
 
 
 class AsyncRequest:
     """A request that is being decoded, as `AsyncEngine.submit` returns it.
 
-    `await` it for its result. Cancelling a task that waits does not end it; `abort` does.
+    `await` it for its result. Cancelling a task that waits does not end it; `abort` does. The
+    errors of a prompt or an option that cannot be bound, and `Unavailable` of a full queue, are
+    raised by all that waits for it; `queued` waits for nothing else.
     """
 
-    def __init__(self, served: AsyncEngine, request: Request) -> None:
-        self._served, self._request = served, request
+    def __init__(
+        self, served: AsyncEngine, prompt: Prompt, options: dict[str, Any], *, events: bool = True
+    ) -> None:
+        self._config = GenerationConfig.from_options(options)
+        self._served, self._prompt, self._keeps_events = served, one_prompt(prompt), events
+        self._aborted = False
+        self._job: Future[None] | None = None
+        self._request: Request | None = None  # once it is bound and queued
+        self._error: BaseException | None = None  # where it cannot be
 
     def __await__(self) -> Generator[Any, None, Generation]:
         """The result."""
@@ -172,20 +192,91 @@ class AsyncRequest:
 
     @property
     def done(self) -> bool:
-        """True if every choice has ended."""
-        return self._request.done
+        """True if every choice has ended, or if it could not be queued."""
+        return self._error is not None or (self._request is not None and self._request.done)
+
+    async def queued(self) -> None:
+        """Wait until it is bound and has its place in the queue. Raises errors as in
+        `Engine.submit`.
+        """
+        await self._served._until(lambda: self._request is not None or self._error is not None)
+        if self._error is not None:
+            raise self._error
 
     async def result(self) -> Generation:
         """Wait for the answer (with all its choices). Raises the error of a row that has failed."""
-        return await self._served._result(self._request)
+        await self._served._until(lambda: self.done)
+        return await asyncio.to_thread(self._bound.result)
 
-    def events(self) -> AsyncIterator[Event]:
-        """The events that nobody has taken yet, then what comes; for one reader."""
-        return self._served._events(self._request)
+    async def events(self) -> AsyncIterator[Event]:
+        """The events that nobody has taken yet, then new ones; for one reader.
+
+        Raises the error of a row that fails, after its last event.
+        """
+        await self.queued()
+        request, done = self._bound, False
+        while not done:
+            await self._served._until(
+                lambda: request.done or any(state.events for state in request.states)
+            )
+            done = request.done
+            for event in request.pending():
+                last = event.type == "done"
+                yield await asyncio.to_thread(request.completed, event) if last else event
+        request.raise_errors()
+
+    def deltas(self, choice: int = 0) -> AsyncIterator[str]:
+        """The text of one choice as it settles, piece by piece, as `Request.deltas` gives it."""
+        check_deltas(choice, self._config.n, self._served.engine.text)
+        return self._deltas(choice)
+
+    async def _deltas(self, choice: int) -> AsyncIterator[str]:
+        await self.queued()
+        reader = self._bound.delta_reader(choice)
+        while not reader.ended:
+            if delta := reader.read():
+                yield delta
+            elif not reader.ended:
+                await self._served._until(lambda: reader.has_news)
 
     async def abort(self) -> None:
-        """End what still runs and free its pages. What there is stays readable."""
-        await abort_aside(self._request)
+        """End what still runs and free its pages. What there is stays readable.
+
+        Cancelling the task that waits for this does not keep the row.
+        """
+        self._aborted = True
+        with self._served._wake:
+            runs = self._request is not None and not self.done
+        if runs:
+            await self._served._until(lambda: self not in self._served._running)
+
+    def _begin(self) -> Future[None]:
+        """Have it bound and queued in the binding thread, once."""
+        if self._job is None:
+            self._served._check_open()
+            self._job = self._served._binder.submit(self._bind)
+        return self._job
+
+    def _bind(self) -> None:
+        """Bind and queue it; for the binding thread."""
+        try:
+            self._served._check_open()
+            request = self._served.engine.prepare(self._prompt, self._config)
+            for state in request.states:
+                box = Mailbox(state.canvas, self._served.max_events)
+                state.events = box if self._keeps_events else None
+            self._served._queue(self, request)
+        except BaseException as error:
+            self._error = error
+        self._served._tell()
+
+    @property
+    def _bound(self) -> Request:
+        """The request, once it is queued. Raises the error if it could not be."""
+        if self._error is not None:
+            raise self._error
+        assert self._request is not None
+        return self._request
 
 
 class AsyncStream(AsyncIterator[Event]):
@@ -195,12 +286,16 @@ class AsyncStream(AsyncIterator[Event]):
     cancelling the task that waits aborts what still runs.
     """
 
-    def __init__(self, request: Request, events: AsyncIterator[Event]) -> None:
-        self._request, self._events = request, events
+    def __init__(self, request: AsyncRequest) -> None:
+        self._request, self._events = request, self._read()
 
-    def __aiter__(self) -> Self:
-        """The stream itself."""
-        return self
+    async def _read(self) -> AsyncGenerator[Event, None]:
+        self._request._begin()
+        try:
+            async for event in self._request.events():
+                yield event
+        finally:
+            await self._request.abort()
 
     async def __anext__(self) -> Event:
         """The next event. Raises the error of a row that fails, after its last event."""
@@ -209,35 +304,20 @@ class AsyncStream(AsyncIterator[Event]):
     async def result(self) -> Generation:
         """The answer (with all its choices), when all events have been taken or are skipped now.
 
-        After `aclose` it is what there was. Raises the error of a row that has failed.
+        After `aclose` it is the answer up to then. Raises the error of a row that has failed.
         """
         async for _ in self:
             pass
-        return self._request.result()
+        self._request._begin()
+        return await self._request.result()
 
     async def aclose(self) -> None:
         """Abort what still runs; no event follows."""
-        close = getattr(self._events, "aclose", None)
-        if close is not None:
-            await close()
-        await abort_aside(self._request)
+        await self._events.aclose()
+        await self._request.abort()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-async def abort_aside(request: Request) -> None:
-    """Free what still runs. The engine may be in a step, which the event loop must not await.
-
-    A second cancellation does not keep the pages: the thread that aborts goes on.
-    """
-    if not request.done:
-        await asyncio.shield(asyncio.to_thread(request.abort))

@@ -200,7 +200,7 @@ class CausalEngine:
         if not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt):
             ids = list(prompt)
         elif self.text is None:
-            raise no_tokenizer("prompt", self.name or "this model")
+            raise no_tokenizer("prompt")
         else:
             ids = list(self.text.encode_prompt(cast("str | Sequence[Mapping[str, Any]]", prompt)))
         if not ids:

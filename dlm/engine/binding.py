@@ -1,7 +1,7 @@
-"""Infill: what of an answer is given, and what is left to fill.
+"""Binding a request: the ids of its prompt, and what of its answer is given.
 
 `infill` is a text with holes, a list of ids where None is open, or a map from offsets to the texts
-or ids that stand there. All become one tuple over the canvas behind the prompt: an id, or None. The
+or ids that stand there. All become one tuple over the canvas after the prompt: an id, or None. The
 mask's own id is open too, as in the code of LLaDA, Dream and MDLM. Texts come back unchanged: each
 is encoded as part of a longer text.
 """
@@ -11,23 +11,58 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from dlm.config import BoundConfig, GenerationConfig, bind
 from dlm.core import ModelInfo
 from dlm.errors import InvalidRequest
 from dlm.text import Text, no_tokenizer, parse_holes
+from dlm.text.prompts import Prompt, is_ids, one_prompt
 
 Pinned = tuple[int | None, ...]
-"""The canvas behind the prompt: ids that are pinned there, None where it is open."""
+"""The canvas after the prompt: ids that are pinned there, None where it is open."""
 
 
-def bind_request(config: GenerationConfig, text: Text | None, info: ModelInfo) -> BoundConfig:
-    """Bind a config together with what its `infill` gives. Raises `InvalidRequest`."""
+def bind_request(
+    config: GenerationConfig,
+    text: Text | None,
+    info: ModelInfo,
+    committed: Sequence[int | None] = (),
+) -> BoundConfig:
+    """Bind a config together with what its `infill` pins.
+
+    `committed`: ids that stand after the prompt from the start and may be revised, None where it is
+    open. Raises `InvalidRequest`.
+    """
     config, pinned = resolve(config, text, info)
-    bound = bind(config, info, pinned)
+    if committed:
+        config, committed = _padded("canvas", list(committed), config)
+    bound = bind(config, info, pinned, tuple(committed))
     _check_stops(bound, text)
     return bound
+
+
+def given_ids(
+    param: str,
+    value: str | Sequence[int | None] | Mapping[int, Any],
+    length: int,
+    text: Text | None,
+    info: ModelInfo,
+) -> list[int | None]:
+    """The ids of a text with holes, of a list with None, or of a map from offsets below `length`.
+
+    None stands for open, and so does the mask's own id. Raises `InvalidRequest` that names `param`.
+    """
+    if isinstance(value, Mapping):
+        found = _constrained(value, length, text, info)
+    elif isinstance(value, str):
+        found = []
+        for part in parse_holes(param, value):
+            found += _encoded(part, text, info, param) if isinstance(part, str) else [None] * part
+    else:
+        found = list(value)
+    info.check_ids(param, (token for token in found if token is not None))
+    return [None if token == info.mask_id else token for token in found]
 
 
 def resolve(
@@ -38,30 +73,27 @@ def resolve(
     Raises `InvalidRequest` when there is nothing to fill, when what is given does not fit in
     `max_new_tokens`, and for a text where the model has no tokenizer.
     """
-    infill = config.infill
-    if infill is None:
+    if config.infill is None:
         return config, ()
-    if isinstance(infill, Mapping):
-        assert config.max_new_tokens is not None
-        pinned = _constrained(infill, config.max_new_tokens, text, info)
-    elif isinstance(infill, str):
-        pinned = []
-        for part in parse_holes("infill", infill):
-            pinned += _encoded(part, text, info) if isinstance(part, str) else [None] * part
-    else:
-        pinned = list(infill)
-    info.check_ids("infill", (token for token in pinned if token is not None))
-    pinned = [None if token == info.mask_id else token for token in pinned]
-    length = len(pinned) if config.max_new_tokens is None else config.max_new_tokens
-    if length < len(pinned):
-        raise InvalidRequest(
-            "max_new_tokens",
-            f"must be at least the {len(pinned)} positions of `infill`, got {length}",
-        )
-    pinned += [None] * (length - len(pinned))
+    found = given_ids("infill", config.infill, config.max_new_tokens or 0, text, info)
+    config, pinned = _padded("infill", found, config)
     if None not in pinned:
         raise InvalidRequest("infill", "must leave something open: write holes as [[mask:24]]")
-    return replace(config, max_new_tokens=length), tuple(pinned)
+    return config, pinned
+
+
+def _padded(
+    param: str, found: list[int | None], config: GenerationConfig
+) -> tuple[GenerationConfig, Pinned]:
+    """The config with its length, and `found` with open positions up to it."""
+    length = len(found) if config.max_new_tokens is None else config.max_new_tokens
+    if length < len(found):
+        raise InvalidRequest(
+            "max_new_tokens",
+            f"must be at least the {len(found)} positions of `{param}`, got {length}",
+        )
+    rest = (None,) * (length - len(found))
+    return replace(config, max_new_tokens=length), (*found, *rest)
 
 
 def _check_stops(bound: BoundConfig, text: Text | None) -> None:
@@ -79,7 +111,30 @@ def _check_stops(bound: BoundConfig, text: Text | None) -> None:
                 )
 
 
-def check_encoded(param: str, ids: Iterable[int], text: Text, info: ModelInfo) -> None:
+def prompt_ids(
+    prompt: Prompt, text: Text | None, info: ModelInfo, pinned: Pinned = ()
+) -> tuple[int, ...]:
+    """The ids of a prompt. Where something is `pinned` it may be empty, and is then raw text.
+
+    Raises `InvalidRequest` for an empty one otherwise, for ids that the model does not have, and
+    for a text where the model has no tokenizer.
+    """
+    asked = one_prompt(prompt)
+    if is_ids(asked):
+        ids = tuple(asked)
+        info.check_ids("prompt", ids)
+    elif text is None:
+        raise no_tokenizer("prompt")
+    else:
+        written = cast("str | Sequence[Mapping[str, Any]]", asked)
+        ids = tuple(text.encode_prompt(written, chat=bool(written or not pinned)))
+        _check_encoded("prompt", ids, text, info)
+    if not ids and (not pinned or (info.shift and pinned[0] is None)):
+        raise InvalidRequest("prompt", "must not be empty")
+    return ids
+
+
+def _check_encoded(param: str, ids: Iterable[int], text: Text, info: ModelInfo) -> None:
     """Raise `InvalidRequest` where a tokenizer makes ids of a text that the model does not have."""
     for token in ids:
         if token >= info.vocab_size:
@@ -91,16 +146,18 @@ def check_encoded(param: str, ids: Iterable[int], text: Text, info: ModelInfo) -
             )
 
 
-def _encoded(piece: Any, text: Text | None, info: ModelInfo) -> list[int | None]:
+def _encoded(
+    piece: Any, text: Text | None, info: ModelInfo, param: str = "infill"
+) -> list[int | None]:
     """The ids of a text, or ids as they are."""
     if isinstance(piece, int):
         return [piece]
     if not isinstance(piece, str):
         return list(piece)
     if text is None:
-        raise no_tokenizer("infill")
-    ids = text.encode_inside(piece, "infill")
-    check_encoded("infill", ids, text, info)
+        raise no_tokenizer(param)
+    ids = text.encode_inside(piece, param)
+    _check_encoded(param, ids, text, info)
     return list(ids)
 
 

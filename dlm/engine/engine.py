@@ -6,33 +6,33 @@ It turns prompts into requests, requests into events, and events into generation
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from dlm.config import GenerationConfig
-from dlm.config.checks import is_integer
+from dlm.config.checks import require_integer
+from dlm.config.explain import Explanation, explain
 from dlm.core import Event, ModelInfo
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.iteration import IterationManager
-from dlm.engine.admission import QueueLimit
-from dlm.engine.binding import Pinned, bind_request, check_encoded
-from dlm.engine.explain import Explanation, explain
+from dlm.engine import node
+from dlm.engine.admission import QueueLimit, in_order
+from dlm.engine.binding import bind_request, prompt_ids
 from dlm.engine.generation import Generation
+from dlm.engine.node import Canvas, Node
 from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler
-from dlm.errors import Interrupted, InvalidRequest, Unavailable, shown
+from dlm.errors import Interrupted, InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
 from dlm.model.kv_store import KVPool
-from dlm.text import Text, no_tokenizer
-from dlm.text.prompts import Prompt, is_batch, is_ids, one_prompt, plain
+from dlm.text import Text
+from dlm.text.prompts import Prompt, is_batch, plain
 
 
 class Engine:
@@ -65,12 +65,12 @@ class Engine:
         aux: Mapping[str, Auxiliary] = MappingProxyType({}),
         name: str = "",
     ) -> None:
-        _require_size("max_rows", max_rows, 1)
-        _require_size("unroll", unroll, 1)
-        _require_size("max_waiting", max_waiting, 0, optional=True)
-        _require_size("max_token_forwards", max_token_forwards, 1, optional=True)
-        _require_size("kv_bytes", kv_bytes, 0, optional=True)
-        _require_size("prefix_bytes", prefix_bytes, 0)
+        require_integer("max_rows", max_rows, 1)
+        require_integer("unroll", unroll, 1)
+        require_integer("max_waiting", max_waiting, 0, optional=True)
+        require_integer("max_token_forwards", max_token_forwards, 1, optional=True)
+        require_integer("kv_bytes", kv_bytes, 0, optional=True)
+        require_integer("prefix_bytes", prefix_bytes, 0)
         if prefix_bytes and model.spec.angles_by_length:
             assert model.spec.rotary_scaling is not None
             raise InvalidRequest(
@@ -106,15 +106,32 @@ class Engine:
         starts, `Unavailable` when the canvas cannot fit the key/value budget, or when the queue is
         full (`max_waiting`): then with `retry_after`, a guess in seconds of when there is room.
         """
-        return self.enqueue(self.prepare(prompt, **options))
+        return self.enqueue(self.prepare(prompt, GenerationConfig.from_options(options)))
 
-    def prepare(self, prompt: Prompt, **options: Any) -> Request:
-        """A checked request that is not queued yet; `enqueue` does that. Errors as in `submit`."""
-        return self._request(prompt, GenerationConfig.from_options(options))
+    def prepare(self, prompt: Prompt, config: GenerationConfig) -> Request:
+        """A checked request that is not queued yet; `enqueue` does that. Errors as in `submit`.
+
+        Safe to call from any thread; what takes time before decoding (tokenizing, binding parts) is
+        done here.
+        """
+        bound = bind_request(config, self.text, self.info)
+        request = Request(self, prompt_ids(prompt, self.text, self.info, bound.pinned), bound)
+        self.scheduler.check(request.states[0])
+        return request
 
     def enqueue(self, request: Request) -> Request:
-        """Queue what `prepare` gave, once; it advances whenever somebody waits."""
+        """Queue a prepared request, once; it advances whenever somebody waits."""
         return self._queued([request])[0]
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, streamer: Streamer | None = None, **options: Any
+    ) -> Generation: ...
+
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], *, streamer: None = None, **options: Any
+    ) -> list[Generation]: ...
 
     def generate(
         self,
@@ -122,7 +139,7 @@ class Engine:
         *,
         streamer: Streamer | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> Generation | list[Generation]:
         """Answer one prompt (a `Generation`) or a list of them (a list, in order, as one batch).
 
         `streamer` sees the ids of one answer as they settle, as in transformers. `options` and
@@ -135,7 +152,7 @@ class Engine:
         if streamer is not None and (batch or config.n > 1):
             raise InvalidRequest("streamer", "follows one answer, got several prompts or n > 1")
         prompts = [plain(p, f"prompt[{i}]") for i, p in enumerate(asked)] if batch else [asked]
-        requests = [self._request(p, config) for p in prompts]
+        requests = [self.prepare(p, config) for p in prompts]
         for request in requests if streamer is None else ():
             request.ignore_events()
         self._queued(requests)
@@ -145,7 +162,7 @@ class Engine:
                 if streamer is None:
                     request.wait()
                 else:
-                    feed(streamer, request)
+                    feed(streamer, request, self.text)
         except KeyboardInterrupt as stop:
             interrupt = stop
         finally:
@@ -167,36 +184,8 @@ class Engine:
         """
         config = GenerationConfig.from_options(options)
         most = 2 * self.scheduler.max_rows if in_flight is None else in_flight
-        _require_size("in_flight", most, 1)
-        return self._map(iter(prompts), config, most)
-
-    def _map(
-        self, prompts: Iterator[Prompt], config: GenerationConfig, most: int
-    ) -> Iterator[Generation]:
-        held: deque[Request] = deque()
-        late: deque[Request] = deque()  # one at most, which the queue has no room for yet
-        try:
-            while True:
-                while len(held) < most:
-                    for prompt in () if late else islice(prompts, 1):
-                        late.append(self._request(prompt, config))
-                        late[0].ignore_events()
-                    try:
-                        held += self._queued(list(late))
-                    except Unavailable:
-                        if not held:
-                            raise
-                        break
-                    if not late:
-                        break
-                    late.clear()
-                if not held:
-                    return
-                yield held[0].result()
-                held.popleft()
-        finally:
-            for request in held:
-                request.abort()
+        require_integer("in_flight", most, 1)
+        return in_order((self._unread(p, config) for p in prompts), self.enqueue, most)
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """The events of one answer as they happen; the last one, `done`, carries the `Generation`
@@ -206,7 +195,7 @@ class Engine:
         string. Leaving the loop early aborts the row and frees its pages. `options` and errors as
         in `submit`, at once; the row is queued when the first event is asked for.
         """
-        request = self._request(prompt, GenerationConfig.from_options(options))
+        request = self.prepare(prompt, GenerationConfig.from_options(options))
         if len(request.states) != 1:
             raise InvalidRequest("n", f"must be 1 for a stream, got {len(request.states)}")
         return Stream(request, self._stream(request))
@@ -217,6 +206,60 @@ class Engine:
             yield from request.events()
         finally:
             request.abort()
+
+    def start(self, prompt: Prompt, canvas: Canvas | None = None, **options: Any) -> Node:
+        """A row that stands before its first step, with what `canvas` holds committed.
+
+        `canvas`: a text with holes `[[mask:N]]` or ids with None where it is open, which begin the
+        answer; rules may revise them, unlike those of `infill`. Committed blocks are denoised again
+        only where an editor is asked for. `max_new_tokens` is the length of `canvas` by default.
+        `options` and errors as in `submit`; `n` is 1.
+        """
+        return node.start(self, prompt, canvas, options)
+
+    def resume(
+        self,
+        nodes: Node | Sequence[Node],
+        *,
+        steps: int | None = None,
+        blocks: int | None = None,
+        open_ratio: float | None = None,
+    ) -> None:
+        """Let parked rows go on, as one batch, and park each at the first point that it reaches.
+
+        `steps`: after this many forwards; `blocks`: when this many blocks were filled;
+        `open_ratio`: when at most this share of the positions that were open at first is open. None
+        of them: at its end. Raises the error of a row that fails, when all have come to rest.
+        """
+        return node.resume(self, nodes, node.until(steps, blocks, open_ratio))
+
+    def fork(self, parent: Node, path: int) -> Node:
+        """A second row that stands as `parent` does and draws along `path` from here on.
+
+        The same path repeats the parent's draws. Keys are shared until one of both writes. Raises
+        `Unavailable` when the pool has no room for the fork's own.
+        """
+        return node.fork(self, parent, path)
+
+    def reopen(self, parked: Node, positions: Sequence[int]) -> None:
+        """Open committed positions of a row that is parked or has ended; it is parked then.
+
+        `positions` count from the start of the canvas. Blocks open anew from the first of them on,
+        and parts start afresh; keys that depend on a reopened position are computed again. A row
+        that had ended opens what it had left open, too. Raises `InvalidRequest` for a position that
+        is not committed, `Unavailable` when the pool has no room.
+        """
+        node.reopen(self, parked, positions)
+
+    def complete(self, parked: Node, steps: int = 0) -> Generation:
+        """The answer of a row if it is filled at once; the row itself stays as it is.
+
+        `steps` 0: at no forward, with the tokens that its last step drew where it left positions
+        open; what that step did not read stays empty, and `finish_reason` is `draft`. Otherwise in
+        this many forwards, which commit the most confident positions of the whole rest (in
+        block-causal models of each block).
+        """
+        return node.complete(self, parked, steps)
 
     @property
     def waiting(self) -> int:
@@ -254,11 +297,10 @@ class Engine:
         config = GenerationConfig.from_options(options)
         return explain(bind_request(config, self.text, self.info), self.info)
 
-    def _request(self, prompt: Prompt, config: GenerationConfig) -> Request:
-        """A checked request that is not queued yet."""
-        bound = bind_request(config, self.text, self.info)
-        request = Request(self, self._prompt_ids(prompt, bound.pinned), bound)
-        self.scheduler.check(request.states[0])
+    def _unread(self, prompt: Prompt, config: GenerationConfig) -> Request:
+        """A prepared request whose events nobody will read."""
+        request = self.prepare(prompt, config)
+        request.ignore_events()
         return request
 
     def _queued(self, requests: list[Request]) -> list[Request]:
@@ -268,33 +310,3 @@ class Engine:
         for state in states:
             self.scheduler.submit(state)
         return requests
-
-    def _prompt_ids(self, prompt: Prompt, pinned: Pinned) -> tuple[int, ...]:
-        """The ids of a prompt. Where something is `pinned` it may be empty, and is then raw
-        text."""
-        prompt = one_prompt(prompt)
-        if is_ids(prompt):
-            ids = tuple(prompt)
-            self.info.check_ids("prompt", ids)
-        elif self.text is None:
-            raise no_tokenizer("prompt", self.name or "this model")
-        else:
-            asked = cast("str | Sequence[Mapping[str, Any]]", prompt)
-            ids = tuple(self.text.encode_prompt(asked, chat=bool(asked or not pinned)))
-            check_encoded("prompt", ids, self.text, self.info)
-        if not ids and (not pinned or (self.info.shift and pinned[0] is None)):
-            raise InvalidRequest("prompt", "must not be empty")
-        return ids
-
-
-def _require_size(name: str, value: Any, least: int, *, optional: bool = False) -> None:
-    """Raise `InvalidRequest` unless `value` is an integer of at least `least`, or None where it is
-    `optional`.
-    """
-    if optional and value is None:
-        return
-    other = "None or " if optional else ""
-    if not is_integer(value):
-        raise InvalidRequest(name, f"must be {other}an integer, got {shown(value)}")
-    if value < least:
-        raise InvalidRequest(name, f"must be {other}at least {least}, got {shown(value)}")

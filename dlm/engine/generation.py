@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Protocol
 
-from dlm.core import Event, Kind
-from dlm.engine.events import HostCanvas
+from dlm.core import Event, HostCanvas, Kind
+from dlm.errors import InvalidRequest
+from dlm.text import Text
+from dlm.text.stream import StopStringWatcher
+
+if TYPE_CHECKING:
+    from dlm.engine.row import RowState
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +81,107 @@ class Generation:
     choices: tuple[Generation, ...] = field(default=(), repr=False)
 
 
-def answer_of(canvas: HostCanvas, limit: int, end_ids: Collection[int]) -> tuple[list[int], bool]:
-    """The ids behind the prompt and before `limit`, up to the first end id or open position.
+class Handle(Protocol):
+    """A request that is being answered."""
 
-    The second value tells whether an end id came; one that was given does not count.
+    def result(self) -> Generation:
+        """Wait, and return the answer."""
+        ...
+
+    def abort(self) -> None:
+        """End what still runs."""
+        ...
+
+
+def answer_of(
+    canvas: HostCanvas, limit: int, end_ids: Collection[int], start: int | None = None
+) -> tuple[list[int], bool]:
+    """The ids from `start` (None: from the end of the prompt) to `limit`, up to the first end id or
+    open position.
+
+    The second value is True if an end id came; one that was given does not count.
     """
     answer: list[int] = []
-    for pos in range(canvas.prompt, min(limit, len(canvas.kinds))):
+    first = canvas.prompt if start is None else start
+    for pos in range(first, min(limit, len(canvas.kinds))):
         if canvas.kinds[pos] > Kind.COMMITTED:
             return answer, False
         if canvas.kinds[pos] == Kind.COMMITTED and canvas.ids[pos] in end_ids:
             return answer, True
         answer.append(canvas.ids[pos])
     return answer, False
+
+
+def generation_of(state: RowState, text: Text | None) -> Generation:
+    """The answer of a row as it is now, and all of it once the row has ended."""
+    shown, answer = text_of(state, text)
+    return Generation(
+        text=shown,
+        ids=tuple(answer),
+        finish_reason=str(state.canvas.reason),
+        stats=stats_of(state.ledger, _generated(state, len(answer)), state.seconds),
+        prompt_ids=state.prompt,
+        canvas=tuple(state.canvas.ids),
+        logprobs=logprobs_of(state.canvas, len(answer)),
+        holes=() if text is None else tuple(map(text.decode_inside, _holes(state, len(answer)))),
+        trace=tuple(state.trace),
+    )
+
+
+def text_of(state: RowState, text: Text | None) -> tuple[str | None, list[int]]:
+    """The text of a row's answer (None without a tokenizer) and its ids.
+
+    A complete stop string ends the text; the ids are then those that the text needs.
+    """
+    answer, _ = answer_of(state.canvas, state.limit, state.end_ids)
+    if text is None:
+        return None, answer
+    if isinstance(state.watch, StopStringWatcher) and state.watch.text is not None:
+        shown = state.watch.text
+        while answer and len(decoded(state, answer[:-1], text)) >= len(shown):
+            answer.pop()
+        return shown, answer
+    return decoded(state, answer, text), answer
+
+
+def decoded(state: RowState, ids: Sequence[int], text: Text) -> str:
+    """The text of ids of a row's answer: by themselves; with `infill`, whose texts come back as
+    they are, as part of a longer text.
+    """
+    return text.decode_inside(ids) if state.pinned else text.decode(ids)
+
+
+def shown_ids(state: RowState, text: Text | None) -> list[int]:
+    """Ids of a row's answer that spell its text and nothing after it.
+
+    Those of the answer, but for a last token that a stop string cuts: the text before it is
+    encoded anew, or left out where no ids spell it.
+    """
+    shown, answer = text_of(state, text)
+    if text is None or state.watch is None or shown == decoded(state, answer, text):
+        return answer
+    whole = answer[: state.watch.clear]
+    rest = (shown or "")[len(decoded(state, whole, text)) :]
+    try:
+        spelled = [*whole, *text.encode_inside(rest)]
+    except InvalidRequest:
+        return whole
+    return spelled if decoded(state, spelled, text) == shown else whole
+
+
+def _generated(state: RowState, count: int) -> int:
+    """The number of the first `count` ids of the answer that were not pinned."""
+    kinds = state.canvas.kinds[len(state.prompt) : len(state.prompt) + count]
+    return sum(kind == Kind.COMMITTED for kind in kinds)
+
+
+def _holes(state: RowState, count: int) -> Iterator[list[int]]:
+    """The ids of each stretch of open positions among the first `count` ids of the answer."""
+    start = len(state.prompt)
+    for is_open, run in groupby(enumerate(state.pinned), lambda place: place[1] is None):
+        places = [at for at, _ in run]
+        if is_open:
+            yield state.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
 
 
 def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:

@@ -12,12 +12,12 @@ from typing import Any, Final, cast
 import torch
 
 from dlm.config import GenerationConfig
+from dlm.config.explain import Explanation, explain
 from dlm.core import STATISTICS, ModelInfo
 from dlm.decode.auxiliary import Auxiliary
 from dlm.engine.autoregressive import CausalEngine
 from dlm.engine.binding import bind_request
 from dlm.engine.engine import Engine
-from dlm.engine.explain import Explanation, explain
 from dlm.errors import InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.kv_store import KVPool

@@ -1,31 +1,36 @@
-"""A submitted prompt: its choices while they are decoded, and the generations they become."""
+"""A submitted prompt: its choices while they are decoded, and the readers of their answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from threading import RLock
-from types import TracebackType
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from dlm.config import BoundConfig
-from dlm.core import Event, Kind, ModelInfo
-from dlm.engine.generation import Generation, answer_of, logprobs_of, stats_of
+from dlm.config.checks import is_integer
+from dlm.core import Event, Kind
+from dlm.engine.generation import (
+    Generation,
+    Handle,
+    answer_of,
+    generation_of,
+    shown_ids,
+    text_of,
+)
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
-from dlm.errors import InvalidRequest
-from dlm.text import Text
+from dlm.errors import InvalidRequest, shown
+from dlm.text import IncrementalDecoder, Text
 from dlm.text.stream import StopStringWatcher
 
 
 class Driver(Protocol):
     """The members of an engine that a request uses."""
 
-    info: ModelInfo
     text: Text | None
     scheduler: Scheduler
     lock: RLock
@@ -38,22 +43,23 @@ class Driver(Protocol):
 class Request:
     """A submitted prompt, with one `RowState` for each of its n choices.
 
-    Waiting for it (`wait`, `result`, `events`) drives the engine, all its other requests included.
+    Waiting for it (`wait`, `result`, `events`, `deltas`) drives the engine, all its other requests
+    included.
     """
 
     def __init__(self, engine: Driver, prompt: tuple[int, ...], bound: BoundConfig) -> None:
         self._engine, self._bound = engine, bound
-        self.states = [self._ticket(prompt, choice) for choice in range(bound.config.n)]
+        self.states = [
+            RowState(prompt, bound, choice, choice, choice, self._watcher())
+            for choice in range(bound.config.n)
+        ]
 
-    def _ticket(self, prompt: tuple[int, ...], choice: int) -> RowState:
+    def _watcher(self) -> StopStringWatcher | None:
+        """A search for the stop strings, None where there are none."""
         strings, text = self._bound.stop_strings, self._engine.text
-        inside = bool(self._bound.pinned)
-        watch = (
-            StopStringWatcher(text, strings, inside=inside)
-            if text is not None and strings
-            else None
-        )
-        return RowState(prompt, self._bound, choice, watch)
+        if text is None or not strings:
+            return None
+        return StopStringWatcher(text, strings, inside=bool(self._bound.pinned))
 
     @property
     def done(self) -> bool:
@@ -87,17 +93,44 @@ class Request:
         """The events that nobody has taken yet, without waiting for more or for answers."""
         for state in self.states:
             while state.events:
-                yield state.events.popleft()
+                try:
+                    event = state.events.popleft()
+                except IndexError:  # a bounded mailbox has just been emptied for a snapshot
+                    break
+                yield event
 
     def completed(self, event: Event) -> Event:
         """An event as a stream gives it: a `done` together with the answer of its row, unless that
         has failed. Waits for the end of a step that is under way.
         """
-        state = next(state for state in self.states if state.choice == event.row)
+        state = next(state for state in self.states if state.row == event.row)
         if event.type != "done" or state.error is not None:
             return event
         with self._engine.lock:
-            return replace(event, result=self._choice(state))
+            return replace(event, result=generation_of(state, self._engine.text))
+
+    def deltas(self, choice: int = 0) -> Iterator[str]:
+        """The text of one choice as it settles, piece by piece; all pieces together are the `text`
+        of its `Generation`.
+
+        What was given never changes. Every call gives a reader of its own, from the beginning of
+        the answer; events are not taken from anybody. Raises `InvalidRequest` at once for a choice
+        that the request does not have and for an engine without a tokenizer; the error of a row
+        that fails, after the text that it has settled.
+        """
+        return self._deltas(self.delta_reader(choice))
+
+    def _deltas(self, reader: DeltaReader) -> Iterator[str]:
+        while not reader.ended:
+            if delta := reader.read():
+                yield delta
+            elif not reader.ended:
+                self._engine.step()
+
+    def delta_reader(self, choice: int = 0) -> DeltaReader:
+        """A reader of one choice's text that waits for nothing. Raises as `deltas` does."""
+        text = check_deltas(choice, len(self.states), self._engine.text)
+        return DeltaReader(self.states[choice], text)
 
     def ignore_events(self) -> None:
         """Nobody will read the events: do not keep them."""
@@ -109,25 +142,8 @@ class Request:
         self.wait()
         self.raise_errors()
         with self._engine.lock:  # the step in which a row ends may not have billed it all
-            choices = tuple(self._choice(state) for state in self.states)
+            choices = tuple(generation_of(state, self._engine.text) for state in self.states)
         return replace(choices[0], choices=choices) if len(choices) > 1 else choices[0]
-
-    def shown_ids(self) -> tuple[int, ...]:
-        """Ids of the first answer that spell its text and nothing behind it.
-
-        Those of the answer, but for a last token that a stop string cuts: the text before it is
-        encoded anew, or left out where no ids spell it.
-        """
-        answer, text, watch = self.result(), self._engine.text, self.states[0].watch
-        if text is None or watch is None or answer.text == self._decoded(answer.ids):
-            return answer.ids
-        whole = answer.ids[: watch.clear]
-        rest = (answer.text or "")[len(self._decoded(whole) or "") :]
-        try:
-            spelled = (*whole, *text.encode_inside(rest))
-        except InvalidRequest:
-            return whole
-        return spelled if self._decoded(spelled) == answer.text else whole
 
     def raise_errors(self) -> None:
         """Raise the error of the first row that has failed."""
@@ -135,65 +151,54 @@ class Request:
             if state.error is not None:
                 raise state.error
 
-    def _decoded(self, ids: Sequence[int]) -> str | None:
-        """The text of an answer's ids, None without a tokenizer.
 
-        By themselves, as the tokenizer decodes them; with `infill`, whose texts come back as they
-        are, as part of a longer text.
-        """
-        text = self._engine.text
-        if text is None:
-            return None
-        return text.decode_inside(ids) if self._bound.pinned else text.decode(ids)
-
-    def _choice(self, state: RowState) -> Generation:
-        text = self._engine.text
-        answer, _ = answer_of(state.canvas, state.limit, state.end_ids)
-        shown = self._decoded(answer)
-        if isinstance(state.watch, StopStringWatcher) and state.watch.text is not None:
-            shown = state.watch.text
-            while answer and len(self._decoded(answer[:-1]) or "") >= len(shown):
-                answer.pop()
-        return Generation(
-            text=shown,
-            ids=tuple(answer),
-            finish_reason=str(state.canvas.reason),
-            stats=stats_of(state.ledger, _generated(state, len(answer)), state.seconds),
-            prompt_ids=state.prompt,
-            canvas=tuple(state.canvas.ids),
-            logprobs=logprobs_of(state.canvas, len(answer)),
-            holes=()
-            if text is None
-            else tuple(map(text.decode_inside, _holes(state, len(answer)))),
-            trace=tuple(state.trace),
+def check_deltas(choice: int, count: int, text: Text | None) -> Text:
+    """The tokenizer for reading a choice, of `count`, as text. Raises `InvalidRequest`."""
+    if text is None:
+        raise InvalidRequest(
+            "deltas", "need a tokenizer, and this model came without one: read `events`"
         )
+    if not is_integer(choice) or not 0 <= choice < count:
+        raise InvalidRequest(
+            "choice", f"must be an integer between 0 and {count - 1}, got {shown(choice)}"
+        )
+    return text
 
 
-def _generated(state: RowState, count: int) -> int:
-    """The number of the first `count` ids of the answer that were not pinned."""
-    kinds = state.canvas.kinds[len(state.prompt) : len(state.prompt) + count]
-    return sum(kind == Kind.COMMITTED for kind in kinds)
+class DeltaReader:
+    """Reads the text of a row's answer in pieces, which all together are its `Generation.text`.
 
+    `ended`: nothing follows.
+    """
 
-def _holes(state: RowState, count: int) -> Iterator[list[int]]:
-    """The ids of each stretch of open positions among the first `count` ids of the answer."""
-    start = len(state.prompt)
-    for is_open, run in groupby(enumerate(state.pinned), lambda place: place[1] is None):
-        places = [at for at, _ in run]
-        if is_open:
-            yield state.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
+    def __init__(self, state: RowState, text: Text) -> None:
+        self._state, self._text, self.ended = state, text, False
+        self._decoder = IncrementalDecoder(text, inside=bool(state.pinned))
+        self._next = len(state.prompt)  # the first position that was not read
+        self._sent = 0
 
+    @property
+    def has_news(self) -> bool:
+        """True if positions have settled that were not read, or if the row has ended."""
+        return self._state.done or self._state.canvas.settled > self._next
 
-class Streamed(Protocol):
-    """The members of a request that a stream of its events uses."""
+    def read(self) -> str:
+        """The text that is new; `ended` after the last of it.
 
-    def result(self) -> Generation:
-        """Wait, and return the answer."""
-        ...
-
-    def abort(self) -> None:
-        """End what still runs."""
-        ...
+        Raises the error of a row that has failed, after the text that it has settled.
+        """
+        state, canvas, delta = self._state, self._state.canvas, ""
+        self.ended, settled = state.done, canvas.settled  # in this order
+        if self.ended and state.error is None:
+            delta = (text_of(state, self._text)[0] or "")[self._sent :]
+        elif settled > self._next:
+            most = min(settled, state.limit)
+            delta = self._decoder.feed(answer_of(canvas, most, state.end_ids, self._next)[0])
+            self._next, self.ended = settled, False
+        elif state.error is not None:
+            raise state.error
+        self._sent += len(delta)
+        return delta
 
 
 class Stream(Iterator[Event]):
@@ -203,12 +208,8 @@ class Stream(Iterator[Event]):
     the stream go aborts what still runs and frees its pages.
     """
 
-    def __init__(self, request: Streamed, events: Iterator[Event]) -> None:
+    def __init__(self, request: Handle, events: Iterator[Event]) -> None:
         self._request, self._events = request, events
-
-    def __iter__(self) -> Self:
-        """The stream itself."""
-        return self
 
     def __next__(self) -> Event:
         """The next event. Raises the error of a row that fails, after its last event."""
@@ -233,12 +234,7 @@ class Stream(Iterator[Event]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -254,11 +250,11 @@ class Streamer(Protocol):
         ...
 
 
-def feed(streamer: Streamer, request: Request) -> None:
+def feed(streamer: Streamer, request: Request, text: Text | None) -> None:
     """Drive a request of one choice to its end and tell the streamer.
 
-    `put_draft`, where there is one, gets what stands behind the settled ids after each step, open
-    positions left out. A last token that a stop string cuts is put as the ids of the text before
+    `put_draft`, where there is one, gets the ids after the settled ones, after each step, without
+    the open positions. A last token that a stop string cuts is put as the ids of the text before
     it, or left out where that text has no such ids.
     """
     (state,) = request.states
@@ -267,26 +263,24 @@ def feed(streamer: Streamer, request: Request) -> None:
     streamer.put(_ids(state.prompt))
     try:
         for event in request.events():
-            canvas = state.canvas
+            canvas, start = state.canvas, len(state.prompt) + sent
             if event.type == "settle":
-                answer, _ = answer_of(canvas, min(event.pos[0], state.limit), state.end_ids)
-                sent = _put(streamer, answer, sent)
+                most = min(event.pos[0], state.limit)
+                sent += _put(streamer, answer_of(canvas, most, state.end_ids, start)[0])
             elif draft is not None and event.step > step:
                 step = event.step
-                open_end = canvas.ids[canvas.prompt + sent : state.limit]
-                kinds = canvas.kinds[canvas.prompt + sent :]
-                filled = zip(open_end, kinds, strict=False)
+                filled = zip(canvas.ids[start : state.limit], canvas.kinds[start:], strict=False)
                 draft(_ids([token for token, kind in filled if kind <= Kind.COMMITTED]))
-        _put(streamer, request.shown_ids(), sent)
+        _put(streamer, shown_ids(state, text)[sent:])
     finally:
         streamer.end()
 
 
-def _put(streamer: Streamer, answer: Sequence[int], sent: int) -> int:
-    """Put what is new of an answer; how much has been sent."""
-    if len(answer) > sent:
-        streamer.put(_ids(answer[sent:]))
-    return max(sent, len(answer))
+def _put(streamer: Streamer, fresh: Sequence[int]) -> int:
+    """Put new ids of an answer, if there are any; their number."""
+    if fresh:
+        streamer.put(_ids(fresh))
+    return len(fresh)
 
 
 def _ids(values: Sequence[int]) -> Tensor:

@@ -5,203 +5,95 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from itertools import groupby
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Final
 
 from dlm.config import BoundConfig
-from dlm.core import Event, Kind
+from dlm.core import Event, EventType, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import Op
-from dlm.decode.sync import RowStep
-from dlm.engine.events import HostCanvas, events_of
+from dlm.decode.sync import PositionChange, RowStep
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
+from dlm.text.stream import StopStringWatcher
 
 STEP_LIMIT: Final = (64, 8)
 """The step limit of a row: this many steps, this many for each position, and the steps that its
 parts' schedules ask for. A row that takes more is treated as stuck.
 """
+UNSETTLED: Final = ("abort", "error")
+"""Causes that end a row in the middle: nothing more is settled."""
 
 
-def emit(state: RowState, event: Event) -> None:
-    """Hand an event to the reader of the row and apply it to the host's canvas.
+def finish_reason(cause: str, *, complete: bool) -> str:
+    """The reason that a row ends for: `stop` where its answer is complete, else the cause.
 
-    In this order: who sees that a row is done finds its last event.
+    complete: an end id or a stop string is in the answer, or it reaches what is given at its end.
     """
-    deliver(state, event)
-    state.canvas.apply(event)
+    return "stop" if complete and cause not in UNSETTLED else cause
 
 
-def deliver(state: RowState, event: Event) -> None:
-    """Hand over an event that the host's canvas already shows."""
-    mailbox = state.events
-    if mailbox is not None:
-        mailbox.append(event)
-    if state.bound.config.trace:
-        state.trace.append(event)
+@dataclass(frozen=True, slots=True)
+class Until:
+    """The point at which a row is parked: the first of these that it reaches, or its end.
 
-
-def record(state: RowState, report: RowStep, row: int) -> None:
-    """Bill one row for a step, turn its changes into events, and end it where it has ended."""
-    ledger = state.ledger
-    took_part = report.active[row] and not state.done
-    ledger.record(report.purposes[row], report.positions[row], report.arms, idle=not took_part)
-    ledger.staleness = max(ledger.staleness, report.key_ages[row])
-    for name, tokens in report.aux.items():
-        ledger.record_aux(name, tokens[row])
-    try:
-        if took_part:
-            _record_step(state, report, row)
-    except Exception as error:  # an event that cannot follow what came before
-        finish(state, "error", error)
-    if (failed := report.errors[row]) is not None:
-        finish(state, "error", failed)
-    if report.filled[row]:
-        finish(state, "length")
-    try:
-        _look_at_budgets(state)
-    except Exception as error:  # of a user's budget
-        finish(state, "error", error)
-    if ledger.nfe > most_steps(state):
-        finish(state, "error", _endless(state))
-
-
-def _endless(state: RowState) -> EngineError:
-    """The error of a row that does not end: of the rule that a user wrote, where there is one."""
-    left = sum(kind >= Kind.MASK for kind in state.canvas.kinds)
-    error = EngineError(
-        f"the row has no end after {state.ledger.nfe} steps, {left} positions are open: nothing "
-        "was committed there, or MASK, which is never written"
-    )
-    parts = state.bound.parts
-    rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
-    for kind, part, method in rules:
-        if is_foreign(part):
-            charge(error, culprit(kind, part, method))
-            break
-    return error
-
-
-def _look_at_budgets(state: RowState) -> None:
-    """End a row that has spent what it may."""
-    for budget in state.bound.budgets:
-        with blaming("stop", budget):
-            spent = budget.spent(state.ledger.nfe, time.perf_counter() - state.started)
-        if checked_spent(budget, spent) and any(k >= Kind.MASK for k in state.canvas.kinds):
-            finish(state, budget.reason)  # else the row is full, which the last step's report says
-
-
-def finish(state: RowState, reason: str, error: Exception | None = None) -> None:
-    """End a row once.
-
-    `error` is why it failed. A row that ends by itself settles what it has; whatever has ended it,
-    it is a `stop` when an end id or a stop string is in the answer, and when the answer reaches
-    what is given at its end.
+    steps: so many more forwards.
+    blocks: so many more blocks are filled.
+    open_ratio: at most this share of the answer is open.
     """
-    if state.done:
-        return
-    state.error = error
-    if reason not in ("abort", "error") and _is_complete(state):
-        reason = "stop"
-    if state.started:
-        state.seconds = time.perf_counter() - state.started
-    emit(state, Event("done", state.choice, state.ledger.nfe, data={"reason": reason}))
 
+    steps: int | None = None
+    blocks: int | None = None
+    open_ratio: float | None = None
 
-def most_steps(state: RowState) -> int:
-    """More steps than any row takes that has an end."""
-    base, each = STEP_LIMIT
-    schedules = (getattr(part, "steps", None) for part in state.bound.parts.all())
-    planned = sum(steps for steps in schedules if isinstance(steps, int))
-    each += sum(getattr(editor, "post_steps", 0) for editor in state.bound.parts.edit)
-    return base + each * len(state.canvas.ids) + planned
-
-
-def _is_complete(state: RowState) -> bool:
-    """Settle what is filled and say whether the answer has come to its end."""
-    found = _settle(state, final=True)
-    answer, ended = answer_of(state.canvas, state.limit, state.end_ids)
-    return found or ended or (state.ends_pinned and len(answer) == len(state.pinned))
-
-
-def _record_step(state: RowState, report: RowStep, row: int) -> None:
-    """The events of a step; settle what no rule will touch again."""
-    step, changes = state.ledger.nfe, report.changes[row]
-    if (bounds := report.opened[row]) is not None:
-        state.opened = bounds[0]
-        emit(state, Event("block", state.choice, step, bounds))
-    if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-        parts = state.bound.parts
-        foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
-        others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
-        return finish(state, "error", not_finite(f" in step {step}", others))
-    for event in events_of(state.choice, step, changes):
-        emit(state, event)
-    parts = state.bound.parts
-    live = 0 if parts.blocks.multi_block else state.opened
-    if not parts.whole_row and _settle(state, live if parts.edit else None):
-        finish(state, "stop")
-    if stopped := report.stopped[row]:
-        finish(state, state.bound.parts.stop[stopped - 1].reason)
-
-
-def _settle(state: RowState, most: int | None = None, *, final: bool = False) -> bool:
-    """Nothing before the front will change: settle it, up to the end id or what a stop string, or
-    the beginning of one, takes away.
-
-    `most`: where the block starts that editors may still revise. `final`: nothing follows. Returns
-    whether a stop string is complete.
-    """
-    canvas, watch, front = state.canvas, state.watch, state.canvas.front()
-    front = front if most is None else min(front, most)
-    if front <= canvas.settled and not (watch and final):
-        return False
-    answer, ended = answer_of(canvas, min(front, state.limit), state.end_ids)
-    found = False
-    if watch is not None:
-        fresh, state.seen = answer[state.seen :], len(answer)
-        found = watch(fresh, final=final or ended)
-    if watch is not None and (found or watch.clear < len(answer)):
-        front = canvas.prompt + watch.clear
-    elif ended:
-        front = canvas.prompt + len(answer) + 1
-    if front > canvas.settled:
-        emit(state, Event("settle", state.choice, state.ledger.nfe, (front,)))
-    return found
-
-
-class StopWatcher(Protocol):
-    """Sees newly settled ids and says whether the text is complete."""
-
-    def __call__(self, ids: Sequence[int], *, final: bool) -> bool:
-        """Take more ids; True when nothing may follow. `final`: these are the last."""
-        ...
-
-    @property
-    def clear(self) -> int:
-        """The number of ids that may be shown: no stop string takes any of them away."""
-        ...
-
-    def fork(self) -> StopWatcher:
-        """A watch that has seen the same ids."""
-        ...
+    def reached(self, steps: int, blocks: int, open_ratio: float) -> bool:
+        """True if a row has come to the point."""
+        return (
+            (self.steps is not None and steps >= self.steps)
+            or (self.blocks is not None and blocks >= self.blocks)
+            or (self.open_ratio is not None and open_ratio <= self.open_ratio)
+        )
 
 
 @dataclass(slots=True, eq=False)
 class RowState:
     """One choice of one request: its inputs, and what is known of it while it runs.
 
-    `watch` looks for stop strings, `seen` counts the ids of the answer that it knows. `events` is
-    the mailbox, None when nobody will read it; `trace` keeps all events when that was asked for.
-    `error`: why the row failed, alone. `kept`: leading positions whose keys are kept for other
-    requests. `opened`: the start of the latest block.
+    prompt: its ids.
+    bound: the parts and options.
+    choice: number of the answer in its request.
+    row: number of the row in its events.
+    path: of its random draws.
+    watch: looks for stop strings (None: there are none).
+    seen: ids of the answer that the watch knows.
+    events: the mailbox (None: nobody will read it).
+    trace: all events, when that was asked for.
+    canvas: the canvas as the events tell it.
+    ledger: its costs.
+    started, seconds: time of its admission, and from there to its end.
+    error: raised where the row failed.
+    kept: leading positions whose keys are kept for other requests.
+    opened: start of the latest block.
+    most_steps: more steps than it takes if it has an end.
+    initial_masks: positions that were open when it began.
+    revise_from: editors see committed positions from here on once more.
+    parked: it holds its canvas and keys and is not stepped.
+    until: the point at which it is parked (None: it runs to its end).
+    resumed_at, filled_blocks: forwards before it was last resumed, and blocks filled since.
+    draft: of the last step, the token and confidence of each position that stayed open.
     """
 
     prompt: tuple[int, ...]
     bound: BoundConfig
-    choice: int
-    watch: StopWatcher | None = None
+    choice: int = 0
+    row: int = 0
+    path: int = 0
+    watch: StopStringWatcher | None = None
     events: deque[Event] | None = field(default_factory=deque)
     trace: list[Event] = field(default_factory=list)
     canvas: HostCanvas = field(default_factory=HostCanvas)
@@ -212,31 +104,19 @@ class RowState:
     error: Exception | None = None
     kept: int = 0
     opened: int = 0
+    most_steps: int = 0
+    initial_masks: int = 0
+    revise_from: int = 0
+    parked: bool = False
+    until: Until | None = None
+    resumed_at: int = 0
+    filled_blocks: int = 0
+    draft: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
         """True if the row has ended."""
         return self.canvas.reason is not None
-
-    def begin(self, ids: list[int], kinds: list[Kind]) -> None:
-        """The row is admitted with this canvas; its time runs."""
-        self.canvas.ids, self.canvas.kinds = ids, kinds
-        self.canvas.prompt = self.canvas.settled = len(self.prompt)
-        self.started = time.perf_counter()
-
-    def fork(self, choice: int) -> RowState:
-        """A copy that goes its own way from here."""
-        return RowState(
-            self.prompt,
-            self.bound,
-            choice,
-            watch=None if self.watch is None else self.watch.fork(),
-            canvas=self.canvas.fork(),
-            seen=self.seen,
-            ledger=self.ledger.fork(),
-            started=self.started,
-            opened=self.opened,
-        )
 
     @property
     def pinned(self) -> Sequence[int | None]:
@@ -244,9 +124,9 @@ class RowState:
         return self.bound.pinned
 
     @property
-    def ends_pinned(self) -> bool:
-        """True if the last position of the answer is pinned."""
-        return len(self.pinned) > 0 and self.pinned[-1] is not None
+    def committed(self) -> Sequence[int | None]:
+        """The ids that stand after the prompt from the start and may be revised, likewise."""
+        return self.bound.committed
 
     @property
     def end_ids(self) -> Collection[int]:
@@ -257,3 +137,212 @@ class RowState:
     def limit(self) -> int:
         """The answer ends before this position."""
         return len(self.prompt) + self.bound.length
+
+    @property
+    def open_count(self) -> int:
+        """The number of open positions."""
+        return sum(kind >= Kind.MASK for kind in self.canvas.kinds)
+
+    def fill_canvas(self, ids: list[int], kinds: list[Kind]) -> None:
+        """Give the row its first canvas."""
+        self.canvas.fill(ids, kinds, len(self.prompt))
+        self.initial_masks = max(self.open_count, 1)
+        self.most_steps = step_limit(self.bound, len(ids))
+
+    def announce(self) -> None:
+        """Tell the reader the canvas as it is now."""
+        self.deliver(self.canvas.opened(self.row, self.ledger.nfe))
+
+    def fork(self, *, choice: int, row: int, path: int) -> RowState:
+        """A copy that goes its own way from here, and announces its canvas."""
+        twin = copy(self)
+        twin.choice, twin.row, twin.path = choice, row, path
+        twin.watch = None if self.watch is None else self.watch.fork()
+        twin.events, twin.trace, twin.kept = deque(), [], 0
+        twin.canvas, twin.ledger = self.canvas.fork(), self.ledger.fork()
+        twin.draft = dict(self.draft)
+        if twin.canvas.ids:
+            twin.announce()
+        return twin
+
+    def resume(self, until: Until | None) -> None:
+        """Let the row go on to the next point at which it is parked."""
+        self.until, self.parked = until, False
+        self.resumed_at, self.filled_blocks = self.ledger.nfe, 0
+
+    @property
+    def reached(self) -> bool:
+        """True if the row goes on and has come to the point at which it is parked."""
+        if self.done or self.until is None:
+            return False
+        open_ratio = self.open_count / self.initial_masks
+        return self.until.reached(self.ledger.nfe - self.resumed_at, self.filled_blocks, open_ratio)
+
+    def reopen(self, positions: Sequence[int], ids: Sequence[int]) -> None:
+        """Open committed positions from outside; they hold `ids` now.
+
+        Nothing is settled any more. A row that has ended goes on: what it left open is open again.
+        """
+        canvas, number = self.canvas, self.ledger.nfe
+        first = min(positions)
+        if canvas.reason is not None or first < canvas.settled:
+            canvas.restart()
+            self.watch, self.seen = None if self.watch is None else self.watch.fresh(), 0
+            self.announce()
+        self.emit(Event("remask", self.row, number, tuple(positions), tuple(ids)))
+        self.draft, self.kept, self.revise_from = {}, 0, first
+        self.opened = first
+        self.most_steps = number + step_limit(self.bound, len(canvas.ids))
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to the reader of the row and apply it to the host's canvas.
+
+        In this order: who sees that a row is done finds its last event.
+        """
+        self.deliver(event)
+        self.canvas.apply(event)
+
+    def deliver(self, event: Event) -> None:
+        """Hand over an event that the host's canvas already shows."""
+        if self.events is not None:
+            self.events.append(event)
+        if self.bound.config.trace:
+            self.trace.append(event)
+
+    def record(self, step: RowStep) -> None:
+        """Bill the row for a step, turn its changes into events, and end it where it has ended."""
+        ledger, took_part = self.ledger, step.took_part and not self.done
+        ledger.record(step.purpose, step.positions, step.arms, idle=not took_part)
+        ledger.staleness = max(ledger.staleness, step.key_age)
+        for name, tokens in step.aux.items():
+            ledger.record_aux(name, tokens)
+        if self.done:
+            return
+        try:
+            cause = self._changed(step) if took_part else None
+            if cause is None and step.error is not None:
+                raise step.error
+            cause = cause or ("length" if step.filled else self._spent())
+            if cause is None and ledger.nfe > self.most_steps:
+                raise self._endless()
+        except Exception as error:  # of a user's part, or an event that cannot follow
+            self.finish("error", error)
+        else:
+            if cause is not None:
+                self.finish(cause)
+
+    def finish(self, cause: str, error: Exception | None = None) -> None:
+        """End the row once; one that ends by itself settles all that is filled.
+
+        error: raised where the row failed.
+        """
+        if self.done:
+            return
+        self.error, complete = error, False
+        if cause not in UNSETTLED:
+            complete = self._settle(final=True)
+            answer, ended = answer_of(self.canvas, self.limit, self.end_ids)
+            ends_pinned = len(self.pinned) > 0 and self.pinned[-1] is not None
+            complete |= ended or (ends_pinned and len(answer) == len(self.pinned))
+        if self.started:
+            self.seconds = time.perf_counter() - self.started
+        reason = finish_reason(cause, complete=complete)
+        self.emit(Event("done", self.row, self.ledger.nfe, data={"reason": reason}))
+
+    def _changed(self, step: RowStep) -> str | None:
+        """Emit the events of a step and settle what no rule will touch again.
+
+        Returns the reason why the row ends with it, None where it goes on.
+        """
+        number, parts = self.ledger.nfe, self.bound.parts
+        self.filled_blocks += step.closed
+        if step.opened is not None:
+            self.opened = step.opened[0]
+            self.emit(Event("block", self.row, number, step.opened))
+        self._require_finite(step.changes)
+        for event in events_of(self.row, number, step.changes):
+            self.emit(event)
+        revisable = 0 if parts.blocks.multi_block else self.opened
+        if not parts.whole_row and self._settle(revisable if parts.edit else None):
+            return "stop"
+        return parts.stop[step.stopped - 1].reason if step.stopped else None
+
+    def _settle(self, most: int | None = None, *, final: bool = False) -> bool:
+        """Settle what is before the first open position, up to the end id, or what a stop string,
+        or the beginning of one, takes away.
+
+        `most`: start of the block that editors may still revise. `final`: nothing follows. Returns
+        whether a stop string is complete.
+        """
+        canvas, watch, front = self.canvas, self.watch, self.canvas.front()
+        front = front if most is None else min(front, most)
+        if front <= canvas.settled and not (watch and final):
+            return False
+        answer, ended = answer_of(canvas, min(front, self.limit), self.end_ids)
+        found = False
+        if watch is not None:
+            fresh, self.seen = answer[self.seen :], len(answer)
+            found = watch(fresh, final=final or ended)
+        if watch is not None and (found or watch.clear < len(answer)):
+            front = canvas.prompt + watch.clear
+        elif ended:
+            front = canvas.prompt + len(answer) + 1
+        if front > canvas.settled:
+            self.emit(Event("settle", self.row, self.ledger.nfe, (front,)))
+        return found
+
+    def _spent(self) -> str | None:
+        """The reason of a budget that is spent while something is open."""
+        for budget in self.bound.budgets:
+            with blaming("stop", budget):
+                spent = budget.spent(self.ledger.nfe, time.perf_counter() - self.started)
+            if checked_spent(budget, spent) and self.open_count:
+                return budget.reason  # else the row is full, which the last step's record says
+        return None
+
+    def _require_finite(self, changes: Sequence[PositionChange]) -> None:
+        """Raise `CheckpointError` where the confidence of a commit is no number."""
+        if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
+            parts = self.bound.parts
+            foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
+            others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
+            raise not_finite(f" in step {self.ledger.nfe}", others)
+
+    def _endless(self) -> EngineError:
+        """The error of a row that does not end: of the rule that a user wrote, if there is one."""
+        left = self.open_count
+        error = EngineError(
+            f"the row has no end after {self.ledger.nfe} steps, {left} positions are open: nothing "
+            "was committed there, or MASK, which is never written"
+        )
+        parts = self.bound.parts
+        rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
+        for kind, part, method in rules:
+            if is_foreign(part):
+                charge(error, culprit(kind, part, method))
+                break
+        return error
+
+
+def step_limit(bound: BoundConfig, length: int) -> int:
+    """More steps than any row takes that has an end, on a canvas of `length` positions."""
+    base, each = STEP_LIMIT
+    parts = bound.parts
+    planned = sum(part.steps or 0 for part in (parts.unmask, *parts.edit))
+    each += sum(editor.post_steps for editor in parts.edit)
+    return base + each * length + planned
+
+
+EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
+    {Op.COMMIT: "commit", Op.REMASK: "remask", Op.REPLACE: "replace", Op.RENOISE: "renoise"}
+)
+
+
+def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
+    """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
+    events = []
+    for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
+        _, pos, ids, conf = zip(*alike, strict=True)
+        writes = op in (Op.COMMIT, Op.REPLACE)
+        events.append(Event(EVENTS[op], row, step, pos, ids, conf if writes else ()))
+    return events

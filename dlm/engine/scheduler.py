@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
-from itertools import product
 from queue import SimpleQueue
 from traceback import clear_frames
 
-import torch
+from torch import Tensor
 
-from dlm.core import Kind
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.sync import RowStep
-from dlm.engine.admission import GroupRows, merge, new_group
-from dlm.engine.row import RowState, deliver, emit, finish, record
+from dlm.engine.admission import first_canvas, new_group, opened_ids
+from dlm.engine.live import GroupRows, LiveRows, ParkedRows
+from dlm.engine.row import RowState, Until
 from dlm.errors import InvalidRequest, Unavailable
 
 
@@ -23,7 +23,7 @@ class Scheduler:
     """Continuous batching over groups. `max_rows` bounds the rows that are decoded at once,
     `max_token_forwards` the positions of one forward (None: no bound): what is more takes several.
 
-    `submit` may be called from any thread; everything else is for one thread at a time.
+    `submit` and `discard` may be called from any thread; all else is for one thread at a time.
     """
 
     def __init__(
@@ -32,13 +32,15 @@ class Scheduler:
         self.manager, self.page_manager, self.max_rows = manager, manager.page_manager, max_rows
         self.max_token_forwards = max_token_forwards
         self._inbox: SimpleQueue[RowState] = SimpleQueue()
+        self._discarded: SimpleQueue[RowState] = SimpleQueue()
         self._waiting: deque[RowState] = deque()
-        self._groups: list[GroupRows] = []
+        self._live = LiveRows()
+        self._parked = ParkedRows(manager)
 
     @property
     def live(self) -> int:
         """Rows being denoised."""
-        return sum(len(states) for _, states in self._groups)
+        return len(self._live)
 
     @property
     def waiting(self) -> int:
@@ -71,40 +73,72 @@ class Scheduler:
             raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
     def submit(self, state: RowState) -> None:
-        """Queue a row that `check` lets pass."""
+        """Queue a row that `check` lets pass, or one that goes on."""
         self._inbox.put(state)
+
+    def discard(self, state: RowState) -> None:
+        """Abort a row with the next step. It may be called from a finalizer."""
+        self._discarded.put(state)
 
     def abort(self, state: RowState) -> None:
         """End a row now, wherever it is, and free its pages."""
-        finish(state, "abort")
+        state.finish("abort")
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:
-        """End every row, queued or live: with `error`, or as aborted."""
+        """End every row, queued, live or parked: with `error`, or as aborted."""
         self._receive()
-        live = [state for _, states in self._groups for state in states]
-        for state in (*self._waiting, *live):
-            finish(state, "error" if error else "abort", error)
+        for state in (*self._waiting, *self._live.states, *self._parked.groups):
+            state.finish("error" if error else "abort", error)
         self._drop_done()
 
-    def fork(self, state: RowState, *, choice: int, path: int) -> RowState:
-        """A second row that starts as this live one stands now and draws along `path`.
+    def start(self, state: RowState) -> None:
+        """Give a row its canvas and park it before its first step."""
+        state.parked = True
+        state.fill_canvas(*first_canvas(state, self._length(state), self.manager.info))
+        state.announce()
 
-        The rows share their pages until one of them writes. Raises `Unavailable` when the pool
-        could not give the fork pages of its own, `InvalidRequest` when the row is not live.
+    def resume(self, state: RowState, until: Until | None = None) -> None:
+        """Queue a parked row, which goes on up to `until` (None: its end)."""
+        state.resume(until)
+        if state.reached:
+            state.parked = True
+        else:
+            self.submit(state)
+
+    def fork(self, state: RowState, *, choice: int, row: int, path: int) -> RowState:
+        """A second row that starts as this one stands now and draws along `path`.
+
+        That of a parked row is parked. Rows share their pages until one of them writes. Raises
+        `Unavailable` when the pool could not give the fork pages of its own, `InvalidRequest` for
+        a row that waits.
         """
-        index = next((i for i, (_, states) in enumerate(self._groups) if state in states), None)
-        if index is None:
-            raise InvalidRequest("fork", "only a live row can be forked: it waits, or has ended")
-        group, states = self._groups[index]
-        at = states.index(state)
-        self.page_manager.share(group.parts, group.rows.host.pages[at])
-        child = state.fork(choice)
-        wider = group.select(torch.tensor([*range(len(states)), at]))
-        wider.rows.path[-1] = path
-        self._groups[index] = wider, [*states, child]
-        deliver(child, child.canvas.opened(choice, child.ledger.nfe))
+        owner = next((rows for rows in (self._live, self._parked) if state in rows), None)
+        if owner is None and not (state.parked or state.done):
+            raise InvalidRequest("fork", "a row that waits cannot be forked")
+        if owner is not None:
+            self.page_manager.share(state.bound.parts, owner.pages(state))
+        child = state.fork(choice=choice, row=row, path=path)
+        if owner is not None:
+            owner.double(state, child)
         return child
+
+    def reopen(self, state: RowState, positions: Sequence[int]) -> None:
+        """Open committed positions of a row that is parked, or has ended: then it is parked now.
+
+        Raises `Unavailable`, and changes nothing, when the pool has no pages of its own for it.
+        """
+        if state in self._parked.groups:
+            try:
+                self._parked.reopen(state, positions)
+            except Unavailable:
+                raise
+            except Exception as error:  # of a user's part
+                state.finish("error", error)
+                self._drop_done()
+            return
+        state.reopen(positions, opened_ids(state, positions, self.manager.info))
+        state.parked = True
 
     def step(self) -> None:
         """Admit what fits, run steps up to the next sync, and deliver the events.
@@ -116,20 +150,23 @@ class Scheduler:
             self._receive()
             self._admit()
             for members in self._forwards():
-                for (_, states), reports in self._run(members):
-                    for report, (row, state) in product(reports, enumerate(states)):
-                        record(state, report, row)
+                for (_, states), records in self._run(members):
+                    for state, steps in zip(states, records, strict=True):
+                        for step in steps:
+                            state.record(step)
             self._keep_prefixes()
             self._set_apart()
+            self._park()
             self._drop_done()
         except KeyboardInterrupt:
             self.end_all()
             raise
 
     def check_integrity(self) -> None:
-        """Raise `EngineError` unless the live rows' pages explain every page that is taken."""
+        """Raise `EngineError` unless the rows' pages explain every page that is taken."""
         owned: dict[int, list[list[int]]] = {}
-        for group, _ in self._groups:
+        groups = [group for group, _ in self._live.groups]
+        for group in (*groups, *self._parked.groups.values()):
             for table in group.rows.host.pages.tolist():
                 for pool, line in zip(self.page_manager.pools(group.parts), table, strict=True):
                     owned.setdefault(id(pool), []).append(line)
@@ -141,14 +178,15 @@ class Scheduler:
     def _forwards(self) -> list[list[GroupRows]]:
         """The groups that go into each forward; one that is too large for any is divided."""
         most = self.max_token_forwards
-        if most is None or not self._groups:
-            return [list(self._groups)]
-        for group, states in list(self._groups):
+        if most is None or not self._live.groups:
+            return [list(self._live.groups)]
+        for group, _ in list(self._live.groups):
             pieces = runs_within(self._sizes(group), most)
             if len(pieces) > 1:
-                self._divide(group, states, pieces)
-        sizes = [sum(self._sizes(group)) for group, _ in self._groups]
-        return [[self._groups[i] for i in run] for run in runs_within(sizes, most)]
+                self._live.divide(group, pieces)
+        groups = self._live.groups
+        sizes = [sum(self._sizes(group)) for group, _ in groups]
+        return [[groups[i] for i in run] for run in runs_within(sizes, most)]
 
     def _sizes(self, group: RowGroup) -> list[int]:
         """The positions that the next forward computes for each row; none where a part cannot plan
@@ -163,7 +201,7 @@ class Scheduler:
         """Keep the final keys that rows have stored, for requests that begin alike."""
         if self.page_manager.prefixes is None:
             return
-        for group, states in self._groups:
+        for group, states in self._live.groups:
             host = group.rows.host
             for state, stored, pages in zip(states, host.stored.tolist(), host.pages, strict=True):
                 if stored > state.kept:
@@ -173,49 +211,51 @@ class Scheduler:
 
     # failing alone
 
-    def _run(self, members: Sequence[GroupRows]) -> list[tuple[GroupRows, list[RowStep]]]:
+    def _run(self, members: Sequence[GroupRows]) -> list[tuple[GroupRows, list[list[RowStep]]]]:
         """Run steps; where the forward fails, with half the rows at a time, down to the one."""
         if not members:
             return []
         try:
-            return list(zip(members, self.manager.run([c for c, _ in members]), strict=True))
+            watched = any(state.until is not None for _, states in members for state in states)
+            records = self.manager.run([group for group, _ in members], watched=watched)
+            return list(zip(members, records, strict=True))
         except Exception as error:  # out of memory, say
             clear_frames(error.__traceback__)  # they hold the activations that had no room
             failed = error
         if len(members) == 1:
             group, states = members[0]
             if len(states) == 1:
-                finish(states[0], "error", failed)
+                states[0].finish("error", failed)
                 return []
-            members = self._split(group, states)
+            members = self._split(group)
         half = len(members) // 2
         return self._run(members[:half]) + self._run(members[half:])
 
-    def _split(self, group: RowGroup, states: Sequence[RowState]) -> list[GroupRows]:
+    def _split(self, group: RowGroup) -> list[GroupRows]:
         """The rows of a group in groups of their own, which nobody may join."""
-        alone = self._divide(group, states, [[row] for row in range(len(states))])
+        alone = self._live.divide(group, [[row] for row in range(group.rows.count)])
         for one, _ in alone:
             one.isolated = True
         return alone
 
-    def _divide(
-        self, group: RowGroup, states: Sequence[RowState], pieces: Sequence[Sequence[int]]
-    ) -> list[GroupRows]:
-        """Pieces of a group, each with some of its rows, which take its place."""
-        parts = [(group.select(torch.tensor(rows)), [states[i] for i in rows]) for rows in pieces]
-        index = next(i for i, (other, _) in enumerate(self._groups) if other is group)
-        self._groups[index : index + 1] = parts
-        return parts
-
     def _set_apart(self) -> None:
         """Split the groups whose part has failed into rows; a row that fails alone ends."""
-        for group, states in list(self._groups):
+        for group, states in list(self._live.groups):
             if group.error is None:
                 continue
             if len(states) == 1:
-                finish(states[0], "error", group.error)
+                states[0].finish("error", group.error)
             else:
-                self._split(group, states)
+                self._split(group)
+
+    def _park(self) -> None:
+        """Park the rows that have come to their point."""
+        reached = [state for state in self._live.states if state.reached]
+        for state in reached:
+            state.draft = self._live.draft(state)
+        for state in reached:
+            self._parked.groups[state] = self._live.take(state)
+            state.parked = True
 
     def _length(self, state: RowState) -> int:
         """The canvas, rounded up to whole trained blocks."""
@@ -225,68 +265,71 @@ class Scheduler:
     def _receive(self) -> None:
         while not self._inbox.empty():
             self._waiting.append(self._inbox.get())
+        while not self._discarded.empty():
+            self._discarded.get().finish("abort")
 
     def _admit(self) -> None:
         """Let waiting rows in as long as there is room. Rows of one signature join at once."""
-        fresh: list[tuple[RowState, RowGroup]] = []
+        fresh: list[GroupRows] = []
         try:
             while self._waiting and self.live + len(fresh) < self.max_rows:
                 if not self._admit_first(fresh):
                     break
         finally:  # Ctrl-C among them ends those that were let in, too
-            self._place(fresh)
+            if fresh:
+                self._live.join(fresh, self.manager.device)
 
-    def _admit_first(self, fresh: list[tuple[RowState, RowGroup]]) -> bool:
+    def _admit_first(self, fresh: list[GroupRows]) -> bool:
         """Let the first waiting row in, or end it; False where it waits for others' pages."""
         state = self._waiting[0]
+        if state.done or state in self._parked.groups:
+            self._waiting.popleft()
+            if not state.done:
+                fresh.append((self._parked.groups.pop(state), [state]))
+            return True
         parts, length = state.bound.parts, self._length(state)
         try:
-            found = None if state.done else self.page_manager.reserve(parts, length, state.prompt)
+            pages, state.ledger.reused = self.page_manager.reserve(parts, length, state.prompt)
         except Unavailable as error:
             if self.live or fresh:
                 return False
-            finish(state, "error", error)
-            found = None
-        self._waiting.popleft()
-        if found is None:
+            self._waiting.popleft()
+            state.finish("error", error)
             return True
-        pages, state.ledger.reused = found
+        self._waiting.popleft()
         state.ledger.kv_bytes = self.page_manager.bytes_of(parts, pages)
+        group = self._new_group(state, pages)
+        if group is not None:
+            fresh.append((group, [state]))
+        return True
+
+    def _new_group(self, state: RowState, pages: Tensor) -> RowGroup | None:
+        """A group for a new row whose first block is open; None where the row ends at once."""
+        fresh = not state.canvas.ids
         try:
-            group = new_group(state, length, pages, self.manager)
+            if fresh:
+                state.fill_canvas(*first_canvas(state, self._length(state), self.manager.info))
+            group = new_group(state, pages, self.manager)
             self.manager.admit(group)
         except BaseException as error:
-            self.page_manager.release(parts, pages)
+            self.page_manager.release(state.bound.parts, pages)
             if not isinstance(error, Exception):  # Ctrl-C, which ends all that wait
                 self._waiting.appendleft(state)
                 raise
-            finish(state, "error", error)  # of a user's part that cannot run
-        else:
-            fresh.append((state, group))
-        return True
-
-    def _place(self, fresh: Sequence[tuple[RowState, RowGroup]]) -> None:
-        """New rows join groups of their signature, or found them; their canvases are announced."""
-        self._groups = merge(self._groups, fresh, self.manager.device)
-        for state, group in fresh:
-            length = int(group.rows.host.length[0])
-            ids, kinds = (t[0, :length].tolist() for t in (group.rows.ids, group.rows.kind))
-            state.begin(ids, [Kind(kind) for kind in kinds])
-            emit(state, state.canvas.opened(state.choice, 0))
+            state.finish("error", error)  # of a user's part that cannot run
+            return None
+        state.started = state.started or time.perf_counter()
+        if fresh:
+            state.announce()
+        if bool(group.rows.host.blocks.live.any()):
+            return group
+        self.page_manager.release(state.bound.parts, pages)
+        state.finish("length")  # everything is filled, and no editor asks for it
+        return None
 
     def _drop_done(self) -> None:
-        """Free the pages of ended rows and let them leave their groups at once."""
-        kept, leaving = [], []
-        for group, states in self._groups:
-            stay = [i for i, t in enumerate(states) if not t.done]
-            gone = [i for i, t in enumerate(states) if t.done]
-            leaving += [(group.parts, group.rows.host.pages[i]) for i in gone]
-            if not gone:
-                kept.append((group, states))
-            elif stay:
-                kept.append((group.select(torch.tensor(stay)), [states[i] for i in stay]))
-        self._groups = kept
-        for parts, pages in leaving:
+        """Free the pages of ended rows; live ones leave their groups at once."""
+        for parts, pages in (*self._live.drop_done(), *self._parked.drop_done()):
             self.page_manager.release(parts, pages)
 
 

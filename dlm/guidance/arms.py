@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 from torch import Tensor
 
-from dlm.core import Flags, Frame, Ints, ModelInfo
+from dlm.core import Frame, Guide, ModelInfo
 from dlm.errors import InvalidRequest
 
 MOST_SCALE: Final = 1e4
@@ -15,7 +15,7 @@ MOST_SCALE: Final = 1e4
 
 
 @dataclass(frozen=True, slots=True)
-class CFG:
+class CFG(Guide):
     """Classifier-free guidance: push the logits away from those of the same canvas without its
     prompt (LLaDA arXiv 2502.09992; Nie et al. arXiv 2410.18514).
 
@@ -41,10 +41,6 @@ class CFG:
                 "guide", f"'cfg' masks the prompt, and this model ({info.family}) has no mask"
             )
         return self
-
-    def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
-        """The unconditional input does not see the prompt."""
-        return q_pos < prompt
 
     def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
         """`[2, N, V]` -> `[1, N, V]`."""

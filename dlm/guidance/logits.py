@@ -8,19 +8,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dlm.core import Frame, ModelInfo
+from dlm.core import Frame, Guide, ModelInfo
 from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Bias:
+class Bias(Guide):
     """Add `bias` to the logits of ids: pairs (id, number), as OpenAI's `logit_bias`."""
 
     tier = "T2"
 
     pairs: tuple[tuple[int, float], ...]
-
-    arms = 1
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` for ids outside the vocabulary, and for none."""
@@ -38,7 +36,7 @@ class Bias:
 
 
 @dataclass(frozen=True, slots=True)
-class Forbid:
+class Forbid(Guide):
     """Never produce these ids: their logits become -inf.
 
     `"eos"` is all of the model's end ids, `"end_of_text"` its `eos_token_id` alone, the first of
@@ -50,8 +48,6 @@ class Forbid:
 
     ids: tuple[int, ...] | str = "eos"
     before: int | None = None
-
-    arms = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.ids, str) and self.ids not in ("eos", "end_of_text"):

@@ -56,6 +56,10 @@ class PageTable:
         """The number of rows, and others that keep it, that own a page."""
         return self._owners[page]
 
+    def is_sealed(self, page: int) -> bool:
+        """True if the keys of a page are final, so that nobody may write it."""
+        return page in self._sealed
+
     def pages_for(self, positions: int) -> int:
         """The number of pages that hold `positions` positions."""
         return -(-positions // self.page_size)

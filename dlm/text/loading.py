@@ -35,13 +35,10 @@ Settings = Mapping[str, Any]
 """The content of a JSON file."""
 
 
-def no_tokenizer(param: str, model: str = "this model") -> InvalidRequest:
+def no_tokenizer(param: str) -> InvalidRequest:
     """The error for a text that is given to a model without a tokenizer."""
-    return InvalidRequest(
-        param,
-        f"{model} came without a tokenizer: add its files ({WANTED}), or give token ids from "
-        "Python",
-    )
+    rule = f"this model came without a tokenizer: add its files ({WANTED}), or give token ids"
+    return InvalidRequest(param, rule)
 
 
 def load_tokenizer(folder: Path) -> Any | None:

@@ -140,6 +140,10 @@ class StopStringWatcher:
 
     def fork(self) -> StopStringWatcher:
         """A watch that has seen the same ids."""
-        twin = StopStringWatcher(self._text, self._strings, inside=self._inside)
+        twin = self.fresh()
         twin(self._seen, final=False)
         return twin
+
+    def fresh(self) -> StopStringWatcher:
+        """A watch for the same stop strings that has seen nothing."""
+        return StopStringWatcher(self._text, self._strings, inside=self._inside)

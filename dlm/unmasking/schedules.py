@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dlm.core import Kind, StepView
+from dlm.core import StepView
 from dlm.errors import InvalidRequest
 
 Schedule = Literal["even", "linear", "cosine", "power", "eps"]
@@ -33,28 +33,23 @@ def clock_of(view: StepView, total: Tensor | None) -> tuple[Tensor, Tensor, Tens
     `total [R, 1]` steps for the whole answer are shared out to the blocks by what they have to
     fill; None is as many steps as masks.
     """
-    blocks = view.blocks
-    start, end, step, masks = view.of_first_block(
-        blocks.start, blocks.end, blocks.step, blocks.masks
-    )
+    step, masks = view.of_first_block(view.blocks.step, view.blocks.masks)
     steps = masks
     if total is not None:
-        inside = (view.pos >= start) & (view.pos < end) & (view.kind != Kind.PROMPT)
-        size = inside.sum(dim=1, keepdim=True)
-        steps = torch.div(total * size, view.row.initial_masks[:, None], rounding_mode="floor")
+        steps = torch.div(total * masks, view.row.initial_masks[:, None], rounding_mode="floor")
     return step, steps.clamp_min(1), masks
 
 
 def scheduled_count(
     view: StepView, schedule: Schedule, total: Tensor | None, params: Any
-) -> Tensor:
-    """`[R, 1]`: the schedule's count for the block that each row is in.
+) -> Tensor | Literal[1]:
+    """The schedule's count for the block that each row is in, `[R, 1]`, or one for all.
 
     `total [R, 1]` as in `clock_of`. A clock that has run out takes all that is open. `params` holds
     `power` and `eps` where the schedule reads them.
     """
     if total is None and schedule == "even":
-        return torch.ones_like(view.row.step)[:, None]
+        return 1
     step, steps, masks = clock_of(view, total)
     open_now = view.eligible.sum(dim=1, keepdim=True)
     if schedule == "even":
@@ -64,6 +59,36 @@ def scheduled_count(
     else:
         count = curve_counts(schedule, masks, step, steps, params.power)
     return torch.where(step < steps, count, open_now)
+
+
+LONGEST_CLOCK = 4096
+"""Steps of a schedule up to which its clock is run beforehand."""
+
+
+def steps_of_block(rule: Any, masks: int, total: int) -> int | None:
+    """The steps in which a schedule fills a block of `masks` positions, of `total` in the answer:
+    its clock is run beforehand. None where it is too long.
+
+    `rule` holds `steps`, `schedule`, and `power` or `eps` where the schedule reads them.
+    """
+    if rule.steps is None and rule.schedule == "even":
+        return masks
+    if (rule.steps or 0) > LONGEST_CLOCK:
+        return None
+    steps = masks if rule.steps is None else max(rule.steps * masks // total, 1)
+    size, all_steps, left = torch.tensor(masks), torch.tensor(steps), masks
+    for step in range(steps):
+        now = torch.tensor(step)
+        if rule.schedule == "even":
+            count = even_counts(size, now, all_steps)
+        elif rule.schedule == "eps":
+            count = (left * eps_share(now, all_steps, torch.tensor(rule.eps)) + ROUNDING).long()
+        else:
+            count = curve_counts(rule.schedule, size, now, all_steps, rule.power)
+        left -= int(count)
+        if left <= 0:
+            return step + 1
+    return steps + 1
 
 
 def even_counts(masks: Tensor, step: Tensor, steps: Tensor) -> Tensor:

@@ -77,12 +77,16 @@ def score_of(score: Score, view: StepView, conf_from: ConfFrom = "clean") -> Ten
     return -value if score == "entropy" else value
 
 
-def top(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
-    """The `count [R, 1]` best of `among [R, W]` as a mask; ties go to the leftmost position."""
-    ranked = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(ranked).scatter_(
-        1, ranked, torch.arange(score.shape[1], device=score.device).expand_as(ranked)
-    )
+def top(score: Tensor, among: Tensor, count: Tensor | Literal[1]) -> Tensor:
+    """The best of `among [R, W]` as a mask: `count [R, 1]` of them, or one in each row.
+
+    Ties go to the leftmost position.
+    """
+    score = score.masked_fill(~among, -torch.inf)
+    if isinstance(count, int):
+        best = score.argmax(dim=1, keepdim=True)
+        return among & (torch.arange(score.shape[1], device=score.device) == best)
+    rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return among & (rank < count)
 
 

@@ -87,7 +87,7 @@ class Probe(Scheduler):
     def rows(self) -> list[Live]:
         """All live rows."""
         found = []
-        for group, states in self._groups:
+        for group, states in self._live.groups:
             for row, state in enumerate(states):
                 length = int(group.rows.length[row])
                 pages = group.rows.host.pages[row, :, 0].tolist()
@@ -127,7 +127,7 @@ class Bench:
     def state(self, prompt: Sequence[int], path: int = 0, **options: Any) -> RowState:
         """A row to submit, its config given as options."""
         bound = bind_request(GenerationConfig.from_options(options), None, self.info)
-        state = RowState(tuple(prompt), bound, path)
+        state = RowState(tuple(prompt), bound, path, path, path)
         self.traces[state] = Trace()
         return state
 

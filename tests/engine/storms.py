@@ -145,7 +145,7 @@ def fork(engine: Engine, chosen: tuple[int, Request], tally: Tally) -> None:
     if state.done or state.ledger.nfe == 0 or len(chosen[1].states) > 3:
         return
     try:
-        chosen[1].states.append(engine.scheduler.fork(state, choice=0, path=state.choice))
+        chosen[1].states.append(engine.scheduler.fork(state, choice=0, row=0, path=state.choice))
         tally.forked += 1
     except Unavailable:
         tally.refused += 1

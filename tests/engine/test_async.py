@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from dlm import AsyncEngine, Engine
-from dlm.engine.events import HostCanvas
+from dlm import AsyncEngine, Engine, Guide
+from dlm.core.canvas import HostCanvas
 from dlm.errors import EngineError, RuleError
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
@@ -154,13 +154,8 @@ def test_requests_can_be_aborted_at_any_step():
 
 
 @dataclass(frozen=True)
-class Poison:
+class Poison(Guide):
     """A guide that spoils every logit."""
-
-    arms = 1
-
-    def bind(self, info):
-        return self
 
     def __call__(self, logits, frame, params):
         return torch.full_like(logits, torch.nan)

@@ -135,7 +135,7 @@ def test_forks_copy_what_the_causal_model_writes(seed):
     bench.scheduler.submit(state)
     for _ in range(2):
         bench.step()
-    child = bench.scheduler.fork(state, choice=1, path=1)
+    child = bench.scheduler.fork(state, choice=1, row=1, path=1)
     bench.scheduler.check_integrity()
     bench.traces[child] = type(bench.traces[state])()
     while not (state.done and child.done):
@@ -312,7 +312,7 @@ def test_a_reading_that_fails_is_repeated_for_each_row_alone(broken):
     state = bench.state(prompt_of(6, 1), **warm, unmask=Dictated(count=2))
     bench.scheduler.submit(state)
     bench.step()
-    child = bench.scheduler.fork(state, choice=1, path=1)
+    child = bench.scheduler.fork(state, choice=1, row=1, path=1)
     bench.traces[child] = type(bench.traces[state])()
     while not (state.done and child.done):
         bench.step()

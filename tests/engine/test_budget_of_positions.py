@@ -55,7 +55,7 @@ def test_what_can_never_fit_is_refused():
         InvalidRequest, match=r"37 positions in 1 inputs does not fit .* at most 30"
     ):
         engine.generate(PROMPTS[3], **OPTIONS)
-    with pytest.raises(InvalidRequest, match="must be None or at least 1, got 0"):
+    with pytest.raises(InvalidRequest, match="must be None or an integer of at least 1, got 0"):
         engine_of(max_token_forwards=0)
 
 

@@ -197,16 +197,10 @@ def test_two_streams_in_turns_and_a_generation_between(engine):
 
 
 @dataclass(frozen=True, slots=True)
-class Failing:
+class Failing(dlm.Unmasker):
     """Raises in the third step."""
 
     error: type[BaseException]
-
-    clock = False
-    needs = frozenset[str]()
-
-    def bind(self, info):
-        return self
 
     def propose(self, view):
         if int(view.row.step[0]) >= 2:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from dlm import Engine
+from dlm import Editor, Engine, StopRule, Unmasker
 from dlm.core import Entries, Kind, Proposal, ScratchSpec, Stop
 from dlm.engine.admission import new_group
 from dlm.errors import EngineError, InvalidRequest, Unavailable, culprit_of
@@ -24,18 +24,7 @@ def new_engine(**options):
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A base for rules that misbehave."""
-
-    clock = False
-    needs = frozenset()
-
-    def bind(self, info):
-        return self
-
-
-@dataclass(frozen=True)
-class Raises(Rule):
+class Raises(Unmasker):
     after: int = 3
 
     def propose(self, view):
@@ -45,7 +34,7 @@ class Raises(Rule):
 
 
 @dataclass(frozen=True)
-class Never(Rule):
+class Never(Unmasker):
     clock = True
 
     def propose(self, view):
@@ -53,7 +42,7 @@ class Never(Rule):
 
 
 @dataclass(frozen=True)
-class Own(Rule):
+class Own(Unmasker):
     """Writes a token of its own choice everywhere, whether asked to or not."""
 
     token: int = 7
@@ -64,17 +53,10 @@ class Own(Rule):
 
 
 @dataclass(frozen=True)
-class Grabs:
+class Grabs(Editor):
     """An editor that commits what was never eligible."""
 
     scope = "block"
-    needs = frozenset()
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
 
     def edit(self, view, proposal):
         return proposal._replace(commit=torch.ones_like(proposal.commit))
@@ -212,7 +194,7 @@ def test_an_end_id_behind_the_limit_is_not_an_end():
 
 
 @dataclass(frozen=True)
-class Dislikes(Rule):
+class Dislikes(Unmasker):
     """Raises for a row of this length, else commits the best position of each row."""
 
     length: int = -1
@@ -226,13 +208,11 @@ class Dislikes(Rule):
 
 
 @dataclass(frozen=True)
-class Stops(Rule):
+class Stops(StopRule):
     """A stop rule that raises for a row of this length, once its third step is done."""
 
     length: int = -1
-    reason = "stop"
     waits_for_clean_block = True
-    end_ids = ()
 
     def __call__(self, rows, view):
         if bool(((view.row.prompt == self.length) & (view.row.step >= 2)).any()):
@@ -392,14 +372,11 @@ def test_a_pool_that_cannot_grow_makes_rows_wait(monkeypatch):
 
 
 @dataclass(frozen=True)
-class RaisesOnce(Rule):
+class RaisesOnce(Editor):
     """An editor that fails for a row of three ids in one of its steps."""
 
     at: int = 0
     scope = "block"
-
-    def refuses(self, unmask):
-        return None
 
     def edit(self, view, proposal):
         if bool(((view.row.prompt == 3) & (view.row.step == self.at)).any()):
@@ -463,14 +440,11 @@ def test_a_forward_that_fails_once_changes_nothing(broken, unroll):
 
 
 @dataclass(frozen=True)
-class WrongScratch(Rule):
+class WrongScratch(Editor):
     """Gives back scratch of a shape that fits one row, but not several."""
 
     scope = "block"
     scratch = (ScratchSpec("counts", "row", torch.long),)
-
-    def refuses(self, unmask):
-        return None
 
     def edit(self, view, proposal):
         return proposal._replace(scratch={"counts": proposal.commit.sum(dim=1)[:1]})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from dlm import Engine, Proposal
+from dlm import Editor, Engine, Guide, Proposal
 from dlm.cache.block_freeze import NoCache
 from dlm.core import Stop
 from dlm.errors import InvalidRequest, RuleError, culprit_of
@@ -41,30 +41,18 @@ def breaks(base, method, answer):
 
 
 @dataclass(frozen=True)
-class Bias:
+class Bias(Guide):
     """A guide that changes nothing; the base of broken ones."""
-
-    arms = 1
-
-    def bind(self, info):
-        return self
 
     def __call__(self, logits, frame, params):
         return logits
 
 
 @dataclass(frozen=True)
-class Shadows:
+class Shadows(Editor):
     """An editor that changes nothing, with shadow tokens; the base of broken ones."""
 
     scope = "block"
-    needs = frozenset()
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
 
     def edit(self, view, proposal):
         return proposal
@@ -83,7 +71,7 @@ METHODS = [
     ("guide", Bias, "__call__"),
     ("guide", Bias, "bind"),
     ("blocks", Fixed, "bind"),
-    ("blocks", Fixed, "num_blocks"),
+    ("blocks", Fixed, "block_sizes"),
     ("blocks", Fixed, "max_end"),
     ("blocks", Fixed, "block_end"),
     ("blocks", Fixed, "advance"),

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dlm.config import GenerationConfig, bind
+from dlm.core.canvas import replay
 from dlm.decode.iteration import IterationManager
-from dlm.engine.events import replay
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
 from dlm.errors import InvalidRequest, Unavailable
@@ -64,7 +64,7 @@ def test_a_fork_on_the_same_path_repeats_its_parent(case, steps):
     options, changes = CASES[case]
     bench = Bench(changes)
     parent = bench.start({"temperature": 0.8, **options}, steps)
-    child = bench.scheduler.fork(parent, choice=1, path=0)
+    child = bench.scheduler.fork(parent, choice=1, row=1, path=0)
     together = bench.finish(parent, child)
     solo = Bench(changes)
     alone = solo.finish(solo.start({"temperature": 0.8, **options}, 0))
@@ -82,7 +82,7 @@ def test_children_go_their_own_ways_alone_and_together(case):
     def run(*paths):
         bench = Bench(changes)
         parent = bench.start(options, 5)
-        children = [bench.scheduler.fork(parent, choice=p, path=p) for p in paths]
+        children = [bench.scheduler.fork(parent, choice=p, row=p, path=p) for p in paths]
         bench.scheduler.abort(parent)
         bench.scheduler.check_integrity()
         return bench.finish(*children)
@@ -100,7 +100,7 @@ def test_forks_of_forks_leave_each_other_alone(case):
     for generation in range(1, 4):
         for row in list(rows):
             choice = len(rows)
-            rows.append(bench.scheduler.fork(row, choice=choice, path=choice))
+            rows.append(bench.scheduler.fork(row, choice=choice, row=choice, path=choice))
         if generation == 2:
             bench.scheduler.abort(rows.pop(1))
         bench.step()
@@ -114,7 +114,7 @@ def test_a_fork_shares_pages_until_somebody_writes():
     bench = Bench({"attention": "block_causal", "block_length": 8})
     parent = bench.start({}, 9)
     before = bench.kv.pages.in_use
-    child = bench.scheduler.fork(parent, choice=1, path=1)
+    child = bench.scheduler.fork(parent, choice=1, row=1, path=1)
     assert bench.kv.pages.in_use == before
     bench.step()
     grown = bench.kv.pages.in_use - before
@@ -128,17 +128,17 @@ def test_a_fork_that_could_run_out_of_pages_is_refused_with_the_numbers():
     bench = Bench({}, max_bytes=16 * page)
     parent = bench.start({}, 2)
     with pytest.raises(Unavailable, match=r"10 of 16|more pages"):
-        bench.scheduler.fork(parent, choice=1, path=1)
+        bench.scheduler.fork(parent, choice=1, row=1, path=1)
     bench.scheduler.check_integrity()
     bench.finish(parent)
 
 
 def test_a_fork_tells_its_whole_canvas_and_replays_to_it():
-    from dlm.engine.events import replay
+    from dlm.core.canvas import replay
 
     bench = Bench({})
     parent = bench.start({"temperature": 1.0}, 6)
-    child = bench.scheduler.fork(parent, choice=3, path=3)
+    child = bench.scheduler.fork(parent, choice=3, row=3, path=3)
     bench.finish(parent, child)
     assert replay(child.events)[3].ids == child.canvas.ids
     assert replay(child.events)[3].kinds == child.canvas.kinds
@@ -147,15 +147,25 @@ def test_a_fork_tells_its_whole_canvas_and_replays_to_it():
 def test_a_fork_knows_what_its_parent_was_sure_of():
     bench = Bench({})
     parent = bench.start({}, 6)
-    child = bench.scheduler.fork(parent, choice=1, path=1)
+    child = bench.scheduler.fork(parent, choice=1, row=1, path=1)
     assert child.canvas.conf == parent.canvas.conf
     assert sum(conf is not None for conf in child.canvas.conf) == 6
     assert replay(child.events)[1].ids == parent.canvas.ids
 
 
-def test_only_live_rows_can_be_forked():
+def test_a_row_that_waits_cannot_be_forked():
+    bench = Bench({})
+    state = bench.start({}, 0)
+    with pytest.raises(InvalidRequest, match="a row that waits cannot be forked"):
+        bench.scheduler.fork(state, choice=1, row=1, path=1)
+    bench.finish(state)
+
+
+def test_a_fork_of_an_ended_row_has_its_canvas_and_no_pages():
     bench = Bench({})
     state = bench.start({}, 2)
     bench.finish(state)
-    with pytest.raises(InvalidRequest, match="only a live row can be forked"):
-        bench.scheduler.fork(state, choice=1, path=1)
+    child = bench.scheduler.fork(state, choice=0, row=1, path=1)
+    assert child.done
+    assert child.canvas.ids == state.canvas.ids
+    assert bench.kv.pages.in_use == 0

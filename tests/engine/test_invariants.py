@@ -9,9 +9,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dlm import Editor, Unmasker
 from dlm.config import KINDS
 from dlm.core import Kind, Proposal
-from dlm.engine.events import HostCanvas, replay
+from dlm.core.canvas import HostCanvas, replay
 from dlm.errors import InvalidRequest
 from dlm.rng import Stream, uniforms
 from tests.engine.harness import Bench, open_positions
@@ -448,16 +449,10 @@ def test_results_do_not_depend_on_how_often_the_host_looks():
 
 
 @dataclass(frozen=True)
-class Hostile:
+class Hostile(Editor, Unmasker):
     """An unmasker and editor that for a while ask for everything, wherever they look."""
 
-    scope, needs, clock = "row", frozenset(), True
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
+    scope, clock = "row", True
 
     def propose(self, view):
         masked = (view.pos % 3 == 0) & (view.row.step < 6)[:, None]

@@ -150,7 +150,7 @@ def test_a_pipeline_keeps_several_blocks_live_and_never_a_ninth():
         while not state.done:
             scheduler.step()
             if scheduler.live:
-                ((group, _),) = scheduler._groups
+                ((group, _),) = scheduler._live.groups
                 most = max(most, int(group.rows.host.blocks.live.sum()))
     assert most == 8
 

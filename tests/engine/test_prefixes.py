@@ -113,7 +113,9 @@ def test_models_whose_keys_change_share_nothing():
     for _ in range(2):
         assert engine.generate(LONG, **OPTIONS, cache="dual").stats.reused == 0
     assert engine.kv.pages.in_use == 0
-    with pytest.raises(InvalidRequest, match="`prefix_bytes`: must be at least 0, got -1"):
+    with pytest.raises(
+        InvalidRequest, match="`prefix_bytes`: must be an integer of at least 0, got -1"
+    ):
         engine_of(prefix_bytes=-1)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlm import Engine, Kind, Proposal, replay
+from dlm import Editor, Engine, Kind, Proposal, Unmasker, replay
 from dlm.rng import uniforms
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
@@ -17,35 +17,25 @@ MASK = tiny_spec().mask_id
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A part that binds to nothing and refuses nothing."""
+class TakesAllBack(Editor):
+    """Reopens each position in the step that commits it."""
 
     scope = "row"
-    needs = frozenset[str]()
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
-
-
-@dataclass(frozen=True)
-class TakesAllBack(Rule):
-    """Reopens each position in the step that commits it."""
 
     def edit(self, view, proposal):
         return proposal._replace(remask=proposal.commit)
 
 
 @dataclass(frozen=True)
-class Capricious(Rule):
+class Capricious(Editor):
     """Reopens, overwrites and holds by chance, and takes commits back."""
 
     back: float = 0.5
     remask: float = 0.5
     replace: float = 0.5
     hold: float = 0.5
+
+    scope = "row"
 
     def edit(self, view, proposal):
         row = view.row
@@ -75,7 +65,7 @@ class CapriciousInBlock(Capricious):
 
 
 @dataclass(frozen=True)
-class Waits(Rule):
+class Waits(Unmasker):
     """An unmasker on a schedule that never commits."""
 
     clock = True

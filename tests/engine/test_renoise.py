@@ -5,8 +5,8 @@ import torch
 
 from dlm.config import GenerationConfig, bind
 from dlm.core import Kind
+from dlm.core.canvas import replay
 from dlm.decode.iteration import IterationManager
-from dlm.engine.events import replay
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
 from dlm.model.kv_store import KVPool

@@ -131,7 +131,9 @@ def test_map_answers_an_endless_iterable_in_order(engine):
 
 def test_map_of_nothing_and_of_what_is_wrong(engine):
     assert list(engine.map([], max_new_tokens=8)) == []
-    with pytest.raises(InvalidRequest, match="`in_flight`: must be at least 1, got 0"):
+    with pytest.raises(
+        InvalidRequest, match="`in_flight`: must be an integer of at least 1, got 0"
+    ):
         engine.map([PROMPT], in_flight=0)
     with pytest.raises(InvalidRequest, match="ids must be between"):
         list(engine.map([torch.tensor([5000])], max_new_tokens=8))

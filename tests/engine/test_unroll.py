@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from dlm import Engine
+from dlm import Editor, Engine
 from dlm.core import Entries, Kind, ScratchSpec
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
@@ -74,7 +74,7 @@ def test_an_abort_between_syncs_leaves_the_others_alone():
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Doubt(Editor):
     """Reopens what the model no longer believes, four times a position at the most."""
 
     threshold: float = 0.4
@@ -82,12 +82,6 @@ class Doubt:
     scope = "block"
     needs = frozenset({"prob_current"})
     scratch = (ScratchSpec("doubted", "token", torch.long),)
-
-    def bind(self, info):
-        return self
-
-    def refuses(self, unmask):
-        return None
 
     def edit(self, view, proposal):
         times = view.scratch["doubted"]

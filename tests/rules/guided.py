@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dlm.core import ModelInfo, Proposal, StepView
+from dlm.core import Proposal, StepView, Unmasker
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(Unmasker):
     """Accept a draft while the causal model would write it, or gives it at least `share` of the
     probability of what it would write (1.0: exactly its own choice, but for ties).
     """
 
     share: float = 1.0
 
-    clock = False
     needs = frozenset({"ar"})
-
-    def bind(self, info: ModelInfo) -> Guided:
-        return self
 
     def propose(self, view: StepView) -> Proposal:
         said = view.aux["ar"]

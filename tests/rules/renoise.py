@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
+from dlm.core import Editor, Kind, Proposal, StepView, Unmasker
 
 
 def accepted(view: StepView, bound: Tensor, steps: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def accepted(view: StepView, bound: Tensor, steps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class EntropyBound:
+class EntropyBound(Unmasker):
     """Commit what is accepted."""
 
     bound: float = 0.5
@@ -38,15 +38,12 @@ class EntropyBound:
     clock = True
     needs = frozenset({"entropy"})
 
-    def bind(self, info: ModelInfo) -> EntropyBound:
-        return self
-
     def propose(self, view: StepView) -> Proposal:
         return Proposal(view.eligible & accepted(view, view.params.bound, view.params.steps))
 
 
 @dataclass(frozen=True)
-class Renoise:
+class Renoise(Editor):
     """Draw again what is not accepted; overwrite what is, where its token has changed."""
 
     bound: float = 0.5
@@ -54,12 +51,6 @@ class Renoise:
 
     scope = "row"
     needs = frozenset({"entropy"})
-
-    def bind(self, info: ModelInfo) -> Renoise:
-        return self
-
-    def refuses(self, unmask: Unmasker) -> str | None:
-        return None
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         keep = accepted(view, view.params.bound, view.params.steps)

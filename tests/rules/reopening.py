@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dlm.core import Kind, ModelInfo, Proposal, StepView, Unmasker
+from dlm.core import Editor, Kind, Proposal, StepView
 
 
 @dataclass(frozen=True)
-class ReopensFirst:
+class ReopensFirst(Editor):
     """Reopens the first position of the answer once, after `after` steps of the row."""
 
     after: int
 
     scope = "row"
-    needs = frozenset[str]()
-
-    def bind(self, info: ModelInfo) -> ReopensFirst:
-        return self
-
-    def refuses(self, unmask: Unmasker) -> str | None:
-        return None
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         first = (view.kind == Kind.COMMITTED) & (view.pos == view.row.prompt[:, None])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dlm.core import (
+    Editor,
     Extra,
     ForwardPlan,
     Kind,
@@ -31,7 +32,7 @@ from dlm.unmasking.scores import top
 
 
 @dataclass(frozen=True)
-class WideIn:
+class WideIn(Unmasker):
     """Commit all that is sure, up to a share of what is open, at least `least` and at most `most`;
     the best position where nothing is.
     """
@@ -41,12 +42,6 @@ class WideIn:
     least: int = 5
     most: int = 20
 
-    clock = False
-    needs = frozenset()
-
-    def bind(self, info: ModelInfo) -> WideIn:
-        return self
-
     def propose(self, view: StepView) -> Proposal:
         params, masks = view.params, view.eligible.sum(dim=1, keepdim=True)
         cap = (masks * params.share).long().maximum(params.least).minimum(params.most)
@@ -55,7 +50,7 @@ class WideIn:
 
 
 @dataclass(frozen=True)
-class NarrowOut:
+class NarrowOut(Editor):
     """Reopen what the shadows doubt, if the step commits more than one position: fewer than the
     last step has committed, so that the block gets fuller.
     """
@@ -72,9 +67,6 @@ class NarrowOut:
         if info.shift or info.mask_id is None:
             raise InvalidRequest("edit", "shadows stand at the position that they predict")
         return replace(self, mask_id=info.mask_id)
-
-    def refuses(self, unmask: Unmasker) -> str | None:
-        return None
 
     def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
         """A shadow for every position of the row's live block."""

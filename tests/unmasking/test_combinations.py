@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlm import Engine
+from dlm import Editor, Engine, Unmasker
 from dlm.config import GenerationConfig, bind
 from dlm.config.aliases import resolve_aliases
 from dlm.errors import InvalidRequest
@@ -141,22 +141,35 @@ def test_annotations_that_mean_nothing_are_not_checked():
 
 
 @dataclass(frozen=True)
-class Halfway:
-    """A rule of one's own that is not finished."""
-
-    clock = False
-
-    def bind(self, info):
-        return self
+class Loose:
+    """A rule of one's own that inherits nothing."""
 
     def propose(self, view):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Misspelt(Unmasker):
+    """A rule of one's own whose method has another name."""
+
+    def propse(self, view):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Empty(Editor):
+    """A rule of one's own that is not begun."""
+
+
 def test_a_part_of_ones_own_is_told_what_it_lacks():
-    assert (
-        refused(unmask=Halfway()) == "`unmask`: Halfway is no part of this kind: it lacks 'needs'"
-    )
+    """Before any work: what no part of the kind can do without is not missed at the first step."""
+    assert refused(unmask=Loose()) == "`unmask`: Loose is no unmask part: inherit dlm.Unmasker"
+    told = "`stop`: Loose is no stop part: inherit dlm.StopRule or dlm.Budget"
+    assert refused(stop=Loose()) == told
+    assert refused(edit=Misspelt()) == "`edit`: Misspelt is no edit part: inherit dlm.Editor"
+    told = "`unmask`: Misspelt lacks 'propose'; did you misspell it as 'propse'?"
+    assert refused(unmask=Misspelt()) == told
+    assert refused(edit=Empty()) == "`edit`: Empty lacks 'edit', 'scope'"
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ def make_view(
         valid=torch.ones(rows, width, dtype=torch.bool),
         scored=is_open,
         must_progress=is_open,
+        inside=places < ends[:, None],
         logit_row=torch.zeros_like(places),
         block=torch.zeros_like(places),
         slot=torch.arange(rows * width),
@@ -131,9 +132,12 @@ def make_view(
             margin=wide(margin, torch.float32),
         ),
         last=LastCommit(
-            conf=wide(conf_prev, torch.float32),
-            born=torch.full((rows, width), -1),
-            edits=torch.zeros((rows, width), dtype=torch.long),
+            SimpleNamespace(  # whose canvases are the window
+                conf=wide(conf_prev, torch.float32),
+                born=torch.full((rows, width), -1),
+                edits=torch.zeros((rows, width), dtype=torch.long),
+            ),
+            torch.arange(width).expand(rows, width),
         ),
         params=part_params(parts if isinstance(parts, list) else [parts] * rows),
         scratch={},

@@ -8,13 +8,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, ModelInfo, Progress, Rows, StepView, is_one_of
+from dlm.core import BlockTable, ModelInfo, Rows, StepView, is_one_of
 from dlm.errors import InvalidRequest
-from dlm.unmasking.blocks.fixed import advance_in_order
+from dlm.unmasking.blocks.fixed import InOrder
 
 
 @dataclass(frozen=True, slots=True)
-class AdaBlock:
+class AdaBlock(InOrder):
     """End the block after the most confident delimiter of the window, else after `length` positions
     (AdaBlock-dLLM, arXiv 2509.26432).
 
@@ -31,8 +31,6 @@ class AdaBlock:
     threshold: float = 0.3
     delimiters: tuple[int, ...] | None = None
     min_length: int = 1
-
-    multi_block = False
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.min_length < 1:
@@ -69,9 +67,6 @@ class AdaBlock:
         info.check_ids("blocks: delimiters", delimiters)
         return replace(self, delimiters=tuple(delimiters))
 
-    def num_blocks(self, tokens: int) -> None:
-        """Not known before the logits are."""
-
     def max_end(self, rows: Rows, params: Any) -> Tensor:
         """The window, or the default or least length where that is longer."""
         window = (params.window * (rows.host.length - rows.host.prompt)[:, None]).long()
@@ -97,10 +92,6 @@ class AdaBlock:
             sure, (offset.gather(1, best) + 1).maximum(params.min_length), params.length
         )[:, 0]
         return torch.minimum(start + size, view.row.length)
-
-    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
-        """One block after another."""
-        return advance_in_order(table, progress, 1)
 
 
 def _last_start(blocks: BlockTable) -> Tensor:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Level, ModelInfo, Phase, Progress, Rows, StepView, bound
+from dlm.core import (
+    BlockScheduler,
+    BlockTable,
+    Level,
+    ModelInfo,
+    Phase,
+    Progress,
+    Rows,
+    StepView,
+    bound,
+)
 from dlm.errors import InvalidRequest
 
 
@@ -65,15 +76,23 @@ def append_block(
     )
 
 
+class InOrder(BlockScheduler):
+    """Blocks one after another; with `alignment`, from the borders of trained blocks on."""
+
+    __slots__ = ()
+
+    alignment: int = 1
+
+    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
+        """One block after another."""
+        return advance_in_order(table, progress, self.alignment)
+
+
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(InOrder):
     """One block: the whole canvas."""
 
     tier = "T1"
-
-    alignment: int = bound(1)
-
-    multi_block = False
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` for block-causal models, trained on short blocks only."""
@@ -86,21 +105,13 @@ class Whole:
             )
         return self
 
-    def num_blocks(self, tokens: int) -> int:
-        """One."""
-        return 1
+    def block_sizes(self, still_open: Sequence[bool]) -> list[int]:
+        """All in one."""
+        return [sum(still_open)]
 
     def max_end(self, rows: Rows, params: Any) -> Tensor:
         """The canvas end."""
         return rows.host.length
-
-    def block_end(self, view: StepView) -> Tensor:
-        """The canvas end."""
-        return view.row.length
-
-    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
-        """One block after another."""
-        return advance_in_order(table, progress, self.alignment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,7 @@ def first_open(view: StepView) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class Fixed(InOrder):
     """Blocks of `length` positions, left to right (LLaDA, arXiv 2502.09992 B.3).
 
     Semi-autoregressive decoding. `length=None` takes the trained block of block-causal models, 32
@@ -143,8 +154,6 @@ class Fixed:
     length: int | None = None
     trained: bool = field(default=False, kw_only=True, repr=False)
     alignment: int = bound(1)
-
-    multi_block = False
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
@@ -168,8 +177,18 @@ class Fixed:
             )
         return replace(self, length=length, alignment=info.alignment, trained=False)
 
-    def num_blocks(self, tokens: int) -> int:
-        """`tokens / length`, rounded up."""
+    def block_sizes(self, still_open: Sequence[bool]) -> list[int]:
+        """The next block starts at the next open position, or the border before it."""
+        assert self.length is not None
+        sizes, end = [], 0
+        while any(still_open[end:]):
+            start = still_open.index(True, end) // self.alignment * self.alignment
+            end = start + self.length
+            sizes.append(sum(still_open[start:end]))
+        return sizes
+
+    def least_steps(self, tokens: int) -> int:
+        """One for each block."""
         assert self.length is not None
         return -(-tokens // self.length)
 
@@ -177,14 +196,6 @@ class Fixed:
         """`length` positions on."""
         end: Tensor = next_start(rows.host.next_unopened, self.alignment) + params.length[:, 0]
         return end
-
-    def block_end(self, view: StepView) -> Tensor:
-        """The end that was planned."""
-        return view.blocks.front
-
-    def advance(self, table: BlockTable, progress: Progress, params: Any) -> BlockTable:
-        """One block after another."""
-        return advance_in_order(table, progress, self.alignment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +218,10 @@ class SubBlocks(Fixed):
         Fixed.__post_init__(self)
         if self.sub < 1:
             raise InvalidRequest("blocks", f"`sub` must be at least 1, got {self.sub}")
+
+    def least_steps(self, tokens: int) -> int:
+        """One for each sub-block."""
+        return -(-tokens // self.sub)
 
     def restrict(self, view: StepView) -> Tensor:
         """Offer the open positions of the first sub-block that has any."""

@@ -8,7 +8,13 @@ import torch
 
 from dlm.core import Editor, Kind, Proposal, StepView, Unmasker
 from dlm.errors import unknown_name
-from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
+from dlm.unmasking.schedules import (
+    SCHEDULES,
+    Schedule,
+    require_schedule,
+    scheduled_count,
+    steps_of_block,
+)
 from dlm.unmasking.scores import top
 from dlm.unmasking.unmask.threshold import CommitAll
 
@@ -49,6 +55,10 @@ class RCR(Editor):
         if isinstance(unmask, CommitAll):
             return None
         return "RCR reopens what is too much after all open positions were filled: use 'everything'"
+
+    def steps_for(self, masks: int, total: int) -> int | None:
+        """Those of the schedule."""
+        return steps_of_block(self, masks, total)
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Reopen the least confident positions of the row.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dlm.core import Editor, Kind, Proposal, ScratchSpec, StepView, Unmasker
+from dlm.core import Editor, Kind, Proposal, ScratchSpec, StepView
 from dlm.errors import InvalidRequest
 from dlm.unmasking.scores import (
     ConfFrom,
@@ -52,10 +52,6 @@ class Rewrite(Editor):
     def needs(self) -> frozenset[str]:
         """The distribution that tokens are drawn from, if it reads that."""
         return needs_of("confidence", self.conf_from)
-
-    def refuses(self, unmask: Unmasker) -> str | None:
-        """It takes whatever was committed."""
-        return None
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Overwrite, and hold the block while it changes."""

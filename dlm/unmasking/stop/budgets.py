@@ -22,6 +22,11 @@ class MaxNFE(Budget):
         if self.forwards < 1:
             raise InvalidRequest("stop", f"`forwards` must be at least 1, got {self.forwards}")
 
+    @property
+    def most_forwards(self) -> int:
+        """Its own."""
+        return self.forwards
+
     def spent(self, nfe: int, seconds: float) -> bool:
         """True if the forwards are used up."""
         return nfe >= self.forwards

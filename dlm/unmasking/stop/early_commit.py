@@ -30,7 +30,6 @@ class Prophet(EarlyCommit):
     start: int = 0
     count: int | None = None
 
-    reason = "early"
     needs = frozenset({"logit_margin"})
 
     def __post_init__(self) -> None:
@@ -74,7 +73,6 @@ class Stable(EarlyCommit):
     entropy: float = 0.005
     patience: int = 1
 
-    reason = "early"
     needs = frozenset({"entropy", "argmax"})
     scratch = (
         ScratchSpec("stable_token", "token", torch.long, fill=-1),

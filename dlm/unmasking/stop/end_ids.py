@@ -8,12 +8,12 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from dlm.core import Kind, ModelInfo, Rows, StepView, Stop, is_one_of
+from dlm.core import Kind, ModelInfo, Rows, StepView, Stop, StopRule, is_one_of
 from dlm.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Eos:
+class Eos(StopRule):
     """End the row when an end id is committed and nothing before it is open; what follows it dies.
 
     `when="block"` waits until the block is clean, as the block-diffusion references do (SDAR,
@@ -25,8 +25,6 @@ class Eos:
     when: Literal["prefix", "block"] = "prefix"
     ids: tuple[int, ...] = ()
     only: bool = False
-
-    reason = "stop"
 
     def __post_init__(self) -> None:
         if self.when not in ("prefix", "block"):

@@ -26,7 +26,6 @@ class Ancestral(Unmasker):
 
     clock = True
     one_block = True
-    by_chance = True
 
     def __post_init__(self) -> None:
         require_schedule("unmask", self.steps, eps=self.eps)

@@ -75,5 +75,4 @@ class LowEntropy(Unmasker):
         assert view.stats.entropy is not None
         certain = view.eligible & (view.stats.entropy <= view.params.threshold)
         none = ~(certain & view.must_progress).any(dim=1, keepdim=True)
-        one = torch.ones_like(view.row.step)[:, None]
-        return Proposal(certain | (none & top(-view.stats.entropy, view.must_progress, one)))
+        return Proposal(certain | (none & top(-view.stats.entropy, view.must_progress, 1)))

@@ -52,7 +52,7 @@ class SlowFast(Unmasker):
         among = torch.where(fast, cycle, view.eligible)
         sure = among & (view.confidence >= view.params.threshold)
         enough = sure.sum(dim=1, keepdim=True) >= 2
-        commit = torch.where(enough, sure, top(view.confidence, among, torch.ones_like(end)))
+        commit = torch.where(enough, sure, top(view.confidence, among, 1))
         explored = torch.where(fast | (end > 0), 0, explored) + ~fast
         before = torch.where(end > 0, -1, before)
         found = self._estimate(view)

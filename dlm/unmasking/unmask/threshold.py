@@ -63,7 +63,7 @@ class Threshold(Unmasker):
         c = confidence_of(view, self.conf_from)
         sure = view.eligible & (c >= view.params.threshold)
         if self.conf_from == "tempered":  # the best one is another
-            sure = sure | top(c, view.must_progress, torch.ones_like(view.row.step)[:, None])
+            sure = sure | top(c, view.must_progress, 1)
         if self.shares is not None:
             sure = sure & top(c, view.eligible, self._within(view).clamp_min(1))
         return Proposal(opens_alone(view, sure) if self.first_alone else sure)
@@ -175,10 +175,10 @@ class Dynamic(Unmasker):
         score = score_of("left", view) if self.order == "left" else c
         return Proposal(torch.where(enough, sure, top(score, view.eligible, quota)))
 
-    def _quota(self, view: StepView) -> Tensor:
-        """`[R, 1]`: an even share of the block's length."""
+    def _quota(self, view: StepView) -> Tensor | Literal[1]:
+        """An even share of the block's length, `[R, 1]`, or one."""
         if self.block_steps is None:
-            return torch.ones_like(view.row.step)[:, None]
+            return 1
         start, end, step = view.of_first_block(view.blocks.start, view.blocks.end, view.blocks.step)
         return even_counts(end - start, step, view.params.block_steps)
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from dlm.core import ModelInfo, Proposal, StepView, Unmasker, is_one_of
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.unmasking.schedules import SCHEDULES, Schedule, require_schedule, scheduled_count
+from dlm.unmasking.schedules import (
+    SCHEDULES,
+    Schedule,
+    require_schedule,
+    scheduled_count,
+    steps_of_block,
+)
 from dlm.unmasking.scores import (
     SCORES,
     ConfFrom,
@@ -105,6 +111,10 @@ class TopK(Unmasker):
         """True if it counts down the clock of a block."""
         return self.steps is not None or self.schedule != "even" or self.first_alone
 
+    def steps_for(self, masks: int, total: int) -> int | None:
+        """Those of the schedule; with `first_alone` they are not known beforehand."""
+        return None if self.first_alone else steps_of_block(self, masks, total)
+
     def bind(self, info: ModelInfo) -> Self:
         """Resolve `demote`.
 
@@ -138,9 +148,9 @@ class TopK(Unmasker):
         share = (chosen - left[view.logit_row]).exp()
         return share.masked_fill(is_one_of(view.token, self._demoted), 0.0)
 
-    def _taken(self, view: StepView, score: Tensor, count: Tensor) -> Tensor:
+    def _taken(self, view: StepView, score: Tensor, count: Tensor | Literal[1]) -> Tensor:
         """`[R, W]`: the best ones, first of those that say no id which is demoted."""
-        if not self._demoted:
+        if not self.demote:
             return top(score, view.eligible, count)
         unwanted = is_one_of(view.token, self._demoted)
         first = top(score, view.eligible & ~unwanted, count)

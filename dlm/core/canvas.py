@@ -1,17 +1,12 @@
-"""Events and their replay, from which the host's copy of every canvas is built.
-
-The first canvas is filled at admission; everything later comes from events.
-"""
+"""`HostCanvas`: the host's copy of a canvas, built by replaying its events."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+from collections import deque
+from collections.abc import Iterable
 
-from dlm.core import Event, EventType, Kind
-from dlm.decode.apply import Op
-from dlm.decode.sync import PositionChange
+from dlm.core.event import Event
+from dlm.core.rows import Kind
 from dlm.errors import EngineError
 
 
@@ -31,14 +26,22 @@ class HostCanvas:
         self.prompt = self.settled = 0
         self.reason: str | None = None
 
+    def fill(self, ids: list[int], kinds: list[Kind], prompt: int) -> None:
+        """Become a new canvas, of which nothing but the prompt is settled."""
+        self.ids, self.kinds, self.conf = ids, kinds, [None] * len(ids)
+        self.open_kind, self.prompt, self.settled = max(Kind.MASK, *kinds), prompt, prompt
+        self.reason = None
+
+    def restart(self) -> None:
+        """Settle nothing but the prompt; what was left open when the row ended is open again."""
+        self.settled, self.reason = self.prompt, None
+        self.kinds = [self.open_kind if kind == Kind.PAD else kind for kind in self.kinds]
+
     def apply(self, event: Event) -> None:
         """Take one event. Raises `EngineError` for one that cannot follow what came before."""
         if event.type == "open":
-            self.ids = list(event.ids)
-            self.kinds = [Kind(kind) for kind in event.data["kinds"]]
-            self.open_kind = max(Kind.MASK, *self.kinds)
-            self.conf = [None] * len(self.ids)
-            self.prompt = int(event.data["prompt"])
+            kinds = [Kind(kind) for kind in event.data["kinds"]]
+            self.fill(list(event.ids), kinds, int(event.data["prompt"]))
             self.settled = int(event.data["settled"])
         elif event.type in ("commit", "replace"):
             for pos, token, conf in zip(event.pos, event.ids, event.conf, strict=True):
@@ -86,26 +89,28 @@ class HostCanvas:
         return at
 
 
+class Mailbox(deque[Event]):
+    """The events of a row that its reader has not taken yet: `most` of them.
+
+    When they are more, the canvas as it is then takes the place of all: replaying what the reader
+    gets still gives the final canvas. It is to be filled before the canvas is changed.
+    """
+
+    def __init__(self, canvas: HostCanvas, most: int) -> None:
+        super().__init__()
+        self._canvas, self._most = canvas, most
+
+    def append(self, event: Event) -> None:
+        """Add an event."""
+        if len(self) >= self._most:
+            self.clear()
+            super().append(self._canvas.opened(event.row, event.step))
+        super().append(event)
+
+
 def replay(events: Iterable[Event]) -> dict[int, HostCanvas]:
     """The final canvas of every row that the events tell of."""
     canvases: dict[int, HostCanvas] = {}
     for event in events:
         canvases.setdefault(event.row, HostCanvas()).apply(event)
     return canvases
-
-
-_EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
-    {Op.COMMIT: "commit", Op.REMASK: "remask", Op.REPLACE: "replace", Op.RENOISE: "renoise"}
-)
-
-
-def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
-    """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
-    events = []
-    for op, kind in _EVENTS.items():
-        chosen = [change for change in changes if change.op == op]
-        if chosen:
-            _, pos, ids, conf = zip(*chosen, strict=True)
-            writes = op in (Op.COMMIT, Op.REPLACE)
-            events.append(Event(kind, row, step, pos, ids, conf if writes else ()))
-    return events

@@ -1,0 +1,192 @@
+"""The rows that are decoded, in groups, and the rows that are parked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dlm.core import BlockTable, Parts, Rows
+from dlm.decode.group import RowGroup
+from dlm.decode.iteration import IterationManager
+from dlm.engine.admission import skipped_of
+from dlm.engine.row import RowState
+
+GroupRows = tuple[RowGroup, list[RowState]]
+"""A group and the states of its rows."""
+
+
+class LiveRows:
+    """The rows that are being decoded, in groups with the states of their rows."""
+
+    def __init__(self) -> None:
+        self.groups: list[GroupRows] = []
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return sum(len(states) for _, states in self.groups)
+
+    @property
+    def states(self) -> list[RowState]:
+        """The states of all rows."""
+        return [state for _, states in self.groups for state in states]
+
+    def join(self, fresh: Sequence[GroupRows], device: torch.device) -> None:
+        """Let rows on the CPU join the groups of their signature, or found some.
+
+        All new rows of a signature are stacked first and moved to `device` together.
+        """
+        alike: list[tuple[list[RowGroup], list[RowState]]] = []
+        for group, states in fresh:  # signatures are compared: a user's part need not be hashable
+            mates = next((m for m in alike if m[0][0].signature == group.signature), None)
+            if mates is None:
+                alike.append(mates := ([], []))
+            mates[0].append(group)
+            mates[1].extend(states)
+        for members, states in alike:
+            new = RowGroup.cat(members).to(device)
+            signatures = [group.signature for group, _ in self.groups]
+            if new.signature in signatures:
+                place = signatures.index(new.signature)
+                other, known = self.groups[place]
+                self.groups[place] = RowGroup.cat([other, new]), [*known, *states]
+            else:
+                self.groups.append((new, states))
+
+    def __contains__(self, state: RowState) -> bool:
+        """True if a row is live."""
+        return any(state in states for _, states in self.groups)
+
+    def pages(self, state: RowState) -> Tensor:
+        """The page table of a live row, `[C, P]`."""
+        place, at = self._find(state)
+        pages: Tensor = self.groups[place][0].rows.host.pages[at]
+        return pages
+
+    def draft(self, state: RowState) -> dict[int, tuple[int, float]]:
+        """Of a row's last step, the token and confidence of each position that stayed open."""
+        place, at = self._find(state)
+        return self.groups[place][0].draft(at)
+
+    def take(self, state: RowState) -> RowGroup:
+        """Remove a live row; it goes on as a group of its own."""
+        place, at = self._find(state)
+        group, states = self.groups[place]
+        if len(states) == 1:
+            del self.groups[place]
+            return group
+        rest = [i for i in range(len(states)) if i != at]
+        self.groups[place] = group.select(torch.tensor(rest)), [states[i] for i in rest]
+        return group.select(torch.tensor([at]))
+
+    def double(self, state: RowState, child: RowState) -> None:
+        """Let a second row stand beside a live one, as it is now; it draws along its own path."""
+        place, at = self._find(state)
+        group, states = self.groups[place]
+        wider = group.select(torch.tensor([*range(len(states)), at]))
+        wider.rows.path[-1] = child.path
+        self.groups[place] = wider, [*states, child]
+
+    def divide(self, group: RowGroup, pieces: Sequence[Sequence[int]]) -> list[GroupRows]:
+        """Replace a group by pieces of it, each with some of its rows."""
+        place = next(i for i, (other, _) in enumerate(self.groups) if other is group)
+        states = self.groups[place][1]
+        parts = [(group.select(torch.tensor(rows)), [states[i] for i in rows]) for rows in pieces]
+        self.groups[place : place + 1] = parts
+        return parts
+
+    def drop_done(self) -> list[tuple[Parts, Tensor]]:
+        """Remove the rows that have ended; the parts and pages of each."""
+        kept, leaving = [], []
+        for group, states in self.groups:
+            stay = [i for i, state in enumerate(states) if not state.done]
+            if len(stay) == len(states):
+                kept.append((group, states))
+                continue
+            pages = group.rows.host.pages
+            leaving += [(group.parts, pages[i]) for i, t in enumerate(states) if t.done]
+            if stay:
+                kept.append((group.select(torch.tensor(stay)), [states[i] for i in stay]))
+        self.groups = kept
+        return leaving
+
+    def _find(self, state: RowState) -> tuple[int, int]:
+        """The place of a live row's group, and its place there."""
+        place = next(i for i, (_, states) in enumerate(self.groups) if state in states)
+        return place, self.groups[place][1].index(state)
+
+
+class ParkedRows:
+    """Rows that hold their canvas and keys and are not stepped, each a group of its own."""
+
+    def __init__(self, manager: IterationManager) -> None:
+        self.manager = manager
+        self.groups: dict[RowState, RowGroup] = {}
+
+    def __contains__(self, state: RowState) -> bool:
+        """True if a row is parked and has keys."""
+        return state in self.groups
+
+    def pages(self, state: RowState) -> Tensor:
+        """The page table of a parked row, `[C, P]`."""
+        pages: Tensor = self.groups[state].rows.host.pages[0]
+        return pages
+
+    def double(self, state: RowState, child: RowState) -> None:
+        """Let a second row stand beside a parked one, as it is now; it draws along its own path."""
+        group = self.groups[state]
+        group.replan(group.rows)  # its plan writes pages that are shared now
+        self.groups[child] = twin = group.select(torch.tensor([0]))
+        twin.rows.path[0] = child.path
+
+    def reopen(self, state: RowState, positions: Sequence[int]) -> None:
+        """Open committed positions; blocks open anew from the first of them on.
+
+        Keys before the block of the first one stay, if they depend on nothing after it. Raises
+        `Unavailable`, and changes nothing, when pages that other requests use cannot be replaced,
+        and the exception of the block scheduler.
+        """
+        group, info, pages = self.groups[state], self.manager.info, self.manager.page_manager
+        step = info.alignment
+        stored = min(int(group.rows.host.stored[0]), min(positions) // step * step)
+        own, copies = pages.unsealed(group.parts, group.rows.host.pages[0], stored)
+        self.manager.kv.store.copy(copies)
+        at = torch.tensor([positions], device=group.rows.device)
+        prior = info.process.prior(group.rows.seed, group.rows.path, at, group.rows.step)
+        state.reopen(positions, prior[0].tolist())
+        rows = reopened(group.rows, at, prior, int(info.process.open_kind))
+        host = replace(
+            rows.host,
+            skipped=skipped_of(state)[None],
+            stored=torch.tensor([stored]),
+            pages=own[None],
+        )
+        rows = replace(rows, host=host).prepared(rows.specs, whole_row=host.whole_row)
+        self.groups[state] = fresh = RowGroup(
+            group.shared, rows, group.numbers, isolated=group.isolated
+        )
+        self.manager.admit(fresh)
+
+    def drop_done(self) -> list[tuple[Parts, Tensor]]:
+        """Remove the rows that have ended; the parts and pages of each."""
+        ended = [state for state in self.groups if state.done]
+        gone = [self.groups.pop(state) for state in ended]
+        return [(group.parts, group.rows.host.pages[0]) for group in gone]
+
+
+def reopened(rows: Rows, at: Tensor, prior: Tensor, open_kind: int) -> Rows:
+    """One row whose positions `at [1, n]` are open and hold `prior [1, n]`; no block is live."""
+    kind = rows.kind.scatter(1, at, open_kind)
+    still_open = (kind >= open_kind).sum(dim=1)
+    empty = BlockTable.empty(1)
+    return replace(
+        rows,
+        ids=rows.ids.scatter(1, at, prior),
+        kind=kind,
+        edits=rows.edits.scatter_add(1, at, torch.ones_like(at)),
+        grace=(rows.step + still_open - rows.initial_masks).clamp_min(0),
+        blocks=empty.to(rows.device),
+        host=replace(rows.host, blocks=empty),
+    )

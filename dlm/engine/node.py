@@ -1,0 +1,267 @@
+"""`Node`: a row that stands still between calls, to go on, fork, be reopened or completed.
+
+The verbs are those of `Engine`: `start`, `resume`, `fork`, `reopen`, `complete`. A search is made
+of them, and so is any program that looks at a half-filled canvas before it goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from dlm.config import GenerationConfig
+from dlm.config.checks import is_integer, require_integer, require_number
+from dlm.config.infill import checked_infill
+from dlm.core import Event, Kind, ModelInfo
+from dlm.engine.binding import bind_request, given_ids, prompt_ids
+from dlm.engine.generation import Generation, generation_of
+from dlm.engine.request import Driver
+from dlm.engine.row import RowState, Until
+from dlm.errors import InvalidRequest, shown
+from dlm.text.prompts import Prompt
+from dlm.text.stream import StopStringWatcher
+
+Canvas = str | Sequence[int | None]
+"""A text with holes `[[mask:N]]`, or ids, None where the canvas is open."""
+
+
+class Holder(Driver, Protocol):
+    """The members of an engine that nodes use."""
+
+    info: ModelInfo
+
+
+class Node:
+    """A row that is parked, or has ended, with its canvas, costs and events.
+
+    It holds pages of the key/value pool while it is parked; `close`, leaving a `with` block, or
+    letting it go gives them back.
+    """
+
+    def __init__(self, engine: Holder, state: RowState, rows: Iterator[int]) -> None:
+        self._engine, self._state, self._rows = engine, state, rows
+        self._finalizer = weakref.finalize(self, engine.scheduler.discard, state)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The canvas, from the prompt to its last position."""
+        return tuple(self._state.canvas.ids)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kind of each position of the canvas."""
+        return tuple(self._state.canvas.kinds)
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """The open positions of the canvas."""
+        return tuple(at for at, kind in enumerate(self.kinds) if kind >= Kind.MASK)
+
+    @property
+    def row(self) -> int:
+        """The number of the row in its events; every fork has its own."""
+        return self._state.row
+
+    @property
+    def path(self) -> int:
+        """The path of its random draws."""
+        return self._state.path
+
+    @property
+    def done(self) -> bool:
+        """True if the row has ended."""
+        return self._state.done
+
+    @property
+    def nfe(self) -> int:
+        """Forwards of the row, those of its ancestors included."""
+        return self._state.ledger.nfe
+
+    @property
+    def inherited(self) -> int:
+        """The part of `nfe` that an ancestor has paid."""
+        return self._state.ledger.inherited
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """Log-probability of each token at its commit, at temperature 1 over all ids, by position.
+
+        NaN where a position is open or was given.
+        """
+        return tuple(map(_log, self._state.canvas.conf))
+
+    def events(self) -> list[Event]:
+        """The events that nobody has taken yet."""
+        mailbox, taken = self._state.events, []
+        while mailbox:
+            taken.append(mailbox.popleft())
+        return taken
+
+    def result(self) -> Generation:
+        """The answer as it is now; its `finish_reason` is `parked` where the row goes on.
+
+        Raises the error of a row that has failed.
+        """
+        if self._state.error is not None:
+            raise self._state.error
+        with self._engine.lock:
+            found = generation_of(self._state, self._engine.text)
+        return found if self.done else replace(found, finish_reason="parked")
+
+    def close(self) -> None:
+        """End the row and give its pages back. The canvas stays readable."""
+        self._finalizer.detach()
+        with self._engine.lock:
+            self._engine.scheduler.abort(self._state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def start(engine: Holder, prompt: Prompt, canvas: Canvas | None, options: dict[str, Any]) -> Node:
+    """See `Engine.start`."""
+    named, committed = GenerationConfig.named(options), list[int | None]()
+    if canvas is not None:
+        if not isinstance(canvas, str | Sequence):
+            raise InvalidRequest("canvas", f"must be a text or a list of ids, got {shown(canvas)}")
+        checked = checked_infill(canvas, "canvas")
+        committed = given_ids("canvas", checked, 0, engine.text, engine.info)
+        if not isinstance(named.get("infill"), str):
+            named.setdefault("max_new_tokens", len(committed))
+    return _start(engine, prompt, GenerationConfig(**named), committed)
+
+
+def _start(
+    engine: Holder, prompt: Prompt, config: GenerationConfig, committed: Sequence[int | None]
+) -> Node:
+    """A node of a checked config, before its first step."""
+    if config.n != 1:
+        raise InvalidRequest("n", f"must be 1: a node is one row, got {config.n}; fork it")
+    bound = bind_request(config, engine.text, engine.info, committed)
+    ids = prompt_ids(prompt, engine.text, engine.info, bound.pinned or bound.committed)
+    watch = None
+    if engine.text is not None and bound.stop_strings:
+        watch = StopStringWatcher(engine.text, bound.stop_strings, inside=bool(bound.pinned))
+    rows = count()
+    state = RowState(ids, bound, row=next(rows), watch=watch)
+    with engine.lock:
+        engine.scheduler.check(state)
+        engine.scheduler.start(state)
+    return Node(engine, state, rows)
+
+
+def until(steps: int | None, blocks: int | None, open_ratio: float | None) -> Until | None:
+    """The point that `Engine.resume` names, None for the row's end."""
+    require_integer("steps", steps, 1, optional=True)
+    require_integer("blocks", blocks, 1, optional=True)
+    if open_ratio is not None:
+        require_number("open_ratio", open_ratio, low=0.0, high=1.0)
+    return None if steps is blocks is open_ratio is None else Until(steps, blocks, open_ratio)
+
+
+def resume(engine: Holder, nodes: Node | Sequence[Node], point: Until | None) -> None:
+    """See `Engine.resume`."""
+    asked = [nodes] if isinstance(nodes, Node) else nodes
+    states = list(dict.fromkeys(node._state for node in asked if not node.done))
+    with engine.lock:
+        for state in states:
+            engine.scheduler.resume(state, point)
+    while not all(state.parked or state.done for state in states):
+        engine.step()
+    for state in states:
+        if state.error is not None:
+            raise state.error
+
+
+def fork(engine: Holder, node: Node, path: int) -> Node:
+    """See `Engine.fork`."""
+    require_integer("path", path, 0, most=2**63 - 1)
+    with engine.lock:
+        row = next(node._rows)
+        child = engine.scheduler.fork(node._state, choice=0, row=row, path=path)
+    return Node(engine, child, node._rows)
+
+
+def reopen(engine: Holder, node: Node, positions: Sequence[int]) -> None:
+    """See `Engine.reopen`."""
+    chosen = sorted(set(positions))
+    kinds = node.kinds
+    for at in chosen:
+        if not is_integer(at) or not 0 <= at < len(kinds):
+            rule = f"must be positions of the canvas, 0 to {len(kinds) - 1}"
+            raise InvalidRequest("positions", f"{rule}, got {shown(at)}")
+        if kinds[at] != Kind.COMMITTED:
+            rule = "must be committed positions"
+            raise InvalidRequest("positions", f"{rule}, got {at}, which is {kinds[at].name}")
+    if node._state.error is not None:
+        raise InvalidRequest("node", f"has failed: {node._state.error}")
+    if chosen:
+        with engine.lock:
+            engine.scheduler.reopen(node._state, chosen)
+
+
+def complete(engine: Holder, node: Node, steps: int) -> Generation:
+    """See `Engine.complete`."""
+    require_integer("steps", steps, 0)
+    if node.done:
+        return node.result()
+    return _in_steps(engine, node, steps) if steps else _from_draft(engine, node)
+
+
+def _from_draft(engine: Holder, node: Node) -> Generation:
+    """The answer with the tokens of the last step at the open positions that it has read."""
+    draft = {at: node._state.draft[at] for at in node.open if at in node._state.draft}
+    if not draft:
+        raise InvalidRequest(
+            "steps", "must be at least 1 for a node that has taken no step since it was opened"
+        )
+    twin = node._state.fork(choice=0, row=node.row, path=node.path)
+    pos = tuple(draft)
+    ids, conf = zip(*draft.values(), strict=True)
+    twin.emit(Event("commit", twin.row, twin.ledger.nfe, pos, ids, conf))
+    twin.finish("length" if all(at in draft for at in node.open) else "draft")
+    with engine.lock:
+        return generation_of(twin, engine.text)
+
+
+def _in_steps(engine: Holder, node: Node, steps: int) -> Generation:
+    """The answer after the rest of the canvas was filled in `steps` forwards a block."""
+    state, causal = node._state, engine.info.attention == "block_causal"
+    length = engine.info.alignment if causal else len(node.ids)
+    blocks = len({at // length for at in node.open})
+    config = replace(
+        state.bound.config,
+        blocks=None if causal else "whole",
+        unmask=f"topk(steps={steps * blocks})",
+        edit="none",
+        steps=None,
+    )
+    start_at = len(state.prompt)
+    filled = (
+        token if kind == Kind.COMMITTED else None
+        for token, kind in zip(node.ids[start_at:], node.kinds[start_at:], strict=True)
+    )
+    twin = _start(engine, state.prompt, config, list(filled)[: state.bound.length])
+    twin._state.ledger, twin._state.path = state.ledger.fork(), state.path
+    twin._state.most_steps += state.ledger.nfe
+    with twin:
+        resume(engine, [twin], None)
+        return twin.result()
+
+
+def _log(probability: float | None) -> float:
+    """The logarithm, NaN of None; a probability of zero counts as the least number."""
+    return math.nan if probability is None else math.log(max(probability, 1e-45))

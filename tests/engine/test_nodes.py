@@ -1,0 +1,452 @@
+"""Nodes: rows that are parked, resumed, forked, reopened, started from a canvas and completed."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from dlm.core import Event, Kind
+from dlm.core.canvas import replay
+from dlm.engine.engine import Engine
+from dlm.engine.node import Node
+from dlm.errors import InvalidRequest, Unavailable
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+
+PROMPT = [7, 3, 9, 21, 14]
+CAUSAL = {"attention": "block_causal", "block_length": 8}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no cache": ({}, {}),
+    "whole": ({"blocks": "whole", "unmask": "threshold(0.03)"}, {}),
+    "prefix": ({"cache": "prefix", "blocks": "fixed(16)"}, {}),
+    "dual": ({"cache": "dual", "blocks": "fixed(16)"}, {}),
+    "delayed": ({"cache": "delayed", "blocks": "fixed(16)"}, {}),
+    "two arms": ({"cache": "dual", "blocks": "fixed(16)", "guide": "cfg(0.5)"}, {}),
+    "block-causal": ({}, CAUSAL),
+    "block-causal, no cache": ({"cache": "none"}, CAUSAL),
+    "row editor": (
+        {"unmask": "everything", "edit": "rcr(16)", "cache": "dual(on_edit='requery')"},
+        {},
+    ),
+    "block editor": (
+        {"unmask": "threshold(0.03)", "edit": "rewrite", "blocks": "fixed(8)"},
+        CAUSAL,
+    ),
+}
+
+
+class Spy:
+    """A decoder that counts the forwards and the positions that it computes."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder, self.forwards, self.positions = decoder, 0, 0
+
+    def __call__(self, packed: Any, kv: Any) -> torch.Tensor:
+        self.forwards += 1
+        self.positions += len(packed.ids)
+        found: torch.Tensor = self.decoder(packed, kv)
+        return found
+
+
+def new_engine(changes: dict[str, Any], **options: Any) -> tuple[Engine, Spy]:
+    spec = tiny_spec(**changes)
+    engine = Engine(random_decoder(spec, 1), info_of(spec), **options)
+    spy = Spy(engine.model)
+    engine.manager.model = spy
+    return engine, spy
+
+
+def asked(options: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"max_new_tokens": 32, "unmask": "topk", "stop": "none", **options, **more}
+
+
+def check(engine: Engine, *nodes: Node, events: dict[int, list[Event]] | None = None) -> None:
+    """Pages are explained by the rows, and events replay to the canvases."""
+    engine.scheduler.check_integrity()
+    for node in nodes:
+        told = node.events() if events is None else events.setdefault(node.row, [])
+        if events is not None:
+            told += node.events()
+        canvas = replay(told)[node.row]
+        assert tuple(canvas.ids) == node.ids
+        assert tuple(canvas.kinds) == node.kinds
+
+
+def on_the_device(engine: Engine, node: Node) -> tuple[int, ...]:
+    group = engine.scheduler._parked.groups[node._state]
+    return tuple(group.rows.ids[0, : len(node.ids)].tolist())
+
+
+STOPS: tuple[dict[str, Any], ...] = (
+    {"steps": 1},
+    {"steps": 3},
+    {"blocks": 1},
+    {"open_ratio": 0.5},
+    {"steps": 7, "blocks": 2, "open_ratio": 0.1},
+)
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_parking_and_resuming_change_nothing(case: str, unroll: int) -> None:
+    options, changes = CASES[case]
+    plain, spy = new_engine(changes)
+    answer = plain.generate(PROMPT, **asked(options, temperature=0.7, seed=3))
+    engine, seen = new_engine(changes, unroll=unroll)
+    node = engine.start(PROMPT, **asked(options, temperature=0.7, seed=3))
+    told: dict[int, list[Event]] = {}
+    rng = random.Random(0)
+    assert engine.kv.pages.in_use == 0, "a node has no pages before its first step"
+    while not node.done:
+        engine.resume(node, **rng.choice(STOPS))
+        check(engine, node, events=told)
+        assert node.done or on_the_device(engine, node) == node.ids
+    assert node.result().canvas == answer.canvas
+    assert node.result().finish_reason == answer.finish_reason
+    assert node.nfe == answer.stats.nfe
+    assert seen.forwards == spy.forwards, "counted by the model"
+    assert engine.kv.pages.in_use == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_is_parked_at_the_first_point_it_reaches(case: str) -> None:
+    options, changes = CASES[case]
+    engine, _ = new_engine(changes, unroll=4)
+    node = engine.start(PROMPT, **asked(options))
+    engine.resume(node, steps=3)
+    assert node.done or node.nfe == 3
+    engine.resume(node, open_ratio=0.5)
+    assert node.done or len(node.open) <= 0.5 * (len(node.ids) - len(PROMPT))
+    before = node.nfe
+    engine.resume(node, open_ratio=0.9)
+    assert node.nfe == before, "it had passed that point"
+    node.close()
+    check(engine)
+    assert engine.kv.pages.in_use == 0
+
+
+@pytest.mark.parametrize("case", ["no cache", "dual", "block-causal"])
+def test_a_block_end_parks_before_the_next_block_is_touched(case: str) -> None:
+    options, changes = CASES[case]
+    length = 16 if case == "dual" else 8
+    engine, _ = new_engine(changes, unroll=4)
+    node = engine.start(PROMPT, **asked(options, blocks=f"fixed({length})", max_new_tokens=32))
+    engine.resume(node, blocks=1)
+    first = min(node.open)
+    assert (first if case == "block-causal" else first - len(PROMPT)) % length == 0
+    assert node.open == tuple(range(first, len(node.ids)))
+    node.close()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forks_go_their_own_ways_alone_as_in_a_batch(case: str) -> None:
+    options, changes = CASES[case]
+
+    def ends(paths: tuple[int, ...], together: bool) -> list[tuple[int, ...]]:
+        engine, spy = new_engine(changes)
+        parent = engine.start(PROMPT, **asked(options, temperature=1.0))
+        engine.resume(parent, steps=4)
+        children = [engine.fork(parent, path) for path in paths]
+        check(engine, *children)
+        assert len({child.row for child in (parent, *children)}) == 1 + len(paths)
+        if together:
+            engine.resume(children)
+        for child in children:
+            engine.resume(child)
+        check(engine)
+        paid = [child.nfe - child.inherited for child in children]
+        if together:
+            assert spy.forwards <= 4 + max(paid)
+        else:
+            assert spy.forwards == parent.nfe + sum(paid), "every forward is counted once"
+        before = parent.ids
+        engine.resume(parent)
+        assert before[: len(PROMPT)] == parent.ids[: len(PROMPT)]
+        assert engine.kv.pages.in_use == 0
+        return [child.ids for child in children]
+
+    alone = [ends((path,), together=False)[0] for path in (0, 1, 2)]
+    assert ends((0, 1, 2), together=True) == alone
+    assert ends((2, 0, 1), together=False) == [alone[2], alone[0], alone[1]]
+    assert len(set(alone)) > 1 or case in ("whole",)
+    engine, _ = new_engine(changes)
+    assert engine.generate(PROMPT, **asked(options, temperature=1.0)).canvas == alone[0]
+
+
+@pytest.mark.parametrize("when", ["before", "parked", "ended", "block end"])
+@pytest.mark.parametrize("case", CASES)
+def test_reopened_positions_are_filled_again(case: str, when: str) -> None:
+    options, changes = CASES[case]
+    engine, _ = new_engine(changes, max_rows=8)
+    mate = engine.submit(list(reversed(PROMPT)), **asked(options, seed=9))
+    lonely, _ = new_engine(changes)
+    expected = lonely.generate(list(reversed(PROMPT)), **asked(options, seed=9)).canvas
+    canvas = [11] * 12 if when == "before" else None
+    node = engine.start(PROMPT, canvas, **asked(options, temperature=0.7))
+    stop: dict[str, Any] = {"steps": 9} if when == "parked" else {"blocks": 1}
+    if when != "before":
+        engine.resume(node, **({} if when == "ended" else stop))
+    told: dict[int, list[Event]] = {}
+    check(engine, *(() if when == "before" else (node,)), events=told)
+    filled = [at for at, kind in enumerate(node.kinds) if kind == Kind.COMMITTED]
+    chosen = filled[1::3]
+    before = node.ids
+    engine.reopen(node, chosen)
+    assert set(chosen) <= set(node.open)
+    assert not node.done
+    if when in ("parked", "block end") and node._state in engine.scheduler._parked.groups:
+        assert on_the_device(engine, node) == node.ids
+    untouched = set(filled) - set(chosen)
+    if "edit" not in options:
+        assert all(node.ids[at] == before[at] for at in untouched)
+    engine.resume(node)
+    check(engine, node, events=told)
+    assert node.done
+    assert not node.open
+    assert all(kind <= Kind.COMMITTED for kind in node.kinds)
+    if "edit" not in options:
+        assert all(node.ids[at] == before[at] for at in untouched)
+    assert mate.result().canvas == expected, "batch mates are untouched"
+    assert engine.kv.pages.in_use == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_reopened_block_causal_row_equals_one_without_a_cache(seed: int) -> None:
+    rng = random.Random(seed)
+    chosen = sorted(rng.sample(range(len(PROMPT), 24), rng.randint(1, 6)))
+    found = []
+    for cache in ("block_causal", "none"):
+        engine, _ = new_engine(CAUSAL, prefix_bytes=2**20 if seed % 2 else 0)
+        options = asked({}, cache=cache, temperature=0.5, seed=seed, max_new_tokens=43)
+        node = engine.start(PROMPT, **options)
+        engine.resume(node, blocks=4)
+        twin = engine.fork(node, 5)
+        engine.reopen(node, chosen)
+        engine.resume([node, twin], steps=2)
+        engine.reopen(twin, chosen[:1])
+        engine.resume([node, twin])
+        found.append((node.ids, twin.ids))
+        check(engine)
+    assert found[0] == found[1]
+
+
+def test_the_keys_before_the_first_reopened_block_are_kept() -> None:
+    engine, spy = new_engine(CAUSAL)
+    node = engine.start(PROMPT, **asked({}, max_new_tokens=59))
+    engine.resume(node, blocks=6)
+    engine.reopen(node, [33])
+    before = spy.positions
+    engine.resume(node, steps=1)
+    assert spy.positions - before == 8, "the block of position 33 alone"
+    node.close()
+
+
+def test_a_row_that_shares_kept_pages_is_reopened_on_pages_of_its_own() -> None:
+    engine, _ = new_engine(CAUSAL, prefix_bytes=2**20)
+    prompt = [5 + i % 40 for i in range(37)]
+    options = asked({}, max_new_tokens=59, seed=1)
+    first = engine.generate(prompt, **options)
+    node = engine.start(prompt, **options)
+    engine.resume(node, blocks=4)
+    engine.reopen(node, [45])
+    engine.resume(node)
+    check(engine)
+    again = engine.generate(prompt, **options)
+    assert again.canvas == first.canvas, "what is kept for others has not been written"
+    assert again.stats.reused > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_starts_from_a_canvas(case: str) -> None:
+    options, changes = CASES[case]
+    engine, spy = new_engine(changes)
+    canvas = [11, None, 12, 13, None, None] + [14] * 20 + [None] * 6
+    node = engine.start(PROMPT, canvas, **asked({k: v for k, v in options.items()}))
+    start = len(PROMPT)
+    assert [k for k in node.kinds[start : start + 3]] == [Kind.COMMITTED, Kind.MASK, Kind.COMMITTED]
+    engine.resume(node)
+    check(engine, node)
+    assert not node.open
+    if "edit" not in options:
+        assert all(
+            token is None or node.ids[start + at] == token for at, token in enumerate(canvas)
+        )
+        assert node.result().stats.tokens == 32
+    assert spy.forwards == node.nfe
+
+
+def test_a_full_canvas_ends_at_once_and_goes_through_editors_where_there_are_some() -> None:
+    engine, spy = new_engine({})
+    node = engine.start(PROMPT, [11] * 16, **asked({"max_new_tokens": 16}))
+    engine.resume(node)
+    assert node.done
+    assert spy.forwards == 0
+    assert node.ids[len(PROMPT) :] == (11,) * 16
+    edited = engine.start(
+        PROMPT, [11] * 16, **asked({"max_new_tokens": 16, "unmask": "everything", "edit": "rcr(8)"})
+    )
+    engine.resume(edited)
+    assert edited.done
+    assert spy.forwards == edited.nfe > 0
+    check(engine, edited)
+
+
+def test_the_length_of_a_canvas_is_the_length_of_the_answer() -> None:
+    engine, _ = new_engine({})
+    node = engine.start(PROMPT, [11, None, 12])
+    assert len(node.ids) == len(PROMPT) + 3
+
+
+@pytest.mark.parametrize("case", ["whole", "block-causal"])
+def test_a_draft_is_completed_without_a_forward(case: str) -> None:
+    options, changes = CASES[case]
+    engine, spy = new_engine(changes)
+    node = engine.start(PROMPT, **asked(options, unmask="topk"))
+    with pytest.raises(InvalidRequest, match="has taken no step"):
+        engine.complete(node)
+    engine.resume(node, steps=5)
+    forwards, before, events = spy.forwards, node.ids, node.events()
+    draft = engine.complete(node)
+    assert spy.forwards == forwards
+    assert node.ids == before
+    assert not node.events(), "the node itself stays as it is"
+    assert draft.stats.nfe == node.nfe
+    committed = {at for at, kind in enumerate(node.kinds) if kind <= Kind.COMMITTED}
+    assert all(draft.canvas[at] == before[at] for at in committed)
+    if case == "whole":
+        assert draft.finish_reason == "length"
+        assert len(draft.ids) == 32
+    else:
+        assert draft.finish_reason == "draft"
+        assert 0 < len(draft.ids) < 32
+    twin = engine.fork(node, 0)
+    engine.resume(twin, steps=1)
+    new = set(node.open) - set(twin.open)
+    assert new
+    assert all(len(draft.canvas) > at for at in new)
+    assert events
+    node.close()
+    twin.close()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("case", ["no cache", "dual", "whole", "block-causal", "row editor"])
+def test_the_rest_is_completed_in_cheap_steps(case: str, steps: int) -> None:
+    options, changes = CASES[case]
+    engine, spy = new_engine(changes)
+    node = engine.start(PROMPT, **asked(options))
+    engine.resume(node, steps=3)
+    before, forwards = node.ids, spy.forwards
+    blocks = len({at // 8 for at in node.open}) if case == "block-causal" else 1
+    found = engine.complete(node, steps=steps)
+    assert spy.forwards - forwards <= steps * blocks
+    assert found.stats.nfe == node.nfe + spy.forwards - forwards
+    assert node.ids == before
+    assert found.finish_reason == "length"
+    assert len(found.ids) == 32
+    committed = [at for at, kind in enumerate(node.kinds) if kind == Kind.COMMITTED]
+    assert all(found.canvas[at] == before[at] for at in committed)
+    node.close()
+    assert engine.kv.pages.in_use == 0
+
+
+def test_a_node_that_is_let_go_gives_its_pages_back() -> None:
+    engine, _ = new_engine({})
+    node = engine.start(PROMPT, **asked({}))
+    engine.resume(node, steps=2)
+    assert engine.kv.pages.in_use > 0
+    del node
+    gc.collect()
+    engine.step()
+    assert engine.kv.pages.in_use == 0
+    with engine.start(PROMPT, **asked({})) as again:
+        engine.resume(again, steps=2)
+        assert engine.kv.pages.in_use > 0
+    assert again.done
+    assert engine.kv.pages.in_use == 0
+
+
+def test_log_probabilities_are_those_of_the_commits() -> None:
+    engine, _ = new_engine({})
+    options = asked({}, temperature=0.0)
+    answer = engine.generate(PROMPT, **options)
+    node = engine.start(PROMPT, **options)
+    engine.resume(node)
+    start = len(PROMPT)
+    assert node.logprobs[start:] == answer.logprobs
+    assert all(value != value for value in node.logprobs[:start])
+
+
+WRONG: tuple[tuple[str, str, Callable[[Engine, Node], Any]], ...] = (
+    (
+        "positions",
+        "must be committed positions, got 0, which is PROMPT",
+        lambda e, n: e.reopen(n, [0]),
+    ),
+    (
+        "positions",
+        "must be committed positions, got 36, which is MASK",
+        lambda e, n: e.reopen(n, [36]),
+    ),
+    (
+        "positions",
+        "must be positions of the canvas, 0 to 36, got 99",
+        lambda e, n: e.reopen(n, [99]),
+    ),
+    ("steps", "must be None or an integer of at least 1, got 0", lambda e, n: e.resume(n, steps=0)),
+    (
+        "blocks",
+        "must be None or an integer of at least 1, got 0",
+        lambda e, n: e.resume(n, blocks=0),
+    ),
+    (
+        "open_ratio",
+        "must be a finite number between 0 and 1",
+        lambda e, n: e.resume(n, open_ratio=2),
+    ),
+    ("path", "must be an integer", lambda e, n: e.fork(n, path=-1)),
+    ("steps", "must be an integer of at least 0", lambda e, n: e.complete(n, steps=-1)),
+    ("n", "must be 1: a node is one row", lambda e, n: e.start(PROMPT, n=2)),
+    ("canvas", "must be a text or a list of ids", lambda e, n: e.start(PROMPT, {0: 5})),
+    (
+        "max_new_tokens",
+        "at least the 3 positions of `canvas`",
+        lambda e, n: e.start(PROMPT, [5] * 3, max_new_tokens=2),
+    ),
+    ("option", "must be one of", lambda e, n: e.start(PROMPT, speed=2)),
+)
+
+
+@pytest.mark.parametrize(("param", "message", "call"), WRONG)
+def test_mistakes_name_the_parameter(
+    param: str, message: str, call: Callable[[Engine, Node], Any]
+) -> None:
+    engine, _ = new_engine({})
+    node = engine.start(PROMPT, **asked({}))
+    engine.resume(node, steps=2)
+    before = node.ids
+    with pytest.raises(InvalidRequest, match=message) as error:
+        call(engine, node)
+    assert error.value.param == param
+    assert node.ids == before
+    node.close()
+
+
+def test_parked_rows_hold_pages_and_a_pool_without_room_says_so() -> None:
+    spec = tiny_spec()
+    page = spec.kv_bytes_per_token(4) * 16
+    engine, _ = new_engine({}, kv_bytes=5 * page)
+    node = engine.start(PROMPT, **asked({}))
+    engine.resume(node, steps=2)
+    with pytest.raises(Unavailable):
+        engine.fork(node, 1)
+    with pytest.raises(Unavailable):
+        engine.generate(PROMPT, **asked({}))
+    engine.resume(node)
+    assert node.done
+    assert len(engine.generate(PROMPT, **asked({})).ids) == 32

@@ -76,9 +76,12 @@ def resolve(
     if config.infill is None:
         return config, ()
     found = given_ids("infill", config.infill, config.max_new_tokens or 0, text, info)
+    full = InvalidRequest("infill", "must leave something open: write holes as [[mask:24]]")
+    if None not in found and config.max_new_tokens is None:
+        raise full
     config, pinned = _padded("infill", found, config)
     if None not in pinned:
-        raise InvalidRequest("infill", "must leave something open: write holes as [[mask:24]]")
+        raise full
     return config, pinned
 
 

@@ -479,7 +479,7 @@ def test_proposal_probabilities_are_those_of_the_draws(sampler: dict[str, Any]) 
                 probs = torch.softmax(logits / sampler["temperature"], 0)
                 order = probs.argsort(descending=True)
                 before = probs[order].cumsum(0) - probs[order]
-                kept = order[before < sampler.get("top_p", 1.0)][: sampler.get("top_k", None)]
+                kept = order[before < sampler.get("top_p", 1.0)][: sampler.get("top_k")]
                 assert node.ids[at] in kept
                 drawn = (probs[node.ids[at]] / probs[kept].sum()).log()
             assert node.proposal_logprobs[at] == pytest.approx(float(drawn), abs=1e-4)

@@ -138,7 +138,7 @@ class IterationManager:
                 if group.parts.edit:
                     proposal = self._edit(group, view, proposal)
                 proposal = with_progress(group, planned, offered, proposal, self.info.mask_id)
-                view, update = self._apply(group, view, proposal)
+                view, update = self._apply(group, planned, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
                 changes.append(no_output(group, frame))
@@ -230,14 +230,14 @@ class IterationManager:
         return proposal
 
     def _apply(
-        self, group: RowGroup, view: StepView, proposal: Proposal
+        self, group: RowGroup, planned: Planned, view: StepView, proposal: Proposal
     ) -> tuple[StepView, CanvasUpdate]:
         """Write the outcome of the proposal into the rows; the view then shows it."""
         if proposal.token is not None:
             view = view.with_token(proposal.token)
         writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
         update = resolve(view, proposal, self.process)
-        write_update(group, view, update)
+        write_update(group, planned, view, update)
         if writes:
             write_scratch(writes)
         return view._replace(ids=update.ids, kind=update.kind), update
@@ -288,6 +288,6 @@ class IterationManager:
         commit = view.eligible & (rows & group.active)[:, None]
         proposal = effective(view, Proposal(commit), self.info.mask_id)
         filled = resolve(view, proposal, self.process)
-        write_update(group, view, filled)
+        write_update(group, group.current, view, filled)
         op = torch.where(filled.op == Op.NONE, update.op, filled.op)
         return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)

@@ -62,6 +62,8 @@ class Planner:
             plan,
             window,
             row_info(group.rows),
+            step=group.rows.step[:, None].expand_as(window.pos),
+            host_steps=(host.step.numpy(), blocks.step.numpy()),
             joint_needs=None if apart else shared.needs & STATISTICS,
             live=blocks.live.numpy(),
             token_forwards=plan.token_forwards,

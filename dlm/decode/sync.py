@@ -182,8 +182,9 @@ def _sync_group(
     done = outputs[:-1] if last.failed else outputs  # only the last can have failed
     count = group.rows.count
     steps = sum((output.active for output in done), np.zeros(count, dtype=np.int64))
-    host.blocks.step.numpy()[:] += planned.live * steps[:, None]
-    host.step.numpy()[:] += steps
+    row_steps, block_steps = planned.host_steps
+    row_steps += steps
+    block_steps += planned.live * steps[:, None]
     aged = planned.key_ages
     ages = [0] * count if aged is None else aged.after(steps)
     opened = _opened(host.blocks, planned.opening and not last.failed)

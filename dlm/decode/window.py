@@ -33,6 +33,8 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
     slot, shadow = has_logits.ravel().nonzero()[0], _shadow_slots(plan, pos)
     arrays = {
         "pos": pos,
+        "spare": np.array(plan.capacity - 1),
+        "columns": np.arange(pos.shape[1]),
         "valid": valid,
         "scored": has_logits,
         "must_progress": has_logits & must[row, block],
@@ -140,6 +142,9 @@ class Planned:
     """A plan and all that holds as long as it does.
 
     row: the numbers of each row.
+    step: of each row, spread over the window, `[R, W]`; the memory of the rows' clock.
+    host_steps: the clocks of rows and blocks on the host, `[R]` and `[R, 8]`; the memory of its
+        tensors.
     joint_needs: statistics of the logits, which may be read together with those of other groups
         (None: a guide changes the logits, or what is read depends on more than them).
     live: the blocks being denoised, `[R, 8]`.
@@ -154,6 +159,8 @@ class Planned:
     plan: ForwardPlan
     window: Window
     row: RowInfo
+    step: Tensor
+    host_steps: tuple[Ints, Ints]
     joint_needs: frozenset[str] | None
     live: Flags
     token_forwards: list[int]

@@ -18,6 +18,7 @@ from dlm.core import (
     Flags,
     ForwardPlan,
     Guide,
+    Ints,
     Parts,
     RowInfo,
     Rows,
@@ -173,6 +174,7 @@ class Planned:
     joint_needs: statistics of the logits, which may be read together with those of other groups
         (None: a guide changes the logits, or what is read depends on more than them).
     live: the blocks being denoised, `[R, 8]`.
+    row_clock, block_clock: the memory of the host's clocks, `[R]` and `[R, 8]`.
     token_forwards: tokens computed for each row.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
     edit_budget: steps that each row may take beyond one for each of its commits, `[R]` (None: no
@@ -186,6 +188,8 @@ class Planned:
     row: RowInfo
     joint_needs: frozenset[str] | None
     live: Flags
+    row_clock: Ints
+    block_clock: Ints
     token_forwards: list[int]
     key_ages: KeyAges | None
     edit_budget: Tensor | None

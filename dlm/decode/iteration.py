@@ -38,10 +38,11 @@ from dlm.decode.apply import (
 )
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import Planned, RowGroup
+from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
-from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
+from dlm.decode.sync import advance, sync
 from dlm.decode.view import build_frame, build_view, read_together
 from dlm.model.kv_store import KVPool
 

@@ -63,6 +63,8 @@ class Planner:
             row_info(group.rows),
             joint_needs=None if apart else shared.needs & STATISTICS,
             live=blocks.live.numpy(),
+            row_clock=host.step.numpy(),
+            block_clock=blocks.step.numpy(),
             token_forwards=plan.token_forwards,
             key_ages=None if parts.cache.exact else KeyAges.of(plan, host),
             edit_budget=edit_budget(group) if may_wait else None,

@@ -13,7 +13,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any, Final
 
 LONGEST: Final = 360
-"""Characters of a message: more hides what is wrong."""
+"""Characters of a message: more hides the fault."""
 SHOWN: Final = 80
 """Characters of a value in a message."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -63,7 +63,7 @@ class EngineError(DlmError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during `generate`. `partial` is what there is so far, in the shape of the result."""
+    """Ctrl-C during `generate`. `partial` is the result so far, in its usual shape."""
 
     def __init__(self, partial: object) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def culprit_of(error: BaseException) -> Culprit | None:
 
 
 class blaming:
-    """`with blaming(kind, part):` marks what a user's part raises as its fault.
+    """`with blaming(kind, part):` marks exceptions of a user's part as its fault.
 
     The exception stays what it is and gains a note and a `culprit`. Errors of dlm itself, and those
     of dlm's own parts, pass unchanged.

@@ -1,4 +1,4 @@
-"""Names to classes: what a user calls a part, and where its code lives.
+"""Names to classes: the name of a part for users, and the place of its code.
 
 A registry holds strings only; a class is imported when it is asked for, so that listing the names
 costs nothing. Packages of other people add names through entry points; user code is given by path.
@@ -19,7 +19,7 @@ from dlm.errors import InvalidRequest, unknown_name
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registry:
-    """The known names of one `kind` of part, and how to get the class behind each.
+    """The known names of one `kind` of part, and the class of each.
 
     `entries` maps a name to "package.module:Class" (copied, read-only). Names missing there are
     looked up among the installed entry points of `group`, as "kind.name" or else plain "name"; a

@@ -91,7 +91,7 @@ RIGHT = {
     "countdown-d1-v2": lambda item: f"\\boxed{{{item.answer}}}",
     "sudoku-d1-v1": lambda item: f"<answer>\n{item.answer}\n</answer>",
 }
-"""By grader; the other ones read the reference as it stands in the file."""
+"""By grader; the other ones read the reference unchanged."""
 LOST = {
     ("humaneval", "humaneval-dream-v1"): 1,  # a helper that the tests call is cleaned away
     ("math500", "maths-minerva2-v1"): 28,  # sympy reads no tuples, intervals and matrices

@@ -6,7 +6,7 @@
 
 What follows `--` is passed on to `dlm eval`.
 Each is one run of `dlm eval`, so it goes on where it was interrupted. Speeds are those of
-one thread with one request at a time; the load of the machine stands in `run.json`.
+one thread with one request at a time; the load of the machine is in `run.json`.
 """
 
 from __future__ import annotations

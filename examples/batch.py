@@ -19,6 +19,8 @@ def prompts(path: str) -> Iterator[str]:
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/batch.py FILE > answers.jsonl")
     path = sys.argv[1]
     engine = dlm.load(max_rows=16)
     total = sum(1 for _ in prompts(path))

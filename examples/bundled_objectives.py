@@ -12,12 +12,17 @@ from dlm.model.spec import ModelSpec
 
 
 class Lesson(NamedTuple):
-    """What the network sees `[B, S]` and what is asked of it.
+    """Input of the network and the wanted output.
 
-    positions `[S]` (None: in order) · mask `[S, S]`, True where a token may look (None: everywhere)
-    · scored, target, weight `[B, S]`: where an id is wanted, which, and what it counts · masked
-    `[B, S]`: the scored positions that hide their token · count: response tokens of the batch ·
-    tokens: all of its tokens.
+    seen: ids that the network sees, `[B, S]`
+    positions: `[S]` (None: in order)
+    mask: True where a token may look, `[S, S]` (None: everywhere)
+    scored: positions with a wanted id, `[B, S]`
+    target: the wanted ids, `[B, S]`
+    weight: of each position in the loss, `[B, S]`
+    masked: scored positions that hide their token, `[B, S]`
+    count: response tokens of the batch
+    tokens: all tokens of the batch
     """
 
     seen: Tensor
@@ -54,7 +59,7 @@ def fill(batch: Batch, generator: torch.Generator, block_share: float, edit_shar
 
     The weight of a masked position is 1/t, the bound of masked diffusion (LLaDA, arXiv 2502.09992,
     eq. 3), times its `importance`. `block_share` of the rows are seen as in block decoding: the
-    answer clean up to a random position, a window of 4 to 24 masked at t, all masked behind it
+    answer clean up to a random position, a window of 4 to 24 masked at t, all masked after it
     (weight 1, t being 1 there). In `edit_share` of the rows a tenth of the visible response tokens
     are swapped for others of the batch and all visible ones are scored, so that rules that revise
     tokens read trained probabilities.
@@ -96,7 +101,7 @@ def importance(ids: Tensor, response: Tensor) -> Tensor:
     """What the tokens of a response count `[B, L]`, their mean over the batch being 1.
 
     A token counts by one over the root of the length of its answer: between tokens that count the
-    same and answers that do. The tail of ends behind an answer counts a tenth, as it is all alike.
+    same and answers that do. The tail of ends after an answer counts a tenth, as it is all alike.
     """
     ends = (ids == EOS) & response
     tail = ends & (ends.cumsum(dim=1) > 1)
@@ -108,8 +113,8 @@ def importance(ids: Tensor, response: Tensor) -> Tensor:
 def fill_blocks(batch: Batch, generator: torch.Generator, block: int) -> Lesson:
     """Mask each block of each row at its own level t, given the clean blocks before it.
 
-    A row stands there twice: noised, then clean. A noised token sees its own noised block and the
-    clean ones before it, a clean token the clean blocks up to its own (block diffusion, arXiv
+    The input holds a row twice: noised, then clean. A noised token sees its own noised block and
+    the clean ones before it, a clean token the clean blocks up to its own (block diffusion, arXiv
     2503.09573, section 3.1), so that one pass trains every block.
     """
     ids = batch.ids

@@ -10,7 +10,7 @@ import dlm
 
 @dataclass(frozen=True, slots=True)
 class Falling(dlm.Unmasker):
-    """Commit what is surer than a threshold that falls from `high` by `fall` with every step."""
+    """Commit tokens above a threshold that falls from `high` by `fall` with every step."""
 
     high: float = 0.95
     fall: float = 0.05

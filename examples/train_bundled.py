@@ -102,7 +102,7 @@ def train(
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
     tokens: Annotated[int, typer.Option(help="Tokens of a batch.")] = 4096,
     seed: int = 0,
-    steps: Annotated[int, typer.Option(help="Stop after so many steps (for timing).")] = 1 << 60,
+    steps: Annotated[int, typer.Option(help="Stop after this many steps (for timing).")] = 1 << 60,
     emphasis: Annotated[
         list[str] | None, typer.Option(metavar="TASK=FACTOR", help="More of a task in the mix.")
     ] = None,

@@ -454,6 +454,9 @@ def test_unknown_commands_and_options(call):
     assert "No such command 'decode'" in refused(call("decode"))
     assert "No such option: --stepz" in refused(call("generate", "--stepz", "3", "x"))
     assert "requires" in refused(call("generate", "x", "--steps"))
+    for surplus in (("two", "words"), ("x", "--watch", "true")):
+        told = refused(call("generate", *surplus))
+        assert "needs quotes, and flags like --watch take no value" in told
 
 
 def test_broken_checkpoints(call, tmp_path):
@@ -464,6 +467,7 @@ def test_broken_checkpoints(call, tmp_path):
     (tmp_path / "config.json").write_text("{")
     assert "is not readable JSON" in message()
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert f"{tmp_path / 'config.json'}: `model_type` must be one of 'Dream', " in message()
     assert "got 'gpt2'" in message()
     (tmp_path / "config.json").write_text((NO_TOKENIZER / "config.json").read_text())
     assert "`model`" in message()
@@ -477,8 +481,9 @@ def test_broken_checkpoints(call, tmp_path):
 
 def test_a_model_without_a_tokenizer(call):
     folder = ("--model", NO_TOKENIZER)
-    assert "came without a tokenizer" in refused(call("generate", "x", *folder))
-    assert "`raw`: needs a tokenizer" in refused(call("generate", "x", "--raw", *folder))
+    for raw in ((), ("--raw",)):
+        told = refused(call("generate", "x", *raw, *folder))
+        assert f"`model`: {NO_TOKENIZER} came without a tokenizer: add tokenizer.json" in told
     code, out, _ = call("info", NO_TOKENIZER)
     assert code == 0
     assert "none: prompts are token ids" in out

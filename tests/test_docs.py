@@ -63,6 +63,32 @@ def test_files_that_pages_name_exist():
     assert [(p.name, file) for p, file in sorted(named) if not (ROOT / file).exists()] == []
 
 
+def named_symbols(page):
+    """Names in backticks and the files or folders named beside them, a row or paragraph each."""
+    for part in re.split(r"\n\n|\n(?=\||- )", prose(page)):
+        spans = re.findall(r"`([^`\n]+)`", part)
+        places = [s for s in spans if re.fullmatch(r"(dlm|tests|evals)/[\w/.]+", s)]
+        names = [s for s in spans if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", s)]
+        for name in names if places else ():
+            if not name.endswith(".py"):
+                yield name, places
+
+
+def sources(places):
+    paths = (ROOT / place for place in places)
+    files = (f for p in paths for f in ([p] if p.is_file() else p.rglob("*.py")))
+    return "\n".join(file.read_text("utf-8") for file in files if file.suffix == ".py")
+
+
+def test_names_beside_files_are_in_these_files():
+    found = [(page.name, *symbol) for page in PAGES for symbol in named_symbols(page)]
+    assert len(found) > 20
+    for page, name, places in found:
+        code = sources(places)
+        lost = [part for part in name.split(".") if not re.search(rf"\b{part}\b", code)]
+        assert not lost, f"{page}: `{name}` is not in {places}"
+
+
 def test_the_site_has_every_page():
     """And the API page names what can be imported."""
     site = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]

@@ -71,3 +71,9 @@ def test_batch_answers_a_file_line_by_line(tmp_path, capsys, monkeypatch):
     assert [answer["prompt"] for answer in answers] == asked
     assert answers[:3] == answers[3:6] == answers[-3:]
     assert f" in {sum(answer['nfe'] for answer in answers)} forwards" in err
+
+
+def test_a_batch_without_a_file_says_how_it_is_called(output):
+    with pytest.raises(SystemExit) as left:
+        output("batch.py")
+    assert left.value.code == "usage: python examples/batch.py FILE > answers.jsonl"

@@ -24,6 +24,7 @@ from dlm.cli.streams import (
     close_streams,
     open_missing_streams,
     show_what_can_be_shown,
+    warnings_as_lines,
 )
 
 # Garbage is looked for after this many new objects: what starting makes, stays. See `gc`.
@@ -237,12 +238,13 @@ def info(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Whatever goes wrong is one line on stderr, but for the lines
-    of a user's own rule.
+    of a user's own rule; so is a warning of dlm.
     """
     show_what_can_be_shown()
     try:
-        command = typer.main.get_command(app)
-        code = command.main(list(arguments), prog_name="dlm", standalone_mode=False)
+        with warnings_as_lines():
+            command = typer.main.get_command(app)
+            code = command.main(list(arguments), prog_name="dlm", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

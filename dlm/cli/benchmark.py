@@ -34,7 +34,7 @@ HELP: Final = MappingProxyType(
     {
         "humaneval": "HumanEval: complete a function; graded by running its tests.",
         "mbpp": "MBPP: write a function; graded by running its tests.",
-        "math500": "MATH-500: problems whose answer stands in a box.",
+        "math500": "MATH-500: problems with the answer in a box.",
         "gsm8k": "GSM8K: word problems that end in one number.",
         "countdown": "Countdown: reach a number with three others.",
         "sudoku": "4x4 Sudoku: fill the empty cells.",

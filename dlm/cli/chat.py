@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -33,7 +34,7 @@ def token_decoder(engine: dlm.Engine) -> DecodeToken:
 def watched(
     engine: dlm.Engine, prompt: Any, options: Mapping[str, Any], *, transient: bool = False
 ) -> tuple[dlm.Generation, bool]:
-    """Decode one prompt on the screen: what there is, and whether Ctrl-C has ended it.
+    """Decode one prompt on the screen; also return True if Ctrl-C has ended it.
 
     `transient`: the picture is wiped at the end.
     """
@@ -55,12 +56,13 @@ def watched(
 def talk(
     engine: dlm.Engine, system: str | None, options: Mapping[str, Any], *, plain: bool
 ) -> None:
-    """Read turns until the end of input; every answer is part of what the next one sees."""
+    """Read turns until the end of input; every answer is part of the next prompt."""
     console = Console(stderr=True, highlight=False)
     plain = plain or not console.is_terminal
     console.print(f"{engine.name}: {HELP}", style="dim")
     if forgets(engine):
         console.print(ALONE, style="dim")
+        warnings.filterwarnings("ignore", "the chat template does not show")  # told once
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages, stopped = list(opening), False
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -91,10 +93,8 @@ def forgets(engine: dlm.Engine) -> bool:
     """True if the chat template drops the messages before the last question."""
     if engine.text is None or engine.text.vocabulary.template is None:
         return False
-    question = {"role": "user", "content": "a"}
-    earlier = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
-    alone, talk = ([*before, question] for before in ([], earlier))
-    return engine.text.encode_prompt(alone) == engine.text.encode_prompt(talk)
+    turns = (("user", "an earlier question"), ("assistant", "its answer"), ("user", "the last one"))
+    return bool(engine.text.left_out([{"role": role, "content": text} for role, text in turns]))
 
 
 def _turn(
@@ -106,7 +106,7 @@ def _turn(
     *,
     plain: bool,
 ) -> list[dict[str, str]]:
-    """One question and its answer; what was wrong with a question is said and forgotten."""
+    """One question and its answer; a wrong question is reported and forgotten."""
     asked = [*messages, {"role": "user", "content": said}]
     try:
         if plain:

@@ -29,7 +29,7 @@ def at_most(high: int, **given: int | None) -> None:
 def names(option: str, text: str) -> list[str]:
     """`"math,code"` as names, none of an empty text, which stands for all.
 
-    Raises `InvalidRequest` for a text that holds no name, and for a name that stands there twice.
+    Raises `InvalidRequest` for a text that holds no name, and for a name that it holds twice.
     """
     from dlm.evals.settings import listed
 
@@ -37,13 +37,13 @@ def names(option: str, text: str) -> list[str]:
 
 
 def percent(option: str, value: float | None) -> None:
-    """Raise `InvalidRequest` for what is no share in percent."""
+    """Raise `InvalidRequest` unless a number is a share in percent."""
     if value is not None and not (math.isfinite(value) and 0 <= value <= 100):
         raise InvalidRequest(option, f"must be a number between 0 and 100, got {value}")
 
 
 def server_alone(endpoint: str | None, causal: str | None, **given: tuple[object, object]) -> None:
-    """Refuse what a server takes no notice of, by (value, default). Raises `InvalidRequest`."""
+    """Refuse options that a server ignores, by (value, default). Raises `InvalidRequest`."""
     if endpoint is None or causal is not None:
         return
     for name, (value, default) in given.items():

@@ -1,4 +1,4 @@
-"""`dlm eval`: compare settings on test sets, and report what a run has given."""
+"""`dlm eval`: compare settings on test sets, and report on a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT = (
     "one token a step: unmask=topk, blocks=fixed(8)",
     "threshold 0.9: unmask=threshold(0.9), blocks=fixed(8)",
 )
-"""What is compared when nothing is said."""
+"""The settings that are compared by default."""
 SERVED = ("served: temperature=0.0",)
 """The same of an endpoint, which decodes as it is set up."""
 
@@ -47,8 +47,8 @@ ServedModel = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="bundled name, checkpoint folder, or hub id (default: tiny); of an endpoint, what it "
-        "serves (default: its first)",
+        help="bundled name, checkpoint folder, or hub id (default: tiny); of an endpoint, one of "
+        "its models (default: its first)",
     ),
 ]
 Endpoint = Annotated[
@@ -180,7 +180,7 @@ def report(
     workers: Workers = 2,
     allow_unsafe_code: Unsafe = False,
 ) -> None:
-    """Grade what has no verdict yet and write the report again; needs no model.
+    """Grade answers without a verdict and write the report again; needs no model.
 
     Over a folder of runs: all their tables and plots on one page.
     """

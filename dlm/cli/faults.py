@@ -33,7 +33,7 @@ SURPLUS: Final = "a text of several words needs quotes, and flags like --watch t
 
 
 def told(error: Exception) -> int:
-    """Tell what went wrong; the exit code."""
+    """Report an error on stderr; return the exit code."""
     if culprit := culprit_of(error):
         return _tell_fault_of(culprit, error)
     if isinstance(error, InvalidRequest | Unavailable):
@@ -55,7 +55,7 @@ def told(error: Exception) -> int:
 
 
 def _tell_fault_of(culprit: Culprit, error: Exception) -> int:
-    """Somebody else's part is at fault: what it has raised, with its own lines, and its name."""
+    """Report a fault of somebody else's part: its exception, its own lines, and its name."""
     if isinstance(error, RuleError):
         return complain(str(error), FAULT)
     if isinstance(error, DlmError):  # an engine that the part has driven nowhere

@@ -20,7 +20,7 @@ DecodeToken = Callable[[int], str]
 
 
 class Cell(NamedTuple):
-    """One position: the text of its token (empty where it is open) and how sure its commit was."""
+    """One position: the text of its token (empty if open) and the confidence of its commit."""
 
     pos: int
     text: str
@@ -32,8 +32,9 @@ class Cell(NamedTuple):
 class Frame:
     """The answer's part of a canvas after a step.
 
-    `borders`: positions where blocks have opened · `settled`: nothing before this position changes
-    any more · `reason`: why the row ended, None while it has not.
+    borders: positions at which blocks have opened
+    settled: nothing before this position changes any more
+    reason: the finish reason, None before the end
     """
 
     step: int

@@ -65,7 +65,7 @@ def installation() -> dict[str, Any]:
 
 
 def devices() -> list[str]:
-    """The devices that `--device` accepts, with what they are."""
+    """The devices that `--device` accepts, with a description."""
     import torch
 
     found = [f"cpu ({torch.get_num_threads()} threads)"]

@@ -1,4 +1,4 @@
-"""Ctrl-C: at any moment exit code 130, no traceback, and what there is where that is of use."""
+"""Ctrl-C: at any moment exit code 130, no traceback, and the text so far where it is of use."""
 
 from __future__ import annotations
 

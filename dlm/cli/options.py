@@ -25,7 +25,7 @@ PART: Final = (
     "the names."
 )
 
-# A type in words -> what is parsed, and how it is shown.
+# A type in words -> the parsed type, its name in the help, more for the help text.
 TYPES: Final[Mapping[str, tuple[Any, str, str]]] = MappingProxyType(
     {
         "integer": (int | None, "INTEGER", ""),

@@ -1,4 +1,4 @@
-"""From arguments and stdin to what the engine is asked."""
+"""From arguments and stdin to the engine's prompt."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ class Request:
     raw: bool
 
     def for_engine(self, engine: dlm.Engine) -> Any:
-        """Text, messages, or the ids of a raw text. Raises `InvalidRequest`."""
+        """Text, messages, or the ids of a raw text.
+
+        Raises `InvalidRequest` for a model without a tokenizer.
+        """
+        if engine.text is None:
+            rule = "came without a tokenizer: add tokenizer.json or tokenizer.model to its folder"
+            raise InvalidRequest("model", f"{engine.name} {rule}")
         if self.raw:
-            if engine.text is None:
-                raise InvalidRequest("raw", "needs a tokenizer, and this model came without one")
             return engine.text.encode_prompt(self.text, chat=False)
         if self.system is None:
             return self.text

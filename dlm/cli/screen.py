@@ -29,7 +29,7 @@ def colour(conf: float | None) -> str:
 
 
 def picture(frame: Frame) -> Text:
-    """The answer as text: what is new is bold, what was taken back is inverted."""
+    """The answer as text: new tokens are bold, tokens that were taken back inverted."""
     text = Text(overflow="fold")
     for cell in frame.cells:
         if cell.pos in frame.borders:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
-from typing import Final
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TextIO
 
+import dlm
 from dlm.errors import shortened
 
+HOME: Final = Path(dlm.__file__).parent
 FAULT, USAGE = 1, 2  # exit codes
 LONGEST: Final = 800
 """Characters of an error line: paths may be long."""
@@ -18,7 +23,7 @@ LONGEST: Final = 800
 def open_missing_streams() -> bool:
     """Give every standard stream that was closed the null device; whether stdout was.
 
-    Another file would take its number, and find what is printed in it.
+    Another file would take its number, and be printed into.
     """
     lost = sys.stdout is None
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -32,7 +37,7 @@ def open_missing_streams() -> bool:
 
 
 def show_what_can_be_shown() -> None:
-    """Print a question mark for what a stream cannot encode."""
+    """Print a question mark for characters that a stream cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -51,11 +56,34 @@ def complain(message: str, code: int) -> int:
     return code
 
 
-def close_streams(code: int, *, lost: bool = False) -> int:
-    """Write out what is buffered; the exit code, which tells of output that went nowhere.
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show what dlm warns of as one line on stderr, and the warnings of others as they are."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
 
-    What cannot be written is dropped, or the interpreter would complain of it when it ends. A pipe
-    whose reader has left is told by the code alone, as other programs do.
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if Path(filename).is_relative_to(HOME):
+                print("dlm: warning:", shortened(str(message), LONGEST), file=sys.stderr)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
+def close_streams(code: int, *, lost: bool = False) -> int:
+    """Flush the buffers; return the exit code, which reports output that went nowhere.
+
+    Output that cannot be written is dropped, or the interpreter would complain when it ends. A pipe
+    whose reader has left is reported by the code alone, as other programs do.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -70,7 +98,7 @@ def close_streams(code: int, *, lost: bool = False) -> int:
 
 
 def _drop(stream: io.TextIOBase | object) -> None:
-    """Let what is left in a stream's buffer go to the null device."""
+    """Send the rest of a stream's buffer to the null device."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())  # type: ignore[union-attr]

@@ -39,7 +39,7 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
     Aliases of one reference call go together as they do there: guides add up; Dream's names unmask
     the whole canvas, unless its cached version is meant.
     Raises `InvalidRequest` when an alias and the field that it stands for are both given, for
-    aliases of different calls, and for what a reference code cannot or does not do.
+    aliases of different calls, and for requests that a reference code cannot or does not carry out.
     """
     given = {n: v for n, v in options.items() if not (n in NULLABLE and v is None)}
     ours = {name: value for name, value in given.items() if name not in ALIASES}

@@ -17,7 +17,7 @@ FORMS: Final = (
 MOST: Final = 2**31
 """Offsets stay below it."""
 DIGITS: Final = 20
-"""A string of so many digits is no offset."""
+"""A string of this many digits is no offset."""
 
 
 def checked_infill(

@@ -12,7 +12,7 @@ class Alias(NamedTuple):
 
     type: of its value, in words
     spec: the value of our option that it stands for; empty: its own value
-    note: whose it is, and what it may be
+    note: its source, and its choices
     """
 
     type: str

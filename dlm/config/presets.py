@@ -1,6 +1,6 @@
 """Presets: parts that go well together, by the kind of model and the use.
 
-A preset fills in the parts that a request leaves open; what is given beside it wins.
+A preset fills in the parts that a request leaves open; options given beside it win.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ Options = Mapping[str, str]
 class Preset:
     """Spec strings of parts for each kind of model; None where the preset does not apply.
 
-    `full`: bidirectional models (LLaDA) · `shifted`: those made of autoregressive ones, whose row
-    i predicts position i + 1 (Dream) · `block_causal`: SDAR, LLaDA2 · `families`: a family that
-    differs from its kind, by `model_type` · `use`: when to take it ·
-    `source`: where its numbers come from · `evidence`: what it came to on the dev split of the
-    bundled tasks (n = 200 each), beside one token a step.
+    use: the purpose
+    full: bidirectional models (LLaDA)
+    shifted: those made of autoregressive ones, whose row i predicts position i + 1 (Dream)
+    block_causal: SDAR, LLaDA2
+    source: of its numbers
+    evidence: result on the dev split of the bundled tasks (n = 200 each), beside `quality`
+    families: a family that differs from its kind, by `model_type`
     """
 
     use: str
@@ -69,15 +71,15 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             block_causal={"unmask": "dynamic(0.9)", **_STORED},
             families=((LLADA2, {"unmask": "dynamic(0.95)", **_STORED}),),
             source="Fast-dLLM (arXiv 2505.22618); SDAR (arXiv 2510.06303; LLaDA2: 0.95)",
-            evidence="math -1.5, code -5.0, sudoku -2.0 points at 6, 4, 6% of the forwards",
+            evidence="math -1.5, code -5.0, sudoku -2.0 points at 6, 4, 6% of quality's forwards",
         ),
         "leap": Preset(
-            use="as fast, and bolder beside what is sure",
+            use="as fast, and bolder beside sure tokens",
             full={"unmask": "leap(0.9, 0.75, 4)", **_DUAL},
             shifted={"unmask": "leap(0.9, 0.75, 4)", **_DUAL},
             block_causal={"unmask": "leap(0.9, 0.75, 4)", **_STORED},
             source="LocalLeap (arXiv 2510.07081)",
-            evidence="math -6.0, code -6.0, sudoku -6.5 points at 6, 4, 5% of the forwards",
+            evidence="math -6.0, code -6.0, sudoku -6.5 points at 6, 4, 5% of quality's forwards",
         ),
         "adaptive": Preset(
             use="as fast, with blocks that end where a line ends",
@@ -89,7 +91,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             },
             block_causal=None,
             source="AdaBlock-dLLM (arXiv 2509.26432)",
-            evidence="math +2.0, code -2.5, sudoku +0.5 points at 10, 6, 18% of the forwards",
+            evidence="math +2.0, code -2.5, sudoku +0.5 points at 10, 6, 18% of quality's forwards",
         ),
         "revise": Preset(
             use="a given number of `steps`, each of which may take earlier tokens back",
@@ -118,7 +120,7 @@ def with_preset(config: GenerationConfig, info: ModelInfo) -> GenerationConfig:
         known = [other for other, preset in PRESETS.items() if preset.options(info) is not None]
         raise InvalidRequest(
             "preset",
-            f"{name!r} changes where blocks end or what stands in earlier ones; this model has "
+            f"{name!r} changes ends of blocks or tokens of earlier ones; this model has "
             f"trained blocks of {info.block_length}: use {', '.join(map(repr, known))}",
         )
     missing: dict[str, Any] = {k: v for k, v in options.items() if getattr(config, k) is None}

@@ -181,7 +181,7 @@ def _by_name(registry: Registry, name: str, *, trusted: bool) -> type:
 def _checked_object(registry: Registry, part: Any) -> Any:
     """A part that is given as an object.
 
-    Raises `InvalidRequest` for a class, and for what is no dataclass.
+    Raises `InvalidRequest` for a class, and for an object of no dataclass.
     """
     is_class = isinstance(part, type)
     cls = part if is_class else type(part)

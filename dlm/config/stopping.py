@@ -11,7 +11,7 @@ from dlm.errors import InvalidRequest, nearest, shown
 NONE: Final = "none"
 """In place of a rule: no rule."""
 SHORT: Final = 4
-"""Names of so many letters resemble too many words; only a slip of the finger counts."""
+"""Names of this many letters resemble too many words; only a slip of the finger counts."""
 ALIKE: Final = 0.8
 """A word resembles a name from here on (`difflib`'s ratio)."""
 _CALL: Final = re.compile(r"(\w+)\(.*\)|[\w.]+:[A-Za-z_]\w*(\(.*\))?", re.DOTALL)

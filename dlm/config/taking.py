@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 
 from dlm.config.argument_types import check_arguments
 from dlm.config.checks import is_integer
-from dlm.config.spec_strings import parse_part, registry_of
+from dlm.config.spec_strings import parse_part
 from dlm.core import ModelInfo, ScratchSpec, SharedPrefix, missing_members
 from dlm.errors import InvalidRequest, blaming, is_foreign, nearest, rule_error, shown
 
@@ -25,10 +25,6 @@ def bound_part(kind: str, spec: Any, base: Any, info: ModelInfo) -> Any:
     else's that declares something wrong, and what such a part raises itself.
     """
     part: Any = parse_part(kind, spec)
-    is_part = is_dataclass(part) and not isinstance(part, type)
-    if not is_part:
-        known = ", ".join(registry_of(kind).names())
-        raise InvalidRequest(kind, f"must be one of {known} or a part, got {shown(spec)}")
     _check_kind(kind, part, base)
     own = {f.name: getattr(part, f.name) for f in fields(part) if not f.metadata.get("bound")}
     check_arguments(kind, type(part), own)
@@ -47,7 +43,7 @@ def _check_kind(kind: str, part: Any, base: Any) -> None:
     name = type(part).__name__
     if not isinstance(part, base):
         bases = " or ".join(f"dlm.{one.__name__}" for one in get_args(base) or (base,))
-        raise InvalidRequest(kind, f"{name} is no part of this kind: inherit {bases}")
+        raise InvalidRequest(kind, f"{name} is no {kind} part: inherit {bases}")
     if lacks := missing_members(part):
         own = {n for cls in type(part).__mro__ if is_foreign(cls) for n in vars(cls)}
         near = nearest(lacks[0], sorted(n for n in own if not n.startswith("_")))

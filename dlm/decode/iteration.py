@@ -281,6 +281,7 @@ class IterationManager:
             view.window.pos,
             view.ids,
             view.confidence,
+            view.stats.drawn,
             open_count,
             stopped,
             active,

@@ -38,7 +38,8 @@ class RowStats(NamedTuple):
 
     `logits [N, V]` are those that were read, `logsumexp` the logarithms of their normalisers.
     `drawn_from [N, V]`: what tokens were drawn from, tempered and filtered but not normalised, MASK
-    struck out; None where nothing was drawn.
+    struck out, and `drawn` the probability of the token there, 1 in greedy rows; None where nothing
+    was drawn.
     """
 
     token: Tensor
@@ -51,6 +52,7 @@ class RowStats(NamedTuple):
     logits: Tensor
     logsumexp: Tensor
     drawn_from: Tensor | None = None
+    drawn: Tensor | None = None
 
     def split(self, counts: Sequence[int]) -> list[RowStats]:
         """The statistics of each part of the rows."""
@@ -196,9 +198,13 @@ def draw_tokens(
     if sampler.filters:
         probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
     token = torch.where(warm, draw(probs, u), stats.token)
-    drawn = (stats.logits.gather(1, token[:, None])[:, 0] - stats.logsumexp).exp()
+    clean = (stats.logits.gather(1, token[:, None])[:, 0] - stats.logsumexp).exp()
+    drawn = probs.gather(1, token[:, None])[:, 0] / probs.sum(dim=1)
     return stats._replace(
-        token=token, confidence=torch.where(warm, drawn, stats.confidence), drawn_from=probs
+        token=token,
+        confidence=torch.where(warm, clean, stats.confidence),
+        drawn_from=probs,
+        drawn=torch.where(warm, drawn, 1.0),
     )
 
 

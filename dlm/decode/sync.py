@@ -27,6 +27,7 @@ class StepOutput(NamedTuple, Generic[Array]):
 
     op: the change of each position of the window, `[R, W]`
     pos, ids, confidence: of these positions after the step, `[R, W]`
+    drawn: probability of each id where it was drawn from (None: all rows are greedy), `[R, W]`
     open_count: open positions of each block, `[R, 8]`
     stopped: 0, or 1 + the number of the stop rule that fired, `[R]`
     active: rows that took part; the others had ended since the last sync and idled, `[R]` bool
@@ -38,6 +39,7 @@ class StepOutput(NamedTuple, Generic[Array]):
     pos: Array
     ids: Array
     confidence: Array
+    drawn: Array | None
     open_count: Array
     stopped: Array
     active: Array
@@ -54,6 +56,7 @@ def no_output(group: RowGroup, frame: Frame) -> StepOutput[Tensor]:
         frame.window.pos,
         frame.ids,
         none.float(),
+        None,
         torch.zeros_like(rows.blocks.start),
         torch.zeros_like(rows.step),
         group.active,
@@ -69,12 +72,14 @@ class PositionChange(NamedTuple):
     pos: the position
     id: the id that it holds now
     conf: the confidence of that id
+    drawn: its probability in the distribution that it was drawn from (1: it was not drawn)
     """
 
     op: Op
     pos: int
     id: int
     conf: float
+    drawn: float
 
 
 class RowStep(NamedTuple):
@@ -137,9 +142,10 @@ def _read_back(
 
 
 def _packed(output: StepOutput[Tensor]) -> Tensor:
-    """All tensors of an output side by side, `[R, 4 W + 10]` int64."""
-    bits, rows = output.confidence.view(torch.int32), (output.stopped, output.active)
-    columns = (output.op, output.pos, output.ids, bits, output.open_count)
+    """All tensors of an output side by side, `[R, 4 W + 10]` int64, or `[R, 5 W + 10]`."""
+    floats = [output.confidence] if output.drawn is None else [output.confidence, output.drawn]
+    bits, rows = (n.view(torch.int32) for n in floats), (output.stopped, output.active)
+    columns = (output.op, output.pos, output.ids, *bits, output.open_count)
     return torch.cat((*columns, *(number[:, None] for number in rows)), dim=1)
 
 
@@ -147,20 +153,20 @@ def _unpacked(numbers: NDArray[Any], output: StepOutput[Tensor]) -> StepOutput[N
     """The inverse of `_packed`, on the host."""
     rows, width = output.op.shape
     table = numbers.reshape(rows, -1)
-    op, pos, ids, bits, open_count, stopped, active = np.split(
-        table, [width, 2 * width, 3 * width, 4 * width, -2, -1], axis=1
-    )
-    confidence = bits.astype(np.int32).view(np.float32)
-    took_part = active[:, 0] > 0
-    host = (op, pos, ids, confidence, open_count, stopped[:, 0], took_part)
-    return StepOutput(*host, output.aux, output.failed)
+    whole, rest = np.split(table, [-10], axis=1)
+    op, pos, ids, *bits = np.split(whole, whole.shape[1] // width, axis=1)
+    confidence, *drawn = (column.astype(np.int32).view(np.float32) for column in bits)
+    open_count, stopped, active = np.split(rest, [8, 9], axis=1)
+    host = (op, pos, ids, confidence, drawn[0] if drawn else None, open_count)
+    return StepOutput(*host, stopped[:, 0], active[:, 0] > 0, output.aux, output.failed)
 
 
 def _changes(output: StepOutput[NDArray[Any]]) -> list[list[PositionChange]]:
     """The changes of each row."""
     changes: list[list[PositionChange]] = [[] for _ in output.op]
     at = output.op.nonzero()
-    columns = (output.op, output.pos, output.ids, output.confidence)
+    drawn = np.ones_like(output.confidence) if output.drawn is None else output.drawn
+    columns = (output.op, output.pos, output.ids, output.confidence, drawn)
     values = (column[at].tolist() for column in columns)
     for row, op, *rest in zip(at[0].tolist(), *values, strict=True):
         changes[row].append(PositionChange(OPS[op], *rest))

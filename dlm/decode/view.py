@@ -120,11 +120,12 @@ def _read(
         row = frame.row
         u = token_uniforms(row.seed, row.path, window.pos, row.step).take(window.slot)
         read = draw_tokens(read, mask_id, group.sampler, window.row[: len(window.slot)], u)
-    stats = Statistics(read.logsumexp)
+    drawn = None if read.drawn is None else _spread(read.drawn, window)
+    stats = Statistics(read.logsumexp, drawn)
     if needs:
         names = needs & STATISTICS - {"sampling"}
         found = {name: _spread(getattr(read, name), window) for name in names}
-        stats = Statistics(read.logsumexp, sampling=None, **found)
+        stats = Statistics(read.logsumexp, drawn, sampling=None, **found)
     if "sampling" in needs:
         stats = stats._replace(sampling=_sampling(group, read, window, mask_id))
     if shadows is not None:

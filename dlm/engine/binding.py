@@ -16,7 +16,7 @@ from typing import Any, cast
 from dlm.config import BoundConfig, GenerationConfig, bind
 from dlm.core import ModelInfo
 from dlm.errors import InvalidRequest
-from dlm.text import Text, parse_holes
+from dlm.text import Text, no_tokenizer, parse_holes
 from dlm.text.prompts import Prompt, is_ids, one_prompt
 
 Pinned = tuple[int | None, ...]
@@ -76,9 +76,12 @@ def resolve(
     if config.infill is None:
         return config, ()
     found = given_ids("infill", config.infill, config.max_new_tokens or 0, text, info)
+    full = InvalidRequest("infill", "must leave something open: write holes as [[mask:24]]")
+    if None not in found and config.max_new_tokens is None:
+        raise full
     config, pinned = _padded("infill", found, config)
     if None not in pinned:
-        raise InvalidRequest("infill", "must leave something open: write holes as [[mask:24]]")
+        raise full
     return config, pinned
 
 
@@ -99,9 +102,7 @@ def _padded(
 def _check_stops(bound: BoundConfig, text: Text | None) -> None:
     """Stop strings need a tokenizer, and must not stand in what is given: they would end it."""
     if bound.stop_strings and text is None:
-        raise InvalidRequest(
-            "stop", "stop strings need a tokenizer, and this model came without one"
-        )
+        raise no_tokenizer("stop")
     for is_open, run in groupby(bound.pinned, lambda token: token is None):
         ids = () if is_open else [token for token in run if token is not None]
         shown = "" if text is None else text.decode_inside(ids)
@@ -126,7 +127,7 @@ def prompt_ids(
         ids = tuple(asked)
         info.check_ids("prompt", ids)
     elif text is None:
-        raise InvalidRequest("prompt", "this model came without a tokenizer: give token ids")
+        raise no_tokenizer("prompt")
     else:
         written = cast("str | Sequence[Mapping[str, Any]]", asked)
         ids = tuple(text.encode_prompt(written, chat=bool(written or not pinned)))
@@ -157,7 +158,7 @@ def _encoded(
     if not isinstance(piece, str):
         return list(piece)
     if text is None:
-        raise InvalidRequest(param, "this model came without a tokenizer: give token ids")
+        raise no_tokenizer(param)
     ids = text.encode_inside(piece, param)
     _check_encoded(param, ids, text, info)
     return list(ids)

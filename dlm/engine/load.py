@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,7 @@ def load(
     model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
     text = load_text(folder, _named_ids(model.spec))
     info = info_of(model.spec, text)
+    _warn_of_mask(model.spec, text, overrides)
     helpers = {
         name: load_auxiliary(name, path, model, text, dtype=dtype, kv_bytes=kv_bytes)
         for name, path in (aux or {}).items()
@@ -174,6 +176,29 @@ def _named_ids(spec: ModelSpec) -> tuple[int | None, ...]:
     return (spec.mask_id, *spec.eos_ids, spec.bos_id, spec.pad_id)
 
 
+def mask_conflict(spec: ModelSpec, text: Text | None) -> str:
+    """The mask ids of a model's files and of its tokenizer, in words; empty if they do not differ.
+
+    A tokenizer need not know the mask, and may spell several tokens so.
+    """
+    known = {} if text is None else text.mask_tokens()
+    if text is None or spec.mask_id is None or not known or spec.mask_id in known.values():
+        return ""
+    piece = dict(enumerate(text.vocabulary.pieces())).get(spec.mask_id)
+    theirs = " or ".join(f"{index} ({name!r})" for name, index in known.items())
+    remedy = f"overrides={{'mask_id': {min(known.values())}}} (--mask-id {min(known.values())})"
+    return (
+        f"the mask id is {spec.mask_id} ({piece!r}) by config.json, and {theirs} by the tokenizer: "
+        f"if answers are wrong or empty, try {remedy}"
+    )
+
+
+def _warn_of_mask(spec: ModelSpec, text: Text | None, overrides: Mapping[str, Any] | None) -> None:
+    """Warn of two mask ids, unless the caller has chosen one."""
+    if "mask_id" not in (overrides or {}) and (words := mask_conflict(spec, text)):
+        warnings.warn(words, stacklevel=1)
+
+
 def _end_ids(spec: ModelSpec, text: Text | None) -> tuple[int, ...]:
     """The end ids of a checkpoint's files and of its tokenizer, of which the model has embeddings.
 
@@ -192,6 +217,11 @@ class Inspection:
     text: Text | None
     parameters: int
     folder: Path
+
+    @property
+    def mask_conflict(self) -> str:
+        """The mask ids of model and tokenizer, in words; empty if they do not differ."""
+        return mask_conflict(self.spec, self.text)
 
     def explain(self, **options: Any) -> Explanation:
         """Describe a generation with these options, as `Engine.explain` does."""
@@ -215,6 +245,7 @@ def inspect(
     spec = spec_of(folder, overrides)
     text = load_text(folder, _named_ids(spec))
     info = replace(_traits(spec, text), aux=tuple(aux or ()))
+    _warn_of_mask(spec, text, overrides)
     return Inspection(spec, info, text, parameter_count(spec), folder)
 
 

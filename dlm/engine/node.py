@@ -6,7 +6,6 @@ of them, and so is any program that looks at a half-filled canvas before it goes
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from dlm.config.checks import is_integer, require_integer, require_number
 from dlm.config.infill import checked_infill
 from dlm.core import Event, Kind, ModelInfo
 from dlm.engine.binding import bind_request, given_ids, prompt_ids
-from dlm.engine.generation import Generation, generation_of
+from dlm.engine.generation import Generation, generation_of, log_of
 from dlm.engine.live import Until
 from dlm.engine.request import Driver
 from dlm.engine.row import RowState
@@ -94,7 +93,16 @@ class Node:
 
         NaN where a position is open or was given.
         """
-        return tuple(map(_log, self._state.canvas.conf))
+        return tuple(map(log_of, self._state.canvas.conf))
+
+    @property
+    def proposal_logprobs(self) -> tuple[float, ...]:
+        """Log-probability of each token in the distribution that it was drawn from, by position.
+
+        That is tempered and filtered, without MASK; 0 where the most likely id was taken or a rule
+        brought a token of its own. NaN where a position is open or was given.
+        """
+        return tuple(map(log_of, self._state.canvas.drawn))
 
     def events(self) -> list[Event]:
         """The events that nobody has taken yet."""
@@ -267,8 +275,3 @@ def _in_steps(engine: Holder, node: Node, steps: int) -> Generation:
     with twin:
         resume(engine, twin, None, None, None)
         return twin.result()
-
-
-def _log(probability: float | None) -> float:
-    """The logarithm, NaN of None; a probability of zero counts as the least number."""
-    return math.nan if probability is None else math.log(max(probability, 1e-45))

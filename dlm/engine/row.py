@@ -221,7 +221,8 @@ class RowState:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
         self._require_finite(step.changes)
-        for event in events_of(self.row, number, step.changes):
+        drawn = self.bound.config.temperature > 0
+        for event in events_of(self.row, number, step.changes, drawn=drawn):
             self.emit(event)
         revisable = 0 if parts.blocks.multi_block else self.opened
         if not parts.whole_row and self._settle(revisable if parts.edit else None):
@@ -289,11 +290,17 @@ EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
 )
 
 
-def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
-    """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
+def events_of(
+    row: int, step: int, changes: Sequence[PositionChange], *, drawn: bool
+) -> list[Event]:
+    """The events of one step of a row: one for each thing that happened, in the order of `Op`.
+
+    drawn: its tokens are drawn, so that commits carry the probabilities of that.
+    """
     events = []
     for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
-        _, pos, ids, conf = zip(*alike, strict=True)
+        _, pos, ids, conf, odds = zip(*alike, strict=True)
         writes = op in (Op.COMMIT, Op.REPLACE)
-        events.append(Event(EVENTS[op], row, step, pos, ids, conf if writes else ()))
+        said = (conf, odds if drawn else ()) if writes else ()
+        events.append(Event(EVENTS[op], row, step, pos, ids, *said))
     return events

@@ -1,8 +1,8 @@
 """The bands of the bundled checkpoint: where its accuracy must lie for comparisons to mean much.
 
 A task that is solved leaves no room to see a rule win, one that is never solved none to see it
-lose. So each ladder begins with what is sure and ends with what is not: crowded stories and long
-compositions are beyond all that training showed. The figures that are held against the bands stand
+lose. So each ladder begins with sure steps and ends with unsure ones: crowded stories and long
+compositions are beyond all that training showed. The figures that are compared with the bands are
 in the checkpoint's `figures.json`: greedy, one token a step, blocks of 8, on the test sets.
 """
 
@@ -52,7 +52,7 @@ BANDS: Final = (
 
 
 class Verdict(NamedTuple):
-    """A band and what was reached in it, in percent; None where nothing was measured."""
+    """A band and the score reached, in percent; None where nothing was measured."""
 
     band: Band
     reached: float | None

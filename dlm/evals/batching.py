@@ -20,11 +20,13 @@ from dlm.evals.statistics import percentile
 
 @dataclass(frozen=True, slots=True)
 class BatchSpeed:
-    """So many rows at once over ragged prompts.
+    """Speed of a number of rows at once over ragged prompts.
 
-    `ceiling`: tokens a second if a forward took no longer than its matrix products · `positions`:
-    mean positions of a forward · `calls`: mean attention calls of a layer · `padding`: the share of
-    computed positions that belong to no row.
+    rows: in flight at once
+    ceiling: tokens a second if a forward took no longer than its matrix products
+    positions: mean positions of a forward
+    calls: mean attention calls of a layer
+    padding: share of computed positions that belong to no row
     """
 
     rows: int
@@ -73,7 +75,7 @@ def _shape(packed: Any) -> tuple[int, int, int, int]:
 
 
 def gemm_seconds(engine: Engine, tokens: int, predicted: int, repeats: int = 15) -> float:
-    """Seconds of all matrix products of a forward over `tokens` positions and so many logits."""
+    """Seconds of all matrix products of a forward over `tokens` positions and the given logits."""
     spec = engine.model.spec
     width, inner = spec.hidden_size, spec.heads * spec.head_dim
     fused = (spec.heads + 2 * spec.kv_heads) * spec.head_dim

@@ -22,9 +22,12 @@ from dlm.evals.verdicts import grader_digest, valid_marks
 class Beside:
     """A setting of one run against a setting of another, on the items of a task that both have.
 
-    `accuracy` of each, over `n` items; `asked`: how many items each run has · `paired`: the
-    second's less the first's · `p` adjusted by Holm over the tasks · `same`: the share of answers
-    that are the same text.
+    n: items that both have
+    accuracy: of each, over these items
+    paired: the second's less the first's
+    same: share of answers that are the same text
+    p: adjusted by Holm over the tasks
+    asked: number of items of each run
     """
 
     task: str
@@ -41,7 +44,7 @@ def compare_runs(
 ) -> list[Beside]:
     """Settings by their names, the first of each run where none is given.
 
-    Only what is the same item in both counts: asked alike, judged alike. Raises `InvalidRequest`
+    Only items that are asked and judged alike in both count. Raises `InvalidRequest`
     for unknown names, where answers have no verdict of the graders as they are now, and where the
     runs share no item.
     """

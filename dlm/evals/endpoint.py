@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's protocol in the place of an engine: what it serves is evaluated.
+"""A server that speaks OpenAI's protocol in place of an engine: its model is evaluated.
 
 The server decodes as it is set up: of the options only the protocol's own are sent (length,
 temperature, top-p, seed, stop strings). A server of `dlm` is told the others too.
@@ -22,7 +22,7 @@ KEYS: Final = ("DLM_API_KEY", "OPENAI_API_KEY")
 SECONDS: Final = 600.0
 RETRIES: Final = 2
 STOPS: Final = 4
-"""So many stop strings the protocol allows; at the others an answer is cut here."""
+"""Stop strings that the protocol allows; at the others an answer is cut here."""
 STANDARD: Final = frozenset({"max_new_tokens", "temperature", "top_p", "seed", "stop"})
 OWNER: Final = "dlm"
 LENGTH: Final = "length"
@@ -34,8 +34,10 @@ REFUSALS: Final = (400, 413, 422)
 class Endpoint:
     """Answers by HTTP, with the face of an engine that evaluations drive.
 
-    `url`: up to `/v1` · `model`: None for the first one it serves. Raises `InvalidRequest` where no
-    such server answers.
+    url: up to `/v1`
+    model: None for the first one that the server has
+
+    Raises `InvalidRequest` if no such server answers.
     """
 
     text = None
@@ -55,10 +57,10 @@ class Endpoint:
             served = self._models()
         except openai.NotFoundError as error:
             if model is None:
-                told = f"{self.url} does not say what it serves: name it with --model"
+                told = f"{self.url} does not report its models: name one with --model"
                 raise InvalidRequest("endpoint", told) from error
             served = {model: ""}
-        except Exception as error:  # of addresses, of the network, of what is no such server
+        except Exception as error:  # of addresses, of the network, of other servers
             told = f"{self.url} does not answer as OpenAI's protocol has it: {error}"
             raise InvalidRequest("endpoint", told) from error
         if model is not None and model not in served:
@@ -119,7 +121,7 @@ class Endpoint:
         _, self._live = wait(self._live, return_when=FIRST_COMPLETED)
 
     def close(self) -> None:
-        """Give up what has not been answered."""
+        """Give up open requests."""
         self._client.close()
 
     def _ask(

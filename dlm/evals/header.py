@@ -109,7 +109,7 @@ def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(told, dict) and "endpoint" not in told:
             kind = str(told.get("device")).partition(":")[0]
             found[name] = {k: v for k, v in told.items() if k != "name"} | {"device": kind}
-    if isinstance(found.get("protocol"), dict):  # what it asks is in its items
+    if isinstance(found.get("protocol"), dict):  # its questions are in its items
         words = ("note", "source", "sandbox")  # what another sandbox has judged is judged again
         found["protocol"] = {k: v for k, v in found["protocol"].items() if k not in words}
     served = "endpoint" in (header.get("model") or {}) and not header.get("causal")
@@ -202,7 +202,7 @@ def _aux(engine: dlm.Engine) -> dict[str, Any]:
 
 
 def prompts_digest(engine: dlm.Engine | dlm.CausalEngine, items: Sequence[Item]) -> str:
-    """The sha256 of what the model is given for each item: ids, where there is a tokenizer."""
+    """The sha256 of the model's input for each item: ids, where there is a tokenizer."""
     found = hashlib.sha256()
     for item in items:
         prompt = asked(engine, item)

@@ -22,16 +22,16 @@ from dlm.evals.settings import Setting
 
 HOME: Final = Path(dlm.__file__).parent
 DECIDES_NOTHING: Final = frozenset({"cli", "serve", "evals"})
-"""Rooms of `dlm` of which answers do not depend; what evaluation asks is in the items' digests."""
+"""Rooms of `dlm` on which answers do not depend; questions are in the items' digests."""
 PACKAGES: Final = ("torch", "transformers", "sentencepiece", "numpy")
-"""What decoding computes with."""
+"""Packages that decoding computes with."""
 INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 SHOWN: Final = 4
 """Differences that a message lists; of more it gives the number."""
 
 
 def code_identity() -> dict[str, Any]:
-    """The sources of `dlm` that answers depend on, and the versions of what they compute with."""
+    """The sources of `dlm` that answers depend on, and the versions of the packages they use."""
     files = [
         path
         for path in sorted(HOME.rglob("*.py"))
@@ -80,8 +80,8 @@ def version_of(package: str) -> str | None:
 
 
 def rules_identity(settings: Iterable[Setting]) -> dict[str, Any]:
-    """The rules of settings that are not of `dlm`: module -> the digest of its source and of what
-    of the user's it imports, and the versions of the packages among that.
+    """The rules of settings that are not of `dlm`: module -> the digest of its source and of the
+    user's modules that it imports, and the versions of the packages among its imports.
 
     A source that cannot be read has no digest: a run with it does not go on.
     """

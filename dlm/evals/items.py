@@ -1,7 +1,7 @@
 """Test sets: problems with an id, in files that do not change, and their graders.
 
 The bundled sets are drawn once from the generators of `dlm.evals.tasks` and ship as
-`data/<task>.<split>.jsonl.gz`; no structure of a set stands in training.
+`data/<task>.<split>.jsonl.gz`; no structure of a set is in training.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dlm.evals.tasks import TASKS, Example, Split, get_task, sample
 
 DATA: Final = Path(__file__).parent / "data"
 SIZES: Final[tuple[tuple[Split, int], ...]] = (("test", 1000), ("dev", 300))
-"""How many problems of each task the bundled sets hold, fewer where there are not so many."""
+"""Problems of each task in the bundled sets, fewer where there are no more."""
 PATIENCE: Final = 200
-"""A set is full when so many draws in a row give nothing new."""
+"""A set is full when this many draws in a row give nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _checked(item: Item) -> Item:
 
 
 def dumped(items: Iterable[Item]) -> bytes:
-    """One line of JSON for each problem; `raw` stands there only where it is true."""
+    """One line of JSON for each problem; `raw` is there only if it is true."""
     found = (asdict(item) for item in items)
     plain = ({k: v for k, v in item.items() if k != "raw" or v} for item in found)
     return b"".join(json.dumps(item).encode() + b"\n" for item in plain)

@@ -31,8 +31,8 @@ def read_lines(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> list[T]:
             if not isinstance(told, dict):
                 raise ValueError(f"must be a JSON object, got {type(told).__name__}")
             found.append(parse(told))
-        except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of what stands there
-            again = "delete the line, and what it held is made again"
+        except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of `parse`
+            again = "delete the line, and its content is made again"
             told = f"{path}, line {number} cannot be read ({error}): {again}"
             raise InvalidRequest("run", told) from error
     return found
@@ -80,7 +80,7 @@ def check_writable(folder: Path) -> None:
 def checked(told: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
     """The values of a line with exactly these fields, of these types. Raises `ValueError`.
 
-    Whole numbers stand for other ones, too; numbers are finite and not negative.
+    Whole numbers count as floats, too; numbers are finite and not negative.
     """
     if told.keys() != kinds.keys():
         wrong = sorted(told.keys() ^ kinds.keys())

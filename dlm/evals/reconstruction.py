@@ -55,7 +55,7 @@ SIGMAS: Final = 3.0
 
 
 class Row(NamedTuple):
-    """A text with open positions: ids with masks in them, and what stands there."""
+    """A text with open positions: ids with masks in them, and the hidden ids."""
 
     ids: tuple[int, ...]
     open: tuple[int, ...]

@@ -81,7 +81,7 @@ def _sessions(header: Mapping[str, Any]) -> str:
 
 
 def as_data(results: Results) -> dict[str, Any]:
-    """Plain data for JSON; what is not known is null."""
+    """Plain data for JSON; unknown values are null."""
     data: dict[str, Any] = _known(
         {
             "header": dict(results.header),

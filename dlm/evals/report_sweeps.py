@@ -18,9 +18,9 @@ def sweep_lines(sweeps: Sequence[SweepFigures]) -> list[str]:
     note = (
         f"As good: the paired 95% bound to the baseline is above {100 * LOSS:.0f} points, each "
         f"setting by itself; fewer than {FEWEST} items cannot show it, even if all agree. AUP and "
-        f"what is at equal NFE are over the items that all settings have (n = "
+        f"figures at equal NFE are over the items that all settings have (n = "
         f"{', '.join(map(str, shared))}), with 95% bounds. AUP leaves out settings more than 5 "
-        "points below the least parallel one of their sweep; their number stands in brackets."
+        "points below the least parallel one of their sweep; their number is in brackets."
     )
     return ["", table_line(COLUMNS), table_line(["---"] * len(COLUMNS)), *rows, "", note]
 

@@ -1,7 +1,7 @@
 """A run: every setting on every task, in a folder that its three stages fill one after the other.
 
-`<setting>/<task>.samples.jsonl` and `.verdicts.jsonl` hold what was answered and judged, `run.json`
-says of what; an interrupted run goes on where it was, and a report needs no model.
+`<setting>/<task>.samples.jsonl` and `.verdicts.jsonl` hold answers and verdicts, `run.json` the
+settings; an interrupted run continues where it was, and a report needs no model.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from dlm.evals.verdicts import Judged, grade_samples, grader_digest, valid_marks
 __all__ = ["HEADER", "Run", "benchmark_run", "bundled_run", "estimate", "read_run", "runs_in"]
 
 ITEMS: Final = "items.jsonl"
-"""What a run over a benchmark has asked, so that its answers can be graded again."""
+"""The items of a run over a benchmark, so that its answers can be graded again."""
 KEPT: Final = frozenset({HEADER, ITEMS, "results.json", "table.md", "plot.png"})
 """Files of a run's folder, whose names no setting's folder may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Settings on test sets (task -> items), and the folder of what they gave.
+    """Settings on test sets (task -> items), and the folder of their answers.
 
-    `samples`: answers an item · `rows`: requests in flight at once; seconds are those of single
-    requests only when it is 1 · `split`, `rungs`: what the sets were taken from · `protocol`: of a
-    benchmark (None: bundled sets) · `sandbox`: where its code is run.
+    samples: answers to an item
+    rows: requests in flight at once; seconds are those of single requests only if it is 1
+    split, rungs: of the bundled sets
+    protocol: of a benchmark (None: bundled sets)
+    sandbox: its kind, if code is run
     """
 
     folder: Path
@@ -160,7 +162,7 @@ class Run:
         tell: Callable[[Setting, str, Sample], None],
         causal: dlm.CausalEngine | None = None,
     ) -> None:
-        """The first stage: answer what is missing, cell by cell."""
+        """The first stage: draw the missing answers, cell by cell."""
         for setting, task in self.cells:
             path = self.path(setting, task, "samples")
             runner = chosen(setting, engine, causal)
@@ -168,7 +170,7 @@ class Run:
             draw_samples(runner, self.plan(setting, task), path, told)
 
     def grade(self, judge: Judge | None = None) -> None:
-        """The second stage: judge what has no verdict; what several settings answer, once."""
+        """The second stage: judge answers without a verdict, equal ones once."""
         judged: dict[str, Judged] = {task: {} for task in self.sets}
         grader = grader_digest(self.sandbox)
         with judge or Judge() as chosen_judge:
@@ -235,8 +237,8 @@ def benchmark_run(
 ) -> Run:
     """A run of a benchmark by a protocol: as it decodes, and as `settings` do instead.
 
-    A setting takes what it does not say from the protocol, and is called custom. Raises
-    `InvalidRequest` where the protocol's grader or problems need what is not here.
+    A setting takes its other options from the protocol, and is called custom. Raises
+    `InvalidRequest` where something that the grader or the problems need is not here.
     """
     check_grader(protocol.grader)
     check_limit(limit)
@@ -246,30 +248,23 @@ def benchmark_run(
         replace(s, name=f"custom: {s.name}", options={**protocol.options, **s.options})
         for s in settings
     ]
-    return Run(
-        folder,
-        {protocol.benchmark: items},
-        [own, *others],
-        samples,
-        rows,
-        protocol=protocol,
-        sandbox=sandbox,
-    )
+    sets, settings = {protocol.benchmark: items}, [own, *others]
+    return Run(folder, sets, settings, samples, rows, protocol=protocol, sandbox=sandbox)
 
 
 def read_run(folder: Path) -> Run:
-    """The run whose header stands in `folder`, over the sets it was made of.
+    """The run whose header is in `folder`, over the sets it was made of.
 
     Raises `InvalidRequest` when there is none, when it is damaged, or when the sets have changed.
     """
     header = read_header(folder)
     try:
         settings = [
-            Setting(name, told["options"], told["causal"], told.get("sweep", ""))
-            for name, told in header["settings"].items()
+            Setting(name, entry["options"], entry["causal"], entry.get("sweep", ""))
+            for name, entry in header["settings"].items()
         ]
-        sums = {task: (told["n"], told["sha256"]) for task, told in header["items"].items()}
-        where = str(header.get("protocol", {}).get("sandbox", ""))
+        sums = {task: (entry["n"], entry["sha256"]) for task, entry in header["items"].items()}
+        sandbox = str(header.get("protocol", {}).get("sandbox", ""))
     except (AttributeError, KeyError, TypeError) as error:
         raise InvalidRequest("run", f"{folder / HEADER} is damaged: {error!r}") from error
     split, rungs = header["split"], header["rungs"]
@@ -280,11 +275,10 @@ def read_run(folder: Path) -> Run:
         sets = {task: bundled_items(task, split, n, rungs) for task, (n, _) in sums.items()}
     for task, found in sets.items():
         if digest(found) != sums[task][1]:
-            told = f"the items of {task!r} are not those that {folder} answers"
-            raise InvalidRequest("run", told)
-    return Run(
-        folder, sets, settings, header["samples"], header["rows"], split, rungs, sandbox=where
-    )
+            wrong = f"the items of {task!r} are not those that {folder} answers"
+            raise InvalidRequest("run", wrong)
+    counts = header["samples"], header["rows"]
+    return Run(folder, sets, settings, *counts, split, rungs, sandbox=sandbox)
 
 
 def runs_in(folder: Path) -> list[Path]:

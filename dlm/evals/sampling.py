@@ -28,13 +28,14 @@ Runner = dlm.Engine | dlm.CausalEngine | Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer and what it cost.
+    """One answer and its cost.
 
-    `index` numbers the samples of an item, each with its own seed path · `nfe`, `arm_forwards`,
-    `aux_forwards`, `token_forwards`, `tokens` as in `dlm.Stats` (tokens before the first end id) ·
-    `finish_reason`: as in `dlm.Generation`, or `refused` · `seconds` from admission to the end ·
-    `masked_left`: positions before the answer's end that
-    were never filled.
+    item: id of the item
+    index: number of the sample, each with its own seed
+    finish_reason: as in `dlm.Generation`, or `refused`
+    tokens, nfe, arm_forwards, aux_forwards, token_forwards: as in `dlm.Stats`
+    seconds: from admission to the end
+    masked_left: positions before the answer's end that were never filled
     """
 
     item: str

@@ -18,9 +18,12 @@ LONGEST: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of a table. `name` is unique in it; `options` are those of `engine.generate`.
+    """One row of a table.
 
-    `causal`: the row of the autoregressive model · `sweep`: the family of settings it belongs to.
+    name: unique in the table
+    options: of `engine.generate`
+    causal: True for the row of the autoregressive model
+    sweep: the family of settings that it belongs to
     """
 
     name: str
@@ -88,7 +91,7 @@ def parse_setting(text: str) -> Setting:
     """`"fast: unmask=threshold(0.9), cache=dual"` as a setting; without a name the options are it.
 
     Values are literals, or taken as they are written. Raises `InvalidRequest` for an unknown
-    option, for one given twice, for what is no `option=value`, and for an empty name or text.
+    option, for one given twice, for text that is no `option=value`, and for an empty name or text.
     """
     if not text.strip() or text.strip().startswith(":"):
         raise InvalidRequest("config", f"must have a name or options, got {text!r}")
@@ -112,7 +115,7 @@ def parse_setting(text: str) -> Setting:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The parts between commas that stand in no bracket and no quotes."""
+    """The parts between commas outside brackets and quotes."""
     depth, quote, part = 0, "", ""
     for character in text:
         if quote:

@@ -20,7 +20,7 @@ from dlm.errors import InvalidRequest
 LARGEST: Final = 1e4
 """No weight of a trained network is larger."""
 RUN: Final = 32
-"""So many equal neighbours do not happen in a trained matrix."""
+"""Equal neighbours in a row that do not happen in a trained matrix."""
 RECORD: Final = "verify.json"
 """What a checkpoint's makers have written down: digests of its files, scores of a text."""
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -48,7 +48,7 @@ def weight_faults(folder: Path, vocabulary: int) -> list[str]:
 
 
 def digest_faults(folder: Path) -> list[str]:
-    """Weight files that are not what the checkpoint's record, or the hub's cache, says they are."""
+    """Weight files whose digests differ from the checkpoint's record, or from the hub's cache."""
     known = {path.name: path.resolve().name for path in sorted(folder.glob("*.safetensors"))}
     told = {name: blob for name, blob in known.items() if SHA256.fullmatch(blob)}
     told |= read_record(folder).get("sha256", {})

@@ -188,7 +188,7 @@ def unseen(n: int, confidence: float = CONFIDENCE) -> float:
 
 
 def fewest_items(margin: float, confidence: float = CONFIDENCE) -> int:
-    """So many items must agree, and all of them, to exclude a difference of `margin`."""
+    """The fewest items that, if all agree, exclude a difference of `margin`."""
     z2 = _z(confidence) ** 2
     return math.floor(z2 * (1 - margin) / margin) + 1
 

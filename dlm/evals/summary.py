@@ -26,17 +26,21 @@ from dlm.evals.verdicts import Verdicts
 class Figures:
     """Accuracy and cost of one setting on one task.
 
-    `accuracy` over `n` items with its 95% `interval` (with several samples an item: of the items'
-    shares) · `rungs`: (right, n) of each step of the ladder, `rung_intervals` theirs · `pass_at_k`
-    at k = samples (None for one) and `pass_interval`, over the items with all their samples ·
-    `nfe`, `tokens`, `token_forwards`: means an answer · `tpf`: tokens over forwards, sums
-    over sums (NaN where none are known, as of a server) · `tokens_per_second`: tokens over the
-    summed seconds of all requests, one at a time · `p50`, `p95`: seconds of a request ·
-    `masked_left`: answers with positions never filled, of which `refused` did not fit the model ·
-    `unjudged`: answers without a verdict, which no figure counts · `scores`: means of what the
-    grader says beyond right and wrong, `score_intervals` theirs · `missing`: answers not drawn ·
-    `alike`: whether all samples of each item are the same text, so that several say no more than
-    one.
+    n, samples: items, and answers to each
+    accuracy, interval: share of right answers with its 95% interval (with several samples an item:
+        of the items' shares)
+    rungs, rung_intervals: (right, n) of each step of the ladder
+    pass_at_k, pass_interval: at k = samples, over the items with all their samples (None for one)
+    nfe, tokens, token_forwards: means of an answer
+    tpf: all tokens over all forwards (NaN if forwards are not known, as of a server)
+    tokens_per_second: tokens over the summed seconds of all requests, one at a time
+    p50, p95: seconds of a request
+    masked_left: answers with positions that were never filled
+    refused: those of them whose canvas did not fit the model
+    unjudged: answers without a verdict, which no figure counts
+    scores, score_intervals: means of a grader's further scores
+    missing: answers not drawn
+    alike: True if all samples of each item are the same text: several then tell no more than one
     """
 
     setting: str
@@ -172,8 +176,9 @@ def _alike(samples: Sequence[Sample]) -> bool:
 class Comparison:
     """A setting against the baseline on the items that both have.
 
-    `same`: the share of their answers that are the same text · `p` adjusted by Holm over all
-    comparisons of the run that there is anything to test in (NaN for the others).
+    paired: the difference to the baseline
+    same: share of their answers that are the same text
+    p: adjusted by Holm over all comparisons of the run that have anything to test (else NaN)
     """
 
     setting: str

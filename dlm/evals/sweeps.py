@@ -21,7 +21,7 @@ FEWEST: Final = fewest_items(-LOSS)
 """With fewer items not even answers that all agree exclude that loss: no verdict is given."""
 UNKNOWN: Final = Interval(math.nan, math.nan)
 COSTS: Final = 3
-"""At so many costs two sweeps are compared."""
+"""Costs at which two sweeps are compared."""
 RESAMPLES: Final = 2000
 
 
@@ -36,7 +36,7 @@ class Mark(NamedTuple):
 
 
 Spent = Mapping[str, Mark]
-"""Item -> what it came to under a setting."""
+"""Item -> its mark under a setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,12 @@ class AtCost:
 class SweepFigures:
     """One sweep on one task.
 
-    `aup`: accuracy under parallelism with its `interval`, over the `n` items that all settings of
-    the task have, and how many settings it leaves out · `fastest`: the setting with the highest TPF
-    of those as good as the baseline (None: none is, or the items are too few to say) · `against`:
-    the difference to the reference sweep where their costs overlap.
+    aup, interval: accuracy under parallelism, over the items that all settings of the task have
+    n: these items
+    dropped: settings that `aup` leaves out
+    fastest: the setting with the highest TPF of those as good as the baseline (None: none is, or
+        the items are too few to decide)
+    against: the difference to the reference sweep where their costs overlap
     """
 
     sweep: str

@@ -1,6 +1,6 @@
-"""Does a checkpoint work here? Its files, its tokenizer, its logits, what it knows, three decodes.
+"""Checks of a checkpoint on this machine: files, tokenizer, logits, knowledge, three decodes.
 
-What a published model should be checked for on the machine that will serve it: that its special
+A published model should be checked on the machine that will serve it: that its special
 ids are those of its tokenizer, that its weights are whole, that the forward is that of
 transformers' own class where there is one, that the paged forward is the plain one, that it finds
 words taken out of a text (better than with its weights shuffled, and than with another shift,
@@ -44,7 +44,7 @@ DRIFTS: Final[Mapping[torch.dtype, float]] = MappingProxyType(
 
 
 class Check(NamedTuple):
-    """One thing that was looked at, how it is, and what was found."""
+    """A check: its name, its result, and the finding in words."""
 
     name: str
     status: Literal["ok", "wrong", "skipped"]
@@ -64,7 +64,7 @@ def verify(
     """
     found = dlm.inspect(source, overrides=overrides)
     yield Check("files", "ok", _described(found))
-    yield from _tokenizer(found)
+    yield from _tokenizer(found, overrides or {})
     load: Any = dlm.load_causal if found.info.attention == "causal" else dlm.load
     engine = load(source, device=device, dtype=dtype, overrides=overrides)
     yield _weights(found)
@@ -89,10 +89,10 @@ def _described(found: dlm.Inspection) -> str:
     )
 
 
-def _tokenizer(found: dlm.Inspection) -> Iterator[Check]:
+def _tokenizer(found: dlm.Inspection, overrides: Mapping[str, Any]) -> Iterator[Check]:
     """The special ids of the config are control tokens of the tokenizer, and nothing is lost."""
     if found.text is None:
-        yield Check("tokenizer", "skipped", "there is none: prompts must be ids")
+        yield Check("tokenizer", "skipped", f"there is none in {found.folder}: prompts must be ids")
         return
     info, text = found.info, found.text
     names = {index: name for name, index in text.vocabulary.control.items()}
@@ -100,6 +100,8 @@ def _tokenizer(found: dlm.Inspection) -> Iterator[Check]:
     for name, ids in special.items():
         told = ", ".join(f"{i} = {names.get(i, '?')!r}" for i in ids if i is not None)
         known = all(i in names for i in ids if i is not None)
+        if name == "mask" and found.mask_conflict and "mask_id" not in overrides:
+            known, told = False, found.mask_conflict
         yield Check(f"{name} id", "ok" if known else "wrong", told or "none")
     size = len(text.vocabulary.pieces())
     fits = size <= info.vocab_size
@@ -233,6 +235,7 @@ def _decodes(engine: Any) -> Iterator[Check]:
         first, again = (engine.generate(prompt, **options) for _ in range(2))
         stats = first.stats
         shown = repr(first.text if first.text is not None else list(first.ids))
+        shown = shown if first.ids else "an end id at once"
         detail = f"{stats.nfe} forwards, {stats.tokens_per_second:.0f} tokens/s: {shown[:100]}"
         plain = first if causal else engine.generate(prompt, **options, cache="none")
         if first.canvas != again.canvas:

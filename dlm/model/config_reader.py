@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
 from typing import Any, Final, get_args
 
 from dlm.errors import InvalidRequest, unknown_name
@@ -31,26 +32,29 @@ def read_spec(
     generation: Mapping[str, Any] | None = None,
     tokens: Mapping[str, int] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    path: str = "config.json",
 ) -> ModelSpec:
-    """The spec that the files of a checkpoint describe. Raises `InvalidRequest`.
+    """The spec that the files of a checkpoint describe.
 
-    `config` is config.json, `generation` is generation_config.json; `tokens` maps the tokenizer's
-    added tokens to ids and supplies a mask id that the config lacks.
-    `overrides` may set "family" and the fields of `OVERRIDABLE`.
+    config: content of config.json
+    generation: content of generation_config.json
+    tokens: the tokenizer's added tokens -> ids; they supply a mask id that the config lacks
+    overrides: values in place of the files', for "family" and the fields of `OVERRIDABLE`
+    path: of config.json, for messages
+
+    Raises `InvalidRequest` naming the file and the field.
     """
     given = dict(overrides or {})
-    name = str(given.pop("family", None) or _named(config))
-    if name not in FAMILIES:
-        raise unknown_name("model", name, FAMILIES)
+    name = _family(given.pop("family", None), config, path)
     row = FAMILIES[name]
-    fields = Fields(config, name, row.fields)
+    fields = Fields(config, name, row.fields, path)
     for field, allowed in row.fixed.items():
         fields.fixed(field, *allowed)
     fields.no_nesting()
     fields.no_windows()
     spec = _override(_read_sizes(fields, row), given)
     spec = _with_special_ids(spec, fields, row, generation or {}, tokens or {})
-    return _check(_override(spec, given), given)
+    return _check(_override(spec, given), given, fields)
 
 
 def checkpoint_map(
@@ -62,13 +66,22 @@ def checkpoint_map(
     return weight_map(spec, FAMILIES[spec.family].names, stacked=stacked, unit_head=unit_head)
 
 
-def _named(config: Mapping[str, Any]) -> Any:
-    """The family that a file names: by `model_type`, or where it has none by its class."""
-    name, classes = config.get("model_type"), config.get("architectures")
+def _family(given: Any, config: Mapping[str, Any], path: str) -> str:
+    """The family by the caller's word, by `model_type`, or by the class that the file names.
+
+    Raises `InvalidRequest` for one that is unknown.
+    """
+    name, classes = given or config.get("model_type"), config.get("architectures")
     if name is None and isinstance(classes, list):
-        known = [row for row in FAMILIES if FAMILIES[row].architecture in classes[:1]]
-        return known[0] if known else name
-    return name
+        name = next((row for row in FAMILIES if FAMILIES[row].architecture in classes[:1]), None)
+    if name is None:
+        raise InvalidRequest("model", f"{path} lacks the field `model_type`")
+    if isinstance(name, str) and name in FAMILIES:
+        return name
+    found = unknown_name("model", str(name), DIFFUSION).message
+    if given:
+        raise InvalidRequest("overrides", f"`family` {found}")
+    raise InvalidRequest("model", f"{path}: `model_type` {found}")
 
 
 def _read_sizes(fields: Fields, row: Family) -> ModelSpec:
@@ -118,8 +131,9 @@ def _with_special_ids(
     if fallback is not None and fallback >= spec.vocab_size:
         fallback = None
     mask_id = None if spec.attention == "causal" else fields.token("mask_token_id", fallback)
-    ends = token_ids("config.json: `eos_token_id`", fields.get("eos_token_id"))
-    ends += token_ids("generation_config.json: `eos_token_id`", generation.get("eos_token_id"))
+    other = PurePath(fields.path).with_name("generation_config.json")
+    ends = token_ids(f"{fields.path}: `eos_token_id`", fields.get("eos_token_id"))
+    ends += token_ids(f"{other}: `eos_token_id`", generation.get("eos_token_id"))
     ends += [token for token in row.stop_ids if token < spec.vocab_size]
     return dataclasses.replace(
         spec,
@@ -142,13 +156,17 @@ def _override(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
     return dataclasses.replace(spec, **changes)
 
 
-def _check(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
+def _check(spec: ModelSpec, given: Mapping[str, Any], fields: Fields) -> ModelSpec:
     """Every trait must be of its kind and all of them must agree. Raises `InvalidRequest`."""
 
     def refuse(name: str, rule: str, value: Any) -> InvalidRequest:
-        hint = "" if name in given else "; correct it with overrides={...}"
-        param = "overrides" if name in given else "model"
-        return InvalidRequest(param, f"`{name}` must be {rule}, got {value!r}{hint}")
+        if name in given:
+            return InvalidRequest("overrides", f"`{name}` must be {rule}, got {value!r}")
+        field = fields.real(FIELD_NAMES.get(name, name))
+        where = fields.path + (" or generation_config.json" if name == "eos_ids" else "")
+        wrong = f"{where}: `{field}` must be {rule}, got {value!r}"
+        remedy = f"; correct it with overrides={{{name!r}: ...}}" if name in OVERRIDABLE else ""
+        return InvalidRequest("model", wrong + remedy)
 
     for name, (rule, good) in TRAITS.items():
         value = getattr(spec, name)
@@ -164,7 +182,7 @@ def _check(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
     if spec.attention == "block_causal" and spec.block_length is None:
         raise refuse("block_length", "given for a block-causal model", None)
     if spec.mask_id is not None and spec.mask_id in spec.eos_ids:
-        raise refuse("mask_id", f"none of `eos_ids` {spec.eos_ids}", spec.mask_id)
+        raise refuse("mask_id", f"none of the end ids {spec.eos_ids}", spec.mask_id)
     return spec
 
 
@@ -182,3 +200,16 @@ TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "norm_eps": ("a positive number", is_positive),
 }
 OVERRIDABLE = (*TRAITS, "mask_id", "eos_ids", "bos_id", "pad_id")
+FIELD_NAMES: Final[Mapping[str, str]] = {
+    "mask_id": "mask_token_id",
+    "eos_ids": "eos_token_id",
+    "bos_id": "bos_token_id",
+    "pad_id": "pad_token_id",
+    "heads": "num_attention_heads",
+    "max_length": "max_position_embeddings",
+    "tied_head": "tie_word_embeddings",
+    "norm_eps": "rms_norm_eps",
+}
+"""Traits -> the fields that hold them, where these have other names."""
+DIFFUSION: Final = tuple(name for name in FAMILIES if FAMILIES[name].attention != "causal")
+"""The families that can be decoded, as against those that assist."""

@@ -15,11 +15,13 @@ class Fields:
     """The fields of one `config.json`, asked for under the names that `transformers` uses.
 
     `names` renames them for families with other names; a field that is null counts as absent.
-    Every method raises `InvalidRequest("model", ...)`.
+    `path` is that of the file. Every method raises `InvalidRequest("model", ...)`.
     """
 
-    def __init__(self, config: Mapping[str, Any], family: str, names: Mapping[str, str]) -> None:
-        self.config, self.family, self.names = config, family, names
+    def __init__(
+        self, config: Mapping[str, Any], family: str, names: Mapping[str, str], path: str
+    ) -> None:
+        self.config, self.family, self.names, self.path = config, family, names, path
 
     def get(self, name: str, default: Any = None) -> Any:
         """The field's value, `default` when it is absent or null."""
@@ -90,7 +92,7 @@ class Fields:
         if self.get("use_sliding_window", self.get("sliding_window") is not None):
             raise InvalidRequest(
                 "model",
-                "config.json: sliding-window attention is not supported, got "
+                f"{self.path}: sliding-window attention is not supported, got "
                 f"`use_sliding_window` {self.get('use_sliding_window')!r}, `sliding_window` "
                 f"{self.get('sliding_window')!r}; `use_sliding_window` must be false",
             )
@@ -107,14 +109,14 @@ class Fields:
     def missing(self, name: str) -> InvalidRequest:
         """The error for a field that the family needs."""
         return InvalidRequest(
-            "model", f"config.json of family {self.family!r} lacks the field `{self.real(name)}`"
+            "model", f"{self.path} of family {self.family!r} lacks the field `{self.real(name)}`"
         )
 
     def wrong(self, name: str, rule: str, value: Any) -> InvalidRequest:
         """The error for a value that breaks `rule`."""
         return InvalidRequest(
             "model",
-            f"config.json of family {self.family!r}: `{self.real(name)}` must be {rule}, "
+            f"{self.path} of family {self.family!r}: `{self.real(name)}` must be {rule}, "
             f"got {value!r}",
         )
 

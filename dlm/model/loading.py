@@ -71,11 +71,13 @@ def load_model(
 
 def spec_of(folder: Path, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
     """The spec of a checkpoint folder, with the caller's corrections."""
+    path = folder / "config.json"
     return read_spec(
-        _read_json(folder / "config.json"),
+        _read_json(path),
         _read_json(folder / "generation_config.json", optional=True),
         added_tokens(folder),
         overrides,
+        str(path),
     )
 
 
@@ -91,6 +93,8 @@ def checkpoint_folder(
 
     Raises `InvalidRequest`.
     """
+    if not str(source).strip():
+        raise InvalidRequest("model", "must be a folder or a hub id 'owner/name', got ''")
     path = Path(source).expanduser()
     if path.exists():
         if revision is not None:

@@ -52,8 +52,10 @@ SPACES: Final = (
 class Sandbox:
     """A way of keeping programs apart, and the interpreter that works in it.
 
-    `packages`: folders of packages that programs may import · `drops`: under `rlimit`, whether each
-    process becomes a user of its own, which root alone can make it.
+    kind: bwrap, unshare or rlimit
+    python: path of the interpreter
+    packages: folders of packages that programs may import
+    drops: True if, under `rlimit`, each process becomes a user of its own, which needs root
     """
 
     kind: str
@@ -206,7 +208,7 @@ def _packages(box: Sandbox) -> tuple[str, ...]:
 
 
 def _tool(name: str) -> str:
-    """The path of a program of ours: what it starts has another PATH."""
+    """The path of a program of ours; its children have another PATH."""
     return shutil.which(name) or name
 
 

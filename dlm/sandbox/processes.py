@@ -20,7 +20,7 @@ from dlm.sandbox.ends import Ends, boot_arguments
 from dlm.sandbox.seccomp import seccomp_filter
 
 OUTPUT_BYTES: Final = 64 * 1024
-"""Bytes that are kept of what a program writes to stdout, and to stderr; the rest is lost."""
+"""Bytes that are kept of a program's stdout, and of its stderr; the rest is lost."""
 START_S: Final = 60.0
 """Seconds in which the interpreters must have begun."""
 GRACE_S: Final = 1.0
@@ -29,16 +29,19 @@ MOST_WAITED: Final = 3
 """How many times its limit a run may wait, beside it, for a processor that others have."""
 READY: Final = b"ready\n"
 LEFT: Final = "left"
-"""What the tests' end says of a program whose process is gone."""
+"""Verdict of the tests' end on a program whose process is gone."""
 
 
 @dataclass(slots=True)
 class Run:
-    """Two processes, and what came of them.
+    """Two processes and their outcome.
 
-    `verdict`: what the tests' end said, None while it has said nothing · `late`: it ran too long
-    · `codes`: exit codes of both, None where it was still running · `kept`: beginnings of what was
-    written, by stream
+    program, tester: the processes
+    proof: pipe on which the program shows that it has begun
+    verdict: of the tests' end, None before there is one
+    late: True if it ran too long
+    codes: exit codes of both, None for one that was still running
+    kept: stream -> the beginning of its output
     """
 
     program: subprocess.Popen[bytes]
@@ -50,7 +53,7 @@ class Run:
     kept: dict[str, bytearray] = field(default_factory=dict)
 
     def follow(self, given: bytes, nonce: bytes, timeout_s: float) -> None:
-        """Give the tests' end its task, keep what is written, and wait for a verdict."""
+        """Give the tests' end its task, keep the output, and wait for a verdict."""
         assert self.tester.stdin is not None
         with selectors.DefaultSelector() as selector:
             for name, file in self._streams():
@@ -99,7 +102,7 @@ class Run:
             yield f"{prefix}stderr", process.stderr
 
     def _give(self, selector: selectors.BaseSelector, given: bytes) -> bytes:
-        """Write what fits of the task; what is left of it."""
+        """Write as much of the task as fits; return the rest."""
         stdin = self.tester.stdin
         assert stdin is not None
         try:
@@ -139,7 +142,7 @@ class Run:
         return self.program.poll() is not None or self.tester.poll() is not None
 
     def kill(self) -> None:
-        """Kill what is left of both and their children, and reap them."""
+        """Kill both and their children, and reap them."""
         for process in (self.program, self.tester):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -76,7 +76,7 @@ def run_python(
     memory_mb: int,
     sandbox: Sandbox | None = None,
 ) -> Outcome:
-    """Run a program, then tests that use its names; never raises for what the program does.
+    """Run a program, then tests that use its names; never raises for anything the program does.
 
     Both run in a namespace without a name, so that a main guard does not run, each in a process and
     a sandbox of its own: the program's has an empty stdin, and a pipe on which it is asked for what

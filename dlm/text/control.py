@@ -12,17 +12,17 @@ from typing import Any, Final
 from dlm.text.template import sample_texts
 
 TURN_END_TOKENS: Final = ("<|eot_id|>", "<|im_end|>", "<|role_end|>", "<|eot|>")
-"""How tokenizers spell the end of a turn."""
+"""Spellings of the end of a turn."""
 MASK_TOKENS: Final = (
     *("<|mask|>", "<|MASK|>", "<|mdm_mask|>", "<[MASK]>"),
     *("[MASK]", "|<MASK>|", "<mask>", "<M>"),
 )
-"""How tokenizers spell the mask."""
+"""Spellings of the mask."""
 TEXT_TOKENS: Final = (
     *("<s>", "</s>", "<pad>", "[PAD]", "<|pad|>", "<|startoftext|>", "<|beginoftext|>"),
     *("<|begin_of_text|>", "<|endoftext|>", "<|end_of_text|>"),
 )
-"""How tokenizers spell the beginning and the end of a text, and what fills up behind it."""
+"""Spellings of the beginning and the end of a text, and of the padding after it."""
 BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
 TAG: Final = re.compile(r"</?([\w:-]+)>")
 
@@ -35,7 +35,7 @@ def control_tokens(
     They are the added tokens that are flagged special, are named by the tokenizer (`eos_token`,
     ...), are spelled as masks and ends usually are, or are written by the chat template; and what
     has one of `ids`, which the model's own files name. Tags that open and close (`<think>`,
-    `<tool_call>`) are text, unless flagged: templates write them around what a reader sees.
+    `<tool_call>`) are text, unless flagged: templates write them around text for readers.
     """
     added = tokenizer.added_tokens_decoder
     named = {*tokenizer.all_special_tokens, *TURN_END_TOKENS, *MASK_TOKENS, *TEXT_TOKENS}

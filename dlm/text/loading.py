@@ -28,17 +28,26 @@ VOCABULARIES: Final = (
 IN_PLACE_OF_ANY: Final = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
 """Files that transformers converts for any class."""
 
+WANTED: Final = "tokenizer.json, tokenizer.model, or vocab.json with merges.txt"
+"""The usual files of a tokenizer, in words."""
+
 Settings = Mapping[str, Any]
 """The content of a JSON file."""
 
 
+def no_tokenizer(param: str) -> InvalidRequest:
+    """The error for a text that is given to a model without a tokenizer."""
+    rule = f"this model came without a tokenizer: add its files ({WANTED}), or give token ids"
+    return InvalidRequest(param, rule)
+
+
 def load_tokenizer(folder: Path) -> Any | None:
     """The tokenizer in `folder`, None if there is none. Raises `InvalidRequest` if it is broken."""
+    found = any(next(folder.glob(pattern), None) for pattern in VOCABULARIES)
     try:
         settings = _json(folder / "tokenizer_config.json")
         config = _json(folder / "config.json")
         name = settings.get("tokenizer_class") or config.get("tokenizer_class")
-        found = any(next(folder.glob(pattern), None) for pattern in VOCABULARIES)
         if not found and name is None:
             return None
         _check_pieces(folder)
@@ -49,7 +58,11 @@ def load_tokenizer(folder: Path) -> Any | None:
             tokenizer = _tokenizer(folder, name, config, {"added_tokens_decoder": added})
             _check_ids(_misplaced(folder, settings, tokenizer))
     except Exception as error:  # the libraries raise bare Exception on a malformed file
-        reason = error.message if isinstance(error, InvalidRequest) else error
+        reason = error.message if isinstance(error, InvalidRequest) else str(error)
+        if isinstance(error, KeyError):
+            reason = f"its files lack {reason}"
+        elif not found:
+            reason = f"its settings name {name}, but there is no {WANTED}"
         raise InvalidRequest(
             "model", f"the tokenizer in {folder} cannot be read: {reason}"
         ) from error
@@ -178,7 +191,7 @@ def _misplaced(folder: Path, settings: Settings, tokenizer: Any) -> dict[str, in
     """The added tokens that have other ids than their files say.
 
     The libraries number them on from the last piece, whatever is written; `tokenizer.json` is
-    theirs, and what it says is what they make of it.
+    theirs, and read by them as it is written.
     """
     if (folder / "tokenizer.json").is_file():
         return {}

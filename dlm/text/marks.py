@@ -1,4 +1,4 @@
-"""Marks that keep what a user spells apart from what a chat template writes.
+"""Marks that keep a user's spelling apart from the writing of a chat template.
 
 A template's control tokens must be read as such and those in the messages must not, yet both stand
 in one text. So in the messages the first character of each is written in private characters before

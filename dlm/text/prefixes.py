@@ -47,7 +47,7 @@ def _state(component: Any) -> State | None:
 
 
 def _parts(state: State | None) -> list[State]:
-    """A component, or what it is a sequence of."""
+    """A component, or the components of a sequence."""
     if state is None:
         return []
     nested = [value for name in ("pretokenizers", "normalizers") for value in state.get(name, ())]
@@ -55,7 +55,7 @@ def _parts(state: State | None) -> list[State]:
 
 
 def _bare(state: State | None) -> State | None:
-    """The component without what it puts before a text, None if nothing is left of it."""
+    """The component without the part that precedes a text, None if nothing is left of it."""
     if state is None or state["type"] == "Prepend":
         return None
     bare = dict(state)

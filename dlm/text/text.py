@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import InvalidRequest, unknown_name
-from dlm.text.control import TURN_END_TOKENS
+from dlm.text.control import MASK_TOKENS, TURN_END_TOKENS
 from dlm.text.loading import load_template, load_tokenizer
 from dlm.text.marks import show
 from dlm.text.template import render
@@ -42,14 +43,31 @@ class Text:
         continued. A string is one user message if there is a template, and raw text if there is
         none or `chat` is False. `control`: control tokens spelled in raw text count, for callers
         that applied a template themselves. `options` are variables for the template
-        (`{"enable_thinking": False}`). Raises `InvalidRequest` for "prompt" or "messages".
+        (`{"enable_thinking": False}`). Warns of messages that the template leaves out. Raises
+        `InvalidRequest` for "prompt" or "messages".
         """
         if isinstance(prompt, str):
             _check_unicode("prompt", prompt)
             if not chat or self.vocabulary.template is None:
                 return self.vocabulary.encode(prompt, control=control, begin=True)
             prompt = [{"role": "user", "content": prompt}]
-        return self.vocabulary.encode_marked(self.render_marked(prompt, options))
+        marked = self.render_marked(prompt, options)
+        if missing := self._missing(prompt, marked):
+            told = "the chat template does not show the model the whole of"
+            warnings.warn(f"{told} {', '.join(missing)}", stacklevel=2)
+        return self.vocabulary.encode_marked(marked)
+
+    def left_out(self, messages: Sequence[Message]) -> list[str]:
+        """The messages that the chat template drops or changes, as "messages[0] (system)"."""
+        return self._missing(messages, self.render_marked(messages))
+
+    def _missing(self, messages: Sequence[Message], marked: str) -> list[str]:
+        hide = self.vocabulary.marker.hide
+        return [
+            f"messages[{index}] ({message['role']})"
+            for index, message in enumerate(messages)
+            if hide(message["content"]).strip() not in marked
+        ]
 
     def render(self, messages: Sequence[Message], options: Mapping[str, Any] | None = None) -> str:
         """The chat template's text for `messages`. Raises `InvalidRequest` as `encode_prompt`."""
@@ -59,7 +77,7 @@ class Text:
         self, messages: Sequence[Message], options: Mapping[str, Any] | None = None
     ) -> str:
         """The chat template's text for `messages`, in which control tokens that the messages spell
-        are hidden: `vocabulary.encode_marked` tells them from the template's. What is put behind it
+        are hidden: `vocabulary.encode_marked` tells them from the template's. A text after it
         must be hidden too, by `vocabulary.marker`. Errors as in `encode_prompt`.
         """
         template, checked = self.vocabulary.template, _checked(messages)
@@ -90,7 +108,7 @@ class Text:
         return self.vocabulary.decode(self._shown(ids))
 
     def decode_inside(self, ids: Iterable[int]) -> str:
-        """The text of `ids` as part of a longer text: behind what stands before them."""
+        """The text of `ids` as part of a longer text: as they follow others."""
         return self.vocabulary.decode_inside(self._shown(ids))
 
     def _shown(self, ids: Iterable[int]) -> list[int]:
@@ -113,6 +131,12 @@ class Text:
         control = self.vocabulary.control
         return tuple(dict.fromkeys(control[name] for name in names if name in control))
 
+    def mask_tokens(self) -> dict[str, int]:
+        """The tokenizer's own mask token, or else all tokens that are spelled as masks are."""
+        control, own = self.vocabulary.control, self.vocabulary.variables.get("mask_token", "")
+        names = (own,) if own in control else MASK_TOKENS
+        return {name: control[name] for name in names if name in control}
+
     def delimiter_ids(self, strings: Sequence[str] = ("\n",)) -> tuple[int, ...]:
         """Ids whose text contains one of `strings` (AdaBlock's delimiters)."""
         skipped = self.special_ids()
@@ -126,8 +150,8 @@ class Text:
 def load_text(folder: str | Path, ids: Collection[int | None] = ()) -> Text | None:
     """The tokenizer of a checkpoint folder, None when it has none (prompts must be ids then).
 
-    `ids`: what the model's own files name as mask, end, beginning and padding; these are control
-    tokens too. Raises `InvalidRequest` when the tokenizer is there but cannot be read.
+    `ids`: those that the model's own files name as mask, end, beginning and padding; these are
+    control tokens too. Raises `InvalidRequest` when the tokenizer is there but cannot be read.
     """
     tokenizer = load_tokenizer(Path(folder))
     if tokenizer is None:

@@ -14,18 +14,21 @@ from dlm.text.marks import Marker, show
 from dlm.text.prefixes import only_at_the_start, without_prefixes
 
 ANCHORS: Final = ("a", "x", "e", "t", "0", "1", ".", "-")
-"""Characters behind which texts and ids are put that do not begin a text."""
+"""Characters that precede texts and ids that do not begin a text."""
 UNKNOWN: Final = "\U0010fffd \U00012000 \u16a0"
 """Characters that hardly a vocabulary has: private, cuneiform, runic."""
 
 
 class Vocabulary:
-    """Ids of strings and strings of ids.
+    """Ids of strings and strings of ids. Safe to share between threads.
 
-    `control`: control tokens -> ids; `byte_ids`: id -> byte of a tokenizer with byte fallback;
-    `template` is the chat template (Jinja source), `variables` are the token names it may use;
-    `marker` hides control tokens. `ids`: what the model's own files name as mask, end, beginning or
-    padding. Safe to share between threads.
+    control: control tokens -> ids
+    byte_ids: id -> byte of a tokenizer with byte fallback
+    template: the chat template (Jinja source)
+    variables: names of tokens that the template may use
+    marker: hides control tokens
+
+    `ids`: those that the model's own files name as mask, end, beginning or padding.
     """
 
     def __init__(self, tokenizer: Any, template: str | None, ids: Collection[int] = ()) -> None:
@@ -48,8 +51,9 @@ class Vocabulary:
     def encode(self, text: str, *, control: bool, begin: bool) -> list[int]:
         """Ids of `text` by itself; spelled control tokens count if `control`, else they are text.
 
-        `begin`: add what the tokenizer adds to a plain text (often a begin-of-text token). Raises
-        `InvalidRequest` for "prompt" where the tokenizer cannot but make a control token of a text.
+        `begin`: with the tokens that the tokenizer adds to a plain text (often a begin-of-text
+        token). Raises `InvalidRequest` for "prompt" if the tokenizer can only make a control token
+        of a text.
         """
         if control:
             return _ids(self._tokenizer, text, begin=begin)
@@ -156,7 +160,7 @@ class Vocabulary:
 
     @cached_property
     def _anchor(self) -> tuple[int, str] | None:
-        """An id with its text that others can be decoded behind; None if there is none."""
+        """An id and its text, after which others can be decoded; None if there is none."""
         for character in ANCHORS:
             for index in self._alone(character)[-1:]:
                 text = self.decode([index])

@@ -158,21 +158,28 @@ REFUSED = [
     (LLADA_MOE_7B, {"moe_layer_freq": [1, 0] * 8}, "`moe_layer_freq` must be zeros, then ones"),
     (QWEN3_30B, {"model_type": "rnd1", "mlp_only_layers": [0]}, "`mlp_only_layers` must be []"),
     (LLADA_8B, {"d_model": 4097}, "`d_model` must be a multiple of the 32 heads, got 4097"),
-    (SDAR_4B, {"num_key_value_heads": 5}, "`heads` must be a multiple of the 5 key/value heads"),
+    (SDAR_4B, {"num_key_value_heads": 5}, "`num_attention_heads` must be a multiple of the 5"),
     (SDAR_4B, {"mask_token_id": [7]}, "`mask_token_id` must be null or a token id, got [7]"),
     (SDAR_4B, {"rms_norm_eps": float("nan")}, "`rms_norm_eps` must be a positive number, got nan"),
     (SDAR_4B, {"num_hidden_layers": 10**12}, "`num_hidden_layers` must be a positive integer"),
     (SDAR_4B, {"text_config": {}}, "`text_config` must be absent"),
     (LLADA_8B, {"d_model": None}, "family 'llada' lacks the field `d_model`"),
     (DREAM_7B, {"rms_norm_eps": None}, "family 'Dream' lacks the field `rms_norm_eps`"),
-    (DREAM_7B, {"mask_token_id": 152064}, "`mask_id` must be in 0..152063, got 152064; correct it"),
+    (
+        DREAM_7B,
+        {"mask_token_id": 152064},
+        "config.json: `mask_token_id` must be in 0..152063, got 152064; correct it with "
+        "overrides={'mask_id': ...}",
+    ),
     (
         LLADA_MOE_7B,
         {"mask_token_id": 156892},
-        "`mask_id` must be none of `eos_ids` (156892,), got 156892; correct it",
+        "`mask_token_id` must be none of the end ids (156892,), got 156892; correct it",
     ),
     (SDAR_4B, {"model_type": "gpt2"}, "must be one of 'Dream', 'Fast_dLLM_Qwen', 'a2d-llama'"),
-    (SDAR_4B, {"model_type": "dream"}, "did you mean 'Dream'?"),
+    (SDAR_4B, {"model_type": "dream"}, "config.json: `model_type` must be one of 'Dream'"),
+    (SDAR_4B, {"model_type": "lada"}, "got 'lada'; did you mean 'llada'?"),
+    (SDAR_4B, {"model_type": None}, "config.json lacks the field `model_type`"),
 ]
 
 
@@ -305,7 +312,7 @@ def test_any_wrong_value_of_a_field_is_read_or_refused_by_name(config):
         ("2", "got '2'"),
         ([2.0], "got [2.0]"),
         ([True], "got [True]"),
-        ([999999], "`eos_ids` must be in 0..151935, got 999999"),
+        ([999999], "generation_config.json: `eos_token_id` must be in 0..151935, got 999999"),
     ],
 )
 def test_wrong_end_ids_are_refused(generation, text):

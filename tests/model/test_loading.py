@@ -159,11 +159,22 @@ def test_config_json_must_be_an_object(folder):
 
 def test_unknown_family_and_missing_field(folder):
     tensors = weights(folder)
+    path = folder / "config.json"
+    rewrite(folder, tensors, eos_token_id="x")
+    assert refusal(folder).startswith(f"{path}: `eos_token_id` must be null, a token id")
     rewrite(folder, tensors, hidden_size=None)
-    assert refusal(folder) == "config.json of family 'sdar' lacks the field `hidden_size`"
+    assert refusal(folder) == f"{path} of family 'sdar' lacks the field `hidden_size`"
     rewrite(folder, tensors, model_type="mamba")
-    assert "must be one of 'Dream', " in refusal(folder)
+    assert refusal(folder).startswith(f"{path}: `model_type` must be one of 'Dream', ")
     assert "'sdar_moe', got 'mamba'" in refusal(folder)
+    assert "qwen" not in refusal(folder).replace("a2d-qwen", ""), "only those that can be decoded"
+    told = refusal(folder, "overrides", overrides={"family": "mamba"})
+    assert told.startswith("`family` must be one of 'Dream', ")
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_no_name_at_all(source):
+    assert refusal(source) == "must be a folder or a hub id 'owner/name', got ''"
 
 
 def test_missing_weights(folder):

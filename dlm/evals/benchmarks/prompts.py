@@ -116,7 +116,7 @@ def complete_code(item: Item, shots: Sequence[Item]) -> Asked:
 def solve_code(item: Item, shots: Sequence[Item]) -> Asked:
     """Dream's `humaneval_instruct`, whose answer begins with the function.
 
-    The template that it was run with leaves out what is blank at the end of that beginning.
+    The template that it was run with leaves out blanks at the end of that beginning.
     """
     task = "Write a solution to the following problem and make sure that it passes the tests:"
     code = item.meta["code"]

@@ -32,12 +32,17 @@ SDAR_MBPP: Final = slice(7, 264)
 class Protocol:
     """One evaluation on one benchmark.
 
-    `data`: the file of its problems · `ask`: problem and solved examples -> what the model is given
-    · `grader`: a rule with a version · `options` of the decoding · `source`: where all this stands
-    · `choose`: all problems of the file -> (solved examples, those that are asked) · `solved`:
-    another file, of which so many problems are drawn anew for each question, as
-    lm-evaluation-harness does · `shown`: examples that ship · `begin`: a text to continue has the
-    tokenizer's first token before it in any case · `note`: in what it still differs.
+    data: the file of its problems
+    ask: problem and solved examples -> the prompt
+    grader: name of a rule, with its version
+    options: of the decoding
+    source: the publication of all this
+    choose: all problems of the file -> (solved examples, those that are asked)
+    solved: another file and the number of its problems that are drawn anew for each question, as
+        lm-evaluation-harness does
+    shown: file of examples that ship
+    begin: True if a text to continue has the tokenizer's first token before it in any case
+    note: the remaining differences to the source
     """
 
     name: str

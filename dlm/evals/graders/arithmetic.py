@@ -77,7 +77,7 @@ def _power(base: Number, exponent: Number) -> Number:
 
 def countdown_expression(text: str) -> str:
     """`d1-countdown-v2` (arXiv 2504.12216): the last box, else everything; where a box was left
-    open, what stands between answer tags, else everything. Of an equation the left side.
+    open, the text between answer tags, else everything. Of an equation the left side.
     """
     found = boxed_or_text(text)
     if found is None:

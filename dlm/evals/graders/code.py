@@ -35,9 +35,15 @@ MARKED: Final = re.compile("^\ufeff", re.MULTILINE)
 class Program(NamedTuple):
     """A program, and the rule that found it.
 
-    `fence`: a fence that defines what is asked for · `first fence`: no fence does, so the first one
-    · `bare`: code before, between or without fences · `prompts`: what was typed at an interpreter's
-    · `whole`: the text as it stands. `cut` behind a rule: lines that do not parse were left out.
+    The rules:
+
+    - `fence`: a fence that defines the wanted name
+    - `first fence`: the first one, if no fence does
+    - `bare`: code before, between or without fences
+    - `prompts`: input at the prompts of an interpreter
+    - `whole`: the unchanged text
+
+    `cut` after a rule: lines that do not parse were left out.
     """
 
     source: str
@@ -98,7 +104,7 @@ def _candidates(text: str, blocks: Sequence[Block], entry: str, depth: int) -> I
 def sanitized(text: str, entry: str | None, prompt: str) -> Program:
     """`dream-v1`: how Dream's evaluation and Fast-dLLM's clean a HumanEval answer.
 
-    The prompt with what stands in the first `python` fence; of it the longest run of lines that
+    The prompt with the text of the first `python` fence; of it the longest run of lines that
     parses; of that the imports, and the definitions that the function needs (without `entry` all).
     """
     fenced = text.split("```python\n", 1)[-1].split("```")[0]

@@ -15,16 +15,16 @@ from dlm.evals.graders.source import ends_inside, unindented
 
 MARK: Final = re.compile(r"`{3,}|^[ \t]*(?:[-*+>] |\d+[.)] )?[ \t]*~{3,}", re.MULTILINE)
 MOST_MARKS: Final = 64
-"""Marks that are looked at; what stands behind further ones belongs to the last block."""
+"""Marks that are looked at; text after further ones belongs to the last block."""
 INFO: Final = re.compile(r"[ \t]*\{?[ \t]*\.?(?P<language>[\w+#.-]*)[}, \t]*(?P<more>[^\n]*)")
-"""What stands behind a mark that opens a fence: `python`, `{.python}`, `py title="x"`."""
+"""Words after a mark that opens a fence: `python`, `{.python}`, `py title="x"`."""
 PYTHON: Final = re.compile(r"(?:i?python|py)[\d.]*|", re.IGNORECASE)
 """Names of the language, and none."""
 QUOTED: Final = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
 
 
 class Mark(NamedTuple):
-    """A mark: where it begins and ends, and its sign."""
+    """A mark: its start, its end and its sign."""
 
     start: int
     end: int
@@ -40,7 +40,9 @@ class Mark(NamedTuple):
 class Block(NamedTuple):
     """A block that may be a program.
 
-    `text` as it stands · `fenced`: a mark has opened it · `python`: it names Python or no language
+    text: unchanged
+    fenced: True if a mark has opened it
+    python: True if it names Python or no language
     """
 
     text: str
@@ -79,7 +81,7 @@ def _marks_of(answer: str) -> list[Mark]:
 
 
 def _blocks_at(answer: str, marks: list[Mark], opened: Mark | None) -> Iterator[list[Block]]:
-    """The blocks that begin behind a mark (None: at the start of the answer).
+    """The blocks that begin after a mark (None: at the start of the answer).
 
     One list for each place where they can end, the nearest first; in a list the block from the next
     line on comes before the one that begins on the line of the mark itself.

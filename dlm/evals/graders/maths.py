@@ -1,4 +1,4 @@
-"""Answers of the MATH kind: what stands in the last box, and when two answers are the same.
+"""Answers of the MATH kind: the content of the last box, and equality of answers.
 
 The normal form is that of the MATH dataset's own evaluation (Hendrycks et al., arXiv 2103.03874),
 which most published scores use; it compares strings, so `1,000` and `1000` differ under it.
@@ -52,7 +52,7 @@ def last_braced_box(text: str) -> str | None:
 
 def _box_string(text: str) -> str | None:
     """The last box, an `\\fbox` where there is no other, up to the brace that closes the first one
-    behind it; None where there is no box and where none closes.
+    after it; None where there is no box and where none closes.
     """
     start = next((at for at in map(text.rfind, BOXES) if at >= 0), len(text))
     depth = 0
@@ -86,7 +86,7 @@ def boxed_or_text(text: str) -> str | None:
 
 
 def boxed_or_tagged(text: str) -> str | None:
-    """`d1-v2`: the same; what stands between answer tags where that is nothing."""
+    """`d1-v2`: the same, or if that is empty the text between answer tags."""
     found = boxed_or_text(text)
     tagged = None if found else TAGGED.search(text)
     return found if tagged is None else tagged[1].strip()
@@ -104,7 +104,7 @@ def equivalent(answer: str | None, reference: str) -> bool:
 
 def normal_form(answer: str) -> str:
     """An answer written in one way. Raises `ValueError` for what the form does not cover: two
-    units, `\\frac` or `\\sqrt` without anything behind, a quotient of anything but integers.
+    units, `\\frac` or `\\sqrt` without anything after it, a quotient of anything but integers.
     """
     for old, new in REWRITTEN:
         answer = answer.replace(old, new)

@@ -74,6 +74,6 @@ def minerva_form(answer: str, version: Version = "3.1") -> str:
 
 
 def _outside_commands(answer: str, word: str) -> str:
-    """An answer without a word that touches what is around it, but not the letters of a command."""
+    """An answer without a word that touches its neighbours, but not the letters of a command."""
     parts = COMMAND.split(answer)  # commands at the odd places
     return "".join(part if at % 2 else part.replace(word, "") for at, part in enumerate(parts))

@@ -19,13 +19,13 @@ IGNORED: Final = (
 )
 """What is taken out of a number before it is compared, one after the other."""
 NOUGHTS: Final = re.compile(r"(?<=\d)\.0+(?!\d)")
-"""Noughts behind a point, which dInfer takes out besides."""
+"""Noughts after a point, which dInfer takes out besides."""
 BOXED: Final = re.compile(r"\\boxed{(.*?)}")
 DECIMAL: Final = re.compile(r"-?\d+\.?\d*")
 
 
 def strict_number(text: str) -> str | None:
-    """`gsm8k-strict-v1`: the first number behind `####`."""
+    """`gsm8k-strict-v1`: the first number after `####`."""
     found = STRICT.search(text)
     return None if found is None else found[1]
 

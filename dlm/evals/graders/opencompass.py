@@ -29,9 +29,9 @@ DINFER: Final = (
     *(r"```python\s*(.*)\s*```", r"```\s*(.*)\s*```", r"```python\s*(.*)\s*$", r"```\s*(.*)\s*$"),
     *(r"(.*)\s*```.*", r"\[BEGIN\]\s*'(.*)", r"\[BEGIN\](.*)"),
 )
-"""Those of dInfer that can be found; its other ones look for text behind the end."""
+"""Those of dInfer that can be found; its other ones look for text after the end."""
 SIGNS: Final = ("BEGIN", "DONE", "```")
-"""What patterns hold as it stands."""
+"""The text of patterns, unchanged."""
 DONE: Final = re.compile(rf"'?{SPACE}*\[?DONE\]?")
 CLOSED: Final = re.compile(r"```(?:python)?\n(.*?)\n```", re.DOTALL)
 DINFER_DONE: Final = re.compile(r"'?\s*\$\$?DONE\$\$?")
@@ -53,7 +53,7 @@ def program_between(text: str, *, quotes: bool = True) -> str:
 
 
 def dinfer_program(text: str) -> str:
-    """dInfer's `mbpp_sanitized`: the first closed fence, else the text; of it what is between the
+    """dInfer's `mbpp_sanitized`: the first closed fence, else the text; of it the part between the
     marks that are found.
     """
     blocks = CLOSED.findall(text)

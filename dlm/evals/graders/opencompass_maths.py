@@ -87,7 +87,7 @@ def first_form(answer: str) -> str:
 
 
 def second_form(answer: str) -> str:
-    """An answer written in one way, after Minerva's appendix D; of a sentence what it says last."""
+    """An answer written in one way, after Minerva's appendix D; of a sentence its last part."""
     for old, new in (*REWRITTEN, ("\\le", "<")):
         answer = answer.replace(old, new)
     for each in (*TAKEN_OUT, "\n", "\r", "\f"):

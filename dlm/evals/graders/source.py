@@ -1,4 +1,4 @@
-"""Python in a text that is not Python throughout: what parses, and what a program defines."""
+"""Python in a text that is not Python throughout: lines that parse, names that are defined."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_RUNS: Final = 60
 MOST_LINES: Final = 400
 """Lines of one run of code in prose."""
 UNFINISHED: Final = "unterminated"
-"""How Python begins what it says of a string that is never closed."""
+"""Beginnings of Python's messages about a string that is never closed."""
 
 AT_TOP: Final = 2
 INSIDE: Final = 1

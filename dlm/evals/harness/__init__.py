@@ -23,14 +23,14 @@ from dlm.evals.harness.likelihood import Likelihood
 
 __all__ = ["Likelihood", "evaluate", "main"]
 
-NO_POSITIONS: Mapping[str, Any] = MappingProxyType({})
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def evaluate(
     engine: dlm.Engine,
     tasks: Sequence[Any],
     *,
-    options: Mapping[str, Any] = NO_POSITIONS,
+    options: Mapping[str, Any] = NO_OPTIONS,
     likelihood: Likelihood | None = None,
     rows: int = 16,
     escape_until: bool = False,
@@ -41,11 +41,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """The results of harness tasks, as `lm_eval.simple_evaluate` gives them.
 
-    `tasks`: names, or task configurations as dicts; `include_path`: a folder with tasks of your own
-    · `options` of `engine.generate`, which win over a task's own · `likelihood`: how continuations
-    are scored · `rows`: requests in flight · `escape_until`: ignore a task's stop strings, which
-    cut up the answers of chat models · the rest as in the harness. What it cost stands under
-    `["config"]["dlm"]`. Raises `InvalidRequest` without the harness, and for unknown options.
+    tasks: names, or task configurations as dicts
+    options: of `engine.generate`; they win over a task's own
+    likelihood: the scoring of continuations
+    rows: requests in flight
+    escape_until: True to ignore a task's stop strings, which cut up the answers of chat models
+    include_path: a folder with tasks of your own
+
+    The other arguments are the harness' own. The cost is in the entry `["config"]["dlm"]`. Raises
+    `InvalidRequest` without the harness, and for unknown options.
     """
     lm_eval = _needed()
     from dlm.evals.harness.model import DLM

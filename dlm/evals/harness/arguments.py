@@ -31,8 +31,13 @@ NUMBERS: Final[Mapping[str, type]] = MappingProxyType(
 
 
 class Arguments(NamedTuple):
-    """`source`, `loading`: what `dlm.load` gets · `rows`: requests in flight · `options` of
-    `engine.generate`.
+    """The arguments of a harness run, sorted by their reader.
+
+    source, loading: for `dlm.load`
+    rows: requests in flight
+    likelihood: the scoring of continuations
+    options: for `engine.generate`
+    escape_until: True to ignore a task's stop strings
     """
 
     source: str
@@ -68,7 +73,7 @@ def read_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """A task's `generation_kwargs` as options of `engine.generate`, and its stop strings.
 
     Without `do_sample` a temperature counts, with False it does not, as in the harness. Raises
-    `InvalidRequest` for what the engine does not know.
+    `InvalidRequest` for options that the engine does not know.
     """
     left = {name: value for name, value in task.items() if value is not None}
     until = left.pop("until", [])
@@ -100,7 +105,7 @@ def _likelihood(drawn: Mapping[str, Any]) -> Likelihood:
 
 
 def _rows(value: Any) -> int:
-    """`--batch_size`; `auto` is what the engine does anyway."""
+    """`--batch_size`; `auto` leaves it to the engine."""
     if str(value).startswith("auto"):
         return MOST_ROWS
     if not str(value).isdecimal() or int(value) < 1:

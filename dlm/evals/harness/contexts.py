@@ -1,7 +1,7 @@
 """Contexts as the harness passes them on, and which of them a chat template has made.
 
 The harness knows texts alone: it keeps what `apply_chat_template` gave in its store of prompts,
-puts texts behind it and hands it back, perhaps in another process. So a chat is stamped with its
+puts texts after it and hands it back, perhaps in another process. So a chat is stamped with its
 length and its digest (but for spaces at its end, which tasks may strip), and in it the control
 tokens that messages spell stay hidden. A text without a stamp is plain, whatever it begins with.
 """
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from dlm.errors import InvalidRequest
 
 Hide = Callable[[str], str]
-"""`Marker.hide`: what a plain text becomes behind a chat."""
+"""`Marker.hide`: makes a plain text ready to follow a chat."""
 
 STAMP: Final = re.compile("\ue0f2([0-9]+) ([0-9a-f]{16})\ue0f3")
 
@@ -32,7 +32,7 @@ class Context(NamedTuple):
         return self._replace(text=self.text.rstrip()) if self.text.strip() else self
 
     def followed_by(self, more: str, hide: Hide) -> Context:
-        """With a plain text behind it."""
+        """The chat with a plain text after it."""
         return self._replace(text=self.text + (hide(more) if self.chat else more))
 
 
@@ -43,7 +43,7 @@ def stamped(chat: str) -> str:
 
 
 def read_context(context: str, hide: Hide) -> Context:
-    """A context as the harness gives it, with what it has put behind a chat.
+    """A context as the harness gives it, with the text that it has put after a chat.
 
     Raises `InvalidRequest` for a chat that was changed: nobody can tell its control tokens then.
     """

@@ -25,7 +25,7 @@ import dlm
 from dlm.errors import InvalidRequest
 
 MOST_SUMMED: Final = 12
-"""Beyond so many tokens no expectation is summed up: they can be masked in 4,095 ways."""
+"""Beyond this many tokens no expectation is summed up: they can be masked in 4,095 ways."""
 
 
 MOST_LOGITS: Final = 2048

@@ -35,11 +35,13 @@ class Asked(NamedTuple):
 
 @register_model("dlm")
 class DLM(LM):  # type: ignore[misc]
-    """An engine behind the harness' interface.
+    """An engine with the harness' interface.
 
-    `options` of `engine.generate` win over those of a task · `likelihood`: how continuations are
-    scored, by a lower bound (so `is_greedy` is always False, and perplexities are upper bounds) ·
-    `rows`: requests in flight · `escape_until`: a task's stop strings are ignored.
+    options: of `engine.generate`; they win over those of a task
+    likelihood: the scoring of continuations, by a lower bound (so `is_greedy` is always False, and
+        perplexities are upper bounds)
+    rows: requests in flight
+    escape_until: True to ignore a task's stop strings
     """
 
     def __init__(
@@ -222,7 +224,7 @@ class DLM(LM):  # type: ignore[misc]
 
     def _encoded(self, context: Context) -> list[int]:
         """Its ids: for a chat those of `encode_prompt`. Where something must predict the first id,
-        an end id stands before an empty context.
+        an end id precedes an empty context.
         """
         if context.chat:
             return self.text.vocabulary.encode_marked(context.text)

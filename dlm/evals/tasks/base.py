@@ -28,7 +28,7 @@ BUCKETS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One problem: what is asked, one correct answer, and what its grader needs to know.
+    """One problem: its prompt, one correct answer, and data for its grader.
 
     `rung` is the step of the task's difficulty ladder; `meta` holds JSON values only, so that
     examples can be written to a file and graded later.
@@ -66,7 +66,7 @@ class Task(Protocol):
 def split_of(key: Key) -> Split:
     """The split of a structure: 94% train, 3% dev, 3% test.
 
-    Closed categories are always train, what is held out never is.
+    Closed categories are always in train, held-out structures never are.
     """
     first = key[0] if key else None
     if first == CLOSED:

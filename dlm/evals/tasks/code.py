@@ -3,7 +3,7 @@
 A function applies one to eight operations to a list or a string and returns something of it. From
 two operations on, the structure key is the sequence of operations alone: held-out items are
 compositions that training has not shown, whatever their parameters or names. Training shows none of
-more than five operations. The operations stand in `code_ops`; a third of the docstrings show a
+more than five operations. The operations are in `code_ops`; a third of the docstrings show a
 public test as doctest lines.
 """
 

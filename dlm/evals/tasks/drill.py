@@ -1,4 +1,4 @@
-"""Arithmetic facts, one equation a line: the ground that word problems stand on."""
+"""Arithmetic facts, one equation a line: the basis of word problems."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def sequence(rng: Random) -> Draw:
     return ("format", "sequence", start, stride, shown), prompt, f"{numbers[-2]}, {numbers[-1]}"
 
 
-# A category that takes long to learn stands here more than once.
+# A category that takes long to learn is listed more than once.
 CATEGORIES: Final[tuple[Callable[[Random], Draw], ...]] = (
     greeting, small_talk, capital, introduction, introduction, repetition, repetition,
     bullets, json_object, sorting, sorting, sorting, sorting, reversal, reversal,

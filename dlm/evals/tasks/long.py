@@ -83,7 +83,7 @@ class Long:
 
 
 def entry(line: Line) -> str:
-    """A line of the ledger, quoted as it stands: the key, then the value."""
+    """A line of the ledger, quoted unchanged: the key, then the value."""
     name, thing, price = line
     return f"{name}, {thing}: {price}"
 
@@ -91,7 +91,7 @@ def entry(line: Line) -> str:
 def draw_ledger(rng: Random, count: int) -> list[Line]:
     """Lines with different pairs of a name and a thing.
 
-    In a short ledger every name stands once and tells the line, in one that is longer than the
+    In a short ledger every name occurs once and tells the line, in one that is longer than the
     list of names about three times.
     """
     people = [name for name, _ in PEOPLE]

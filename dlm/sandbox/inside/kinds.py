@@ -1,6 +1,6 @@
 """Plain data: the types whose values travel, and how each is taken apart and put together.
 
-A value is read by the methods of its plain type: what a subclass overrides changes nothing, so that
+A value is read by the methods of its plain type: overrides of a subclass change nothing, so that
 no comparison in the tests is ever made by a method of the program.
 """
 

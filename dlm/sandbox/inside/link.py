@@ -29,8 +29,8 @@ class Lost(Exception):
 class Link:
     """One end of a link.
 
-    `perform` does what the other end asks · `fail` ends this end, when the other one is gone or
-    sends what cannot be read.
+    perform: carries out a request of the other end
+    fail: ends this end, when the other one is gone or sends what cannot be read
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Link:
             self.answer(number, value)
 
     def answer(self, number: int, question: tuple[str, tuple[Any, ...], tuple[Any, ...]]) -> None:
-        """Do what is asked and send what comes of it."""
+        """Carry out a request and send its result."""
         try:
             operation, args, named = question
             kind, value = ANSWER, self.perform(operation, args, dict(named))

@@ -30,7 +30,8 @@ class Malformed(Exception):
 class Shared:
     """A container that both ends have.
 
-    `letter`: its kind · `last`: the parts that the other end knows of, None while it is being read.
+    letter: its kind
+    last: the parts that the other end knows of, None while it is being read
     """
 
     __slots__ = ("last", "letter", "value")
@@ -86,7 +87,7 @@ class Objects:
             self.numbers.pop(id(entry.value), None)
 
     def forget_since(self, number: int) -> None:
-        """Drop what was numbered here from `number` on: the message was never sent."""
+        """Drop the objects numbered from `number` on: the message was never sent."""
         for told in [told for told in self.shared if told >= number and not (told - number) & 1]:
             self.forget(told)
 

@@ -32,7 +32,7 @@ class Program:
         self.streams, self.process = (sys.stdout, sys.stderr), os.getpid()
 
     def perform(self, operation: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Do what the tests ask; what the program has written is out before they are told."""
+        """Carry out a request of the tests, whose result follows the program's output."""
         try:
             if operation == "name":
                 return self.names[args[0]]
@@ -44,7 +44,7 @@ class Program:
             self.flush()
 
     def flush(self) -> None:
-        """Write out what the program has printed; a child that it has forked ends here."""
+        """Flush the program's output; a child that it has forked ends here."""
         child = os.getpid() != self.process
         for stream in self.streams:
             try:
@@ -55,7 +55,7 @@ class Program:
             os._exit(0)
 
     def load(self, source: str) -> str:
-        """Run the program; "" where it came to its end, else what is wrong with its syntax."""
+        """Run the program; "" if it came to its end, else the error of its syntax."""
         try:
             code = compile(source, "<program>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -58,7 +58,7 @@ class Stranger:
     """An object of the other end.
 
     It is equal to no plain value, whatever its class says: only another object of the same end may
-    be. Membership is found by looking at what it yields.
+    be. Membership is found by iteration.
     """
 
     __slots__ = ("_dlm_digest", "_dlm_link", "_dlm_number")

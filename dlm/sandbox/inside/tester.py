@@ -31,7 +31,7 @@ LEFT: Final = "left"
 
 
 class Names(dict[str, Any] if TYPE_CHECKING else dict):  # type: ignore[misc]
-    """The tests' namespace: what they do not define, the program may.
+    """The tests' namespace: names that they do not define, the program may.
 
     What they import, the program's functions find too, as if they shared a namespace.
     """
@@ -80,7 +80,7 @@ class Tester:
         os._exit(0)
 
     def fail(self, error: BaseException) -> NoReturn:
-        """End over what the program has sent: no code of the tests may catch that."""
+        """End because of a message of the program: no code of the tests may catch that."""
         if isinstance(error, Lost):
             self.end(LEFT)
         if isinstance(error, MemoryError):

@@ -112,19 +112,19 @@ def generate(
     **options: Any,
 ) -> None:
     """Answer a prompt. The text goes to stdout, one line about it to stderr."""
-    said, trace = given(options, stop_string), options["trace"]
-    config = dlm.GenerationConfig.from_options(said)
+    settings, trace = given(options, stop_string), options["trace"]
+    config = dlm.GenerationConfig.from_options(settings)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     if explain:
-        found = dlm.inspect(model, aux=helpers, overrides=changes)
-        output.explanation(found.explain(**said), as_json=json)
+        checkpoint = dlm.inspect(model, aux=helpers, overrides=changes)
+        output.explanation(checkpoint.explain(**settings), as_json=json)
         return
     request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
     output.check_file(trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     if not quiet:
         output.long_canvas(engine, config)
-    answer, interrupted = _answer(engine, request.for_engine(engine), said, watch=watch)
+    answer, interrupted = _answer(engine, request.for_engine(engine), settings, watch=watch)
     output.events(answer, trace, engine)
     output.answer(answer, model, config, as_json=json, quiet=quiet)
     if interrupted:
@@ -132,14 +132,14 @@ def generate(
 
 
 def _answer(
-    engine: dlm.Engine, prompt: Any, said: dict[str, Any], *, watch: bool
+    engine: dlm.Engine, prompt: Any, settings: dict[str, Any], *, watch: bool
 ) -> tuple[dlm.Generation, bool]:
     """Generate one answer; also return True if Ctrl-C cut it short."""
     if watch:
-        return talking.watched(engine, prompt, said)
+        return talking.watched(engine, prompt, settings)
     try:
         with Catching():
-            return engine.generate(prompt, **said), False
+            return engine.generate(prompt, **settings), False
     except dlm.Interrupted as stop:
         partial: Any = stop.partial
         return partial, True
@@ -160,14 +160,14 @@ def chat(
     **options: Any,
 ) -> None:
     """Talk to a model and watch its answers being unmasked."""
-    said = given({n: value for n, value in options.items() if n != "trace"}, stop_string)
-    config = dlm.GenerationConfig.from_options(said)
+    settings = given({n: value for n, value in options.items() if n != "trace"}, stop_string)
+    config = dlm.GenerationConfig.from_options(settings)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
-    dlm.inspect(model, aux=helpers, overrides=changes).explain(**said)
+    dlm.inspect(model, aux=helpers, overrides=changes).explain(**settings)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     output.long_canvas(engine, config)
     with Catching():
-        talking.talk(engine, system, said, plain=plain)
+        talking.talk(engine, system, settings, plain=plain)
 
 
 @app.command()
@@ -190,14 +190,14 @@ def trace(
         output.check_file(path)
     if png is not None:
         tracing.require_matplotlib()
-    found = tracing.read_trace(file)
+    saved = tracing.read_trace(file)
     if html is not None:
-        tracing.write_page(found, row, html)
+        tracing.write_page(saved, row, html)
     if png is not None:
-        tracing.write_picture(found, row, png)
+        tracing.write_picture(saved, row, png)
     if html is None and png is None:
         with Catching():
-            screen.replay(found.frames(row), speed)
+            screen.replay(saved.frames(row), speed)
 
 
 @app.command()
@@ -232,8 +232,8 @@ def info(
     if model is None:
         tell.show_installation(tell.installation(), as_json=json)
     else:
-        found = dlm.inspect(model, overrides=overrides(override or [], mask_id))
-        tell.show_model(tell.model_facts(model, found), as_json=json)
+        checkpoint = dlm.inspect(model, overrides=overrides(override or [], mask_id))
+        tell.show_model(tell.model_facts(model, checkpoint), as_json=json)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -172,16 +172,17 @@ def _legend(results: Results) -> list[str]:
 
 def _told(results: Results) -> list[str]:
     """By which protocol a benchmark was asked and judged."""
-    told, unsent = results.header.get("protocol"), results.header.get("unsent")
+    protocol, unsent = results.header.get("protocol"), results.header.get("unsent")
     served = (
         [f"The server decodes as it is set up; not told: {', '.join(unsent)}."] if unsent else []
     )
-    if told is None:
+    if protocol is None:
         return [*served, ""] if served else []
-    note = f" ({told['note']})" if told.get("note") else ""
-    judged = f"judged by {told.get('grader')}"
-    judged += f" under {told['sandbox']}" if told.get("sandbox") else ""
-    return [f"Protocol {told.get('name')}: {told.get('source')}{note}; {judged}.", *served, ""]
+    note = f" ({protocol['note']})" if protocol.get("note") else ""
+    judged = f"judged by {protocol.get('grader')}"
+    judged += f" under {protocol['sandbox']}" if protocol.get("sandbox") else ""
+    source = f"Protocol {protocol.get('name')}: {protocol.get('source')}{note}; {judged}."
+    return [source, *served, ""]
 
 
 def _unanswered(rows: Sequence[Figures]) -> list[str]:

@@ -133,9 +133,9 @@ class DLM(LM):  # type: ignore[misc]
                 "use_cache", "keeps one answer of each context, and these are drawn at random"
             )
 
-    def _texts(self, asked: Sequence[Asked]) -> Iterator[str]:
+    def _texts(self, requests: Sequence[Asked]) -> Iterator[str]:
         """The answers in order; what waits takes the place of those that end early."""
-        waiting, live = deque(asked), deque[dlm.Request]()
+        waiting, live = deque(requests), deque[dlm.Request]()
         try:
             while waiting or live:
                 while waiting and len(live) < 2 * self.rows:

@@ -64,11 +64,11 @@ class NoCache(RowPolicy):
 
 @dataclass(frozen=True, slots=True)
 class Prefix(Bidirectional):
-    """PrefixCache: keys before the block are frozen at its opening; the block and everything after
-    it are recomputed (Fast-dLLM, arXiv 2505.22618).
+    """PrefixCache: the step that opens a block computes all keys, the others those of the block and
+    everything after it (Fast-dLLM, arXiv 2505.22618).
 
-    Approximate: keys before the block are as old as the block. `every`: all keys are refreshed so
-    often inside a block, too (dInfer, arXiv 2510.08666).
+    Approximate: keys before the block date from its first step. `every`: all keys are computed
+    again after this many steps inside a block, too (dInfer, arXiv 2510.08666).
     """
 
     tier = "T1"
@@ -77,7 +77,7 @@ class Prefix(Bidirectional):
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "the block and all after it (the whole canvas in the step that opens a block)"
-    reused = "keys before the block date from the step that opened it"
+    reused = "keys before the block date from the step that opened the block"
     at_opening = True
 
     def __post_init__(self) -> None:
@@ -99,14 +99,14 @@ class Prefix(Bidirectional):
 
 @dataclass(frozen=True, slots=True)
 class Dual(Bidirectional):
-    """DualCache: keys on both sides of the block are frozen at its opening; only the block is
-    recomputed (Fast-dLLM, arXiv 2505.22618).
+    """DualCache: the step that opens a block computes all keys, the others those of the block alone
+    (Fast-dLLM, arXiv 2505.22618).
 
-    Approximate: keys outside the block are as old as the block. With `on_edit="requery"` rules may
+    Approximate: keys outside the block date from its first step. With `on_edit="requery"` rules may
     reopen or replace tokens before the block: every open position there, and every one whose stored
     key was made from another id, is then computed again in each step, so that no key is ever of
-    another id than the canvas shows before the block. `every`: all keys are refreshed so often
-    inside a block, too (dInfer, arXiv 2510.08666).
+    another id than the canvas shows before the block. `every`: all keys are computed again after
+    this many steps inside a block, too (dInfer, arXiv 2510.08666).
     """
 
     tier = "T1"
@@ -116,7 +116,7 @@ class Dual(Bidirectional):
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
     computes = "the block (the whole canvas in the step that opens a block)"
-    reused = "keys outside the block date from the step that opened it"
+    reused = "keys outside the block date from the step that opened the block"
     at_opening = True
 
     def __post_init__(self) -> None:

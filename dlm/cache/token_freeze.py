@@ -82,11 +82,11 @@ class FreeCache(Bidirectional):
 
 @dataclass(frozen=True, slots=True)
 class Vicinity(Bidirectional):
-    """Compute the block and its neighbourhood; all keys are refreshed where a block opens (dInfer,
-    arXiv 2510.08666).
+    """Compute the block and its neighbourhood; the step that opens a block computes all keys
+    (dInfer, arXiv 2510.08666).
 
-    `before`, `after`: so many positions on both sides of the block · `warmup`: so many first steps
-    of a row compute everything. Approximate: keys outside are as old as the block.
+    `before`, `after`: positions on both sides of the block · `warmup`: first steps of a row that
+    compute everything. Approximate: keys outside date from the block's first step.
     """
 
     tier = "T2"
@@ -100,7 +100,7 @@ class Vicinity(Bidirectional):
         "the block and its neighbourhood (the whole canvas in the step that opens a block, and in "
         "the first steps)"
     )
-    reused = "keys outside the neighbourhood of the block date from the step that opened it"
+    reused = "keys outside the neighbourhood date from the step that opened the block"
     at_opening = True
 
     def __post_init__(self) -> None:
@@ -126,9 +126,9 @@ class Delayed(Bidirectional):
     """dKV-Cache: a token's key is stored one step after it was committed, when it has been seen as
     a token; what is open is computed in every step (arXiv 2505.15781).
 
-    `every`: all keys are refreshed so often, and where a block opens · `warmup`: so many first
-    steps of a row compute everything. Approximate: keys are up to `every` steps old, and none is
-    ever of another id than the canvas shows.
+    `every`: all keys are computed again after this many steps, and where a block opens · `warmup`:
+    first steps of a row that compute everything. Approximate: keys are up to `every` steps old, and
+    none is ever of another id than the canvas shows.
     """
 
     tier = "T2"
@@ -137,7 +137,9 @@ class Delayed(Bidirectional):
     warmup: int = 2
     frozen_prompt: Prompt = False
     shift: bool = bound(False)
-    computes = "all that is open or new (the whole canvas where a block opens, and in turn)"
+    computes = (
+        "all that is open or new (the whole canvas where a block opens, and every `every` steps)"
+    )
     reused = "keys of committed tokens are at most `every` steps old"
     on_edit = "requery"
     leaves_filled = True

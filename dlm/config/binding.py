@@ -181,13 +181,13 @@ def _check_steps(config: GenerationConfig, parts: Parts, *, filled: bool) -> Non
         )
     assert tokens is not None
     with blaming("blocks", parts.blocks):
-        sizes = None if filled else parts.blocks.block_sizes([True] * tokens)
+        blocks = None if filled else parts.blocks.num_blocks(tokens)
     for part in scheduled:
-        if sizes and part.steps is not None and part.steps % len(sizes):
+        if blocks is not None and part.steps is not None and part.steps % blocks:
             raise InvalidRequest(
                 "steps",
-                f"must be a multiple of the number of blocks, {len(sizes)} for {tokens} new "
-                f"tokens, got {part.steps}",
+                f"must be a multiple of the number of blocks, {blocks} for {tokens} new tokens, "
+                f"got {part.steps}",
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlm.config.binding import BoundConfig
-from dlm.core import Scheduled
+from dlm.core import ModelInfo, Scheduled
 from dlm.errors import blaming
 
 
@@ -12,20 +12,20 @@ def open_positions(bound: BoundConfig) -> int:
     return bound.length - sum(token is not None for token in bound.pinned)
 
 
-def forwards(bound: BoundConfig, alignment: int) -> str:
+def forwards(bound: BoundConfig, info: ModelInfo) -> str:
     """The number of forwards, in words: that of a schedule, or from one a block to one a position.
 
     A canvas that is rounded up to whole blocks has a few open positions more than were asked for.
     """
-    parts, blocks = bound.parts, bound.parts.blocks
+    parts, blocks, alignment = bound.parts, bound.parts.blocks, info.alignment
     most = open_positions(bound) + alignment - 1
     with blaming("blocks", blocks):
-        sizes, least = blocks.block_sizes([True] * most), blocks.least_steps(most)
-    held = sum(editor.post_steps for editor in parts.edit) * (len(sizes) if sizes else most)
+        count, least = blocks.num_blocks(most), blocks.least_steps(most)
+    held = sum(editor.post_steps for editor in parts.edit) * (count or most)
     rule = next((part for part in (parts.unmask, *parts.edit) if part.clock), None)
     if rule is None:
-        return _range(least + (len(sizes or ()) or 1) * (held > 0), most + held)
-    if known := scheduled_forwards(bound, rule, alignment):
+        return _range(least + (count or 1) * (held > 0), most + held)
+    if bound.length <= info.max_length and (known := _scheduled(bound, rule, alignment)):
         return _range(known[0] + (held > 0), known[1] + held)
     about = min(rule.steps or most, most)
     if held:
@@ -41,9 +41,7 @@ def _range(least: int, most: int) -> str:
     return f"{least} forwards" if least == most else f"{least} to {most} forwards"
 
 
-def scheduled_forwards(
-    bound: BoundConfig, rule: Scheduled, alignment: int
-) -> tuple[int, int] | None:
+def _scheduled(bound: BoundConfig, rule: Scheduled, alignment: int) -> tuple[int, int] | None:
     """The least and the most forwards that an answer takes under the schedule of `rule`, over all
     lengths of its prompt; None where they are not known beforehand.
 

@@ -117,7 +117,7 @@ def _cost(bound: BoundConfig, info: ModelInfo) -> str:
     cuts = [f", {most} at the most" for most in bounds if most is not None]
     memory = _scratch_bytes(parts.scratch, bound.length) / 2**20
     told = f"; the rules remember {memory:.0f} MiB of each answer" if memory > 1 else ""
-    number, computes = forwards(bound, info.alignment), parts.cache.computes
+    number, computes = forwards(bound, info), parts.cache.computes
     return f"{number}{ends}{''.join(cuts)}; each computes {computes}{arms}{told}"
 
 

@@ -6,7 +6,17 @@ from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
 from dlm.core.packed import AttentionGroup, Packed, RaggedGroup
 from dlm.core.parts import Parts, is_number
-from dlm.core.plan import INT64_MAX, NO_POSITIONS, Extra, Flags, ForwardPlan, Ints, Segment, span
+from dlm.core.plan import (
+    INT64_MAX,
+    NO_POSITIONS,
+    Extra,
+    Flags,
+    ForwardPlan,
+    Ints,
+    Segment,
+    SharedPrefix,
+    span,
+)
 from dlm.core.process import Absorbing, Process, Uniform
 from dlm.core.protocols import (
     BlockScheduler,
@@ -18,7 +28,6 @@ from dlm.core.protocols import (
     Model,
     Part,
     Scheduled,
-    SharedPrefix,
     StopRule,
     Unmasker,
     bound,

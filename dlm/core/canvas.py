@@ -14,7 +14,8 @@ class HostCanvas:
     """One row's canvas, built by applying its events in order.
 
     `ids`, `kinds` run over the positions; an open position holds the mask. `conf` holds the
-    confidence of each last commit (None: never). `settled`: how many leading positions will not
+    confidence of each last commit (None: never), `drawn` the probability with which its id was
+    drawn (1: it was not drawn). `settled`: how many leading positions will not
     change any more, as the `settle` events said. `reason` is the finish reason once `done` came.
     """
 
@@ -22,13 +23,15 @@ class HostCanvas:
         self.ids: list[int] = []
         self.kinds: list[Kind] = []
         self.conf: list[float | None] = []
+        self.drawn: list[float | None] = []
         self.open_kind = Kind.MASK
         self.prompt = self.settled = 0
         self.reason: str | None = None
 
     def fill(self, ids: list[int], kinds: list[Kind], prompt: int) -> None:
         """Become a new canvas, of which nothing but the prompt is settled."""
-        self.ids, self.kinds, self.conf = ids, kinds, [None] * len(ids)
+        self.ids, self.kinds = ids, kinds
+        self.conf, self.drawn = [None] * len(ids), [None] * len(ids)
         self.open_kind, self.prompt, self.settled = max(Kind.MASK, *kinds), prompt, prompt
         self.reason = None
 
@@ -44,9 +47,11 @@ class HostCanvas:
             self.fill(list(event.ids), kinds, int(event.data["prompt"]))
             self.settled = int(event.data["settled"])
         elif event.type in ("commit", "replace"):
-            for pos, token, conf in zip(event.pos, event.ids, event.conf, strict=True):
-                self._require(pos, event, is_open=event.type == "commit")
-                self.ids[pos], self.kinds[pos], self.conf[pos] = token, Kind.COMMITTED, conf
+            drawn = event.drawn or (1.0,) * len(event.pos)
+            for at, token, *odds in zip(event.pos, event.ids, event.conf, drawn, strict=True):
+                self._require(at, event, is_open=event.type == "commit")
+                self.ids[at], self.kinds[at] = token, Kind.COMMITTED
+                self.conf[at], self.drawn[at] = odds
         elif event.type in ("remask", "renoise"):
             for pos, token in zip(event.pos, event.ids, strict=True):
                 self._require(pos, event, is_open=event.type == "renoise")
@@ -71,7 +76,8 @@ class HostCanvas:
     def fork(self) -> HostCanvas:
         """A copy that goes its own way."""
         twin = HostCanvas()
-        twin.ids, twin.kinds, twin.conf = self.ids[:], self.kinds[:], self.conf[:]
+        twin.ids, twin.kinds = self.ids[:], self.kinds[:]
+        twin.conf, twin.drawn = self.conf[:], self.drawn[:]
         twin.open_kind, twin.prompt = self.open_kind, self.prompt
         twin.settled, twin.reason = self.settled, self.reason
         return twin

@@ -1,33 +1,53 @@
 """Checks of the answers of parts: each returns the answer, or raises `RuleError`.
 
 Tensors of another shape would broadcast, and ids out of range would end the process on a GPU. The
-answers of dlm's own parts are not checked, so that a step with them waits for nothing.
+answers of dlm's own parts are not checked, so that a step with them waits for nothing. A check is
+called as `check(kind, part, method, answer, *arguments of the method)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Entries, ForwardPlan, Kind, Proposal, StepView, Stop
-from dlm.errors import is_foreign, rule_error, shown
+from dlm.core import BlockTable, Entries, ForwardPlan, Kind, Proposal, Rows, StepView, Stop
+from dlm.errors import blaming, is_foreign, rule_error, shown
 
 MASKS: Final = ("commit", "remask", "replace", "renoise")
 WHOLE: Final = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 """Types of ids and positions."""
 
 
-def checked_proposal(kind: str, part: Any, method: str, view: StepView, answer: Any) -> Proposal:
+def guarded(
+    kind: str, part: Any, method: str, check: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """A method of a part as the engine calls it.
+
+    Of a user's part: what it raises is its fault, and its answer is checked.
+    """
+    call: Callable[..., Any] = getattr(part, method)
+    if not is_foreign(part):
+        return call
+
+    def blamed(*arguments: Any) -> Any:
+        with blaming(kind, part):
+            answer = call(*arguments)
+        return answer if check is None else check(kind, part, method, answer, *arguments)
+
+    return blamed
+
+
+def checked_proposal(
+    kind: str, part: Any, method: str, answer: Any, view: StepView, before: Proposal | None = None
+) -> Proposal:
     """A `Proposal` whose masks are `[R, W]` bool and whose tokens may be written.
 
-    Raises `RuleError` naming the field.
+    An unmasker commits eligible positions alone. Raises `RuleError` naming the field.
     """
     proposal: Proposal = answer
-    if not is_foreign(part):
-        return proposal
     if not isinstance(answer, Proposal):
         raise rule_error(kind, part, method, f"must return a Proposal, got {_type(answer)}")
     for name in MASKS:
@@ -40,36 +60,36 @@ def checked_proposal(kind: str, part: Any, method: str, view: StepView, answer: 
     if answer.hold is not None:
         _require(kind, part, method, "hold", answer.hold, view.row.step, (torch.bool,))
     _require_scratch(kind, part, method, answer.scratch, view)
+    if before is None:
+        proposal = proposal._replace(commit=proposal.commit & view.eligible)
     return proposal
 
 
-def checked_logits(part: Any, answer: Any, before: Tensor) -> Tensor:
+def checked_logits(
+    kind: str, part: Any, method: str, answer: Any, before: Tensor, *_: Any
+) -> Tensor:
     """Logits `[arms, N, V]` or `[1, N, V]`, as they came; every row has a largest, finite one."""
     logits: Tensor = answer
-    if not is_foreign(part):
-        return logits
     shapes = (tuple(before.shape), (1, *before.shape[1:]))
     if not isinstance(answer, Tensor) or answer.shape not in shapes or answer.is_complex():
         wanted = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
         message = f"must return logits {wanted}, got {_described(answer)}"
-        raise rule_error("guide", part, "__call__", message)
+        raise rule_error(kind, part, method, message)
     if answer.dtype != before.dtype or answer.device != before.device:
         message = f"must return {_kind(before)}, got {_described(answer)}"
-        raise rule_error("guide", part, "__call__", message)
+        raise rule_error(kind, part, method, message)
     if _is_lost(answer) and not _is_lost(before):
         message = "must leave finite logits, and has made some NaN, infinite or all impossible"
-        raise rule_error("guide", part, "__call__", message)
+        raise rule_error(kind, part, method, message)
     return logits
 
 
-def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
+def checked_ends(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Tensor:
     """`[R]`: ends of the blocks that open, after their beginnings and within the canvas."""
-    ends: Tensor = answer
-    if not is_foreign(part):
-        return ends
-    _require("blocks", part, "block_end", "the ends", answer, view.row.step, WHOLE)
+    _require(kind, part, method, "the ends", answer, view.row.step, WHOLE)
     opens = view.blocks.phase == 0
-    ends, start = answer.long(), view.blocks.start
+    ends: Tensor = answer.long()
+    start = view.blocks.start
     wrong = opens & ((ends[:, None] <= start) | (ends > view.row.length)[:, None])
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
@@ -77,7 +97,7 @@ def checked_ends(part: Any, answer: Any, view: StepView) -> Tensor:
             f"must end the block behind its beginning {int(start[row, column])} and within the "
             f"canvas of {int(view.row.length[row])}, got {int(ends[row])}"
         )
-        raise rule_error("blocks", part, "block_end", message)
+        raise rule_error(kind, part, method, message)
     return ends
 
 
@@ -111,33 +131,31 @@ def checked_table(part: Any, answer: Any, before: BlockTable, length: Tensor) ->
     return table
 
 
-def checked_restriction(part: Any, answer: Any, view: StepView) -> Tensor:
+def checked_restriction(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Tensor:
     """`[R, W]` bool: the positions that a step may commit."""
-    if is_foreign(part):
-        _require("blocks", part, "restrict", "the mask", answer, view.eligible, (torch.bool,))
+    _require(kind, part, method, "the mask", answer, view.eligible, (torch.bool,))
     now: Tensor = answer
     return now
 
 
-def checked_stop(part: Any, answer: Any, view: StepView) -> Stop:
+def checked_stop(
+    kind: str, part: Any, method: str, answer: Any, rows: Rows, view: StepView
+) -> Stop:
     """A `Stop` whose masks are `[R]` bool."""
     stop: Stop = answer
-    if not is_foreign(part):
-        return stop
     if not isinstance(answer, Stop):
-        raise rule_error("stop", part, "__call__", f"must return a Stop, got {_type(answer)}")
-    _require("stop", part, "__call__", "done", answer.done, view.row.step, (torch.bool,))
+        raise rule_error(kind, part, method, f"must return a Stop, got {_type(answer)}")
+    _require(kind, part, method, "done", answer.done, view.row.step, (torch.bool,))
     if answer.fill is not None:
-        _require("stop", part, "__call__", "fill", answer.fill, view.row.step, (torch.bool,))
-    _require_scratch("stop", part, "__call__", answer.scratch, view)
+        _require(kind, part, method, "fill", answer.fill, view.row.step, (torch.bool,))
+    _require_scratch(kind, part, method, answer.scratch, view)
     return stop
 
 
-def checked_plan(kind: str, part: Any, method: str, answer: Any, rows: int) -> ForwardPlan:
-    """A plan for all rows."""
+def checked_plan(kind: str, part: Any, method: str, answer: Any, *arguments: Any) -> ForwardPlan:
+    """A plan for all rows, which are the last argument."""
     plan: ForwardPlan = answer
-    if not is_foreign(part):
-        return plan
+    rows = arguments[-1].count
     if not isinstance(answer, ForwardPlan):
         raise rule_error(kind, part, method, f"must return a ForwardPlan, got {_type(answer)}")
     if len(answer.purposes) != rows or answer.pages.shape[0] != rows:

@@ -31,6 +31,7 @@ class Event:
     row: number of the choice in its request
     step: forwards of the row so far, from 1
     pos, ids, conf: in parallel, the positions touched, their new ids, the confidences of commits
+    drawn: of commits, the probability of each id where it was drawn from (empty: all are greedy)
     data: of `open` and `done`; `done` carries the finish reason
     result: in a stream, the `Generation` of a `done` (None where the row has failed); neither part
         of the JSON nor compared
@@ -42,6 +43,7 @@ class Event:
     pos: tuple[int, ...] = ()
     ids: tuple[int, ...] = ()
     conf: tuple[float, ...] = ()
+    drawn: tuple[float, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     result: Any = field(default=None, compare=False, repr=False)
 
@@ -53,7 +55,7 @@ class Event:
             "row": self.row,
             "step": self.step,
         }
-        for name in ("pos", "ids", "conf"):
+        for name in ("pos", "ids", "conf", "drawn"):
             if value := getattr(self, name):
                 out[name] = list(value)
         if self.data:
@@ -72,5 +74,6 @@ class Event:
             tuple(record.get("pos", ())),
             tuple(record.get("ids", ())),
             tuple(record.get("conf", ())),
+            tuple(record.get("drawn", ())),
             dict(record.get("data", {})),
         )

@@ -129,3 +129,17 @@ class ForwardPlan:
             for segment in self.segments
         ]
         return replace(self, segments=(*self.segments, *extra), arms=arms)
+
+
+class SharedPrefix(NamedTuple):
+    """The keys that requests that begin alike can share.
+
+    name: cache namespace; the same ids under two names have different keys
+    unit: a key depends only on ids up to the end of its unit of this many positions (None: on the
+        whole prompt)
+    prompt_only: positions after the prompt are not shared
+    """
+
+    name: str
+    unit: int | None
+    prompt_only: bool = False

@@ -12,14 +12,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
 from dlm.core.blocks import BlockTable
 from dlm.core.info import ModelInfo
 from dlm.core.packed import Packed
-from dlm.core.plan import Flags, ForwardPlan, Ints
+from dlm.core.plan import Flags, ForwardPlan, Ints, SharedPrefix
 from dlm.core.rows import Rows, ScratchSpec
 from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
 
@@ -34,7 +34,6 @@ class Model(Protocol):
 
     def __call__(self, packed: Packed, kv: Any) -> Tensor:
         """`logits [N, V]` in float32."""
-        ...
 
 
 class Part:
@@ -81,9 +80,7 @@ class Guide(Part):
     arms: int = 1
 
     def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
-        """`[q]` bool: which of the positions `q_pos` the arm sees as MASK; by default the prompt's,
-        as classifier-free guidance has it.
-        """
+        """`[q]` bool: the `q_pos` that the arm sees as MASK; by default those of the prompt."""
         return q_pos < prompt
 
     @abstractmethod
@@ -107,21 +104,20 @@ class BlockScheduler(Part):
     restricts: bool = False
 
     def block_sizes(self, still_open: Sequence[bool]) -> list[int] | None:
-        """The open positions of each block of a canvas, of which `still_open` marks the positions
-        to fill; None where its blocks are known from the logits alone.
-        """
+        """The open positions (`still_open`) of each block of a canvas; None: not known."""
+        return None
+
+    def num_blocks(self, tokens: int) -> int | None:
+        """The blocks that `tokens` open positions make, where that is known beforehand."""
         return None
 
     def least_steps(self, tokens: int) -> int:
         """The steps that `tokens` open positions take at least, whatever the unmasker commits."""
-        return 1
+        return self.num_blocks(tokens) or 1
 
     @abstractmethod
     def max_end(self, rows: Rows, params: Any) -> Tensor:
-        """`[R]` on the CPU: how far a block that opens next may extend.
-
-        `params` holds the part's numbers, as in a view.
-        """
+        """`[R]`: how far a block that opens next may extend; `params` as in a view. On the CPU."""
 
     def block_end(self, view: StepView) -> Tensor:
         """`[R]`: the end of the block that this step opens, read from its logits; by default the
@@ -156,9 +152,7 @@ class Scheduled(Part):
         return False
 
     def steps_for(self, masks: int, total: int) -> int | None:
-        """The steps that a block of `masks` open positions takes, of `total` in the answer; None
-        where they are not known beforehand.
-        """
+        """Steps of a block of `masks` open positions, of `total` in the answer; None: not known."""
         return None
 
 
@@ -230,9 +224,7 @@ class StopRule(Part):
 
 
 class EarlyCommit(StopRule):
-    """A stop rule that may fill what is open (`Stop.fill`). It is asked before the others, which
-    then see what it has filled.
-    """
+    """A stop rule that may fill what is open (`Stop.fill`): it is asked before the others."""
 
     __slots__ = ()
 
@@ -257,20 +249,6 @@ class Budget(Part):
     @abstractmethod
     def spent(self, nfe: int, seconds: float) -> bool:
         """True if the row ends: its forwards so far, and its wall time since admission."""
-
-
-class SharedPrefix(NamedTuple):
-    """The keys that requests that begin alike can share.
-
-    name: cache namespace; the same ids under two names have different keys
-    unit: a key depends only on ids up to the end of its unit of this many positions (None: on the
-        whole prompt)
-    prompt_only: positions after the prompt are not shared
-    """
-
-    name: str
-    unit: int | None
-    prompt_only: bool = False
 
 
 class CacheManager(Part):

@@ -107,6 +107,8 @@ class Statistics(NamedTuple):
     """Statistics of the guided logits, `[R, W]`; each is None unless a part's `needs` names it.
 
     logsumexp: logarithms of the normalisers of the logits, `[N]` (always there)
+    drawn: probability of the token in the distribution that it was drawn from, 1 in greedy rows
+        (always there; None where all rows are greedy)
     argmax: the most likely id but MASK
     entropy: in nats
     margin: first minus second probability
@@ -116,6 +118,7 @@ class Statistics(NamedTuple):
     """
 
     logsumexp: Tensor
+    drawn: Tensor | None = None
     argmax: Tensor | None = None
     entropy: Tensor | None = None
     margin: Tensor | None = None
@@ -219,8 +222,13 @@ class StepView(NamedTuple):
     def with_token(self, token: Tensor) -> StepView:
         """The view with another id `[R, W]` for each position, and the probability of that id."""
         logp = self.logits[self.logit_row, token] - self.stats.logsumexp[self.logit_row]
+        stats, drawn = self.stats, self.stats.drawn
+        if drawn is not None:
+            stats = stats._replace(drawn=torch.where(token == self.token, drawn, 1.0))
         return self._replace(
-            token=token, confidence=torch.where(self.scored, logp.exp(), self.confidence)
+            token=token,
+            confidence=torch.where(self.scored, logp.exp(), self.confidence),
+            stats=stats,
         )
 
     def log_probs(self) -> Tensor:
@@ -267,6 +275,19 @@ class Proposal(NamedTuple):
     renoise: Tensor | None = None
     scratch: Mapping[str, Tensor | Entries] | None = None
     hold: Tensor | None = None
+
+    @property
+    def commits_alone(self) -> bool:
+        """True if it commits the view's tokens, and changes nothing else."""
+        return self.token is self.remask is self.replace is self.renoise is None
+
+    def without_edits(self, rows: Tensor) -> Proposal:
+        """The proposal without the edits, and without the hold, of `rows [R]`."""
+        stay = ~rows
+        edits = self.remask, self.replace, self.renoise
+        remask, replace, renoise = (m if m is None else m & stay[:, None] for m in edits)
+        hold = None if self.hold is None else self.hold & stay
+        return self._replace(remask=remask, replace=replace, renoise=renoise, hold=hold)
 
     def of_rows(self, active: Tensor) -> Proposal:
         """The proposal for the rows `active [R]` alone."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Process, Proposal, RowInfo, StepView
-from dlm.decode.group import RowGroup
-from dlm.errors import is_foreign
+from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Parts, Process, Proposal, StepView
+from dlm.decode.group import Planned, RowGroup
 
 
 class Op(IntEnum):
@@ -28,7 +27,7 @@ class CanvasUpdate(NamedTuple):
     """The canvas after a proposal, `[R, W]` each.
 
     ids, kind: of the positions
-    op: the change of each (`Op`)
+    op: the change of each (`Op`); bool where all are commits
     written: positions that took a token (committed or replaced)
     """
 
@@ -38,110 +37,119 @@ class CanvasUpdate(NamedTuple):
     written: Tensor
 
 
-def resolve(
-    view: StepView, proposal: Proposal, process: Process, mask_id: int | None
-) -> CanvasUpdate:
-    """Combine the parts of a proposal into one outcome.
+def effective(view: StepView, proposal: Proposal, mask_id: int | None) -> Proposal:
+    """Cut a proposal to what takes effect.
 
-    What is both committed and remasked stays as it was. Commits and renoising touch open positions
-    with logits alone, remasking and replacing committed ones; what is given is never touched, and
-    MASK is never written.
+    What is both committed and remasked stays as it was. Commits and renoising touch open positions,
+    remasking and replacing committed ones; what is given is never touched. Tokens are written with
+    logits alone, and MASK never.
     """
-    token = view.token
+    remask, replace, renoise = proposal.remask, proposal.replace, proposal.renoise
+    token = view.token if proposal.token is None else proposal.token
+    is_open, filled = view.kind >= Kind.MASK, view.kind == Kind.COMMITTED
     may_write = view.scored if mask_id is None else view.scored & (token != mask_id)
-    written = committed = proposal.commit & (view.kind >= Kind.MASK) & may_write
-    ids, kind, op = view.ids, view.kind, committed.to(torch.int8)
-    fresh: Tensor | None = None
+    commit = proposal.commit & is_open & may_write
+    if replace is not None:
+        replace = replace & filled & may_write & (token != view.ids)
+    if remask is not None:
+        commit, remask = commit & ~remask, remask & filled
+        replace = None if replace is None else replace & ~remask
+    if renoise is not None:
+        renoise = renoise & is_open & ~commit
+    return proposal._replace(commit=commit, remask=remask, replace=replace, renoise=renoise)
+
+
+def resolve(view: StepView, proposal: Proposal, process: Process) -> CanvasUpdate:
+    """The canvas after a proposal all of which takes effect."""
+    written, ids, fresh = proposal.commit, view.ids, None
+    kind, op = view.kind.masked_fill(written, Kind.COMMITTED), written
     if proposal.remask is not None:
-        fresh = proposal.remask & ~committed & (kind == Kind.COMMITTED)
-        written = committed = committed & ~proposal.remask
-        kind = kind.masked_fill(fresh, process.open_kind)
-        op = committed.to(torch.int8).masked_fill(fresh, Op.REMASK)
+        fresh = proposal.remask
+        kind, op = kind.masked_fill(fresh, process.open_kind), _marked(op, fresh, Op.REMASK)
     if proposal.replace is not None:
-        replaced = proposal.replace & (kind == Kind.COMMITTED) & (token != ids) & may_write
-        op, written = op.masked_fill(replaced, Op.REPLACE), written | replaced
+        written, op = written | proposal.replace, _marked(op, proposal.replace, Op.REPLACE)
     if proposal.renoise is not None:
-        noised = proposal.renoise & (view.kind >= Kind.MASK) & ~committed
-        op = op.masked_fill(noised, Op.RENOISE)
-        fresh = noised if fresh is None else fresh | noised
+        op = _marked(op, proposal.renoise, Op.RENOISE)
+        fresh = proposal.renoise if fresh is None else fresh | proposal.renoise
     if fresh is not None:
         prior = process.prior(view.row.seed, view.row.path, view.pos, view.row.step)
         ids = torch.where(fresh, prior, ids)
-    ids = torch.where(written, token, ids)
-    return CanvasUpdate(ids, kind.masked_fill(committed, Kind.COMMITTED), op, written)
+    return CanvasUpdate(torch.where(written, view.token, ids), kind, op, written)
+
+
+def _marked(op: Tensor, where: Tensor, change: Op) -> Tensor:
+    """The changes with another one, as numbers."""
+    return op.to(torch.int8).masked_fill(where, change)
 
 
 EDIT_STEPS: Final = (32, 4)
 """Steps beyond its commits that a row may spend on edits: this many, and this many a position."""
 
 
-def edit_budget(row: RowInfo, parts: Mapping[str, Sequence[tuple[Any, Any]]]) -> Tensor:
+def edit_budget(group: RowGroup) -> Tensor:
     """`[R]`: the steps that a row may take beyond one for each of its commits.
 
     `EDIT_STEPS`, the steps of the schedules, and for each position the steps for which editors may
-    hold its block. `parts`: the parts of each kind with their numbers.
+    hold its block.
     """
-    base, each = EDIT_STEPS
-    steps, held = torch.zeros_like(row.step), torch.full_like(row.step, each)
+    (base, each), length, parts = EDIT_STEPS, group.rows.length, group.calls
+    steps, held = torch.zeros_like(length), torch.full_like(length, each)
     for _, params in (*parts["unmask"], *parts["edit"]):
         for name, total in (("steps", steps), ("post_steps", held)):
             number = getattr(params, name, None)
             if isinstance(number, Tensor) and number.shape == (len(total), 1):
                 total += number[:, 0].long()
-    return base + steps + held * row.length
+    return base + steps + held * length + group.rows.grace
+
+
+STEP_LIMIT: Final = (64, 8)
+"""The step limit of a row: this many steps, this many for each position, and the steps that its
+parts' schedules ask for. A row that takes more is treated as stuck.
+"""
+
+
+def step_limit(parts: Parts, length: int) -> int:
+    """More steps than any row takes that has an end, on a canvas of `length` positions."""
+    base, each = STEP_LIMIT
+    planned = sum(part.steps or 0 for part in (parts.unmask, *parts.edit))
+    return base + (each + sum(editor.post_steps for editor in parts.edit)) * length + planned
 
 
 def with_progress(
-    group: RowGroup, view: StepView, proposal: Proposal, mask_id: int | None
+    group: RowGroup, planned: Planned, view: StepView, proposal: Proposal, mask_id: int | None
 ) -> Proposal:
-    """See to it that rows come to an end, whatever their parts propose.
+    """Cut a proposal to what takes effect, and see to it that rows come to an end.
 
-    A step without a net change commits the best position of each block that must progress, and
-    the edit of it is taken back; parts on a schedule are exempt. After `edit_budget` steps more
-    than its commits need, a row commits in every step, on a schedule or not, and no edit passes.
+    A step without a net change commits the best position of each block that must progress; parts
+    on a schedule are exempt. After `edit_budget` steps more than its commits need, a row commits in
+    every step, on a schedule or not, and no edit passes.
     """
-    parts = group.parts
-    if not parts.edit and not (parts.clock and is_foreign(parts.unmask)):
-        return proposal
+    if group.active is not group.everyone:
+        proposal = proposal.of_rows(group.active)
+    budget = planned.edit_budget
+    if budget is None:
+        trusted = proposal.commits_alone and not group.parts.guide  # a guide may leave MASK alone
+        return proposal if trusted else effective(view, proposal, mask_id)
     open_now = (group.rows.kind >= Kind.MASK).sum(dim=1)
-    committed = view.row.initial_masks - open_now
-    granted = edit_budget(view.row, group.parts_with_params) + group.rows.grace
-    late = view.row.step >= committed + granted
-    return _forced(view, proposal, late & group.active, mask_id, parts.paced)
-
-
-def _forced(
-    view: StepView, proposal: Proposal, late: Tensor, mask_id: int | None, paced: bool
-) -> Proposal:
-    """Make every block that must progress commit, in rows that change nothing or are late.
-
-    late: rows that have spent their edits, `[R]`; none of their edits passes
-    paced: a schedule allows the other rows to change nothing
-    """
-    none, on_time = torch.zeros_like(proposal.commit), ~late[:, None]
-    token = view.token if proposal.token is None else proposal.token
-    remask, replace, renoise = (
-        none if mask is None else mask & on_time
-        for mask in (proposal.remask, proposal.replace, proposal.renoise)
-    )
-    filled = view.kind == Kind.COMMITTED
-    commit = proposal.commit & ~remask
-    if mask_id is not None:
-        commit = commit & (token != mask_id)
-    edits = (remask | (replace & (token != view.ids))) & filled | (
-        renoise & (view.kind >= Kind.MASK) & ~commit
-    )
-    idle = torch.zeros_like(late) if paced else ~edits.any(dim=1)
-    must = view.must_progress & (idle | late)[:, None]
-    forced = forced_commits(view._replace(must_progress=must), commit)
+    late = view.row.step >= view.row.initial_masks - open_now + budget
+    proposal = effective(view, proposal.without_edits(late), mask_id)
+    must = late if group.shared.paced else late | ~_edited(proposal)
+    view = view._replace(must_progress=view.must_progress & must[:, None])
+    forced = forced_commits(view, proposal.commit)
+    renoise, token = proposal.renoise, proposal.token
     return proposal._replace(
         commit=proposal.commit | forced,
-        token=None if proposal.token is None else torch.where(forced, view.token, token),
-        remask=None if proposal.remask is None else remask & ~forced,
-        replace=None if proposal.replace is None else replace,
-        renoise=None if proposal.renoise is None else renoise & ~forced,
-        hold=None if proposal.hold is None else proposal.hold & ~late,
+        token=None if token is None else torch.where(forced, view.token, token),
+        renoise=None if renoise is None else renoise & ~forced,
     )
+
+
+def _edited(proposal: Proposal) -> Tensor:
+    """`[R]`: rows of which an edit takes effect."""
+    edited = torch.zeros_like(proposal.commit)
+    for mask in (proposal.remask, proposal.replace, proposal.renoise):
+        edited = edited if mask is None else edited | mask
+    return edited.any(dim=1)
 
 
 ScratchWrite = tuple[Tensor, Tensor | None, Tensor]

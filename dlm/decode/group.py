@@ -6,25 +6,34 @@ numbers of the rows' parts are stacked into parameters `[R, 1]` when a row is ad
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from types import SimpleNamespace
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from dlm.core import (
-    BlockScheduler,
-    Editor,
     Flags,
     ForwardPlan,
     Guide,
+    Ints,
     Parts,
     RowInfo,
     Rows,
+    StepView,
     Window,
     is_number,
+)
+from dlm.core.contracts import (
+    checked_ends,
+    checked_logits,
+    checked_plan,
+    checked_proposal,
+    checked_restriction,
+    checked_stop,
+    guarded,
 )
 from dlm.core.struct import TensorStruct
 from dlm.decode.sampling import Sampler
@@ -83,11 +92,27 @@ class RowNumbers(TensorStruct):
     sampler: Sampler | None
 
 
+CALLS: Final[Mapping[str, tuple[str, Callable[..., Any]]]] = MappingProxyType(
+    {
+        "guide": ("__call__", checked_logits),
+        "blocks": ("block_end", checked_ends),
+        "unmask": ("propose", checked_proposal),
+        "edit": ("edit", checked_proposal),
+        "stop": ("__call__", checked_stop),
+        "cache": ("plan", checked_plan),
+    }
+)
+"""For each kind of parts, the method that a step or a plan calls, and the check of its answer."""
+TRAITS: Final = ("signature", "needs", "aux", "arms", "armed", "clock", "paced")
+"""Properties of `Parts` that are kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupParts:
     """The parts of a group and all that follows from them alone, found once.
 
     by_kind: the parts of each kind, in the order of their calls.
+    calls: the method of each of them that a step or a plan calls (`CALLS`).
     constants: of each of them, the tuples of numbers that all rows share.
     signature: equal for rows that may share calls.
     needs: statistics and auxiliary models that some part reads.
@@ -96,12 +121,13 @@ class GroupParts:
     armed: the guide that reads several of them.
     clock: a schedule bounds the steps, so that a step may commit nothing.
     paced: it may change nothing, by a schedule of the unmasker or of an editor.
-    eligibility_filter: the block scheduler, where it narrows what a step may commit.
-    extenders: editors that look through shadow tokens.
+    restrict: narrows what a step may commit, a method of the block scheduler (None: nothing does).
+    extend: those of editors which look through shadow tokens.
     """
 
     parts: Parts
     by_kind: dict[str, tuple[Any, ...]]
+    calls: dict[str, tuple[Callable[..., Any], ...]]
     constants: dict[str, tuple[Numbers, ...]]
     signature: Hashable
     needs: frozenset[str]
@@ -110,18 +136,26 @@ class GroupParts:
     armed: Guide | None
     clock: bool
     paced: bool
-    eligibility_filter: BlockScheduler | None
-    extenders: tuple[Editor, ...]
+    restrict: Callable[[StepView], Tensor] | None
+    extend: tuple[Callable[[ForwardPlan, Rows], ForwardPlan], ...]
 
     @classmethod
     def of(cls, parts: Parts) -> GroupParts:
         """All that follows from `parts`, on the CPU."""
         values = {kind: getattr(parts, kind) for kind in Parts.__slots__}
         by_kind = {k: v if isinstance(v, tuple) else (v,) for k, v in values.items()}
-        constants = {k: tuple(map(constants_of, own)) for k, own in by_kind.items()}
-        first = (parts, by_kind, constants)
-        traits = {f.name: getattr(parts, f.name) for f in fields(cls)[len(first) :]}
-        return cls(*first, **traits)
+        narrows = parts.eligibility_filter
+        return cls(
+            parts,
+            by_kind,
+            calls={k: tuple(guarded(k, p, *CALLS[k]) for p in own) for k, own in by_kind.items()},
+            constants={k: tuple(map(constants_of, own)) for k, own in by_kind.items()},
+            **{name: getattr(parts, name) for name in TRAITS},
+            restrict=guarded("blocks", narrows, "restrict", checked_restriction)
+            if narrows is not None
+            else None,
+            extend=tuple(guarded("edit", e, "extend", checked_plan) for e in parts.extenders),
+        )
 
     def to(self, device: torch.device) -> GroupParts:
         """The same with its constants on `device`."""
@@ -132,14 +166,19 @@ class GroupParts:
         return replace(self, constants=moved)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Planned:
     """A plan and all that holds as long as it does.
 
     row: the numbers of each row.
+    joint_needs: statistics of the logits, which may be read together with those of other groups
+        (None: a guide changes the logits, or what is read depends on more than them).
     live: the blocks being denoised, `[R, 8]`.
+    row_clock, block_clock: the memory of the host's clocks, `[R]` and `[R, 8]`.
     token_forwards: tokens computed for each row.
     key_ages: the keys that it makes and reuses (None: keys are never out of date).
+    edit_budget: steps that each row may take beyond one for each of its commits, `[R]` (None: no
+        part can take back what it commits, or wait for ever).
     opening: a block opens in some row, so that its end is read from the logits.
     syncs_every_step: the host must look after each step.
     """
@@ -147,9 +186,13 @@ class Planned:
     plan: ForwardPlan
     window: Window
     row: RowInfo
+    joint_needs: frozenset[str] | None
     live: Flags
+    row_clock: Ints
+    block_clock: Ints
     token_forwards: list[int]
     key_ages: KeyAges | None
+    edit_budget: Tensor | None
     opening: bool
     syncs_every_step: bool
 
@@ -161,7 +204,8 @@ class RowGroup:
     rows: the state of the rows.
     numbers: the numbers that differ from row to row.
     isolated: nobody may join.
-    parts_with_params: the parts of each kind, each with the numbers and constants it reads.
+    calls: the method of each part that a step or a plan calls, with the numbers and constants that
+        the part reads.
     planned: the plan, which holds until a block changes.
     plan_age: steps that the plan has served.
     error: the exception that one of the parts raised.
@@ -178,14 +222,14 @@ class RowGroup:
     ) -> None:
         self.shared, self.rows, self.numbers, self.isolated = shared, rows, numbers, isolated
         self.parts, self.sampler = shared.parts, numbers.sampler
-        self.parts_with_params: Mapping[str, tuple[tuple[Any, SimpleNamespace], ...]] = {
+        self.calls: Mapping[str, tuple[tuple[Callable[..., Any], SimpleNamespace], ...]] = {
             kind: tuple(
-                (part, SimpleNamespace(**own, **constants))
-                for part, own, constants in zip(
-                    parts, numbers.params[kind], shared.constants[kind], strict=True
+                (call, SimpleNamespace(**own, **constants))
+                for call, own, constants in zip(
+                    calls, numbers.params[kind], shared.constants[kind], strict=True
                 )
             )
-            for kind, parts in shared.by_kind.items()
+            for kind, calls in shared.calls.items()
         }
         self.planned: Planned | None = None
         self.plan_age = 0
@@ -214,7 +258,7 @@ class RowGroup:
 
     def params(self, kind: str) -> SimpleNamespace:
         """The numbers of the only part of its kind: `[R, 1]`, and its constants."""
-        ((_, params),) = self.parts_with_params[kind]
+        ((_, params),) = self.calls[kind]
         return params
 
     def host_params(self, kind: str) -> SimpleNamespace:

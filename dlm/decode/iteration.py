@@ -16,26 +16,20 @@ from torch import Tensor
 
 from dlm.core import (
     AuxView,
-    BlockScheduler,
     Frame,
     Model,
     ModelInfo,
     Phase,
     Proposal,
     StepView,
-)
-from dlm.core.contracts import (
-    checked_ends,
-    checked_logits,
-    checked_proposal,
-    checked_restriction,
-    checked_stop,
+    Stop,
 )
 from dlm.decode.apply import (
     CanvasUpdate,
     Op,
     check_scratch,
     count_per_block,
+    effective,
     forced_commits,
     resolve,
     with_progress,
@@ -43,12 +37,13 @@ from dlm.decode.apply import (
     write_update,
 )
 from dlm.decode.auxiliary import Auxiliary
-from dlm.decode.group import RowGroup
+from dlm.decode.group import Planned, RowGroup
+from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
-from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
-from dlm.decode.view import build_frame, build_view
-from dlm.errors import blaming
+from dlm.decode.sampling import RowStats
+from dlm.decode.sync import advance, sync
+from dlm.decode.view import build_frame, build_view, read_together
 from dlm.model.kv_store import KVPool
 
 
@@ -88,22 +83,19 @@ class IterationManager:
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
+        plans = [group.planned or self.planner.plan(group) for group in groups]
         for group in groups:
             group.active = group.everyone
-            if group.planned is None:
-                self.planner.plan(group)
         rounds: list[list[StepOutput[Tensor]]] = []
         for _ in range(1 if watched else self._steps_until_sync(groups)):
-            if rounds:
-                self._leave_out(groups, rounds[-1])
+            if rounds and not self._leave_out(groups, rounds[-1]):
+                break
             try:
-                rounds.append(self.step(groups))
+                rounds.append(self.step(groups, plans))
             except Exception:
                 if not rounds:
                     raise
                 break  # report what has been done; the next step meets it again
-            if any(group.error for group in groups):
-                break
         return sync(groups, rounds)
 
     def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
@@ -112,37 +104,40 @@ class IterationManager:
             return 1
         return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
 
-    def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput[Tensor]]) -> None:
+    def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput[Tensor]]) -> bool:
         """Let rows that have ended, or have nothing open, idle until the host looks; a row whose
-        block an editor holds goes on.
+        block an editor holds goes on. False where a part has failed, so that the host looks now.
         """
         for group, output in zip(groups, outputs, strict=True):
             ongoing = (output.stopped == 0) & (output.open_count > 0).any(dim=1)
             group.active = output.active & ongoing
+        return not any(group.error for group in groups)
 
-    def step(self, groups: Sequence[RowGroup]) -> list[StepOutput[Tensor]]:
+    def step(
+        self, groups: Sequence[RowGroup], plans: Sequence[Planned]
+    ) -> list[StepOutput[Tensor]]:
         """One forward over all groups and the decisions taken on it.
 
         All of it runs on the device; only the opening of a block and auxiliary models ask the host.
         """
         changes = []
-        for group, logits in zip(groups, self._forward(groups), strict=True):
-            planned, before = group.current, group.rows
-            frame, group.aux_tokens = build_frame(before, planned), {}
+        forward = self._forward(groups, plans)
+        for group, planned, logits, stats in zip(groups, plans, *forward, strict=True):
+            frame, before = build_frame(group.rows, planned), group.rows
+            group.aux_tokens = {}
             try:
                 guided = self._guide(group, logits, frame) if group.parts.guide else logits
-                view = build_view(group, guided, frame, self.info.mask_id)
-                group.drawn = view.scored, view.pos, view.token, view.confidence
+                view = build_view(group, guided, stats, frame, self.info.mask_id)
+                group.drawn = frame.window.scored, frame.window.pos, view.token, view.confidence
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:
                     view = self._open(group, view)
-                scheduler = group.shared.eligibility_filter
-                offered = self._restrict(group, view, scheduler) if scheduler else view
+                offered = self._restrict(group, view) if group.shared.restrict else view
                 proposal = self._propose(group, offered)
                 if group.parts.edit:
                     proposal = self._edit(group, view, proposal)
-                proposal = with_progress(group, offered, proposal, self.info.mask_id)
+                proposal = with_progress(group, planned, offered, proposal, self.info.mask_id)
                 view, update = self._apply(group, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
@@ -159,24 +154,28 @@ class IterationManager:
         if error is not None:
             raise error
 
-    def _forward(self, groups: Sequence[RowGroup]) -> Sequence[Tensor]:
-        """One model call: logits `[arms * N, V]` of each group.
+    def _forward(
+        self, groups: Sequence[RowGroup], plans: Sequence[Planned]
+    ) -> tuple[Sequence[Tensor], Sequence[RowStats | None]]:
+        """One model call: logits `[arms * N, V]` of each group, and what was read of all at once.
 
         Records the ids that the new keys were made from, once they are there.
         """
-        packed = self.planner.pack(groups)
+        packed = self.planner.pack(groups, plans)
         logits = self.model(packed, self.kv.store)
-        for group in groups:
-            rows, written = group.rows, group.current.window.written
+        for group, planned in zip(groups, plans, strict=True):
+            rows, written = group.rows, planned.window.written
             rows.kv_ids.put_(written, rows.ids.take(written))
-        return logits.split(packed.sizes) if len(groups) > 1 else (logits,)
+        if len(groups) == 1:
+            return (logits,), (None,)
+        stats = read_together(plans, logits, packed.sizes, self.info.mask_id)
+        return logits.split(packed.sizes), stats
 
     def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
         """The guides in order; what is left is one arm, `[N, V]`."""
         logits = logits.unflatten(0, (group.current.plan.arms, -1))
-        for guide, params in group.parts_with_params["guide"]:
-            with blaming("guide", guide):
-                logits = checked_logits(guide, guide(logits, frame, params), logits)
+        for guide, params in group.calls["guide"]:
+            logits = guide(logits, frame, params)
         return logits[0]
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
@@ -191,10 +190,8 @@ class IterationManager:
 
         `eligible` and `must_progress` of the view are narrowed to the block.
         """
-        scheduler = group.parts.blocks
-        with blaming("blocks", scheduler):
-            end = scheduler.block_end(view._replace(params=group.params("blocks")))
-        end = checked_ends(scheduler, end, view)
+        ((block_end, params),) = group.calls["blocks"]
+        end = block_end(view._replace(params=params))
         table, opens, window = view.blocks, view.blocks.phase == Phase.OPENING, view.window
         ends = torch.where(opens, end[:, None], table.end)
         inside = window.valid & (window.pos < ends.gather(1, window.block))
@@ -207,11 +204,10 @@ class IterationManager:
             must_progress=view.must_progress & inside,
         )
 
-    def _restrict(self, group: RowGroup, view: StepView, scheduler: BlockScheduler) -> StepView:
+    def _restrict(self, group: RowGroup, view: StepView) -> StepView:
         """Narrow `eligible` and `must_progress` to what the block scheduler offers."""
-        with blaming("blocks", scheduler):
-            now = scheduler.restrict(view._replace(params=group.params("blocks")))
-        now = checked_restriction(scheduler, now, view)
+        assert group.shared.restrict is not None, "the block scheduler offers all"
+        now = group.shared.restrict(view._replace(params=group.params("blocks")))
         return view._replace(eligible=view.eligible & now, must_progress=view.must_progress & now)
 
     def _propose(self, group: RowGroup, view: StepView) -> Proposal:
@@ -220,22 +216,18 @@ class IterationManager:
         Unless the unmasker follows a schedule (`clock`), a block that must progress commits at
         least its best position.
         """
-        rule = group.parts.unmask
-        with blaming("unmask", rule):
-            proposal = rule.propose(view._replace(params=group.params("unmask")))
-        proposal = checked_proposal("unmask", rule, "propose", view, proposal)
-        commit = proposal.commit & view.eligible
-        if not group.shared.clock:
-            commit = commit | forced_commits(view, commit)
+        ((propose, params),) = group.calls["unmask"]
+        proposal: Proposal = propose(view._replace(params=params))
+        if group.shared.clock:
+            return proposal
+        commit = proposal.commit | forced_commits(view, proposal.commit)
         return proposal._replace(commit=commit)
 
     def _edit(self, group: RowGroup, view: StepView, proposal: Proposal) -> Proposal:
-        """Let the editors revise the proposal; rows that have ended idle and are not touched."""
-        for editor, params in group.parts_with_params["edit"]:
-            with blaming("edit", editor):
-                proposal = editor.edit(view._replace(params=params), proposal)
-            proposal = checked_proposal("edit", editor, "edit", view, proposal)
-        return proposal if group.active is group.everyone else proposal.of_rows(group.active)
+        """Let the editors revise the proposal."""
+        for edit, params in group.calls["edit"]:
+            proposal = edit(view._replace(params=params), proposal)
+        return proposal
 
     def _apply(
         self, group: RowGroup, view: StepView, proposal: Proposal
@@ -244,9 +236,10 @@ class IterationManager:
         if proposal.token is not None:
             view = view.with_token(proposal.token)
         writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
-        update = resolve(view, proposal, self.process, self.info.mask_id)
+        update = resolve(view, proposal, self.process)
         write_update(group, view, update)
-        write_scratch(writes)
+        if writes:
+            write_scratch(writes)
         return view._replace(ids=update.ids, kind=update.kind), update
 
     def _stop(
@@ -256,10 +249,8 @@ class IterationManager:
         rows, active, live = group.rows, group.active, view.window.live
         stopped = group.unstopped
         try:
-            for number, (rule, params) in enumerate(group.parts_with_params["stop"], start=1):
-                with blaming("stop", rule):
-                    stop = rule(rows, view._replace(params=params))
-                stop = checked_stop(rule, stop, view)
+            for number, (rule, params) in enumerate(group.calls["stop"], start=1):
+                stop: Stop = rule(rows, view._replace(params=params))
                 write_scratch(check_scratch(group, stop.scratch or {}))
                 if stop.fill is not None:
                     view, update = self._fill(group, view, update, stop.fill)
@@ -283,6 +274,7 @@ class IterationManager:
             view.window.pos,
             view.ids,
             view.confidence,
+            view.stats.drawn,
             open_count,
             stopped,
             active,
@@ -294,7 +286,8 @@ class IterationManager:
     ) -> tuple[StepView, CanvasUpdate]:
         """Commit the tokens of what is still eligible in `rows [R]`."""
         commit = view.eligible & (rows & group.active)[:, None]
-        filled = resolve(view, Proposal(commit), self.process, self.info.mask_id)
+        proposal = effective(view, Proposal(commit), self.info.mask_id)
+        filled = resolve(view, proposal, self.process)
         write_update(group, view, filled)
         op = torch.where(filled.op == Op.NONE, update.op, filled.op)
         return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from dlm.core import ForwardPlan, ModelInfo, Packed, Phase
-from dlm.core.contracts import checked_plan
+from dlm.core import STATISTICS, ForwardPlan, ModelInfo, Packed, Phase
+from dlm.decode.apply import edit_budget
 from dlm.decode.group import Planned, RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
 from dlm.decode.view import row_info
 from dlm.decode.window import KeyAges, window_of
-from dlm.errors import blaming
+from dlm.errors import blaming, is_foreign
 from dlm.model.attention import takes_ragged
 from dlm.model.kv_store import KVPool
 
@@ -28,47 +28,57 @@ class Planner:
     def __init__(self, kv: KVPool, info: ModelInfo, device: torch.device) -> None:
         self.kv, self.info, self.device = kv, info, device
         self.ragged = takes_ragged(kv.store.storage)
-        self._packed: tuple[tuple[ForwardPlan, ...], Packed] | None = None
+        self._packed: tuple[Sequence[Planned], Packed] | None = None
 
-    def plan(self, group: RowGroup) -> ForwardPlan:
+    def plan(self, group: RowGroup) -> Planned:
         """The group's plan, made anew where a block has changed."""
         if group.planned is None:
-            plan = self._with_own_pages(group, self._complete(group))
-            host, blocks = group.rows.host, group.rows.host.blocks
-            opening = bool((blocks.phase == Phase.OPENING).any())
-            replans_next = opening or bool((blocks.phase == Phase.CLEAN).any())
-            asks_host = group.parts.blocks.multi_block or bool(group.shared.aux)
-            group.planned = Planned(
-                plan,
-                window_of(plan, host, self.device),
-                row_info(group.rows),
-                live=blocks.live.numpy(),
-                token_forwards=plan.token_forwards,
-                key_ages=None if group.parts.cache.exact else KeyAges.of(plan, host),
-                opening=opening,
-                syncs_every_step=replans_next or asks_host,
-            )
-        return group.planned.plan
+            group.planned = self._planned(group, self._with_own_pages(group, self._complete(group)))
+        return group.planned
 
-    def pack(self, groups: Sequence[RowGroup]) -> Packed:
+    def pack(self, groups: Sequence[RowGroup], plans: Sequence[Planned]) -> Packed:
         """The plans as one model call on the ids that the canvases hold now."""
-        plans = tuple(group.current.plan for group in groups)
         if self._packed is None or self._packed[0] != plans:
-            shift, where = self.info.shift, self.device
-            packed = pack(plans, self.kv.store, shift=shift, device=where, ragged=self.ragged)
+            packed = pack(
+                [planned.plan for planned in plans],
+                self.kv.store,
+                shift=self.info.shift,
+                device=self.device,
+                ragged=self.ragged,
+            )
             self._packed = plans, packed
         return self._packed[1].read([group.rows.ids for group in groups])
 
+    def _planned(self, group: RowGroup, plan: ForwardPlan) -> Planned:
+        """All that holds as long as the plan does."""
+        parts, shared, host = group.parts, group.shared, group.rows.host
+        window, blocks = window_of(plan, host, self.device), host.blocks
+        opening = bool((blocks.phase == Phase.OPENING).any())
+        replans_next = opening or bool((blocks.phase == Phase.CLEAN).any())
+        may_wait = parts.edit or (parts.clock and is_foreign(parts.unmask))
+        apart = parts.guide or window.has_shadows or "prob_current" in shared.needs
+        return Planned(
+            plan,
+            window,
+            row_info(group.rows),
+            joint_needs=None if apart else shared.needs & STATISTICS,
+            live=blocks.live.numpy(),
+            row_clock=host.step.numpy(),
+            block_clock=blocks.step.numpy(),
+            token_forwards=plan.token_forwards,
+            key_ages=None if parts.cache.exact else KeyAges.of(plan, host),
+            edit_budget=edit_budget(group) if may_wait else None,
+            opening=opening,
+            syncs_every_step=replans_next or parts.blocks.multi_block or bool(shared.aux),
+        )
+
     def _complete(self, group: RowGroup) -> ForwardPlan:
         """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
-        parts, rows = group.parts, group.rows
-        with blaming("cache", parts.cache):
-            plan = parts.cache.plan(rows)
-        plan = checked_plan("cache", parts.cache, "plan", plan, rows.count)
-        for editor in group.shared.extenders:
-            with blaming("edit", editor):
-                plan = editor.extend(plan, rows)
-            plan = checked_plan("edit", editor, "extend", plan, rows.count)
+        rows = group.rows
+        (make,) = group.shared.calls["cache"]
+        plan: ForwardPlan = make(rows)
+        for extend in group.shared.extend:
+            plan = extend(plan, rows)
         guide, prompt = group.shared.armed, rows.host.prompt.tolist()
         if guide is None:
             return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -37,7 +38,8 @@ class RowStats(NamedTuple):
 
     `logits [N, V]` are those that were read, `logsumexp` the logarithms of their normalisers.
     `drawn_from [N, V]`: what tokens were drawn from, tempered and filtered but not normalised, MASK
-    struck out; None where nothing was drawn.
+    struck out, and `drawn` the probability of the token there, 1 in greedy rows; None where nothing
+    was drawn.
     """
 
     token: Tensor
@@ -50,6 +52,14 @@ class RowStats(NamedTuple):
     logits: Tensor
     logsumexp: Tensor
     drawn_from: Tensor | None = None
+    drawn: Tensor | None = None
+
+    def split(self, counts: Sequence[int]) -> list[RowStats]:
+        """The statistics of each part of the rows."""
+        if len(counts) == 1:
+            return [self]
+        columns = ([None] * len(counts) if v is None else v.split(counts) for v in self)
+        return [RowStats(*own) for own in zip(*columns, strict=True)]
 
 
 def row_stats(
@@ -107,10 +117,11 @@ def _read_small(logits: Tensor, mask_id: int | None, *, second: bool, entropy: b
     entropies = -torch.linalg.vecdot(logp.exp(), logp.clamp_min(MIN_LOGIT)) if entropy else None
     if mask_id is not None:
         logp.select(1, mask_id).fill_(-torch.inf)
-    best, token = logp.max(1, keepdim=True)
-    logsumexp = logits.gather(1, token) - best
-    runner_up = logp.scatter_(1, token, -torch.inf).amax(1) if second else None
-    return _Read(token[:, 0], best[:, 0], runner_up, logsumexp[:, 0], entropies)
+    best, token = logp.max(1)
+    at = token[:, None]
+    logsumexp = logits.gather(1, at)[:, 0] - best
+    runner_up = logp.scatter_(1, at, -torch.inf).amax(1) if second else None
+    return _Read(token, best, runner_up, logsumexp, entropies)
 
 
 def _read_large(logits: Tensor, mask_id: int | None, *, second: bool, entropy: bool) -> _Read:
@@ -187,9 +198,13 @@ def draw_tokens(
     if sampler.filters:
         probs = _filtered(probs, sampler.top_p[row], sampler.top_k[row])
     token = torch.where(warm, draw(probs, u), stats.token)
-    drawn = (stats.logits.gather(1, token[:, None])[:, 0] - stats.logsumexp).exp()
+    clean = (stats.logits.gather(1, token[:, None])[:, 0] - stats.logsumexp).exp()
+    drawn = probs.gather(1, token[:, None])[:, 0] / probs.sum(dim=1)
     return stats._replace(
-        token=token, confidence=torch.where(warm, drawn, stats.confidence), drawn_from=probs
+        token=token,
+        confidence=torch.where(warm, clean, stats.confidence),
+        drawn_from=probs,
+        drawn=torch.where(warm, drawn, 1.0),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -48,10 +50,34 @@ def row_info(rows: Rows) -> RowInfo:
     )
 
 
-def build_view(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None) -> StepView:
+def read_together(
+    plans: Sequence[Planned], logits: Tensor, sizes: Sequence[int], mask_id: int | None
+) -> list[RowStats | None]:
+    """Read the statistics of groups side by side, as far as they need the same, in one call.
+
+    `logits [N, V]` of all groups, of each as many rows as `sizes` tells; None for a group whose
+    logits a guide changes, or whose statistics depend on more than them.
+    """
+    found: list[RowStats | None] = []
+    start, needs = 0, [planned.joint_needs for planned in plans]
+    for own, members in groupby(zip(needs, sizes, strict=True), key=itemgetter(0)):
+        counts = [size for _, size in members]
+        part = logits[start : start + sum(counts)]
+        start += len(part)
+        if own is None:
+            found += [None] * len(counts)
+        else:
+            found += row_stats(part, mask_id, own).split(counts)
+    return found
+
+
+def build_view(
+    group: RowGroup, logits: Tensor, known: RowStats | None, frame: Frame, mask_id: int | None
+) -> StepView:
     """Draw a token for every scored position and read the statistics that the parts need.
 
-    `logits [N + S, V]`: those of the predicted positions, then those of shadow tokens.
+    logits: those of the predicted positions, then those of shadow tokens, `[N + S, V]`
+    known: their statistics, where these were read together with those of other groups
     """
     rows, window = group.rows, frame.window
     is_open = frame.kind >= Kind.MASK
@@ -59,7 +85,7 @@ def build_view(group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | Non
         is_open = is_open & group.active[:, None]
     eligible = is_open if window.dense else is_open & window.scored
     all_must = window.must_progress is window.scored
-    read, stats = _read(group, logits, frame, mask_id)
+    read, stats = _read(group, logits, known, frame, mask_id)
     return StepView(
         *frame,
         eligible=eligible,
@@ -82,31 +108,29 @@ def _spread(values: Tensor, window: Window) -> Tensor:
 
 
 def _read(
-    group: RowGroup, logits: Tensor, frame: Frame, mask_id: int | None
+    group: RowGroup, logits: Tensor, known: RowStats | None, frame: Frame, mask_id: int | None
 ) -> tuple[RowStats, Statistics]:
     """Draw a token from each of the logits, and read the statistics that the parts need."""
     window, needs, shadows = frame.window, group.shared.needs, None
     if window.has_shadows:
         logits, shadows = logits.split((len(window.slot), len(window.shadow)))
     current = frame.ids.take(window.slot) if "prob_current" in needs else None
-    read = row_stats(logits, mask_id, needs, current)
+    read = known or row_stats(logits, mask_id, needs, current)
     if group.sampler is not None:
         row = frame.row
         u = token_uniforms(row.seed, row.path, window.pos, row.step).take(window.slot)
         read = draw_tokens(read, mask_id, group.sampler, window.row[: len(window.slot)], u)
-    stats = Statistics(read.logsumexp)
+    drawn = None if read.drawn is None else _spread(read.drawn, window)
+    stats = Statistics(read.logsumexp, drawn)
     if needs:
-        found = {n: _spread(getattr(read, n), window) for n in LOGIT_STATISTICS & needs}
-        stats = Statistics(read.logsumexp, sampling=None, **found)
+        names = needs & STATISTICS - {"sampling"}
+        found = {name: _spread(getattr(read, name), window) for name in names}
+        stats = Statistics(read.logsumexp, drawn, sampling=None, **found)
     if "sampling" in needs:
         stats = stats._replace(sampling=_sampling(group, read, window, mask_id))
     if shadows is not None:
         stats = stats._replace(prob_current=_through_shadows(stats.prob_current, shadows, frame))
     return read, stats
-
-
-LOGIT_STATISTICS: Final[frozenset[str]] = STATISTICS - {"sampling"}
-"""Statistics that `row_stats` reads."""
 
 
 def _sampling(

@@ -19,19 +19,52 @@ from dlm.decode.iteration import IterationManager
 from dlm.decode.sampling import Sampler
 from dlm.engine.generation import Generation, Handle
 from dlm.engine.row import RowState
-from dlm.errors import Unavailable
+from dlm.errors import InvalidRequest, Unavailable
 
 H = TypeVar("H", bound=Handle)
 
 
-def first_canvas(state: RowState, length: int, info: ModelInfo) -> tuple[list[int], list[Kind]]:
-    """The ids and kinds of a new canvas: what is given, and open positions to `length`."""
-    one, process = torch.ones(1, dtype=torch.long), info.process
+def canvas_length(state: RowState, info: ModelInfo) -> int:
+    """The positions of a row's canvas, rounded up to whole trained blocks."""
+    step = info.alignment
+    return -(-state.limit // step) * step
+
+
+def check_size(state: RowState, manager: IterationManager, most: int | None) -> None:
+    """Raises `InvalidRequest` if the canvas of a row exceeds a model or a forward of at most `most`
+    positions (None: of any number), `Unavailable` if a pool.
+    """
+    length, parts = canvas_length(state, manager.info), state.bound.parts
+    limits = {"the model": manager.info.max_length}
+    for name in parts.aux:
+        manager.aux[name].check_ids("prompt", state.prompt)
+        manager.aux[name].check_ids("infill", [i for i in state.pinned if i is not None])
+        limits[f"auxiliary {name!r}"] = manager.aux[name].max_length
+    for name, limit in limits.items():
+        if length > limit:
+            raise InvalidRequest(
+                "max_new_tokens",
+                f"a prompt of {len(state.prompt)} and {state.bound.length} "
+                f"new tokens make a canvas of {length}; the limit of {name} is {limit}",
+            )
+    if most is not None and length * parts.arms > most:
+        raise InvalidRequest(
+            "max_new_tokens",
+            f"a canvas of {length} positions in {parts.arms} inputs does not fit one forward "
+            f"of at most {most} (`max_token_forwards`)",
+        )
+    if not manager.page_manager.fits_ever(parts, length):
+        raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
+
+
+def first_canvas(state: RowState, info: ModelInfo) -> tuple[list[int], list[Kind]]:
+    """The ids and kinds of a new canvas: what is given, and open positions."""
+    one, process, length = torch.ones(1, dtype=torch.long), info.process, canvas_length(state, info)
     seed, path = one * state.bound.config.seed, one * state.path
     ids = process.prior(seed, path, torch.arange(length)[None], one * -1)[0].tolist()
     kinds = [process.open_kind] * length
     for start, given, kind in (
-        (len(state.prompt), state.committed, Kind.COMMITTED),
+        (len(state.prompt), state.bound.committed, Kind.COMMITTED),
         (0, (*state.prompt, *state.pinned), Kind.PROMPT),
     ):
         for at, token in enumerate(given, start):

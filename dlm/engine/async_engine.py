@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 from dlm.config import GenerationConfig
@@ -22,20 +23,15 @@ from dlm.engine.generation import Generation
 from dlm.engine.request import Request, check_deltas
 from dlm.text.prompts import Prompt, one_prompt
 
-Listener = tuple[asyncio.AbstractEventLoop, asyncio.Event, Callable[[], bool]]
-"""A task that waits: its loop, what is set there once there is news, and whether there is."""
-
 
 class AsyncEngine:
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
     The names and values of options and the form of a prompt are checked when a method is called.
     The rest (tokenizing, binding parts to the model, a place in the queue) is done aside, and its
-    errors are raised where the request is awaited. A cancelled task frees its rows within one step;
-    a request that is not queued yet then leaves nothing behind. A reader of events who is
-    `max_events` of a row behind gets, in place of these, one `open` event with the canvas as it is
-    then, and goes on from there. The threads start with the first request; `close` (or
-    `async with`) ends them.
+    errors are raised where the request is awaited. A cancelled task frees its rows within one step.
+    A reader who is `max_events` events of a row behind gets one `open` event in place of these,
+    with the canvas as it is then. `close` (or `async with`) ends the threads.
     """
 
     def __init__(self, engine: Engine, *, max_events: int = 1024) -> None:
@@ -43,17 +39,15 @@ class AsyncEngine:
         self.engine, self.max_events = engine, max_events
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
-        self._running: set[AsyncRequest] = set()
-        self._listeners: set[Listener] = set()
+        self._running: dict[AsyncRequest, Request] = {}
+        self._listeners: dict[Callable[[], object], Callable[[], bool]] = {}  # tell: has news
         self._driver: threading.Thread | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Nothing to prepare."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close."""
         await self.close()
 
     def submit(self, prompt: Prompt, **options: Any) -> AsyncRequest:
@@ -85,9 +79,7 @@ class AsyncEngine:
         return AsyncStream(AsyncRequest(self, prompt, options))
 
     async def close(self) -> None:
-        """Stop driving. Requests that still run end as aborted; those that are not queued yet raise
-        a `RuntimeError` where they are awaited.
-        """
+        """Stop driving. What runs is aborted; what is not queued yet raises `RuntimeError`."""
         await asyncio.to_thread(self._close)
 
     def _check_open(self) -> None:
@@ -98,29 +90,27 @@ class AsyncEngine:
         """Queue what was bound for a handle, or end it if that has been aborted."""
         with self._wake:
             self._check_open()
-            wanted = not handle._aborted
-            if wanted:
+            if not handle.aborted:
                 self.engine.enqueue(request)
-                self._running.add(handle)
-            handle._request = request
-            if self._driver is None:
-                self._driver = threading.Thread(target=self._drive, name="dlm", daemon=True)
-                self._driver.start()
-            self._wake.notify()
-        if not wanted:
-            request.abort()
+                self._running[handle] = request
+                if self._driver is None:
+                    self._driver = threading.Thread(target=self._drive, name="dlm", daemon=True)
+                    self._driver.start()
+                self._wake.notify()
+                return
+        request.abort()
 
     def _drive(self) -> None:
         """The driving thread: step while anything runs, and tell those who have news."""
         while True:
             with self._wake:
-                self._running = {handle for handle in self._running if not handle.done}
+                self._running = {h: r for h, r in self._running.items() if not r.done}
                 self._tell()  # another thread may have driven some to their end
                 while not self._closed and not self._running:
                     self._wake.wait()
                 if self._closed:
                     return
-                ending = [handle._bound for handle in self._running if handle._aborted]
+                ending = [r for handle, r in self._running.items() if handle.aborted]
             try:
                 for request in ending:
                     request.abort()
@@ -137,8 +127,8 @@ class AsyncEngine:
         self._binder.shutdown()  # what it still has to do finds the engine closed
         if self._driver is not None:
             self._driver.join()
-        for handle in self._running:
-            handle._bound.abort()
+        for request in self._running.values():
+            request.abort()
         with self._wake:
             self._running.clear()
             self._tell()
@@ -147,33 +137,32 @@ class AsyncEngine:
         """Wait until there is news."""
         while True:
             told = asyncio.Event()
-            listener = asyncio.get_running_loop(), told, has_news
+            tell = partial(asyncio.get_running_loop().call_soon_threadsafe, told.set)
             with self._wake:
                 if has_news():
                     return
-                self._listeners.add(listener)
+                self._listeners[tell] = has_news
             try:
                 await told.wait()
             finally:
                 with self._wake:
-                    self._listeners.discard(listener)
+                    self._listeners.pop(tell, None)
 
     def _tell(self) -> None:
         """Wake the tasks that have news, and no others."""
         with self._wake:
-            ready = [one for one in self._listeners if one[2]()]
-            self._listeners.difference_update(ready)
-        for loop, told, _ in ready:
-            with suppress(RuntimeError):  # of a loop that has been closed
-                loop.call_soon_threadsafe(told.set)
+            for tell in [tell for tell, has_news in self._listeners.items() if has_news()]:
+                del self._listeners[tell]
+                with suppress(RuntimeError):  # of a loop that has been closed
+                    tell()
 
 
 class AsyncRequest:
     """A request that is being decoded, as `AsyncEngine.submit` returns it.
 
-    `await` it for its result. Cancelling a task that waits does not end it; `abort` does. The
-    errors of a prompt or an option that cannot be bound, and `Unavailable` of a full queue, are
-    raised by all that waits for it; `queued` waits for nothing else.
+    `await` it for its result. Cancelling a task that waits does not end it; `abort` does. Whatever
+    waits for it raises the errors of a prompt or an option that cannot be bound, and `Unavailable`
+    of a full queue; `queued` waits for nothing else.
     """
 
     def __init__(
@@ -181,10 +170,8 @@ class AsyncRequest:
     ) -> None:
         self._config = GenerationConfig.from_options(options)
         self._served, self._prompt, self._keeps_events = served, one_prompt(prompt), events
-        self._aborted = False
-        self._job: Future[None] | None = None
-        self._request: Request | None = None  # once it is bound and queued
-        self._error: BaseException | None = None  # where it cannot be
+        self._job: Future[Request] | None = None
+        self.aborted = False
 
     def __await__(self) -> Generator[Any, None, Generation]:
         """The result."""
@@ -193,28 +180,24 @@ class AsyncRequest:
     @property
     def done(self) -> bool:
         """True if every choice has ended, or if it could not be queued."""
-        return self._error is not None or (self._request is not None and self._request.done)
+        job = self._begin()
+        return job.done() and (job.exception() is not None or job.result().done)
 
     async def queued(self) -> None:
-        """Wait until it is bound and has its place in the queue. Raises errors as in
-        `Engine.submit`.
-        """
-        await self._served._until(lambda: self._request is not None or self._error is not None)
-        if self._error is not None:
-            raise self._error
+        """Wait for its place in the queue. Raises errors as in `Engine.submit`."""
+        await self._bound()
 
     async def result(self) -> Generation:
         """Wait for the answer (with all its choices). Raises the error of a row that has failed."""
         await self._served._until(lambda: self.done)
-        return await asyncio.to_thread(self._bound.result)
+        return await asyncio.to_thread(self._begin().result().result)
 
     async def events(self) -> AsyncIterator[Event]:
         """The events that nobody has taken yet, then new ones; for one reader.
 
         Raises the error of a row that fails, after its last event.
         """
-        await self.queued()
-        request, done = self._bound, False
+        request, done = await self._bound(), False
         while not done:
             await self._served._until(
                 lambda: request.done or any(state.events for state in request.states)
@@ -231,8 +214,7 @@ class AsyncRequest:
         return self._deltas(choice)
 
     async def _deltas(self, choice: int) -> AsyncIterator[str]:
-        await self.queued()
-        reader = self._bound.delta_reader(choice)
+        reader = (await self._bound()).delta_reader(choice)
         while not reader.ended:
             if delta := reader.read():
                 yield delta
@@ -240,57 +222,51 @@ class AsyncRequest:
                 await self._served._until(lambda: reader.has_news)
 
     async def abort(self) -> None:
-        """End what still runs and free its pages. What there is stays readable.
+        """End what still runs and free its pages, also if the task that waits for it is cancelled.
 
-        Cancelling the task that waits for this does not keep the row.
+        What there is stays readable.
         """
-        self._aborted = True
-        with self._served._wake:
-            runs = self._request is not None and not self.done
-        if runs:
-            await self._served._until(lambda: self not in self._served._running)
+        self.aborted, served = True, self._served
+        with served._wake:
+            request = served._running.get(self)
+        if request is not None and not request.done:
+            await served._until(lambda: self not in served._running)
 
-    def _begin(self) -> Future[None]:
+    def _begin(self) -> Future[Request]:
         """Have it bound and queued in the binding thread, once."""
         if self._job is None:
-            self._served._check_open()
-            self._job = self._served._binder.submit(self._bind)
+            with self._served._wake:
+                self._served._check_open()
+                self._job = self._served._binder.submit(self._bind)
+            self._job.add_done_callback(lambda _: self._served._tell())
         return self._job
 
-    def _bind(self) -> None:
-        """Bind and queue it; for the binding thread."""
-        try:
-            self._served._check_open()
-            request = self._served.engine.prepare(self._prompt, self._config)
-            for state in request.states:
-                box = Mailbox(state.canvas, self._served.max_events)
-                state.events = box if self._keeps_events else None
-            self._served._queue(self, request)
-        except BaseException as error:
-            self._error = error
-        self._served._tell()
+    def _bind(self) -> Request:
+        self._served._check_open()
+        request = self._served.engine.prepare(self._prompt, self._config)
+        for state in request.states:
+            mailbox = Mailbox(state.canvas, self._served.max_events)
+            state.events = mailbox if self._keeps_events else None
+        self._served._queue(self, request)
+        return request
 
-    @property
-    def _bound(self) -> Request:
-        """The request, once it is queued. Raises the error if it could not be."""
-        if self._error is not None:
-            raise self._error
-        assert self._request is not None
-        return self._request
+    async def _bound(self) -> Request:
+        job = self._begin()
+        await self._served._until(job.done)
+        return job.result()
 
 
 class AsyncStream(AsyncIterator[Event]):
-    """The same for asyncio: the events of all choices of a request, for one task.
+    """The events of all choices of a request, for one task; `done` of each carries its answer.
 
-    The `done` of each choice carries its answer. Leaving an `async with` block, `aclose`, or
-    cancelling the task that waits aborts what still runs.
+    Leaving an `async with` block, `aclose`, or cancelling the task that waits aborts what still
+    runs.
     """
 
     def __init__(self, request: AsyncRequest) -> None:
         self._request, self._events = request, self._read()
 
     async def _read(self) -> AsyncGenerator[Event, None]:
-        self._request._begin()
         try:
             async for event in self._request.events():
                 yield event
@@ -308,7 +284,6 @@ class AsyncStream(AsyncIterator[Event]):
         """
         async for _ in self:
             pass
-        self._request._begin()
         return await self._request.result()
 
     async def aclose(self) -> None:

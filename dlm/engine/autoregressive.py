@@ -5,72 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlm.config import GenerationConfig
-from dlm.core import Event, ForwardPlan, Kind, Segment, span
+from dlm.config.causal import CausalConfig
+from dlm.core import Event, ForwardPlan, Kind, ModelInfo, Segment, span
 from dlm.decode.packing import pack
 from dlm.decode.sampling import Sampler, draw_tokens, row_stats, token_uniforms
+from dlm.engine.binding import prompt_ids
 from dlm.engine.generation import Generation, Stats
 from dlm.engine.request import Stream
 from dlm.errors import InvalidRequest, not_finite
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
 from dlm.model.kv_store import KVPool
-from dlm.text import Text, no_tokenizer
+from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
 from dlm.text.stream import StopStringWatcher
-
-
-@dataclass(frozen=True, slots=True)
-class CausalConfig:
-    """The options of a causal model: the fields of `GenerationConfig` that apply to one.
-
-    `stop` takes texts alone. Raises `InvalidRequest`.
-    """
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-    stop: Any = None
-
-    def __post_init__(self) -> None:
-        if type(self.max_new_tokens) is int and self.max_new_tokens < 1:
-            raise InvalidRequest("max_new_tokens", f"must be at least 1, got {self.max_new_tokens}")
-        if self.max_new_tokens is None:
-            raise InvalidRequest("max_new_tokens", "must be an integer of at least 1, got None")
-        checked = GenerationConfig(**{f.name: getattr(self, f.name) for f in fields(self)})
-        texts, asked = checked.stop_strings(), checked.several("stop")
-        if len(texts) < len(asked):
-            rule = next(item for item in asked if not any(item is text for text in texts))
-            raise InvalidRequest(
-                "stop", f"takes texts alone for a causal model, got the rule {rule!r}"
-            )
-        if not all(texts):
-            raise InvalidRequest("stop", "a stop string must not be empty")
-        object.__setattr__(self, "stop", tuple(map(str, texts)))
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> CausalConfig:
-        """A config from keyword options. Raises `InvalidRequest` for one that applies to diffusion
-        models alone, or to none.
-        """
-        named = GenerationConfig.named(options)
-        known = {f.name for f in fields(cls)}
-        for name in named:
-            if name not in known:
-                raise InvalidRequest(
-                    name, f"is no option of a causal model, which takes {', '.join(sorted(known))}"
-                )
-        return cls(**named)
 
 
 class CausalEngine:
@@ -87,7 +43,10 @@ class CausalEngine:
     ) -> None:
         weight = model.embedding.weight
         self.model, self.eos_ids, self.text, self.name = model, tuple(eos_ids), text, name
-        self.device = weight.device
+        self.device, spec = weight.device, model.spec
+        self.info = ModelInfo(
+            spec.family, spec.vocab_size, None, self.eos_ids, 0, spec.max_length, "causal"
+        )
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype)
         self.queue: deque[CausalRow] = deque()
 
@@ -97,7 +56,15 @@ class CausalEngine:
             raise AttributeError(f"`{name}` of an engine cannot be changed: load another engine")
         super().__setattr__(name, value)
 
-    def generate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Any:
+    @overload
+    def generate(self, prompt: Prompt, **options: Any) -> Generation: ...
+
+    @overload
+    def generate(self, prompt: Sequence[Prompt], **options: Any) -> list[Generation]: ...
+
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], **options: Any
+    ) -> Generation | list[Generation]:
         """Answer one prompt (a `Generation`) or a list of them (a list, in order).
 
         `options` are the fields of `CausalConfig`. Raises `InvalidRequest` before any work starts,
@@ -145,46 +112,28 @@ class CausalEngine:
         """`ids [B, L]` -> `logits [B, L, V]`: row i predicts position i; as `Engine.logits`."""
         return dense_logits(self.model, ids, attention_mask, where, shift=True)
 
-    def next_token(
-        self,
-        ids: Sequence[int],
-        computed: int,
-        pages: Sequence[int],
-        config: CausalConfig,
-        length: int,
-    ) -> tuple[int, float]:
-        """Compute `ids` from `computed` on and draw the token after them, with its probability.
-
-        `pages`: where the row's keys are; `length`: of its whole canvas.
-        """
-        queries = span(computed, len(ids))
+    def next_token(self, row: CausalRow) -> tuple[int, float]:
+        """Compute the new ids of a row, and draw the token after them, with its probability."""
+        ids, config = [*row.prompt, *row.answer], row.config
+        queries = span(row.computed, len(ids))
         here = span(len(ids), len(ids) + 1)  # the position that is drawn
         segment = Segment(0, 0, queries, queries + 1, write=True, predict=here)
-        plan = ForwardPlan(
-            (segment,),
-            ("step",),
-            torch.tensor([[pages]]),
-            len(ids) + 1,
-            lengths=np.array([length]),
-        )
+        table, lengths = torch.tensor([[row.pages]]), np.array([row.length])
+        plan = ForwardPlan((segment,), ("step",), table, len(ids) + 1, lengths=lengths)
         canvas = torch.tensor([[*ids, 0]], device=self.device)
         packed = pack([plan], self.kv.store, shift=True, device=self.device).read([canvas])
         stats = row_stats(self.model(packed, self.kv.store), None, frozenset())
         if config.temperature > 0:
-            one = torch.ones(1, device=self.device)
-            zero = one.long() * 0
-            at = one.long()[None] * len(ids)
-            u = token_uniforms(zero + config.seed, zero, at, zero)[0]
+            zero = torch.zeros(1, dtype=torch.long, device=self.device)
+            u = token_uniforms(zero + config.seed, zero, zero[None] + len(ids), zero)[0]
+            settings = (zero + config.temperature, zero + config.top_p, zero + config.top_k)
             filters = config.top_p < 1 or config.top_k > 0
-            sampler = Sampler(
-                one * config.temperature, one * config.top_p, zero + config.top_k, filters=filters
-            )
-            stats = draw_tokens(stats, None, sampler, zero, u)
+            stats = draw_tokens(stats, None, Sampler(*settings, filters), zero, u)
         return int(stats.token[0]), float(stats.confidence[0])
 
-    def _row(self, prompt: Any, config: CausalConfig) -> CausalRow:
+    def _row(self, prompt: Prompt, config: CausalConfig) -> CausalRow:
         """A checked row that is not queued yet."""
-        ids = self._ids(plain(prompt))
+        ids = prompt_ids(prompt, self.text, self.info)
         length = len(ids) + config.max_new_tokens
         if length > self.model.spec.max_length:
             raise InvalidRequest(
@@ -196,23 +145,9 @@ class CausalEngine:
             raise InvalidRequest("stop", "a stop string needs a tokenizer, and this model has none")
         return CausalRow(self, ids, config)
 
-    def _ids(self, prompt: Any) -> list[int]:
-        if not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt):
-            ids = list(prompt)
-        elif self.text is None:
-            raise no_tokenizer("prompt")
-        else:
-            ids = list(self.text.encode_prompt(cast("str | Sequence[Mapping[str, Any]]", prompt)))
-        if not ids:
-            raise InvalidRequest("prompt", "must not be empty")
-        size = self.model.spec.vocab_size
-        if not all(0 <= token < size for token in ids):
-            raise InvalidRequest("prompt", f"ids must be between 0 and {size - 1}")
-        return ids
-
 
 class CausalRow:
-    """A prompt that is being continued, with the face of `dlm.Request`.
+    """A prompt that is being continued, with the face of `dlm.Request` but for `deltas`.
 
     Its events are those of the diffusion engine: the canvas opens with room for `max_new_tokens`
     ids, every forward commits the next one, and what no stop string can take away settles.
@@ -220,23 +155,19 @@ class CausalRow:
 
     def __init__(self, engine: CausalEngine, prompt: Sequence[int], config: CausalConfig) -> None:
         self.engine, self.prompt, self.config = engine, tuple(prompt), config
+        self.length = len(prompt) + config.max_new_tokens
         self.answer: list[int] = []
         self.reason: str | None = None
         self.error: Exception | None = None
         self._sure: list[float] = []
-        self._computed = self._forwards = self._settled = 0
+        self.computed = self._forwards = self._settled = 0
         self._begun = self._seconds = 0.0
-        self._pages: list[int] = []
+        self.pages: list[int] = []
         self._events: deque[Event] | None = deque()
         self._shown: str | None = None
         self._watch: StopStringWatcher | None = None
         if engine.text is not None and config.stop:
             self._watch = StopStringWatcher(engine.text, config.stop)
-
-    @property
-    def length(self) -> int:
-        """Positions of the whole canvas."""
-        return len(self.prompt) + self.config.max_new_tokens
 
     @property
     def done(self) -> bool:
@@ -250,13 +181,10 @@ class CausalRow:
         if not self._forwards:
             self._start()
         try:
-            ids = [*self.prompt, *self.answer]
-            token, c = self.engine.next_token(
-                ids, self._computed, self._pages, self.config, self.length
-            )
+            token, c = self.engine.next_token(self)
         except Exception as error:
             return self._end("error", error)
-        self._computed, self._forwards = len(ids), self._forwards + 1
+        self.computed, self._forwards = len(self.prompt) + len(self.answer), self._forwards + 1
         if math.isnan(c):
             return self._end("error", not_finite(f" in step {self._forwards}"))
         self._take(token, c)
@@ -266,16 +194,16 @@ class CausalRow:
 
         Raises the error of a row that fails, after its last event.
         """
-        while True:
+        done = False
+        while not done:
             done = self.done
             for event in self.pending():
                 ended = event.type == "done" and self.error is None
                 yield replace(event, result=self.result()) if ended else event
-            if done:
-                if self.error is not None:
-                    raise self.error
-                return
-            self.engine.step()
+            if not done:
+                self.engine.step()
+        if self.error is not None:
+            raise self.error
 
     def pending(self) -> Iterator[Event]:
         """The events that nobody has taken yet, without waiting for more."""
@@ -300,10 +228,10 @@ class CausalRow:
         self.wait()
         if self.error is not None:
             raise self.error
-        text, answer = self.engine.text, list(self.answer)
-        shown = None if text is None else text.decode(answer)
-        if text is not None and self._shown is not None:
-            shown = self._shown
+        text, answer, shown = self.engine.text, list(self.answer), self._shown
+        if text is not None and shown is None:
+            shown = text.decode(answer)
+        elif text is not None and shown is not None:
             while answer and len(text.decode(answer[:-1])) >= len(shown):
                 answer.pop()
         purposes = {"prefill step": min(self._forwards, 1), "step": max(self._forwards - 1, 0)}
@@ -312,7 +240,7 @@ class CausalRow:
             ids=tuple(answer),
             finish_reason=str(self.reason),
             stats=Stats(
-                self._forwards, len(answer), self._computed, 0, 0, purposes, {}, {}, self._seconds
+                self._forwards, len(answer), self.computed, 0, 0, purposes, {}, {}, self._seconds
             ),
             prompt_ids=self.prompt,
             canvas=(*self.prompt, *self.answer),
@@ -323,7 +251,7 @@ class CausalRow:
         """Take pages and open the canvas."""
         count, room = len(self.prompt), self.config.max_new_tokens
         self._begun, pages = time.perf_counter(), self.engine.kv.pages
-        self._pages = pages.reserve(pages.pages_for(self.length))
+        self.pages = pages.reserve(pages.pages_for(self.length))
         kinds = [int(Kind.PROMPT)] * count + [int(Kind.MASK)] * room
         data = {"prompt": count, "settled": count, "kinds": kinds}
         self._emit(Event("open", 0, 0, ids=(*self.prompt, *([0] * room)), data=data))
@@ -362,8 +290,8 @@ class CausalRow:
         self.reason, self.error = reason, error
         if self._begun:
             self._seconds = time.perf_counter() - self._begun
-        self.engine.kv.pages.release(self._pages)
-        self._pages = []
+        self.engine.kv.pages.release(self.pages)
+        self.pages = []
         self._emit(Event("done", 0, self._forwards, data={"reason": reason}))
 
     def _emit(self, event: Event) -> None:

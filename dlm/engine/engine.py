@@ -106,22 +106,31 @@ class Engine:
         starts, `Unavailable` when the canvas cannot fit the key/value budget, or when the queue is
         full (`max_waiting`): then with `retry_after`, a guess in seconds of when there is room.
         """
-        return self.enqueue(self.prepare(prompt, GenerationConfig.from_options(options)))
+        self.enqueue(request := self.prepare(prompt, GenerationConfig.from_options(options)))
+        return request
 
-    def prepare(self, prompt: Prompt, config: GenerationConfig) -> Request:
+    def prepare(self, prompt: Prompt, config: GenerationConfig, *, events: bool = True) -> Request:
         """A checked request that is not queued yet; `enqueue` does that. Errors as in `submit`.
 
-        Safe to call from any thread; what takes time before decoding (tokenizing, binding parts) is
-        done here.
+        The work before decoding (tokenizing, binding parts) is done here, in any thread. `events`
+        False: nobody will read them.
         """
         bound = bind_request(config, self.text, self.info)
         request = Request(self, prompt_ids(prompt, self.text, self.info, bound.pinned), bound)
         self.scheduler.check(request.states[0])
+        if not events:
+            request.ignore_events()
         return request
 
-    def enqueue(self, request: Request) -> Request:
-        """Queue a prepared request, once; it advances whenever somebody waits."""
-        return self._queued([request])[0]
+    def enqueue(self, *requests: Request) -> None:
+        """Queue prepared requests, all or none, once; they advance whenever somebody waits.
+
+        Raises `Unavailable` where the queue has no room.
+        """
+        states = [state for request in requests for state in request.states]
+        self._limit.take(states)
+        for state in states:
+            self.scheduler.submit(state)
 
     @overload
     def generate(
@@ -134,11 +143,7 @@ class Engine:
     ) -> list[Generation]: ...
 
     def generate(
-        self,
-        prompt: Prompt | Sequence[Prompt],
-        *,
-        streamer: Streamer | None = None,
-        **options: Any,
+        self, prompt: Prompt | Sequence[Prompt], *, streamer: Streamer | None = None, **options: Any
     ) -> Generation | list[Generation]:
         """Answer one prompt (a `Generation`) or a list of them (a list, in order, as one batch).
 
@@ -152,17 +157,14 @@ class Engine:
         if streamer is not None and (batch or config.n > 1):
             raise InvalidRequest("streamer", "follows one answer, got several prompts or n > 1")
         prompts = [plain(p, f"prompt[{i}]") for i, p in enumerate(asked)] if batch else [asked]
-        requests = [self.prepare(p, config) for p in prompts]
-        for request in requests if streamer is None else ():
-            request.ignore_events()
-        self._queued(requests)
+        requests = [self.prepare(p, config, events=streamer is not None) for p in prompts]
+        self.enqueue(*requests)
         interrupt: KeyboardInterrupt | None = None
         try:
+            if streamer is not None:
+                feed(streamer, requests[0], self.text)
             for request in requests:
-                if streamer is None:
-                    request.wait()
-                else:
-                    feed(streamer, request, self.text)
+                request.wait()
         except KeyboardInterrupt as stop:
             interrupt = stop
         finally:
@@ -185,7 +187,8 @@ class Engine:
         config = GenerationConfig.from_options(options)
         most = 2 * self.scheduler.max_rows if in_flight is None else in_flight
         require_integer("in_flight", most, 1)
-        return in_order((self._unread(p, config) for p in prompts), self.enqueue, most)
+        requests = (self.prepare(prompt, config, events=False) for prompt in prompts)
+        return in_order(requests, self.enqueue, most)
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """The events of one answer as they happen; the last one, `done`, carries the `Generation`
@@ -231,7 +234,7 @@ class Engine:
         `open_ratio`: when at most this share of the positions that were open at first is open. None
         of them: at its end. Raises the error of a row that fails, when all have come to rest.
         """
-        return node.resume(self, nodes, node.until(steps, blocks, open_ratio))
+        node.resume(self, nodes, steps, blocks, open_ratio)
 
     def fork(self, parent: Node, path: int) -> Node:
         """A second row that stands as `parent` does and draws along `path` from here on.
@@ -290,23 +293,6 @@ class Engine:
         return dense_logits(self.model, ids, attention_mask, where, shift=self.info.shift)
 
     def explain(self, **options: Any) -> Explanation:
-        """Describe a generation with these options, part by part.
-
-        Each part comes with its tier of truth.
-        """
+        """Describe a generation with these options: each part, with its tier of truth."""
         config = GenerationConfig.from_options(options)
         return explain(bind_request(config, self.text, self.info), self.info)
-
-    def _unread(self, prompt: Prompt, config: GenerationConfig) -> Request:
-        """A prepared request whose events nobody will read."""
-        request = self.prepare(prompt, config)
-        request.ignore_events()
-        return request
-
-    def _queued(self, requests: list[Request]) -> list[Request]:
-        """Queue requests, all or none. Raises `Unavailable` where the queue has no room."""
-        states = [state for request in requests for state in request.states]
-        self._limit.take(states)
-        for state in states:
-            self.scheduler.submit(state)
-        return requests

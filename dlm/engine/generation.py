@@ -61,12 +61,20 @@ class Stats:
 class Generation:
     """One answer, with its canvas and the reason why it ended.
 
-    `ids`: the answer before its end id · `canvas`: the prompt and everything after it, to the last
-    position · `text`: None without a tokenizer · `finish_reason`: `stop` (end id or stop string),
-    `length`, or what the rule or budget that ended the row says · `logprobs`: log of the confidence
-    at which each id was committed (nan: it was given) · `holes`: the text that each hole of
-    `infill` was filled with (empty without one, or without a tokenizer) · `trace`: the events, when
-    asked for · `choices`: all n answers of the request, this one first (empty when there is one).
+    text: the answer (None without a tokenizer).
+    ids: those before its end id.
+    finish_reason: `stop` (end id or stop string), `length`, or the reason of the rule or budget
+        that ended the row.
+    stats: its costs.
+    prompt_ids: the prompt.
+    canvas: the prompt and all that follows it, to the last position.
+    logprobs: of each id, at its commit, at temperature 1 over all ids (nan: it was given).
+    holes: the text that each hole of `infill` was filled with (empty without one, or without a
+        tokenizer).
+    trace: the events, when asked for.
+    choices: all n answers of the request, this one first (empty when there is one).
+    proposal_logprobs: of each id, in the distribution that it was drawn from: tempered, filtered,
+        without MASK (0: it was not drawn, nan: it was given; empty where a model does not tell).
     """
 
     text: str | None
@@ -79,6 +87,7 @@ class Generation:
     holes: tuple[str, ...] = ()
     trace: tuple[Event, ...] = field(default=(), repr=False)
     choices: tuple[Generation, ...] = field(default=(), repr=False)
+    proposal_logprobs: tuple[float, ...] = field(default=(), repr=False)
 
 
 class Handle(Protocol):
@@ -122,7 +131,8 @@ def generation_of(state: RowState, text: Text | None) -> Generation:
         stats=stats_of(state.ledger, _generated(state, len(answer)), state.seconds),
         prompt_ids=state.prompt,
         canvas=tuple(state.canvas.ids),
-        logprobs=logprobs_of(state.canvas, len(answer)),
+        logprobs=logs_of(state.canvas.conf, state.canvas, len(answer)),
+        proposal_logprobs=logs_of(state.canvas.drawn, state.canvas, len(answer)),
         holes=() if text is None else tuple(map(text.decode_inside, _holes(state, len(answer)))),
         trace=tuple(state.trace),
     )
@@ -202,10 +212,14 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
     )
 
 
-def logprobs_of(canvas: HostCanvas, count: int) -> tuple[float, ...]:
-    """Log confidences of the first `count` generated positions."""
-    values = canvas.conf[canvas.prompt : canvas.prompt + count]
-    return tuple(math.log(max(v, 1e-45)) if v is not None else math.nan for v in values)
+def logs_of(values: Sequence[float | None], canvas: HostCanvas, count: int) -> tuple[float, ...]:
+    """Logarithms of the `values` of the first `count` generated positions."""
+    return tuple(map(log_of, values[canvas.prompt : canvas.prompt + count]))
+
+
+def log_of(probability: float | None) -> float:
+    """The logarithm; NaN of None, and of zero that of the least number."""
+    return math.nan if probability is None else math.log(max(probability, 1e-45))
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,11 +11,37 @@ from torch import Tensor
 from dlm.core import BlockTable, Parts, Rows
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
+from dlm.decode.planning import Planner
 from dlm.engine.admission import skipped_of
 from dlm.engine.row import RowState
 
 GroupRows = tuple[RowGroup, list[RowState]]
 """A group and the states of its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """The point at which a row is parked: the first of these that it reaches, or its end.
+
+    nfe: the forwards of the row.
+    blocks: the blocks that were filled in it.
+    open_ratio: the share of its masks that is still open, at most.
+    """
+
+    nfe: int | None = None
+    blocks: int | None = None
+    open_ratio: float | None = None
+
+    def reached(self, state: RowState) -> bool:
+        """True if a row has come to the point."""
+        return (
+            (self.nfe is not None and state.ledger.nfe >= self.nfe)
+            or (self.blocks is not None and state.filled_blocks >= self.blocks)
+            or (
+                self.open_ratio is not None
+                and state.open_count <= self.open_ratio * state.initial_masks
+            )
+        )
 
 
 class LiveRows:
@@ -112,10 +138,44 @@ class LiveRows:
         self.groups = kept
         return leaving
 
+    def forwards(self, planner: Planner, most: int | None) -> list[list[GroupRows]]:
+        """The groups that go into each forward, of at most `most` positions (None: any number).
+
+        A group that is too large for one is divided.
+        """
+        if most is None or not self.groups:
+            return [list(self.groups)]
+        for group, _ in list(self.groups):
+            pieces = runs_within(_sizes(group, planner), most)
+            if len(pieces) > 1:
+                self.divide(group, pieces)
+        sizes = [sum(_sizes(group, planner)) for group, _ in self.groups]
+        return [[self.groups[i] for i in run] for run in runs_within(sizes, most)]
+
     def _find(self, state: RowState) -> tuple[int, int]:
         """The place of a live row's group, and its place there."""
         place = next(i for i, (_, states) in enumerate(self.groups) if state in states)
         return place, self.groups[place][1].index(state)
+
+
+def _sizes(group: RowGroup, planner: Planner) -> list[int]:
+    """The positions that the next forward computes for each row; none where a part cannot plan it,
+    which the forward meets again.
+    """
+    try:
+        return planner.plan(group).token_forwards
+    except Exception:
+        return [0] * group.rows.count
+
+
+def runs_within(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Places of `sizes` in runs whose sums are at most `most`; a larger one is alone."""
+    runs: list[list[int]] = [[]]
+    for place, size in enumerate(sizes):
+        if runs[-1] and sum(sizes[i] for i in runs[-1]) + size > most:
+            runs.append([])
+        runs[-1].append(place)
+    return runs
 
 
 class ParkedRows:
@@ -171,6 +231,8 @@ class ParkedRows:
 
     def drop_done(self) -> list[tuple[Parts, Tensor]]:
         """Remove the rows that have ended; the parts and pages of each."""
+        if not self.groups:
+            return []
         ended = [state for state in self.groups if state.done]
         gone = [self.groups.pop(state) for state in ended]
         return [(group.parts, group.rows.host.pages[0]) for group in gone]

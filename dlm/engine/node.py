@@ -6,7 +6,6 @@ of them, and so is any program that looks at a half-filled canvas before it goes
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,9 +18,10 @@ from dlm.config.checks import is_integer, require_integer, require_number
 from dlm.config.infill import checked_infill
 from dlm.core import Event, Kind, ModelInfo
 from dlm.engine.binding import bind_request, given_ids, prompt_ids
-from dlm.engine.generation import Generation, generation_of
+from dlm.engine.generation import Generation, generation_of, log_of
+from dlm.engine.live import Until
 from dlm.engine.request import Driver
-from dlm.engine.row import RowState, Until
+from dlm.engine.row import RowState
 from dlm.errors import InvalidRequest, shown
 from dlm.text.prompts import Prompt
 from dlm.text.stream import StopStringWatcher
@@ -93,7 +93,16 @@ class Node:
 
         NaN where a position is open or was given.
         """
-        return tuple(map(_log, self._state.canvas.conf))
+        return tuple(map(log_of, self._state.canvas.conf))
+
+    @property
+    def proposal_logprobs(self) -> tuple[float, ...]:
+        """Log-probability of each token in the distribution that it was drawn from, by position.
+
+        That is tempered and filtered, without MASK; 0 where the most likely id was taken or a rule
+        brought a token of its own. NaN where a position is open or was given.
+        """
+        return tuple(map(log_of, self._state.canvas.drawn))
 
     def events(self) -> list[Event]:
         """The events that nobody has taken yet."""
@@ -163,22 +172,28 @@ def _start(
     return Node(engine, state, rows)
 
 
-def until(steps: int | None, blocks: int | None, open_ratio: float | None) -> Until | None:
-    """The point that `Engine.resume` names, None for the row's end."""
+def resume(
+    engine: Holder,
+    nodes: Node | Sequence[Node],
+    steps: int | None,
+    blocks: int | None,
+    open_ratio: float | None,
+) -> None:
+    """See `Engine.resume`."""
     require_integer("steps", steps, 1, optional=True)
     require_integer("blocks", blocks, 1, optional=True)
     if open_ratio is not None:
         require_number("open_ratio", open_ratio, low=0.0, high=1.0)
-    return None if steps is blocks is open_ratio is None else Until(steps, blocks, open_ratio)
-
-
-def resume(engine: Holder, nodes: Node | Sequence[Node], point: Until | None) -> None:
-    """See `Engine.resume`."""
     asked = [nodes] if isinstance(nodes, Node) else nodes
     states = list(dict.fromkeys(node._state for node in asked if not node.done))
     with engine.lock:
         for state in states:
-            engine.scheduler.resume(state, point)
+            until = Until(
+                None if steps is None else state.ledger.nfe + steps,
+                None if blocks is None else state.filled_blocks + blocks,
+                open_ratio,
+            )
+            engine.scheduler.resume(state, None if until == Until() else until)
     while not all(state.parked or state.done for state in states):
         engine.step()
     for state in states:
@@ -258,10 +273,5 @@ def _in_steps(engine: Holder, node: Node, steps: int) -> Generation:
     twin._state.ledger, twin._state.path = state.ledger.fork(), state.path
     twin._state.most_steps += state.ledger.nfe
     with twin:
-        resume(engine, [twin], None)
+        resume(engine, twin, None, None, None)
         return twin.result()
-
-
-def _log(probability: float | None) -> float:
-    """The logarithm, NaN of None; a probability of zero counts as the least number."""
-    return math.nan if probability is None else math.log(max(probability, 1e-45))

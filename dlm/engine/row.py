@@ -11,21 +11,20 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dlm.config import BoundConfig
 from dlm.core import Event, EventType, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
-from dlm.decode.apply import Op
-from dlm.decode.sync import PositionChange, RowStep
+from dlm.decode.apply import Op, step_limit
+from dlm.decode.outputs import PositionChange, RowStep
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
 from dlm.text.stream import StopStringWatcher
 
-STEP_LIMIT: Final = (64, 8)
-"""The step limit of a row: this many steps, this many for each position, and the steps that its
-parts' schedules ask for. A row that takes more is treated as stuck.
-"""
+if TYPE_CHECKING:
+    from dlm.engine.live import Until
+
 UNSETTLED: Final = ("abort", "error")
 """Causes that end a row in the middle: nothing more is settled."""
 
@@ -36,28 +35,6 @@ def finish_reason(cause: str, *, complete: bool) -> str:
     complete: an end id or a stop string is in the answer, or it reaches what is given at its end.
     """
     return "stop" if complete and cause not in UNSETTLED else cause
-
-
-@dataclass(frozen=True, slots=True)
-class Until:
-    """The point at which a row is parked: the first of these that it reaches, or its end.
-
-    steps: so many more forwards.
-    blocks: so many more blocks are filled.
-    open_ratio: at most this share of the answer is open.
-    """
-
-    steps: int | None = None
-    blocks: int | None = None
-    open_ratio: float | None = None
-
-    def reached(self, steps: int, blocks: int, open_ratio: float) -> bool:
-        """True if a row has come to the point."""
-        return (
-            (self.steps is not None and steps >= self.steps)
-            or (self.blocks is not None and blocks >= self.blocks)
-            or (self.open_ratio is not None and open_ratio <= self.open_ratio)
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -82,9 +59,9 @@ class RowState:
     most_steps: more steps than it takes if it has an end.
     initial_masks: positions that were open when it began.
     revise_from: editors see committed positions from here on once more.
+    filled_blocks: blocks that were filled.
     parked: it holds its canvas and keys and is not stepped.
     until: the point at which it is parked (None: it runs to its end).
-    resumed_at, filled_blocks: forwards before it was last resumed, and blocks filled since.
     draft: of the last step, the token and confidence of each position that stayed open.
     """
 
@@ -107,10 +84,9 @@ class RowState:
     most_steps: int = 0
     initial_masks: int = 0
     revise_from: int = 0
+    filled_blocks: int = 0
     parked: bool = False
     until: Until | None = None
-    resumed_at: int = 0
-    filled_blocks: int = 0
     draft: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -122,11 +98,6 @@ class RowState:
     def pinned(self) -> Sequence[int | None]:
         """The ids that are pinned after the prompt, None where it is open."""
         return self.bound.pinned
-
-    @property
-    def committed(self) -> Sequence[int | None]:
-        """The ids that stand after the prompt from the start and may be revised, likewise."""
-        return self.bound.committed
 
     @property
     def end_ids(self) -> Collection[int]:
@@ -147,7 +118,7 @@ class RowState:
         """Give the row its first canvas."""
         self.canvas.fill(ids, kinds, len(self.prompt))
         self.initial_masks = max(self.open_count, 1)
-        self.most_steps = step_limit(self.bound, len(ids))
+        self.most_steps = step_limit(self.bound.parts, len(ids))
 
     def announce(self) -> None:
         """Tell the reader the canvas as it is now."""
@@ -165,34 +136,24 @@ class RowState:
             twin.announce()
         return twin
 
-    def resume(self, until: Until | None) -> None:
-        """Let the row go on to the next point at which it is parked."""
-        self.until, self.parked = until, False
-        self.resumed_at, self.filled_blocks = self.ledger.nfe, 0
-
     @property
     def reached(self) -> bool:
-        """True if the row goes on and has come to the point at which it is parked."""
-        if self.done or self.until is None:
-            return False
-        open_ratio = self.open_count / self.initial_masks
-        return self.until.reached(self.ledger.nfe - self.resumed_at, self.filled_blocks, open_ratio)
+        """True if the row has come to the point at which it is parked."""
+        return not self.done and self.until is not None and self.until.reached(self)
 
     def reopen(self, positions: Sequence[int], ids: Sequence[int]) -> None:
         """Open committed positions from outside; they hold `ids` now.
 
         Nothing is settled any more. A row that has ended goes on: what it left open is open again.
         """
-        canvas, number = self.canvas, self.ledger.nfe
-        first = min(positions)
+        canvas, number, first = self.canvas, self.ledger.nfe, min(positions)
         if canvas.reason is not None or first < canvas.settled:
             canvas.restart()
             self.watch, self.seen = None if self.watch is None else self.watch.fresh(), 0
             self.announce()
         self.emit(Event("remask", self.row, number, tuple(positions), tuple(ids)))
-        self.draft, self.kept, self.revise_from = {}, 0, first
-        self.opened = first
-        self.most_steps = number + step_limit(self.bound, len(canvas.ids))
+        self.draft, self.kept, self.revise_from, self.opened = {}, 0, first, first
+        self.most_steps = number + step_limit(self.bound.parts, len(canvas.ids))
 
     def emit(self, event: Event) -> None:
         """Hand an event to the reader of the row and apply it to the host's canvas.
@@ -260,7 +221,8 @@ class RowState:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
         self._require_finite(step.changes)
-        for event in events_of(self.row, number, step.changes):
+        drawn = self.bound.config.temperature > 0
+        for event in events_of(self.row, number, step.changes, drawn=drawn):
             self.emit(event)
         revisable = 0 if parts.blocks.multi_block else self.opened
         if not parts.whole_row and self._settle(revisable if parts.edit else None):
@@ -302,18 +264,18 @@ class RowState:
 
     def _require_finite(self, changes: Sequence[PositionChange]) -> None:
         """Raise `CheckpointError` where the confidence of a commit is no number."""
-        if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-            parts = self.bound.parts
-            foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
-            others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
-            raise not_finite(f" in step {self.ledger.nfe}", others)
+        for change in changes:
+            if change.op == Op.COMMIT and math.isnan(change.conf):
+                parts = self.bound.parts
+                foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
+                others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
+                raise not_finite(f" in step {self.ledger.nfe}", others)
 
     def _endless(self) -> EngineError:
         """The error of a row that does not end: of the rule that a user wrote, if there is one."""
-        left = self.open_count
         error = EngineError(
-            f"the row has no end after {self.ledger.nfe} steps, {left} positions are open: nothing "
-            "was committed there, or MASK, which is never written"
+            f"the row has no end after {self.ledger.nfe} steps, {self.open_count} positions are "
+            "open: nothing was committed there, or MASK, which is never written"
         )
         parts = self.bound.parts
         rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
@@ -324,25 +286,22 @@ class RowState:
         return error
 
 
-def step_limit(bound: BoundConfig, length: int) -> int:
-    """More steps than any row takes that has an end, on a canvas of `length` positions."""
-    base, each = STEP_LIMIT
-    parts = bound.parts
-    planned = sum(part.steps or 0 for part in (parts.unmask, *parts.edit))
-    each += sum(editor.post_steps for editor in parts.edit)
-    return base + each * length + planned
-
-
 EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
     {Op.COMMIT: "commit", Op.REMASK: "remask", Op.REPLACE: "replace", Op.RENOISE: "renoise"}
 )
 
 
-def events_of(row: int, step: int, changes: Sequence[PositionChange]) -> list[Event]:
-    """The events of one step of a row: one for each thing that happened, in the order of `Op`."""
+def events_of(
+    row: int, step: int, changes: Sequence[PositionChange], *, drawn: bool
+) -> list[Event]:
+    """The events of one step of a row: one for each thing that happened, in the order of `Op`.
+
+    drawn: its tokens are drawn, so that commits carry the probabilities of that.
+    """
     events = []
     for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
-        _, pos, ids, conf = zip(*alike, strict=True)
+        _, pos, ids, conf, odds = zip(*alike, strict=True)
         writes = op in (Op.COMMIT, Op.REPLACE)
-        events.append(Event(EVENTS[op], row, step, pos, ids, conf if writes else ()))
+        said = (conf, odds if drawn else ()) if writes else ()
+        events.append(Event(EVENTS[op], row, step, pos, ids, *said))
     return events

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
-from dlm.decode.sync import RowStep
-from dlm.engine.admission import first_canvas, new_group, opened_ids
-from dlm.engine.live import GroupRows, LiveRows, ParkedRows
-from dlm.engine.row import RowState, Until
+from dlm.decode.outputs import RowStep
+from dlm.engine.admission import canvas_length, check_size, first_canvas, new_group, opened_ids
+from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until
+from dlm.engine.row import RowState
 from dlm.errors import InvalidRequest, Unavailable
 
 
@@ -36,6 +36,7 @@ class Scheduler:
         self._waiting: deque[RowState] = deque()
         self._live = LiveRows()
         self._parked = ParkedRows(manager)
+        self._watched: list[RowState] = []  # they are to be parked at some point
 
     @property
     def live(self) -> int:
@@ -49,28 +50,7 @@ class Scheduler:
 
     def check(self, state: RowState) -> None:
         """Raises `InvalidRequest` if the canvas exceeds a model, `Unavailable` if a pool."""
-        length, parts = self._length(state), state.bound.parts
-        limits = {"the model": self.manager.info.max_length}
-        for name in parts.aux:
-            self.manager.aux[name].check_ids("prompt", state.prompt)
-            self.manager.aux[name].check_ids("infill", [i for i in state.pinned if i is not None])
-            limits[f"auxiliary {name!r}"] = self.manager.aux[name].max_length
-        for name, limit in limits.items():
-            if length > limit:
-                raise InvalidRequest(
-                    "max_new_tokens",
-                    f"a prompt of {len(state.prompt)} and {state.bound.length} "
-                    f"new tokens make a canvas of {length}; the limit of {name} is {limit}",
-                )
-        most = self.max_token_forwards
-        if most is not None and length * parts.arms > most:
-            raise InvalidRequest(
-                "max_new_tokens",
-                f"a canvas of {length} positions in {parts.arms} inputs does not fit one forward "
-                f"of at most {most} (`max_token_forwards`)",
-            )
-        if not self.page_manager.fits_ever(parts, length):
-            raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
+        check_size(state, self.manager, self.max_token_forwards)
 
     def submit(self, state: RowState) -> None:
         """Queue a row that `check` lets pass, or one that goes on."""
@@ -95,15 +75,15 @@ class Scheduler:
     def start(self, state: RowState) -> None:
         """Give a row its canvas and park it before its first step."""
         state.parked = True
-        state.fill_canvas(*first_canvas(state, self._length(state), self.manager.info))
+        state.fill_canvas(*first_canvas(state, self.manager.info))
         state.announce()
 
     def resume(self, state: RowState, until: Until | None = None) -> None:
         """Queue a parked row, which goes on up to `until` (None: its end)."""
-        state.resume(until)
-        if state.reached:
-            state.parked = True
-        else:
+        state.until = until
+        if not state.reached:
+            state.parked = False
+            self._watched += [] if until is None else [state]
             self.submit(state)
 
     def fork(self, state: RowState, *, choice: int, row: int, path: int) -> RowState:
@@ -149,14 +129,15 @@ class Scheduler:
         try:
             self._receive()
             self._admit()
-            for members in self._forwards():
+            for members in self._live.forwards(self.manager.planner, self.max_token_forwards):
                 for (_, states), records in self._run(members):
                     for state, steps in zip(states, records, strict=True):
                         for step in steps:
                             state.record(step)
             self._keep_prefixes()
             self._set_apart()
-            self._park()
+            if self._watched:
+                self._park()
             self._drop_done()
         except KeyboardInterrupt:
             self.end_all()
@@ -174,28 +155,6 @@ class Scheduler:
             owned.setdefault(id(self.page_manager.kv), []).append(self.page_manager.prefixes.pages)
         for pool in (self.page_manager.kv, *self.page_manager.aux.values()):
             pool.check_integrity(owned.get(id(pool), [[]]))
-
-    def _forwards(self) -> list[list[GroupRows]]:
-        """The groups that go into each forward; one that is too large for any is divided."""
-        most = self.max_token_forwards
-        if most is None or not self._live.groups:
-            return [list(self._live.groups)]
-        for group, _ in list(self._live.groups):
-            pieces = runs_within(self._sizes(group), most)
-            if len(pieces) > 1:
-                self._live.divide(group, pieces)
-        groups = self._live.groups
-        sizes = [sum(self._sizes(group)) for group, _ in groups]
-        return [[groups[i] for i in run] for run in runs_within(sizes, most)]
-
-    def _sizes(self, group: RowGroup) -> list[int]:
-        """The positions that the next forward computes for each row; none where a part cannot plan
-        it, which `_run` meets again.
-        """
-        try:
-            return self.manager.planner.plan(group).token_forwards
-        except Exception:
-            return [0] * group.rows.count
 
     def _keep_prefixes(self) -> None:
         """Keep the final keys that rows have stored, for requests that begin alike."""
@@ -216,8 +175,8 @@ class Scheduler:
         if not members:
             return []
         try:
-            watched = any(state.until is not None for _, states in members for state in states)
-            records = self.manager.run([group for group, _ in members], watched=watched)
+            groups = [group for group, _ in members]
+            records = self.manager.run(groups, watched=bool(self._watched))
             return list(zip(members, records, strict=True))
         except Exception as error:  # out of memory, say
             clear_frames(error.__traceback__)  # they hold the activations that had no room
@@ -250,23 +209,21 @@ class Scheduler:
 
     def _park(self) -> None:
         """Park the rows that have come to their point."""
-        reached = [state for state in self._live.states if state.reached]
+        reached = [state for state in self._watched if state in self._live and state.reached]
         for state in reached:
             state.draft = self._live.draft(state)
         for state in reached:
             self._parked.groups[state] = self._live.take(state)
             state.parked = True
-
-    def _length(self, state: RowState) -> int:
-        """The canvas, rounded up to whole trained blocks."""
-        step = self.manager.info.alignment
-        return -(-state.limit // step) * step
+        self._watched = [s for s in self._watched if not (s.parked or s.done)]
 
     def _receive(self) -> None:
         while not self._inbox.empty():
             self._waiting.append(self._inbox.get())
-        while not self._discarded.empty():
-            self._discarded.get().finish("abort")
+        if not self._discarded.empty():
+            while not self._discarded.empty():
+                self._discarded.get().finish("abort")
+            self._drop_done()
 
     def _admit(self) -> None:
         """Let waiting rows in as long as there is room. Rows of one signature join at once."""
@@ -287,7 +244,7 @@ class Scheduler:
             if not state.done:
                 fresh.append((self._parked.groups.pop(state), [state]))
             return True
-        parts, length = state.bound.parts, self._length(state)
+        parts, length = state.bound.parts, canvas_length(state, self.manager.info)
         try:
             pages, state.ledger.reused = self.page_manager.reserve(parts, length, state.prompt)
         except Unavailable as error:
@@ -308,7 +265,7 @@ class Scheduler:
         fresh = not state.canvas.ids
         try:
             if fresh:
-                state.fill_canvas(*first_canvas(state, self._length(state), self.manager.info))
+                state.fill_canvas(*first_canvas(state, self.manager.info))
             group = new_group(state, pages, self.manager)
             self.manager.admit(group)
         except BaseException as error:
@@ -331,13 +288,3 @@ class Scheduler:
         """Free the pages of ended rows; live ones leave their groups at once."""
         for parts, pages in (*self._live.drop_done(), *self._parked.drop_done()):
             self.page_manager.release(parts, pages)
-
-
-def runs_within(sizes: Sequence[int], most: int) -> list[list[int]]:
-    """Places of `sizes` in runs whose sums are at most `most`; a larger one is alone."""
-    runs: list[list[int]] = [[]]
-    for place, size in enumerate(sizes):
-        if runs[-1] and sum(sizes[i] for i in runs[-1]) + size > most:
-            runs.append([])
-        runs[-1].append(place)
-    return runs

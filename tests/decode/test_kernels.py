@@ -1,14 +1,24 @@
 """The operations of a step, bit for bit beside the plainest way to write them."""
 
+import itertools
+from types import SimpleNamespace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.core import BLOCK_COLUMNS, StepView
-from dlm.decode.apply import count_per_block, forced_commits
+from dlm.core import BLOCK_COLUMNS, Absorbing, Kind, Proposal, StepView, Uniform
+from dlm.decode.apply import (
+    Op,
+    count_per_block,
+    effective,
+    forced_commits,
+    resolve,
+    write_update,
+)
 from dlm.unmasking.scores import top
 from dlm.unmasking.unmask.topk import TopK
-from tests.unmasking.views import make_view
+from tests.unmasking.views import MASK, make_view
 
 SCORES = st.sampled_from([0.0, 0.125, 0.5, 0.5, 1.0, float("nan"), float("-inf")])  # many ties
 
@@ -89,3 +99,82 @@ def test_positions_of_each_block_are_counted(case):
         for r in range(len(mask))
     ]
     assert count_per_block(mask, block).tolist() == counts
+
+
+KINDS = [Kind.PROMPT, Kind.COMMITTED, Kind.COMMITTED, Kind.MASK, Kind.MASK, Kind.PAD]
+IDS = st.sampled_from([5, 6, MASK])
+
+
+@st.composite
+def proposals(draw):
+    """A view of two rows, some of it without logits, and any proposal for it."""
+    shape = 2, draw(st.integers(1, 6))
+
+    def table(values):
+        row = st.lists(values, min_size=shape[1], max_size=shape[1])
+        return draw(st.lists(row, min_size=2, max_size=2))
+
+    c = torch.rand(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
+    kinds = table(st.sampled_from(KINDS))
+    view = make_view(TopK(), c.tolist(), kind=kinds, ids=table(IDS), token=table(IDS))
+    view = view._replace(window=view.window._replace(scored=draw(masks(*shape))))
+    edits = {name: draw(st.none() | masks(*shape)) for name in ("remask", "replace", "renoise")}
+    return view, Proposal(draw(masks(*shape)), **edits)
+
+
+def change_by_hand(view, proposal, process, r, w):
+    """The id and kind of one position afterwards, its change, and whether a token was written."""
+
+    def wants(name):
+        mask = getattr(proposal, name)
+        return mask is not None and bool(mask[r, w])
+
+    token, old, kind = (int(t[r, w]) for t in (view.token, view.ids, view.kind))
+    prior = int(process.prior(view.row.seed, view.row.path, view.pos, view.row.step)[r, w])
+    writes = bool(view.scored[r, w]) and token != MASK
+    if kind == Kind.COMMITTED:
+        if wants("remask"):
+            return prior, process.open_kind, Op.REMASK, False
+        if wants("replace") and writes and token != old:
+            return token, kind, Op.REPLACE, True
+    if kind >= Kind.MASK:
+        if wants("commit") and not wants("remask") and writes:
+            return token, Kind.COMMITTED, Op.COMMIT, True
+        if wants("renoise"):
+            return prior, kind, Op.RENOISE, False
+    return old, kind, Op.NONE, False
+
+
+@given(proposals(), st.sampled_from([Absorbing(MASK), Uniform(64)]))
+def test_what_a_proposal_does(case, process):
+    view, proposal = case
+    update = resolve(view, effective(view, proposal, MASK), process)
+    for r, w in itertools.product(range(view.ids.shape[0]), range(view.ids.shape[1])):
+        found = (update.ids, update.kind, update.op, update.written)
+        by_hand = change_by_hand(view, proposal, process, r, w)
+        assert tuple(int(t[r, w]) for t in found) == tuple(map(int, by_hand))
+
+
+@given(proposals(), st.integers(0, 50))
+def test_only_what_is_written_is_noted(case, step):
+    """The last commit of each position, and nothing outside the window but the spare column."""
+    view, proposal = case
+    width = view.pos.shape[1]
+    shape = 2, width + 2  # a position that the step does not show, and the spare one
+    rows = SimpleNamespace(
+        ids=torch.full(shape, 9), kind=torch.full(shape, int(Kind.PAD), dtype=torch.int8),
+        conf=torch.full(shape, -1.0), born=torch.full(shape, -1), edits=torch.zeros(shape).long(),
+        capacity=shape[1], step=torch.tensor([step, step + 1]),
+    )  # fmt: skip
+    update = resolve(view, effective(view, proposal, MASK), Absorbing(MASK))
+    group = SimpleNamespace(rows=rows, parts=SimpleNamespace(edit=True))
+    write_update(group, view, update)
+    written, before = update.written, torch.full((2, width), -1)
+    assert torch.equal(rows.ids[:, :width], update.ids)
+    assert torch.equal(rows.kind[:, :width], update.kind)
+    conf = torch.where(written, view.confidence, before.float())
+    assert torch.equal(rows.conf[:, :width], conf)
+    assert torch.equal(rows.born[:, :width], torch.where(written, rows.step[:, None], before))
+    assert torch.equal(rows.edits[:, :width], (update.op >= Op.REMASK).long())
+    for name, value in (("ids", 9), ("kind", Kind.PAD), ("conf", -1), ("born", -1), ("edits", 0)):
+        assert getattr(rows, name)[:, width].tolist() == [value] * 2

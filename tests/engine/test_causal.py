@@ -86,7 +86,7 @@ def test_draws_are_keyed_by_their_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "`max_new_tokens`: must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, "`max_new_tokens`: must be an integer of at least 1, got 0"),
         ({"max_new_tokens": 5000}, "limit of the model is 1024"),
         ({"temperature": -1.0}, "`temperature`: must be a finite number"),
         (

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+import dlm
 from dlm import Editor, Engine, Guide, Proposal
 from dlm.cache.block_freeze import NoCache
 from dlm.core import Stop
 from dlm.errors import InvalidRequest, RuleError, culprit_of
-from dlm.unmasking.blocks.fixed import Fixed, SubBlocks
+from dlm.unmasking.blocks.fixed import Fixed, SubBlocks, advance_in_order
 from dlm.unmasking.edit.rcr import RCR
 from dlm.unmasking.stop.budgets import MaxNFE
 from dlm.unmasking.stop.end_ids import Eos
@@ -71,7 +72,7 @@ METHODS = [
     ("guide", Bias, "__call__"),
     ("guide", Bias, "bind"),
     ("blocks", Fixed, "bind"),
-    ("blocks", Fixed, "block_sizes"),
+    ("blocks", Fixed, "num_blocks"),
     ("blocks", Fixed, "max_end"),
     ("blocks", Fixed, "block_end"),
     ("blocks", Fixed, "advance"),
@@ -309,3 +310,75 @@ def test_what_is_held_and_how_masks_are_stored_is_looked_at(engine, field, value
 
     with pytest.raises(RuleError, match=f"Holds .*`{field}` as"):
         engine.generate(PROMPT, **{**PLAIN, "unmask": Holds()})
+
+
+@dataclass(frozen=True)
+class Everything(dlm.Unmasker):
+    def propose(self, view):
+        return Proposal(view.eligible)
+
+
+@dataclass(frozen=True)
+class Plain(Guide):
+    def __call__(self, logits, frame, params):
+        return logits
+
+
+@dataclass(frozen=True)
+class Agrees(Editor):
+    scope = "row"
+
+    def edit(self, view, proposal):
+        return proposal
+
+
+@dataclass(frozen=True)
+class Never(dlm.StopRule):
+    def __call__(self, rows, view):
+        return Stop(torch.zeros_like(view.row.step, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Unbounded(dlm.Budget):
+    def spent(self, nfe, seconds):
+        return False
+
+
+@dataclass(frozen=True)
+class Halves(dlm.BlockScheduler):
+    def max_end(self, rows, params):
+        return rows.host.next_unopened + (rows.host.length - rows.host.prompt) // 2
+
+    def advance(self, table, progress, params):
+        return advance_in_order(table, progress, 1)
+
+
+@dataclass(frozen=True)
+class Recomputes(dlm.CacheManager):
+    def plan(self, rows):
+        return NoCache().plan(rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "like"),
+    [
+        ("unmask", Everything(), "everything"),
+        ("guide", Plain(), ()),
+        ("edit", Agrees(), ()),
+        ("stop", Never(), "none"),
+        ("stop", ("none", Unbounded()), "none"),
+        ("blocks", Halves(), "fixed(8)"),
+        ("cache", Recomputes(), "none"),
+    ],
+    ids=str,
+)
+def test_a_part_states_what_it_must_and_nothing_else(engine, kind, part, like):
+    """Its method alone: all traits have defaults, which are right for a part that says nothing."""
+    options = {**PLAIN, kind: part}
+    if kind == "edit":
+        options["stop"] = "eos('block', (63,), True)"  # MASK, which no row ends with
+    answer = engine.generate(PROMPT, **options)
+    assert answer.canvas == engine.generate(PROMPT, **{**PLAIN, kind: like}).canvas
+    assert answer.stats.nfe == engine.generate(PROMPT, **{**PLAIN, kind: like}).stats.nfe
+    assert "[own rule]" in str(engine.explain(**options))
+    assert engine.kv.pages.in_use == 0

@@ -450,3 +450,40 @@ def test_parked_rows_hold_pages_and_a_pool_without_room_says_so() -> None:
     engine.resume(node)
     assert node.done
     assert len(engine.generate(PROMPT, **asked({})).ids) == 32
+
+
+SAMPLERS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0},
+    {"temperature": 0.7},
+    {"temperature": 1.3, "top_k": 5},
+    {"temperature": 1.0, "top_p": 0.6},
+)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_proposal_probabilities_are_those_of_the_draws(sampler: dict[str, Any]) -> None:
+    """By the definition, on the logits of the canvas before each step."""
+    engine, _ = new_engine({})
+    engine.submit(PROMPT, **asked({}, temperature=0.9))  # a mate, in the same calls
+    node = engine.start(PROMPT, **asked({"blocks": "whole"}, max_new_tokens=8, **sampler))
+    while not node.done:
+        ids, still_open = list(node.ids), node.open
+        engine.resume(node, steps=1)
+        for at in set(still_open) - set(node.open):
+            logits = engine.logits([ids])[0, at].double()
+            clean = torch.log_softmax(logits, 0)[node.ids[at]]
+            assert node.logprobs[at] == pytest.approx(float(clean), abs=1e-4)
+            logits[engine.info.mask_id] = -torch.inf
+            drawn = torch.tensor(0.0)
+            if sampler["temperature"]:
+                probs = torch.softmax(logits / sampler["temperature"], 0)
+                order = probs.argsort(descending=True)
+                before = probs[order].cumsum(0) - probs[order]
+                kept = order[before < sampler.get("top_p", 1.0)][: sampler.get("top_k")]
+                assert node.ids[at] in kept
+                drawn = (probs[node.ids[at]] / probs[kept].sum()).log()
+            assert node.proposal_logprobs[at] == pytest.approx(float(drawn), abs=1e-4)
+    answer = node.result()
+    assert answer.proposal_logprobs == node.proposal_logprobs[len(PROMPT) :]
+    events = [Event.from_json(event.to_json()) for event in node.events()]
+    assert replay(events)[node.row].drawn == node._state.canvas.drawn

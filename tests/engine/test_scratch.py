@@ -45,4 +45,4 @@ def test_other_shapes_are_errors(value, message):
 
 
 def test_nothing_to_keep():
-    write_scratch(check_scratch(group_of([True]), None))
+    write_scratch(check_scratch(group_of([True]), {}))

@@ -187,13 +187,27 @@ def test_an_async_stream_settles_the_text_and_ends_with_the_result(engine, stops
     assert all(answer.text.startswith(text) for text in settled_texts(engine, events))
 
 
-def test_options_are_checked_before_anything_is_awaited(engine):
+def test_options_are_checked_at_the_call_and_what_takes_longer_where_it_is_awaited(engine):
     async def work(served):
         for begin in (served.submit, served.stream):
-            with pytest.raises(InvalidRequest, match="`unmask`"):
-                begin(PROMPT, unmask="nope")
-            with pytest.raises(InvalidRequest, match="must not be empty"):
-                begin([])
+            for options in ({"unmaks": "topk"}, {"max_new_tokens": 0}, {"temperature": -1}):
+                with pytest.raises(InvalidRequest):
+                    begin(PROMPT, **options)
+            with pytest.raises(InvalidRequest, match="must be a text, or a list"):
+                begin([1.5])
+        for prompt, options, words in (
+            (PROMPT, {"unmask": "nope"}, "`unmask`"),
+            ([], {}, "must not be empty"),
+            (PROMPT, {"max_new_tokens": 10**6}, "limit of the model"),
+        ):
+            handle = served.submit(prompt, **options)
+            for wait in (handle.queued, handle.result, served.stream(prompt, **options).__anext__):
+                with pytest.raises(InvalidRequest, match=words):
+                    await wait()
+            with pytest.raises(InvalidRequest, match=words):
+                await served.generate(prompt, **options)
+            assert handle.done
+            await handle.abort()
 
     run(engine, work)
 
@@ -296,7 +310,7 @@ def test_a_closed_engine_takes_nothing_and_leaves_nothing_queued(engine):
         served = AsyncEngine(engine)
         handle = served.submit(PROMPT, max_new_tokens=64, unmask="topk")
         waiting = asyncio.create_task(handle.result())
-        await asyncio.sleep(0)
+        await handle.queued()
         await served.close()
         for begin in (served.submit, served.generate):
             with pytest.raises(RuntimeError, match="closed"):

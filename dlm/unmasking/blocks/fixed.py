@@ -105,6 +105,10 @@ class Whole(InOrder):
             )
         return self
 
+    def num_blocks(self, tokens: int) -> int:
+        """One."""
+        return 1
+
     def block_sizes(self, still_open: Sequence[bool]) -> list[int]:
         """All in one."""
         return [sum(still_open)]
@@ -187,8 +191,8 @@ class Fixed(InOrder):
             sizes.append(sum(still_open[start:end]))
         return sizes
 
-    def least_steps(self, tokens: int) -> int:
-        """One for each block."""
+    def num_blocks(self, tokens: int) -> int:
+        """`tokens / length`, rounded up."""
         assert self.length is not None
         return -(-tokens // self.length)
 

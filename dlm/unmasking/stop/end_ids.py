@@ -14,7 +14,8 @@ from dlm.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Eos(StopRule):
-    """End the row when an end id is committed and nothing before it is open; what follows it dies.
+    """End the row when an end id is committed and nothing before it is open; the positions after it
+    are left out of the answer.
 
     `when="block"` waits until the block is clean, as the block-diffusion references do (SDAR,
     LLaDA2). `ids` adds ids to the model's end ids; `only=True` takes `ids` alone.

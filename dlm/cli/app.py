@@ -15,7 +15,7 @@ from dlm.cli import benchmark, output, screen
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
 from dlm.cli import trace as tracing
-from dlm.cli.faults import told
+from dlm.cli.faults import report_error
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import PANEL, PART, flag, given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
@@ -46,11 +46,13 @@ Dtype = Annotated[
 ]
 MaskId = Annotated[
     int | None,
-    typer.Option(metavar="INTEGER", help="mask id in place of that of the files"),
+    typer.Option(metavar="INTEGER", help="mask id to use instead of the one in the files"),
 ]
 Override = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="a value in place of the files'; may be repeated"),
+    typer.Option(
+        metavar="NAME=VALUE", help="value to use instead of the one in the files; may be repeated"
+    ),
 ]
 Aux = Annotated[
     list[str] | None,
@@ -249,7 +251,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        return told(error)
+        return report_error(error)
     return code if isinstance(code, int) else 0
 
 

@@ -242,12 +242,12 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two runs item by item: the paired difference, and who alone is right."""
-    from dlm.evals.comparing import compare_runs, comparison_table, told_apart
+    from dlm.evals.comparing import compare_runs, comparison_table, describe_differences
     from dlm.evals.run import read_run
 
     runs = read_run(first), read_run(second)
     rows = compare_runs(runs, (setting, against))
-    print("".join(f"{line}\n\n" for line in told_apart(runs, (setting, against))), end="")
+    print("".join(f"{line}\n\n" for line in describe_differences(runs, (setting, against))), end="")
     print(comparison_table(rows), end="")
 
 

@@ -74,7 +74,7 @@ def compare_runs(
     ]
 
 
-def told_apart(
+def describe_differences(
     runs: tuple[Run, Run], settings: tuple[str | None, str | None] = (None, None)
 ) -> list[str]:
     """Describe the differences of two runs other than options: models, code, machines, items."""

@@ -119,8 +119,8 @@ def _task_table(results: Results, task: str) -> str:
     best = [f"pass@{drawn}"] if drawn > 1 else []
     scores = list(dict.fromkeys(name for row in rows for name in row.scores))
     columns = [*COLUMNS, *(SPEEDS if alone else ()), *best, *scores, *rungs]
-    told = _told(results)
-    lines = [title, "", *told, table_line(columns), table_line(["---"] * len(columns))]
+    protocol = _protocol_lines(results)
+    lines = [title, "", *protocol, table_line(columns), table_line(["---"] * len(columns))]
     for row in rows:
         cells = _cells(row, found.get(row.setting)) + (_speeds(row) if alone else [])
         if drawn > 1:
@@ -170,7 +170,7 @@ def _legend(results: Results) -> list[str]:
     return ["", f"{line} took, without intervals."]
 
 
-def _told(results: Results) -> list[str]:
+def _protocol_lines(results: Results) -> list[str]:
     """By which protocol a benchmark was asked and judged."""
     protocol, unsent = results.header.get("protocol"), results.header.get("unsent")
     served = (

@@ -113,8 +113,8 @@ class DLM(LM):  # type: ignore[misc]
 
         `sample`: how many of this context were asked before; each draws with its own seed.
         """
-        told, until = read_task(task)
-        options = told | self.options
+        of_task, until = read_task(task)
+        options = of_task | self.options
         found = dlm.GenerationConfig(**options)
         if found.temperature > 0 and not task.get("do_sample"):
             self._must_not_be_kept()

@@ -227,7 +227,7 @@ class RowState:
         revisable = 0 if parts.blocks.multi_block else self.opened
         if not parts.whole_row and self._settle(revisable if parts.edit else None):
             return "stop"
-        return parts.stop[step.stopped - 1].reason if step.stopped else None
+        return parts.reasons[step.stopped - 1] if step.stopped else None
 
     def _settle(self, most: int | None = None, *, final: bool = False) -> bool:
         """Settle what is before the first open position, up to the end id, or what a stop string,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         load_causal,
         trained_canvas,
     )
+    from dlm.engine.node import Node
     from dlm.engine.request import Request, Stream
     from dlm.errors import (
         CheckpointError,
@@ -83,6 +84,7 @@ __all__ = [
     "InvalidRequest",
     "Kind",
     "ModelInfo",
+    "Node",
     "Part",
     "Proposal",
     "Request",
@@ -134,6 +136,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "InvalidRequest": "dlm.errors",
         "Kind": "dlm.core",
         "ModelInfo": "dlm.core",
+        "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
         "RuleError": "dlm.errors",

@@ -49,6 +49,19 @@ def test_watch_ends_with_the_answer(output):
     assert all("\033[1m" in line for line in lines)
 
 
+def test_branch(output):
+    lines = output("branch.py").splitlines()
+    still, total, forwards = map(int, re.findall(r"\d+", lines[0]))
+    assert still == 48
+    assert forwards == 16
+    paths = [re.match(r"path (\d): +-\d+\.\d+  '", line) for line in lines[1:5]]
+    assert [path[1] for path in paths] == ["0", "1", "2", "3"]
+    best = re.match(r"path (\d), (\d+) forwards, 16 of them shared: ", lines[5])
+    again = re.match(r"with its end written anew, (\d+) forwards: ", lines[6])
+    assert int(best[2]) <= 64 < total
+    assert int(again[1]) > int(best[2])
+
+
 def test_my_rule(output):
     assert output("my_rule.py").count(" forwards with ") == 3
     path = "examples.my_rule:Falling"

@@ -62,7 +62,7 @@ def bind(
     config, length = with_preset(config, info), config.max_new_tokens
     assert length is not None, "a template's length is known when parts are bound"
     edits = _listed(config, "edit")
-    rules, budgets, strings = _stops(config, "eos('block')" if edits else "eos", info)
+    early, rules, budgets, strings = _stops(config, "eos('block')" if edits else "eos", info)
     guides = _listed(config, "guide")
     info.check_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
@@ -76,6 +76,7 @@ def bind(
         blocks=bound_part("blocks", _or(config.blocks, "fixed"), BlockScheduler, info),
         unmask=_with_steps(unmask, config),
         edit=tuple(_with_steps(bound_part("edit", e, Editor, info), config) for e in edits),
+        early=early,
         stop=rules,
         cache=bound_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
@@ -118,11 +119,11 @@ def _default_unmask(info: ModelInfo) -> str:
 
 def _stops(
     config: GenerationConfig, default: str, info: ModelInfo
-) -> tuple[tuple[StopRule, ...], tuple[Budget, ...], tuple[str, ...]]:
-    """Split `stop` into rules, budgets and text strings.
+) -> tuple[tuple[EarlyCommit, ...], tuple[StopRule, ...], tuple[Budget, ...], tuple[str, ...]]:
+    """Split `stop` into early commits, rules, budgets and text strings.
 
-    A string is a rule or a budget when its name is registered. The `default` rule is there unless
-    another one ends the row; `none` switches it off, beside what only fills or only costs.
+    A string is one of the first three when its name is registered. The `default` rule is there
+    unless another one ends the row; `none` switches it off.
     """
     texts = config.stop_strings()
     rest = [i for i in config.several("stop") if not any(i is text for text in texts)]
@@ -132,21 +133,20 @@ def _stops(
     budgets = tuple(part for part in parts if isinstance(part, Budget))
     if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
-    fillers = tuple(rule for rule in rules if isinstance(rule, EarlyCommit))
-    others = tuple(rule for rule in rules if rule not in fillers)
+    early = tuple(part for part in parts if isinstance(part, EarlyCommit))
     if not none:
-        others = others or (bound_part("stop", default, StopRule, info),)
-    elif others:
+        rules = rules or (bound_part("stop", default, StopRule, info),)
+    elif rules:
         raise InvalidRequest(
             "stop", "'none' must stand alone or beside texts, budgets and early commits"
         )
-    return fillers + others, budgets, texts
+    return early, rules, budgets, texts
 
 
 def _stop_part(item: Any, info: ModelInfo) -> Any:
     """A rule or a budget; where a string is refused, it may have been meant as a text."""
     try:
-        return bound_part("stop", item, StopRule | Budget, info)
+        return bound_part("stop", item, EarlyCommit | StopRule | Budget, info)
     except InvalidRequest as error:
         if not isinstance(item, str):
             raise
@@ -280,7 +280,8 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
                 f"{type(editor).__name__} may reopen tokens of earlier blocks, whose keys the "
                 f"cache {name} has frozen: use cache 'none'{other}",
             )
-    if parts.edit and not all(rule.waits_for_clean_block for rule in parts.stop):
+    waits = all(rule.waits_for_clean_block for rule in parts.stop) and not parts.early
+    if parts.edit and not waits:
         raise InvalidRequest(
             "stop",
             "a rule that ends a row inside a block would end it before its edits are done: "

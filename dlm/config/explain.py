@@ -112,7 +112,7 @@ def _cost(bound: BoundConfig, info: ModelInfo) -> str:
     """The number of forwards, as far as it is known beforehand, and the positions of each."""
     parts = bound.parts
     arms = "" if parts.arms == 1 else f", for each of {parts.arms} inputs"
-    ends = ", fewer where the answer ends before" if parts.stop else ""
+    ends = ", fewer where the answer ends before" if parts.early or parts.stop else ""
     bounds = (budget.most_forwards for budget in bound.budgets)
     cuts = [f", {most} at the most" for most in bounds if most is not None]
     memory = _scratch_bytes(parts.scratch, bound.length) / 2**20

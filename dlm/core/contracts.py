@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Entries, ForwardPlan, Kind, Proposal, Rows, StepView, Stop
+from dlm.core import BlockTable, Entries, Fill, ForwardPlan, Kind, Proposal, Rows, StepView, Stop
 from dlm.errors import blaming, is_foreign, rule_error, shown
 
 MASKS: Final = ("commit", "remask", "replace", "renoise")
@@ -138,18 +138,24 @@ def checked_restriction(kind: str, part: Any, method: str, answer: Any, view: St
     return now
 
 
+def checked_fill(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Fill:
+    """A `Fill` whose mask is `[R]` bool."""
+    if not isinstance(answer, Fill):
+        raise rule_error(kind, part, method, f"must return a Fill, got {_type(answer)}")
+    _require(kind, part, method, "rows", answer.rows, view.row.step, (torch.bool,))
+    _require_scratch(kind, part, method, answer.scratch, view)
+    return answer
+
+
 def checked_stop(
     kind: str, part: Any, method: str, answer: Any, rows: Rows, view: StepView
 ) -> Stop:
-    """A `Stop` whose masks are `[R]` bool."""
-    stop: Stop = answer
+    """A `Stop` whose mask is `[R]` bool."""
     if not isinstance(answer, Stop):
         raise rule_error(kind, part, method, f"must return a Stop, got {_type(answer)}")
     _require(kind, part, method, "done", answer.done, view.row.step, (torch.bool,))
-    if answer.fill is not None:
-        _require(kind, part, method, "fill", answer.fill, view.row.step, (torch.bool,))
     _require_scratch(kind, part, method, answer.scratch, view)
-    return stop
+    return answer
 
 
 def checked_plan(kind: str, part: Any, method: str, answer: Any, *arguments: Any) -> ForwardPlan:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from dlm.core.protocols import (
     BlockScheduler,
     CacheManager,
+    EarlyCommit,
     Editor,
     Guide,
     Part,
@@ -30,6 +31,7 @@ class Parts:
     blocks: BlockScheduler
     unmask: Unmasker
     edit: tuple[Editor, ...]
+    early: tuple[EarlyCommit, ...]
     stop: tuple[StopRule, ...]
     cache: CacheManager
 
@@ -40,6 +42,7 @@ class Parts:
             ("blocks", (self.blocks,)),
             ("unmask", (self.unmask,)),
             ("edit", self.edit),
+            ("stop", self.early),
             ("stop", self.stop),
             ("cache", (self.cache,)),
         ]
@@ -56,8 +59,9 @@ class Parts:
         It holds the classes, every value that is not a plain number, and the traits of the cache
         that a whole group has.
         """
-        shape, cache = (len(self.guide), len(self.edit), len(self.stop), self.arms), self.cache
+        shape = (len(self.guide), len(self.edit), len(self.early), len(self.stop), self.arms)
         parts = tuple((type(part), _fixed_fields(part)) for part in self.all())
+        cache = self.cache
         return shape, parts, (cache.exact, cache.on_edit, cache.stores, cache.shared_prefix)
 
     @property
@@ -89,6 +93,11 @@ class Parts:
     def paced(self) -> bool:
         """True if a schedule of the unmasker or of an editor allows steps that change nothing."""
         return self.clock or any(editor.clock for editor in self.edit)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The finish reasons of the early commits and stop rules, in the order of their calls."""
+        return (*(rule.reason for rule in self.early), *(rule.reason for rule in self.stop))
 
     @property
     def whole_row(self) -> bool:

@@ -21,7 +21,7 @@ from dlm.core.info import ModelInfo
 from dlm.core.packed import Packed
 from dlm.core.plan import Flags, ForwardPlan, Ints, SharedPrefix
 from dlm.core.rows import Rows, ScratchSpec
-from dlm.core.view import Frame, Progress, Proposal, StepView, Stop
+from dlm.core.view import Fill, Frame, Progress, Proposal, StepView, Stop
 
 
 def bound(default: Any) -> Any:
@@ -120,9 +120,7 @@ class BlockScheduler(Part):
         """`[R]`: how far a block that opens next may extend; `params` as in a view. On the CPU."""
 
     def block_end(self, view: StepView) -> Tensor:
-        """`[R]`: the end of the block that this step opens, read from its logits; by default the
-        one that was planned.
-        """
+        """`[R]`: the end of the block that this step opens; by default the one that was planned."""
         return view.blocks.front
 
     @abstractmethod
@@ -163,9 +161,7 @@ class Unmasker(Scheduled):
 
     @abstractmethod
     def propose(self, view: StepView) -> Proposal:
-        """Choose among `view.eligible`; rows without a choice commit their best position, unless
-        the unmasker has a `clock`.
-        """
+        """Choose among `view.eligible`; without a `clock` one position is committed at least."""
 
 
 class Editor(Scheduled):
@@ -192,9 +188,7 @@ class Editor(Scheduled):
         """Revise committed positions, or parts of the proposal."""
 
     def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
-        """The plan with shadow tokens (`Segment.extra`) for positions that the editor judges:
-        `view.stats.prob_current` then holds the probabilities that they give.
-        """
+        """The plan with shadow tokens (`Segment.extra`), which give `view.stats.prob_current`."""
         return plan
 
 
@@ -223,12 +217,19 @@ class StopRule(Part):
         """Read the view after the proposal was applied: `ids` and `kind` are the new ones."""
 
 
-class EarlyCommit(StopRule):
-    """A stop rule that may fill what is open (`Stop.fill`): it is asked before the others."""
+class EarlyCommit(Part):
+    """An early commit: fills what is open once the model is sure; users give it in `stop`.
+
+    reason: the finish reason of a row that it fills
+    """
 
     __slots__ = ()
 
-    reason = "early"
+    reason: str = "early"
+
+    @abstractmethod
+    def fill(self, view: StepView) -> Fill:
+        """Read the view with the step's proposal in it: `kind` is the new one."""
 
 
 class Budget(Part):

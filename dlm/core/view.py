@@ -301,16 +301,25 @@ class Proposal(NamedTuple):
         )
 
 
+class Fill(NamedTuple):
+    """The answer of an early commit.
+
+    rows: rows whose eligible positions all take their tokens in this step, `[R]`
+    scratch: new values of declared tensors
+    """
+
+    rows: Tensor
+    scratch: Mapping[str, Tensor | Entries] | None = None
+
+
 class Stop(NamedTuple):
     """The answer of a stop rule.
 
     done: rows that end with this step, `[R]`; their open positions die
-    fill: rows whose open positions with logits take their tokens at once, before that, `[R]`
     scratch: new values of declared tensors
     """
 
     done: Tensor
-    fill: Tensor | None = None
     scratch: Mapping[str, Tensor | Entries] | None = None
 
 

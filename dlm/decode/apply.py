@@ -9,7 +9,17 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from dlm.core import BLOCK_COLUMNS, INT64_MAX, Entries, Kind, Parts, Process, Proposal, StepView
+from dlm.core import (
+    BLOCK_COLUMNS,
+    INT64_MAX,
+    Entries,
+    Fill,
+    Kind,
+    Parts,
+    Process,
+    Proposal,
+    StepView,
+)
 from dlm.decode.group import RowGroup
 from dlm.decode.window import Planned
 
@@ -143,6 +153,31 @@ def with_progress(
         token=None if token is None else torch.where(forced, view.token, token),
         renoise=None if renoise is None else renoise & ~forced,
     )
+
+
+def fill_early(
+    group: RowGroup, view: StepView, proposal: Proposal, mask_id: int | None
+) -> tuple[Proposal, Tensor]:
+    """Let early commits add all that is eligible to a proposal that takes effect.
+
+    Returns for each row the number of the one that fills the last of its canvas, `[R]` (0: none).
+    """
+    stopped = group.unstopped
+    for number, (fill, params) in enumerate(group.calls["early"], start=1):
+        kind = view.kind.masked_fill(proposal.commit, Kind.COMMITTED)
+        answer: Fill = fill(view._replace(kind=kind, params=params))
+        open_now = view.eligible & ~proposal.commit
+        rows = answer.rows & group.active & open_now.any(dim=1)
+        proposal = proposal._replace(
+            commit=proposal.commit | (open_now & rows[:, None]),
+            scratch={**(proposal.scratch or {}), **(answer.scratch or {})},
+        )
+        proposal = effective(view, proposal, mask_id)
+        left = (group.rows.kind >= Kind.MASK).sum(dim=1) - proposal.commit.sum(dim=1)
+        if proposal.remask is not None:
+            left = left + proposal.remask.sum(dim=1)
+        stopped = torch.where(rows & (left == 0) & (stopped == 0), number, stopped)
+    return proposal, stopped
 
 
 def _edited(proposal: Proposal) -> Tensor:

@@ -25,6 +25,7 @@ from dlm.core import (
 )
 from dlm.core.contracts import (
     checked_ends,
+    checked_fill,
     checked_logits,
     checked_plan,
     checked_proposal,
@@ -89,16 +90,19 @@ class RowNumbers(TensorStruct):
     sampler: Sampler | None
 
 
-CALLS: Final[Mapping[str, tuple[str, Callable[..., Any]]]] = MappingProxyType(
+CALLS: Final[Mapping[str, tuple[str, str, Callable[..., Any]]]] = MappingProxyType(
     {
-        "guide": ("__call__", checked_logits),
-        "blocks": ("block_end", checked_ends),
-        "unmask": ("propose", checked_proposal),
-        "edit": ("edit", checked_proposal),
-        "stop": ("__call__", checked_stop),
+        "guide": ("guide", "__call__", checked_logits),
+        "blocks": ("blocks", "block_end", checked_ends),
+        "unmask": ("unmask", "propose", checked_proposal),
+        "edit": ("edit", "edit", checked_proposal),
+        "early": ("stop", "fill", checked_fill),
+        "stop": ("stop", "__call__", checked_stop),
     }
 )
-"""For each kind of parts, the method that a step calls, and the check of its answer."""
+"""For each field of `Parts` the option that gives them, the method that a step calls, and the check
+of its answer.
+"""
 TRAITS: Final = ("signature", "needs", "aux", "arms", "armed", "clock", "paced")
 """Properties of `Parts` that are kept."""
 
@@ -144,7 +148,10 @@ class GroupParts:
         return cls(
             parts,
             by_kind,
-            calls={k: tuple(guarded(k, p, *how) for p in by_kind[k]) for k, how in CALLS.items()},
+            calls={
+                kind: tuple(guarded(option, part, method, check) for part in by_kind[kind])
+                for kind, (option, method, check) in CALLS.items()
+            },
             constants={k: tuple(map(constants_of, own)) for k, own in by_kind.items()},
             **{name: getattr(parts, name) for name in TRAITS},
             restrict=guarded("blocks", narrows, "restrict", checked_restriction)

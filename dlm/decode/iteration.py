@@ -26,10 +26,9 @@ from dlm.core import (
 )
 from dlm.decode.apply import (
     CanvasUpdate,
-    Op,
     check_scratch,
     count_per_block,
-    effective,
+    fill_early,
     forced_commits,
     resolve,
     with_progress,
@@ -38,10 +37,11 @@ from dlm.decode.apply import (
 )
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
+from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
-from dlm.decode.sync import RowStep, StepOutput, advance, no_output, sync
+from dlm.decode.sync import advance, sync
 from dlm.decode.view import build_frame, build_view, read_together
 from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool
@@ -137,12 +137,15 @@ class IterationManager:
                 if group.parts.edit:
                     proposal = self._edit(group, view, proposal)
                 proposal = with_progress(group, planned, offered, proposal, self.info.mask_id)
+                stopped = group.unstopped
+                if group.parts.early:
+                    proposal, stopped = fill_early(group, view, proposal, self.info.mask_id)
                 view, update = self._apply(group, planned, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
                 changes.append(no_output(group, frame))
             else:
-                changes.append(self._stop(group, view, update, proposal.hold))
+                changes.append(self._stop(group, view, update, proposal.hold, stopped))
         return changes
 
     def admit(self, group: RowGroup) -> None:
@@ -250,17 +253,23 @@ class IterationManager:
         return view._replace(ids=update.ids, kind=update.kind), update
 
     def _stop(
-        self, group: RowGroup, view: StepView, update: CanvasUpdate, hold: Tensor | None
+        self,
+        group: RowGroup,
+        view: StepView,
+        update: CanvasUpdate,
+        hold: Tensor | None,
+        stopped: Tensor,
     ) -> StepOutput[Tensor]:
-        """Ask the stop rules, count what is open, and advance the clocks."""
+        """Ask the stop rules, count what is open, and advance the clocks.
+
+        stopped: the number of the early commit that ended each row (0: none), `[R]`
+        """
         rows, active, live = group.rows, group.active, view.window.live
-        stopped = group.unstopped
+        first = len(group.parts.early) + 1
         try:
-            for number, (rule, params) in enumerate(group.calls["stop"], start=1):
+            for number, (rule, params) in enumerate(group.calls["stop"], start=first):
                 stop: Stop = rule(rows, view._replace(params=params))
                 write_scratch(check_scratch(group, stop.scratch or {}))
-                if stop.fill is not None:
-                    view, update = self._fill(group, view, update, stop.fill)
                 done = stop.done if hold is None else stop.done & ~hold
                 stopped = torch.where(done & (stopped == 0), number, stopped)
         except Exception as error:  # of a user's rule: what was applied stays
@@ -287,14 +296,3 @@ class IterationManager:
             active,
             group.aux_tokens,
         )
-
-    def _fill(
-        self, group: RowGroup, view: StepView, update: CanvasUpdate, rows: Tensor
-    ) -> tuple[StepView, CanvasUpdate]:
-        """Commit the tokens of what is still eligible in `rows [R]`."""
-        commit = view.eligible & (rows & group.active)[:, None]
-        proposal = effective(view, Proposal(commit), self.info.mask_id)
-        filled = resolve(view, proposal, self.process)
-        write_update(group, group.current, view, filled)
-        op = torch.where(filled.op == Op.NONE, update.op, filled.op)
-        return view._replace(ids=filled.ids, kind=filled.kind), filled._replace(op=op)

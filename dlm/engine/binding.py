@@ -102,7 +102,9 @@ def _padded(
 def _check_stops(bound: BoundConfig, text: Text | None) -> None:
     """Stop strings need a tokenizer, and must not stand in what is given: they would end it."""
     if bound.stop_strings and text is None:
-        raise no_tokenizer("stop")
+        raise InvalidRequest(
+            "stop", "stop strings need a tokenizer, and this model came without one"
+        )
     for is_open, run in groupby(bound.pinned, lambda token: token is None):
         ids = () if is_open else [token for token in run if token is not None]
         shown = "" if text is None else text.decode_inside(ids)

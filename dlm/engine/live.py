@@ -231,6 +231,8 @@ class ParkedRows:
 
     def drop_done(self) -> list[tuple[Parts, Tensor]]:
         """Remove the rows that have ended; the parts and pages of each."""
+        if not self.groups:
+            return []
         ended = [state for state in self.groups if state.done]
         gone = [self.groups.pop(state) for state in ended]
         return [(group.parts, group.rows.host.pages[0]) for group in gone]

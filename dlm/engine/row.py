@@ -17,7 +17,7 @@ from dlm.config import BoundConfig
 from dlm.core import Event, EventType, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import Op, step_limit
-from dlm.decode.sync import PositionChange, RowStep
+from dlm.decode.outputs import PositionChange, RowStep
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
 from dlm.text.stream import StopStringWatcher
@@ -227,7 +227,7 @@ class RowState:
         revisable = 0 if parts.blocks.multi_block else self.opened
         if not parts.whole_row and self._settle(revisable if parts.edit else None):
             return "stop"
-        return parts.stop[step.stopped - 1].reason if step.stopped else None
+        return parts.reasons[step.stopped - 1] if step.stopped else None
 
     def _settle(self, most: int | None = None, *, final: bool = False) -> bool:
         """Settle what is before the first open position, up to the end id, or what a stop string,
@@ -264,11 +264,12 @@ class RowState:
 
     def _require_finite(self, changes: Sequence[PositionChange]) -> None:
         """Raise `CheckpointError` where the confidence of a commit is no number."""
-        if any(math.isnan(change.conf) for change in changes if change.op == Op.COMMIT):
-            parts = self.bound.parts
-            foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
-            others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
-            raise not_finite(f" in step {self.ledger.nfe}", others)
+        for change in changes:
+            if change.op == Op.COMMIT and math.isnan(change.conf):
+                parts = self.bound.parts
+                foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
+                others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
+                raise not_finite(f" in step {self.ledger.nfe}", others)
 
     def _endless(self) -> EngineError:
         """The error of a row that does not end: of the rule that a user wrote, if there is one."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
-from dlm.decode.sync import RowStep
+from dlm.decode.outputs import RowStep
 from dlm.engine.admission import canvas_length, check_size, first_canvas, new_group, opened_ids
 from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until
 from dlm.engine.row import RowState
@@ -36,6 +36,7 @@ class Scheduler:
         self._waiting: deque[RowState] = deque()
         self._live = LiveRows()
         self._parked = ParkedRows(manager)
+        self._watched: list[RowState] = []  # they are to be parked at some point
 
     @property
     def live(self) -> int:
@@ -82,6 +83,7 @@ class Scheduler:
         state.until = until
         if not state.reached:
             state.parked = False
+            self._watched += [] if until is None else [state]
             self.submit(state)
 
     def fork(self, state: RowState, *, choice: int, row: int, path: int) -> RowState:
@@ -134,7 +136,8 @@ class Scheduler:
                             state.record(step)
             self._keep_prefixes()
             self._set_apart()
-            self._park()
+            if self._watched:
+                self._park()
             self._drop_done()
         except KeyboardInterrupt:
             self.end_all()
@@ -172,8 +175,8 @@ class Scheduler:
         if not members:
             return []
         try:
-            watched = any(state.until is not None for _, states in members for state in states)
-            records = self.manager.run([group for group, _ in members], watched=watched)
+            groups = [group for group, _ in members]
+            records = self.manager.run(groups, watched=bool(self._watched))
             return list(zip(members, records, strict=True))
         except Exception as error:  # out of memory, say
             clear_frames(error.__traceback__)  # they hold the activations that had no room
@@ -206,12 +209,13 @@ class Scheduler:
 
     def _park(self) -> None:
         """Park the rows that have come to their point."""
-        reached = [state for state in self._live.states if state.reached]
+        reached = [state for state in self._watched if state in self._live and state.reached]
         for state in reached:
             state.draft = self._live.draft(state)
         for state in reached:
             self._parked.groups[state] = self._live.take(state)
             state.parked = True
+        self._watched = [s for s in self._watched if not (s.parked or s.done)]
 
     def _receive(self) -> None:
         while not self._inbox.empty():

@@ -3,7 +3,7 @@
 import pytest
 
 from dlm import Engine
-from dlm.engine.scheduler import runs_within
+from dlm.engine.live import runs_within
 from dlm.errors import InvalidRequest
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec

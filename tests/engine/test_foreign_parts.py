@@ -15,6 +15,7 @@ from dlm.errors import InvalidRequest, RuleError, culprit_of
 from dlm.unmasking.blocks.fixed import Fixed, SubBlocks, advance_in_order
 from dlm.unmasking.edit.rcr import RCR
 from dlm.unmasking.stop.budgets import MaxNFE
+from dlm.unmasking.stop.early_commit import Stable
 from dlm.unmasking.stop.end_ids import Eos
 from dlm.unmasking.unmask.threshold import Threshold
 from tests.engine.harness import info_of
@@ -81,6 +82,7 @@ METHODS = [
     ("edit", Shadows, "extend"),
     ("edit", Shadows, "refuses"),
     ("stop", Eos, "__call__"),
+    ("stop", Stable, "fill"),
     ("stop", MaxNFE, "spent"),
     ("cache", NoCache, "plan"),
 ]
@@ -213,7 +215,9 @@ OTHERS = {
     "stop tensor": (Eos, "__call__", lambda s: s.done, "must return a Stop"),
     "stop wide": (Eos, "__call__", lambda s: Stop(s.done[:, None]), r"`done` as bool \[1\]"),
     "stop number": (Eos, "__call__", lambda s: Stop(s.done.int()), "got int32"),
-    "fill": (Eos, "__call__", lambda s: Stop(s.done, fill=True), "`fill` as bool"),
+    "fill": (Stable, "fill", lambda f: f._replace(rows=True), "`rows` as bool"),
+    "fill none": (Stable, "fill", None, "must return a Fill, got None"),
+    "fill scratch": (Stable, "fill", lambda f: f._replace(scratch={"x": f.rows}), "declared"),
     "spent": (MaxNFE, "spent", lambda _: "yes", "must return True or False, got 'yes'"),
     "plan": (NoCache, "plan", None, "must return a ForwardPlan, got None"),
     "plan rows": (
@@ -226,8 +230,8 @@ OTHERS = {
     "bind other": (Threshold, "bind", lambda x: Bias(), "got an object of Bias"),
 }  # fmt: skip
 KIND_OF = {
-    Bias: "guide", Fixed: "blocks", SubBlocks: "blocks", Eos: "stop", MaxNFE: "stop",
-    NoCache: "cache", Shadows: "edit", Threshold: "unmask",
+    Bias: "guide", Fixed: "blocks", SubBlocks: "blocks", Eos: "stop", Stable: "stop",
+    MaxNFE: "stop", NoCache: "cache", Shadows: "edit", Threshold: "unmask",
 }  # fmt: skip
 
 

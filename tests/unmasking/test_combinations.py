@@ -164,8 +164,8 @@ class Empty(Editor):
 def test_a_part_of_ones_own_is_told_what_it_lacks():
     """Before any work: what no part of the kind can do without is not missed at the first step."""
     assert refused(unmask=Loose()) == "`unmask`: Loose is no unmask part: inherit dlm.Unmasker"
-    told = "`stop`: Loose is no stop part: inherit dlm.StopRule or dlm.Budget"
-    assert refused(stop=Loose()) == told
+    told = "inherit dlm.EarlyCommit or dlm.StopRule or dlm.Budget"
+    assert refused(stop=Loose()) == f"`stop`: Loose is no stop part: {told}"
     assert refused(edit=Misspelt()) == "`edit`: Misspelt is no edit part: inherit dlm.Editor"
     told = "`unmask`: Misspelt lacks 'propose'; did you misspell it as 'propse'?"
     assert refused(unmask=Misspelt()) == told

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlm.core import EarlyCommit, Kind, Rows, ScratchSpec, StepView, Stop
+from dlm.core import EarlyCommit, Fill, ScratchSpec, StepView
 from dlm.errors import InvalidRequest
 
 
@@ -46,8 +46,8 @@ class Prophet(EarlyCommit):
                 f"got {self.start} and {self.count}",
             )
 
-    def __call__(self, rows: Rows, view: StepView) -> Stop:
-        """Is the mean gap of the answer as large as the progress asks?"""
+    def fill(self, view: StepView) -> Fill:
+        """Rows whose answer has a mean gap as large as the progress asks."""
         still_open = view.open_inside & view.scored
         offset = view.pos - view.row.prompt[:, None] - view.params.start
         answer = view.scored & (offset >= 0)
@@ -59,7 +59,7 @@ class Prophet(EarlyCommit):
         params = view.params
         wanted = torch.where(done[:, None] < 2 / 3, params.middle, params.late)
         wanted = torch.where(done[:, None] < 1 / 3, params.early, wanted)[:, 0]
-        return _fill(rows, view, still_open, answer.any(dim=1) & (mean >= wanted))
+        return Fill(answer.any(dim=1) & (mean >= wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class Stable(EarlyCommit):
         if self.patience < 1:
             raise InvalidRequest("stop", f"`patience` must be at least 1, got {self.patience}")
 
-    def __call__(self, rows: Rows, view: StepView) -> Stop:
-        """Has what is open said the same long enough, and is it sure?"""
+    def fill(self, view: StepView) -> Fill:
+        """Rows whose open positions have predicted the same for long enough, and surely."""
         assert view.stats.entropy is not None
         assert view.stats.argmax is not None
         still_open = view.open_inside & view.scored
@@ -96,18 +96,10 @@ class Stable(EarlyCommit):
         sure = _mean(view.stats.entropy, still_open) <= view.params.entropy[:, 0]
         token = torch.where(still_open, view.stats.argmax, -1)
         kept = {"stable_token": before.scatter(1, view.pos, token), "stable_steps": steps}
-        ready = sure & (steps >= view.params.patience[:, 0])
-        return _fill(rows, view, still_open, ready)._replace(scratch=kept)
+        return Fill(sure & (steps >= view.params.patience[:, 0]), kept)
 
 
 def _mean(values: Tensor, among: Tensor) -> Tensor:
     """`[R]`: the mean of `values [R, W]` over `among`; 0 where that is empty."""
     total = values.masked_fill(~among, 0.0).sum(dim=1)
     return total / among.sum(dim=1).clamp_min(1)
-
-
-def _fill(rows: Rows, view: StepView, still_open: Tensor, ready: Tensor) -> Stop:
-    """Fill what is open in the live blocks; the row ends when that is all that its canvas has."""
-    ready = ready & still_open.any(dim=1)
-    hidden = (rows.kind >= Kind.MASK).sum(dim=1) > still_open.sum(dim=1)
-    return Stop(ready & ~hidden, fill=ready)

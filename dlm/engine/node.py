@@ -7,7 +7,7 @@ of them, and so is any program that looks at a half-filled canvas before it goes
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from types import TracebackType
@@ -218,17 +218,19 @@ def fork(engine: Holder, node: Node, path: int) -> Node:
     return Node(engine, child, node._rows)
 
 
-def reopen(engine: Holder, node: Node, positions: Sequence[int]) -> None:
+def reopen(engine: Holder, node: Node, positions: Iterable[int]) -> None:
     """See `Engine.reopen`."""
     with engine.lock:
         _require_rest(node._state)
         if node._state.error is not None:
             raise InvalidRequest("node", f"has failed: {node._state.error}")
-        chosen = sorted(set(positions))
+        if not isinstance(positions, Iterable) or isinstance(positions, str):
+            raise InvalidRequest("positions", f"must be a list of integers, got {shown(positions)}")
+        chosen = list(positions)
         for at in chosen:
             _require_committed(at, node.kinds)
         if chosen:
-            engine.scheduler.reopen(node._state, chosen)
+            engine.scheduler.reopen(node._state, sorted(set(chosen)))
 
 
 def _require_committed(at: object, kinds: Sequence[Kind]) -> None:

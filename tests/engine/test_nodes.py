@@ -386,7 +386,7 @@ def test_log_probabilities_are_those_of_the_commits() -> None:
 
 WRONG: tuple[tuple[str, str, Callable[[Engine, Node], Any]], ...] = (
     ("positions", "must be a list of integers, got 7", lambda e, n: e.reopen(n, 7)),
-    ("positions", "0 to 36, got 'a'", lambda e, n: e.reopen(n, [5, "a"])),
+    ("positions", "0 to 36, got 'a'", lambda e, n: e.reopen(n, ["a"])),
     (
         "positions",
         "must be committed positions, got 0, which is PROMPT",

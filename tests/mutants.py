@@ -138,7 +138,7 @@ def a_shared_page_is_written() -> None:
 def progress_is_not_forced() -> None:
     from dlm.decode import iteration
 
-    iteration.forced = lambda view, commit: torch.zeros_like(commit)
+    iteration.forced_commits = lambda view, commit: torch.zeros_like(commit)
 
 
 def keys_of_a_shifted_window_are_missing() -> None:

@@ -12,7 +12,7 @@ from dlm.errors import InvalidRequest
 
 Prompt = bool | int
 """How a prompt's keys are made: with the canvas, again and again (False); once and alone (True); or
-alone in chunks of so many positions, each of which sees those before it.
+alone in chunks of this many positions, each of which sees those before it.
 """
 
 

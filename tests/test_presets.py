@@ -68,7 +68,7 @@ def test_the_evidence_is_that_of_the_committed_table(name):
     setting, base = MEASURED[name], found["baseline"]
     points = ", ".join(f"{task} {100 * change[setting, task]:+.1f}" for task in tasks)
     shares = ", ".join(f"{100 * nfe[setting, t] / nfe[base, t]:.0f}" for t in tasks)
-    assert PRESETS[name].evidence == f"{points} points at {shares}% of quality's forwards"
+    assert PRESETS[name].evidence == f"{points} points at {shares}% of its forwards"
 
 
 def test_what_is_said_beside_it_wins():

@@ -133,7 +133,11 @@ def presets_table():
         for name, p in dlm.PRESETS.items()
     ]
     return table(
-        ["name", "for", "LLaDA", "Dream", "SDAR, LLaDA2", "from", "bundled dev split"], rows
+        [
+            *("name", "for", "LLaDA", "Dream", "SDAR, LLaDA2", "from"),
+            "bundled dev split, beside one token a step",
+        ],
+        rows,
     )
 
 

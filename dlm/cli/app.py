@@ -15,7 +15,7 @@ from dlm.cli import benchmark, output, screen
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
 from dlm.cli import trace as tracing
-from dlm.cli.faults import told
+from dlm.cli.faults import report_error
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import PANEL, PART, flag, given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
@@ -46,11 +46,13 @@ Dtype = Annotated[
 ]
 MaskId = Annotated[
     int | None,
-    typer.Option(metavar="INTEGER", help="mask id in place of that of the files"),
+    typer.Option(metavar="INTEGER", help="mask id to use instead of the one in the files"),
 ]
 Override = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="a value in place of the files'; may be repeated"),
+    typer.Option(
+        metavar="NAME=VALUE", help="value to use instead of the one in the files; may be repeated"
+    ),
 ]
 Aux = Annotated[
     list[str] | None,
@@ -112,19 +114,19 @@ def generate(
     **options: Any,
 ) -> None:
     """Answer a prompt. The text goes to stdout, one line about it to stderr."""
-    said, trace = given(options, stop_string), options["trace"]
-    config = dlm.GenerationConfig.from_options(said)
+    settings, trace = given(options, stop_string), options["trace"]
+    config = dlm.GenerationConfig.from_options(settings)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     if explain:
-        found = dlm.inspect(model, aux=helpers, overrides=changes)
-        output.explanation(found.explain(**said), as_json=json)
+        checkpoint = dlm.inspect(model, aux=helpers, overrides=changes)
+        output.explanation(checkpoint.explain(**settings), as_json=json)
         return
     request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
     output.check_file(trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     if not quiet:
         output.long_canvas(engine, config)
-    answer, interrupted = _answer(engine, request.for_engine(engine), said, watch=watch)
+    answer, interrupted = _answer(engine, request.for_engine(engine), settings, watch=watch)
     output.events(answer, trace, engine)
     output.answer(answer, model, config, as_json=json, quiet=quiet)
     if interrupted:
@@ -132,14 +134,14 @@ def generate(
 
 
 def _answer(
-    engine: dlm.Engine, prompt: Any, said: dict[str, Any], *, watch: bool
+    engine: dlm.Engine, prompt: Any, settings: dict[str, Any], *, watch: bool
 ) -> tuple[dlm.Generation, bool]:
     """Generate one answer; also return True if Ctrl-C cut it short."""
     if watch:
-        return talking.watched(engine, prompt, said)
+        return talking.watched(engine, prompt, settings)
     try:
         with Catching():
-            return engine.generate(prompt, **said), False
+            return engine.generate(prompt, **settings), False
     except dlm.Interrupted as stop:
         partial: Any = stop.partial
         return partial, True
@@ -160,14 +162,14 @@ def chat(
     **options: Any,
 ) -> None:
     """Talk to a model and watch its answers being unmasked."""
-    said = given({n: value for n, value in options.items() if n != "trace"}, stop_string)
-    config = dlm.GenerationConfig.from_options(said)
+    settings = given({n: value for n, value in options.items() if n != "trace"}, stop_string)
+    config = dlm.GenerationConfig.from_options(settings)
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
-    dlm.inspect(model, aux=helpers, overrides=changes).explain(**said)
+    dlm.inspect(model, aux=helpers, overrides=changes).explain(**settings)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     output.long_canvas(engine, config)
     with Catching():
-        talking.talk(engine, system, said, plain=plain)
+        talking.talk(engine, system, settings, plain=plain)
 
 
 @app.command()
@@ -190,14 +192,14 @@ def trace(
         output.check_file(path)
     if png is not None:
         tracing.require_matplotlib()
-    found = tracing.read_trace(file)
+    saved = tracing.read_trace(file)
     if html is not None:
-        tracing.write_page(found, row, html)
+        tracing.write_page(saved, row, html)
     if png is not None:
-        tracing.write_picture(found, row, png)
+        tracing.write_picture(saved, row, png)
     if html is None and png is None:
         with Catching():
-            screen.replay(found.frames(row), speed)
+            screen.replay(saved.frames(row), speed)
 
 
 @app.command()
@@ -232,8 +234,8 @@ def info(
     if model is None:
         tell.show_installation(tell.installation(), as_json=json)
     else:
-        found = dlm.inspect(model, overrides=overrides(override or [], mask_id))
-        tell.show_model(tell.model_facts(model, found), as_json=json)
+        checkpoint = dlm.inspect(model, overrides=overrides(override or [], mask_id))
+        tell.show_model(tell.model_facts(model, checkpoint), as_json=json)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -249,7 +251,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        return told(error)
+        return report_error(error)
     return code if isinstance(code, int) else 0
 
 

@@ -69,7 +69,7 @@ def talk(
         sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text: told as such
     while True:
         try:
-            said = input(PROMPT if console.is_terminal else "").strip()
+            line = input(PROMPT if console.is_terminal else "").strip()
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -79,14 +79,14 @@ def talk(
             console.print(f"\n({HELP})", style="dim")
             continue
         stopped = False
-        if said in ("/quit", "/exit"):
+        if line in ("/quit", "/exit"):
             return
-        if said == "/new":
+        if line == "/new":
             messages = list(opening)
-        elif said.startswith("/"):
+        elif line.startswith("/"):
             console.print(HELP, style="dim")
-        elif said:
-            messages = _turn(engine, messages, said, options, console, plain=plain)
+        elif line:
+            messages = _turn(engine, messages, line, options, console, plain=plain)
 
 
 def forgets(engine: dlm.Engine) -> bool:
@@ -100,19 +100,19 @@ def forgets(engine: dlm.Engine) -> bool:
 def _turn(
     engine: dlm.Engine,
     messages: list[dict[str, str]],
-    said: str,
+    question: str,
     options: Mapping[str, Any],
     console: Console,
     *,
     plain: bool,
 ) -> list[dict[str, str]]:
     """One question and its answer; a wrong question is reported and forgotten."""
-    asked = [*messages, {"role": "user", "content": said}]
+    turns = [*messages, {"role": "user", "content": question}]
     try:
         if plain:
-            answer, interrupted = engine.generate(asked, **options), False
+            answer, interrupted = engine.generate(turns, **options), False
         else:
-            answer, interrupted = watched(engine, asked, options, transient=True)
+            answer, interrupted = watched(engine, turns, options, transient=True)
     except dlm.Interrupted as stop:
         answer, interrupted = cast("dlm.Generation", stop.partial), True
     except (dlm.InvalidRequest, dlm.Unavailable) as error:
@@ -122,6 +122,6 @@ def _turn(
     print(text, flush=True)
     stats = answer.stats
     spent = counted(stats.nfe, "forward")
-    told = f"{spent}, {stats.tokens_per_forward:.2f} tokens each, {stats.seconds:.2f} s"
-    console.print("(stopped)" if interrupted else f"({told})", style="dim")
-    return [*asked, {"role": "assistant", "content": text}]
+    cost = f"{spent}, {stats.tokens_per_forward:.2f} tokens each, {stats.seconds:.2f} s"
+    console.print("(stopped)" if interrupted else f"({cost})", style="dim")
+    return [*turns, {"role": "assistant", "content": text}]

@@ -108,8 +108,8 @@ def bundled(
     settings = [parse_setting(text) for text in config or default]
     if causal is not None:
         settings.append(Setting("autoregressive", causal=True))
-    chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
-    run = bundled_run(out, settings, tasks=tasks_of(tasks), samples=samples, rows=rows, **chosen)
+    subset: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
+    run = bundled_run(out, settings, tasks=tasks_of(tasks), samples=samples, rows=rows, **subset)
     more: dict[str, Any] = {"causal": causal, "quiet": quiet, "endpoint": endpoint}
     run_eval(run, model, (device, dtype), threads, workers, **more)
 
@@ -137,9 +137,9 @@ def strategies(
     from dlm.evals.strategies import sweep_settings
 
     at_least(1, limit=limit, rows=rows, threads=threads, workers=workers)
-    chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
+    subset: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     settings = sweep_settings(names("sweeps", sweeps))
-    run = bundled_run(out, settings, tasks=tasks_of(tasks), rows=rows, **chosen)
+    run = bundled_run(out, settings, tasks=tasks_of(tasks), rows=rows, **subset)
     run_eval(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
@@ -165,9 +165,9 @@ def caches(
 
     at_least(1, limit=limit, rows=rows, threads=threads, workers=workers)
     of_tasks = tasks_of(tasks)
-    chosen: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
+    subset: dict[str, Any] = {"rungs": names("rungs", rungs), "limit": limit, "split": split}
     settings = cache_settings(dlm.inspect(model).info.attention, unmask)
-    run = bundled_run(out, settings, tasks=of_tasks, rows=rows, **chosen)
+    run = bundled_run(out, settings, tasks=of_tasks, rows=rows, **subset)
     run_eval(run, model, (device, dtype), threads, workers, quiet=quiet)
 
 
@@ -189,10 +189,10 @@ def report(
     from dlm.evals.run import runs_in
 
     at_least(1, workers=workers)
-    found = runs_in(folder)
-    several = found != [folder]
+    folders = runs_in(folder)
+    several = folders != [folder]
     lost: list[str] = []
-    runs = list(_readable(found, baseline, lost if several else None))
+    runs = list(_readable(folders, baseline, lost if several else None))
     results = []
     for run in runs:
         box = None
@@ -212,7 +212,7 @@ def _readable(folders: list[Path], baseline: str | None, lost: list[str] | None)
     from dlm.evals.results import check_baseline
     from dlm.evals.run import read_run
 
-    found = []
+    runs = []
     for folder in folders:
         try:
             run = read_run(folder)
@@ -224,10 +224,10 @@ def _readable(folders: list[Path], baseline: str | None, lost: list[str] | None)
             lost.append(error.message)
             continue
         check_baseline(run, baseline)
-        found.append(run)
-    if not found:
+        runs.append(run)
+    if not runs:
         raise InvalidRequest("run", "none of the runs can be read")
-    return found
+    return runs
 
 
 @app.command()
@@ -242,13 +242,13 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two runs item by item: the paired difference, and who alone is right."""
-    from dlm.evals.comparing import compare_runs, comparison_table, told_apart
+    from dlm.evals.comparing import compare_runs, comparison_table, describe_differences
     from dlm.evals.run import read_run
 
     runs = read_run(first), read_run(second)
-    found = compare_runs(runs, (setting, against))
-    print("".join(f"{line}\n\n" for line in told_apart(runs, (setting, against))), end="")
-    print(comparison_table(found), end="")
+    rows = compare_runs(runs, (setting, against))
+    print("".join(f"{line}\n\n" for line in describe_differences(runs, (setting, against))), end="")
+    print(comparison_table(rows), end="")
 
 
 def tasks_of(text: str) -> list[str]:

@@ -32,7 +32,7 @@ EXTRAS: Final[Mapping[str, str]] = {
 SURPLUS: Final = "a text of several words needs quotes, and flags like --watch take no value"
 
 
-def told(error: Exception) -> int:
+def report_error(error: Exception) -> int:
     """Report an error on stderr; return the exit code."""
     if culprit := culprit_of(error):
         return _tell_fault_of(culprit, error)

@@ -125,5 +125,5 @@ def check_file(path: Path | None) -> None:
 def events(generation: dlm.Generation, path: Path | None, engine: dlm.Engine) -> None:
     """Write the events of every choice, one JSON object a line."""
     if path is not None:
-        told = [e for choice in generation.choices or (generation,) for e in choice.trace]
-        write_trace(path, told, engine.name, token_decoder(engine))
+        written = [e for choice in generation.choices or (generation,) for e in choice.trace]
+        write_trace(path, written, engine.name, token_decoder(engine))

@@ -88,9 +88,12 @@ def _tell_alike(run: Any) -> None:
     from dlm.evals.settings import draws_alike
 
     if alike := draws_alike(run.settings, run.samples):
-        told = f"--samples {run.samples} at temperature 0: unless their rule draws by itself, all "
-        told += f"samples of an item are one answer under {', '.join(map(repr, alike))}"
-        typer.secho(told, err=True)
+        names = ", ".join(map(repr, alike))
+        typer.secho(
+            f"--samples {run.samples} at temperature 0: unless their rule draws by itself, all "
+            f"samples of an item are one answer under {names}",
+            err=True,
+        )
 
 
 def _served(run: Any, model: str | None, url: str) -> Any:

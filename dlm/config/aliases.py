@@ -91,7 +91,7 @@ def check_alias(name: str, value: Any) -> None:
 
 def _ids(value: Any) -> tuple[Any, ...]:
     """The ids of a list; their range is checked later. Raises `InvalidRequest` for other values."""
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list | tuple) or not value or not all(map(is_integer, value)):
         raise InvalidRequest("stopping_criteria_idx", f"must be a list of ids, got {shown(value)}")
     return tuple(value)
 

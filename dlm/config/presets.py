@@ -28,7 +28,7 @@ class Preset:
     shifted: those made of autoregressive ones, whose row i predicts position i + 1 (Dream)
     block_causal: SDAR, LLaDA2
     source: of its numbers
-    evidence: result on the dev split of the bundled tasks (n = 200 each), beside `quality`
+    evidence: result on the dev split of the bundled tasks (n = 200 each), beside one token a step
     families: a family that differs from its kind, by `model_type`
     """
 
@@ -71,7 +71,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             block_causal={"unmask": "dynamic(0.9)", **_STORED},
             families=((LLADA2, {"unmask": "dynamic(0.95)", **_STORED}),),
             source="Fast-dLLM (arXiv 2505.22618); SDAR (arXiv 2510.06303; LLaDA2: 0.95)",
-            evidence="math -1.5, code -5.0, sudoku -2.0 points at 6, 4, 6% of quality's forwards",
+            evidence="math -1.5, code -5.0, sudoku -2.0 points at 6, 4, 6% of its forwards",
         ),
         "leap": Preset(
             use="as fast, and bolder beside sure tokens",
@@ -79,7 +79,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             shifted={"unmask": "leap(0.9, 0.75, 4)", **_DUAL},
             block_causal={"unmask": "leap(0.9, 0.75, 4)", **_STORED},
             source="LocalLeap (arXiv 2510.07081)",
-            evidence="math -6.0, code -6.0, sudoku -6.5 points at 6, 4, 5% of quality's forwards",
+            evidence="math -6.0, code -6.0, sudoku -6.5 points at 6, 4, 5% of its forwards",
         ),
         "adaptive": Preset(
             use="as fast, with blocks that end where a line ends",
@@ -91,7 +91,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             },
             block_causal=None,
             source="AdaBlock-dLLM (arXiv 2509.26432)",
-            evidence="math +2.0, code -2.5, sudoku +0.5 points at 10, 6, 18% of quality's forwards",
+            evidence="math +2.0, code -2.5, sudoku +0.5 points at 10, 6, 18% of its forwards",
         ),
         "revise": Preset(
             use="a given number of `steps`, each of which may take earlier tokens back",

@@ -48,13 +48,14 @@ def compare_runs(
     for unknown names, where answers have no verdict of the graders as they are now, and where the
     runs share no item.
     """
-    chosen = [_setting(run, name) for run, name in zip(runs, settings, strict=True)]
+    compared = [_setting(run, name) for run, name in zip(runs, settings, strict=True)]
     rows = []
     for task in (task for task in runs[0].sets if task in runs[1].sets):
-        asked = [{item.id: item for item in run.sets[task]} for run in runs]
-        shared = {name for name in asked[0] if asked[0][name] == asked[1].get(name)}
+        items = [{item.id: item for item in run.sets[task]} for run in runs]
+        shared = {name for name in items[0] if items[0][name] == items[1].get(name)}
         answers = [
-            _answers(run, setting, task, shared) for run, setting in zip(runs, chosen, strict=True)
+            _answers(run, setting, task, shared)
+            for run, setting in zip(runs, compared, strict=True)
         ]
         pair, same = beside(*answers)
         if not pair.n:
@@ -62,7 +63,7 @@ def compare_runs(
         shares = [shares_of(each.verdicts) for each in answers]
         both = shares[0].keys() & shares[1].keys()
         first, second = (mean([own[name] for name in sorted(both)]) for own in shares)
-        rows.append((task, pair.n, (first, second), pair, same, tuple(map(len, asked))))
+        rows.append((task, pair.n, (first, second), pair, same, tuple(map(len, items))))
     if not rows:
         raise InvalidRequest(
             "run", "the two share no item that both have answered: none is asked and judged alike"
@@ -73,7 +74,7 @@ def compare_runs(
     ]
 
 
-def told_apart(
+def describe_differences(
     runs: tuple[Run, Run], settings: tuple[str | None, str | None] = (None, None)
 ) -> list[str]:
     """Describe the differences of two runs other than options: models, code, machines, items."""

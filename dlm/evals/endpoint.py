@@ -86,11 +86,11 @@ class Endpoint:
 
         Raises `InvalidRequest` where two settings differ in nothing else.
         """
-        told: dict[str, str] = {}
+        bodies: dict[str, str] = {}
         every = set[str]()
         for name, options in settings.items():
             body, _ = self._body(options)
-            other = told.setdefault(repr(body), name)
+            other = bodies.setdefault(repr(body), name)
             if other != name:
                 raise InvalidRequest(
                     "config", f"{other!r} and {name!r} differ in nothing that {self.url} is told"

@@ -69,7 +69,7 @@ def planned(
 ) -> dict[str, Any]:
     """Build the part of a header that is known before the model is loaded."""
     settings = list(settings)
-    found = {
+    header = {
         "format": FORMAT,
         "items": {task: {"n": len(items), "sha256": digest(items)} for task, items in sets.items()},
         "settings": {
@@ -84,8 +84,8 @@ def planned(
         "code": code_identity(),
         **more,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=repr))  # parts as they are written
-    return plain
+    written: dict[str, Any] = json.loads(json.dumps(header, default=repr))  # parts by their repr
+    return written
 
 
 def session() -> dict[str, Any]:
@@ -103,19 +103,19 @@ def session() -> dict[str, Any]:
 def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
     """Select the entries of a (possibly partial) header that must not change when a run resumes."""
     names = ("model", "causal", "aux", "items", "settings", "rules")
-    found = {n: header[n] for n in (*names, "samples", "rows", "protocol") if n in header}
+    identity = {n: header[n] for n in (*names, "samples", "rows", "protocol") if n in header}
     for name in ("model", "causal"):
-        told = found.get(name)
-        if isinstance(told, dict) and "endpoint" not in told:
-            kind = str(told.get("device")).partition(":")[0]
-            found[name] = {k: v for k, v in told.items() if k != "name"} | {"device": kind}
-    if isinstance(found.get("protocol"), dict):  # its questions are in its items
+        model = identity.get(name)
+        if isinstance(model, dict) and "endpoint" not in model:
+            kind = str(model.get("device")).partition(":")[0]
+            identity[name] = {k: v for k, v in model.items() if k != "name"} | {"device": kind}
+    if isinstance(identity.get("protocol"), dict):  # its questions are in its items
         words = ("note", "source", "sandbox")  # what another sandbox has judged is judged again
-        found["protocol"] = {k: v for k, v in found["protocol"].items() if k not in words}
+        identity["protocol"] = {k: v for k, v in identity["protocol"].items() if k not in words}
     served = "endpoint" in (header.get("model") or {}) and not header.get("causal")
     if "code" in header and not served:  # a server's is not known
-        found["code"] = header["code"]
-    return found
+        identity["code"] = header["code"]
+    return identity
 
 
 def must_be_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -144,33 +144,33 @@ def read_header(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidRequest("run", f"{folder} holds no run: it has no {HEADER}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        header = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("run", f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(header, dict):
         raise InvalidRequest("run", f"{path} is damaged: it holds no JSON object")
-    number = found.get("format", 1)
+    number = header.get("format", 1)
     if number not in range(1, FORMAT + 1):
-        told = f"{path} is of format {number!r}, which dlm {dlm.__version__} does not know"
-        raise InvalidRequest("run", told)
+        wrong_format = f"{path} is of format {number!r}, which dlm {dlm.__version__} does not know"
+        raise InvalidRequest("run", wrong_format)
     for name, kind in SHAPE:
-        if not isinstance(found.get(name), kind) or isinstance(found.get(name), bool):
+        if not isinstance(header.get(name), kind) or isinstance(header.get(name), bool):
             wrong = f"{path} is damaged: `{name}` must be of type {kind.__name__}"
-            raise InvalidRequest("run", f"{wrong}, got {found.get(name)!r:.60}")
+            raise InvalidRequest("run", f"{wrong}, got {header.get(name)!r:.60}")
     for name, whole in (
-        ("protocol", isinstance(found.get("protocol", {}), dict)),
-        ("packages", isinstance(found.get("packages", {}), dict)),
-        ("sessions", _are_sessions(found.get("sessions", []))),
+        ("protocol", isinstance(header.get("protocol", {}), dict)),
+        ("packages", isinstance(header.get("packages", {}), dict)),
+        ("sessions", _are_sessions(header.get("sessions", []))),
     ):
         if not whole:
-            raise InvalidRequest("run", f"{path} is damaged: `{name}` is {found[name]!r:.60}")
-    return found
+            raise InvalidRequest("run", f"{path} is damaged: `{name}` is {header[name]!r:.60}")
+    return header
 
 
-def _are_sessions(told: Any) -> bool:
+def _are_sessions(sessions: Any) -> bool:
     """True if a value is a valid list of sessions, each with the machine that it ran on."""
-    return isinstance(told, list) and all(
-        isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in told
+    return isinstance(sessions, list) and all(
+        isinstance(one, dict) and isinstance(one.get("machine"), dict) for one in sessions
     )
 
 
@@ -203,13 +203,13 @@ def _aux(engine: dlm.Engine) -> dict[str, Any]:
 
 def prompts_digest(engine: dlm.Engine | dlm.CausalEngine, items: Sequence[Item]) -> str:
     """The sha256 of the model's input for each item: ids, where there is a tokenizer."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for item in items:
         prompt = asked(engine, item)
         if engine.text is not None and _is_text(prompt):
             prompt = engine.text.encode_prompt(prompt)
-        found.update(json.dumps(prompt, default=repr).encode() + b"\n")
-    return found.hexdigest()
+        sha.update(json.dumps(prompt, default=repr).encode() + b"\n")
+    return sha.hexdigest()
 
 
 def _is_text(prompt: Any) -> bool:
@@ -221,10 +221,10 @@ def vocabulary_digest(engine: dlm.Engine | dlm.CausalEngine) -> str | None:
     """The sha256 of the text of each id, of which answers are put together."""
     if engine.text is None:
         return None
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for token in range(engine.model.spec.vocab_size):
-        found.update(engine.text.decode([token]).encode("utf-8", "surrogatepass") + b"\0")
-    return found.hexdigest()
+        sha.update(engine.text.decode([token]).encode("utf-8", "surrogatepass") + b"\0")
+    return sha.hexdigest()
 
 
 def machine() -> dict[str, Any]:
@@ -241,11 +241,11 @@ def machine() -> dict[str, Any]:
 
 def weights_digest(model: Any) -> str:
     """The sha256 of the weights as they are in memory."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        sha.update(name.encode())
+        sha.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 def commit() -> str | None:

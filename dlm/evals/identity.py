@@ -42,12 +42,12 @@ def code_identity() -> dict[str, Any]:
 
 def files_digest(files: Iterable[Path], root: Path, more: str = "") -> str:
     """The sha256 of files with their names below `root`; docstrings do not count."""
-    found = hashlib.sha256(more.encode())
+    sha = hashlib.sha256(more.encode())
     for path in files:
         content = code_of(path)
-        found.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
-        found.update(content)
-    return found.hexdigest()
+        sha.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        sha.update(content)
+    return sha.hexdigest()
 
 
 def code_of(path: Path) -> bytes:
@@ -109,9 +109,9 @@ def _modules(options: Mapping[str, Any]) -> Iterator[str]:
 
 def _owners(value: Any) -> Iterator[str]:
     """The modules of an object, of what its fields hold, and of the functions among that."""
-    found = (value if isinstance(value, type | FunctionType) else type(value)).__module__
-    if found.partition(".")[0] not in sys.stdlib_module_names | {"dlm"}:
-        yield found
+    module = (value if isinstance(value, type | FunctionType) else type(value)).__module__
+    if module.partition(".")[0] not in sys.stdlib_module_names | {"dlm"}:
+        yield module
     if is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from _owners(getattr(value, field.name))
@@ -145,10 +145,10 @@ def _sources(module: str) -> dict[str, Any]:
             todo += _imported(name, path)
     known = packages_distributions() if packages else {}
     versions = {p: version_of(known.get(p, [p])[0]) for p in sorted(packages)}
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, path in sorted(files.items()):
-        found.update(f"\0{name}\0".encode() + code_of(path))
-    return {"sources": found.hexdigest() if module in files else None, "packages": versions}
+        sha.update(f"\0{name}\0".encode() + code_of(path))
+    return {"sources": sha.hexdigest() if module in files else None, "packages": versions}
 
 
 def _is_installed(top: str) -> bool:

@@ -24,18 +24,18 @@ def read_lines(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> list[T]:
     if not path.is_file():
         return []
     content = path.read_bytes()
-    found = []
+    parsed = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            told = json.loads(line.decode("utf-8"))
-            if not isinstance(told, dict):
-                raise ValueError(f"must be a JSON object, got {type(told).__name__}")
-            found.append(parse(told))
+            record = json.loads(line.decode("utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError(f"must be a JSON object, got {type(record).__name__}")
+            parsed.append(parse(record))
         except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of `parse`
             again = "delete the line, and its content is made again"
-            told = f"{path}, line {number} cannot be read ({error}): {again}"
-            raise InvalidRequest("run", told) from error
-    return found
+            wrong = f"{path}, line {number} cannot be read ({error}): {again}"
+            raise InvalidRequest("run", wrong) from error
+    return parsed
 
 
 @contextmanager
@@ -49,8 +49,8 @@ def appending(path: Path, *, wait: bool) -> Iterator[TextIO]:
         try:
             fcntl.flock(raw, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            told = f"{path.parent} is being written by another process"
-            raise InvalidRequest("out", told) from error
+            busy = f"{path.parent} is being written by another process"
+            raise InvalidRequest("out", busy) from error
         raw.seek(0)
         content = raw.read()
         if not content.endswith(b"\n"):
@@ -69,27 +69,27 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()
     except OSError as error:
-        told = f"must be a folder that can be written, got {folder}: {error.strerror}"
-        raise InvalidRequest("out", told) from error
+        rule = f"must be a folder that can be written, got {folder}: {error.strerror}"
+        raise InvalidRequest("out", rule) from error
     finally:
         for place in made:
             with suppress(OSError):
                 place.rmdir()
 
 
-def checked(told: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+def checked(record: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
     """The values of a line with exactly these fields, of these types. Raises `ValueError`.
 
     Whole numbers count as floats, too; numbers are finite and not negative.
     """
-    if told.keys() != kinds.keys():
-        wrong = sorted(told.keys() ^ kinds.keys())
+    if record.keys() != kinds.keys():
+        wrong = sorted(record.keys() ^ kinds.keys())
         raise ValueError(f"missing or unknown: {', '.join(wrong)}")
     for name, kind in kinds.items():
-        value = told[name]
+        value = record[name]
         fits = isinstance(value, (int, float) if kind is float else kind)
         if not fits or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"`{name}` must be of type {kind.__name__}, got {value!r:.60}")
         if isinstance(value, int | float) and not 0 <= value < float("inf"):
             raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r:.60}")
-    return dict(told)
+    return dict(record)

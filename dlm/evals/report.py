@@ -119,8 +119,8 @@ def _task_table(results: Results, task: str) -> str:
     best = [f"pass@{drawn}"] if drawn > 1 else []
     scores = list(dict.fromkeys(name for row in rows for name in row.scores))
     columns = [*COLUMNS, *(SPEEDS if alone else ()), *best, *scores, *rungs]
-    told = _told(results)
-    lines = [title, "", *told, table_line(columns), table_line(["---"] * len(columns))]
+    protocol = _protocol_lines(results)
+    lines = [title, "", *protocol, table_line(columns), table_line(["---"] * len(columns))]
     for row in rows:
         cells = _cells(row, found.get(row.setting)) + (_speeds(row) if alone else [])
         if drawn > 1:
@@ -170,18 +170,19 @@ def _legend(results: Results) -> list[str]:
     return ["", f"{line} took, without intervals."]
 
 
-def _told(results: Results) -> list[str]:
+def _protocol_lines(results: Results) -> list[str]:
     """By which protocol a benchmark was asked and judged."""
-    told, unsent = results.header.get("protocol"), results.header.get("unsent")
+    protocol, unsent = results.header.get("protocol"), results.header.get("unsent")
     served = (
         [f"The server decodes as it is set up; not told: {', '.join(unsent)}."] if unsent else []
     )
-    if told is None:
+    if protocol is None:
         return [*served, ""] if served else []
-    note = f" ({told['note']})" if told.get("note") else ""
-    judged = f"judged by {told.get('grader')}"
-    judged += f" under {told['sandbox']}" if told.get("sandbox") else ""
-    return [f"Protocol {told.get('name')}: {told.get('source')}{note}; {judged}.", *served, ""]
+    note = f" ({protocol['note']})" if protocol.get("note") else ""
+    judged = f"judged by {protocol.get('grader')}"
+    judged += f" under {protocol['sandbox']}" if protocol.get("sandbox") else ""
+    source = f"Protocol {protocol.get('name')}: {protocol.get('source')}{note}; {judged}."
+    return [source, *served, ""]
 
 
 def _unanswered(rows: Sequence[Figures]) -> list[str]:

@@ -103,14 +103,14 @@ class Run:
         check_writable(self.folder)
         if (self.folder / HEADER).is_file():
             before = read_header(self.folder)
-            plan = planned(self.sets, self.settings, **self._told())
+            plan = planned(self.sets, self.settings, **self._header_options())
             loaded = {name: before.get(name) for name in ("model", "causal")}
             must_be_same(self.folder, before, {**plan, **loaded})
         elif any(self.path(*cell, "samples").is_file() for cell in self.cells):
-            told = f"{self.folder} holds answers of which no {HEADER} says what gave them"
-            raise InvalidRequest("out", f"{told}: choose another --out, or delete it")
+            unknown = f"{self.folder} holds answers of which no {HEADER} says what gave them"
+            raise InvalidRequest("out", f"{unknown}: choose another --out, or delete it")
 
-    def _told(self) -> dict[str, Any]:
+    def _header_options(self) -> dict[str, Any]:
         """Collect the run's options other than items and settings for its header."""
         found: dict[str, Any] = {
             "split": self.split,
@@ -130,7 +130,7 @@ class Run:
         Raises `InvalidRequest` as `check` does, and for another model, tokenizer or prompt.
         """
         self.check()
-        more = self._told()
+        more = self._header_options()
         if isinstance(engine, Endpoint):
             asked = {s.name: s.options for s in self.settings if not s.causal}
             more["unsent"] = engine.unsent(asked)
@@ -166,8 +166,8 @@ class Run:
         for setting, task in self.cells:
             path = self.path(setting, task, "samples")
             runner = chosen(setting, engine, causal)
-            told = partial(tell, setting, task)
-            draw_samples(runner, self.plan(setting, task), path, told)
+            tell_sample = partial(tell, setting, task)
+            draw_samples(runner, self.plan(setting, task), path, tell_sample)
 
     def grade(self, judge: Judge | None = None) -> None:
         """The second stage: judge answers without a verdict, equal ones once."""

@@ -34,11 +34,11 @@ class Setting:
 
 def slug(name: str) -> str:
     """A setting's name as a folder's: letters, digits and points, no more than a path may have."""
-    found = re.sub(r"[^\w.]+|_", "-", name).strip("-.").lower() or "default"
-    if len(found.encode()) <= LONGEST:
-        return found
+    short = re.sub(r"[^\w.]+|_", "-", name).strip("-.").lower() or "default"
+    if len(short.encode()) <= LONGEST:
+        return short
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{found.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
+    return f"{short.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
 def numbers(name: str, text: str) -> list[float]:
@@ -53,12 +53,12 @@ def numbers(name: str, text: str) -> list[float]:
 
 def listed(name: str, text: str) -> list[str]:
     """`"math, code"` as names. Raises `InvalidRequest` for none, and for one named twice."""
-    found = [part.strip() for part in text.split(",")]
-    if not all(found):
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
         raise InvalidRequest(name, f"must be names with commas, each given, got {text!r}")
-    if twice := [part for part in found if found.count(part) > 1]:
+    if twice := [part for part in names if names.count(part) > 1]:
         raise InvalidRequest(name, f"must name each once, got {twice[0]!r} twice")
-    return found
+    return names
 
 
 def check_setting(setting: Setting, samples: int = 1) -> None:

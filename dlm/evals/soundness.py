@@ -50,9 +50,9 @@ def weight_faults(folder: Path, vocabulary: int) -> list[str]:
 def digest_faults(folder: Path) -> list[str]:
     """Weight files whose digests differ from the checkpoint's record, or from the hub's cache."""
     known = {path.name: path.resolve().name for path in sorted(folder.glob("*.safetensors"))}
-    told = {name: blob for name, blob in known.items() if SHA256.fullmatch(blob)}
-    told |= read_record(folder).get("sha256", {})
-    wrong = [name for name, digest in told.items() if file_digest(folder / name) != digest]
+    published = {name: blob for name, blob in known.items() if SHA256.fullmatch(blob)}
+    published |= read_record(folder).get("sha256", {})
+    wrong = [name for name, digest in published.items() if file_digest(folder / name) != digest]
     return [f"{name} is not the published file: its sha256 differs" for name in wrong]
 
 

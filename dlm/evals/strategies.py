@@ -74,13 +74,13 @@ def threshold_sweep(protocol: Protocol, thresholds: Iterable[float]) -> list[Set
     thresholds that are none.
     """
     rule = "dynamic" if str(protocol.options.get("unmask")).startswith("dynamic") else "threshold"
-    found = []
+    settings = []
     for threshold in thresholds:
         if not 0 < threshold <= 1:
             raise InvalidRequest("sweep", f"must be numbers in (0, 1], got {threshold}")
         options = {"unmask": f"{rule}({threshold})", "steps": None}
-        found.append(Setting(f"{rule} {threshold}", options, sweep=rule))
-    return found
+        settings.append(Setting(f"{rule} {threshold}", options, sweep=rule))
+    return settings
 
 
 def sweep_settings(names: Iterable[str] = ()) -> list[Setting]:

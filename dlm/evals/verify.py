@@ -62,25 +62,25 @@ def verify(
 
     Tolerances are those of `dtype`. Weights that are not finite end the checks.
     """
-    found = dlm.inspect(source, overrides=overrides)
-    yield Check("files", "ok", _described(found))
-    yield from _tokenizer(found, overrides or {})
-    load: Any = dlm.load_causal if found.info.attention == "causal" else dlm.load
+    checkpoint = dlm.inspect(source, overrides=overrides)
+    yield Check("files", "ok", _described(checkpoint))
+    yield from _tokenizer(checkpoint, overrides or {})
+    load: Any = dlm.load_causal if checkpoint.info.attention == "causal" else dlm.load
     engine = load(source, device=device, dtype=dtype, overrides=overrides)
-    yield _weights(found)
+    yield _weights(checkpoint)
     try:
         engine.logits(_ids(engine, 2))
-        yield _against_transformers(engine, found.folder, overrides or {})
+        yield _against_transformers(engine, checkpoint.folder, overrides or {})
         yield _paged(engine)
-        yield from _reads_text(engine, found.folder)
+        yield from _reads_text(engine, checkpoint.folder)
         yield from _decodes(engine)
-        yield from _knows_text(engine, found.folder)
+        yield from _knows_text(engine, checkpoint.folder)
     except CheckpointError as error:
         yield Check("logits", "wrong", str(error))
 
 
-def _described(found: dlm.Inspection) -> str:
-    spec, info = found.spec, found.info
+def _described(checkpoint: dlm.Inspection) -> str:
+    spec, info = checkpoint.spec, checkpoint.info
     blocks = f", blocks of {info.block_length}" if info.block_length else ""
     shift = ", shifted" if spec.shift else ""
     return (
@@ -89,20 +89,21 @@ def _described(found: dlm.Inspection) -> str:
     )
 
 
-def _tokenizer(found: dlm.Inspection, overrides: Mapping[str, Any]) -> Iterator[Check]:
+def _tokenizer(checkpoint: dlm.Inspection, overrides: Mapping[str, Any]) -> Iterator[Check]:
     """The special ids of the config are control tokens of the tokenizer, and nothing is lost."""
-    if found.text is None:
-        yield Check("tokenizer", "skipped", f"there is none in {found.folder}: prompts must be ids")
+    if checkpoint.text is None:
+        lacking = f"there is none in {checkpoint.folder}: prompts must be ids"
+        yield Check("tokenizer", "skipped", lacking)
         return
-    info, text = found.info, found.text
+    info, text = checkpoint.info, checkpoint.text
     names = {index: name for name, index in text.vocabulary.control.items()}
     special = {"mask": (info.mask_id,), "end": info.eos_ids}
     for name, ids in special.items():
-        told = ", ".join(f"{i} = {names.get(i, '?')!r}" for i in ids if i is not None)
+        named = ", ".join(f"{i} = {names.get(i, '?')!r}" for i in ids if i is not None)
         known = all(i in names for i in ids if i is not None)
-        if name == "mask" and found.mask_conflict and "mask_id" not in overrides:
-            known, told = False, found.mask_conflict
-        yield Check(f"{name} id", "ok" if known else "wrong", told or "none")
+        if name == "mask" and checkpoint.mask_conflict and "mask_id" not in overrides:
+            known, named = False, checkpoint.mask_conflict
+        yield Check(f"{name} id", "ok" if known else "wrong", named or "none")
     size = len(text.vocabulary.pieces())
     fits = size <= info.vocab_size
     detail = f"{size} pieces, {info.vocab_size} embeddings"
@@ -112,11 +113,11 @@ def _tokenizer(found: dlm.Inspection, overrides: Mapping[str, Any]) -> Iterator[
     yield Check("tokenizer", "ok" if kept else "wrong", f"texts survive it; {template}")
 
 
-def _weights(found: dlm.Inspection) -> Check:
+def _weights(checkpoint: dlm.Inspection) -> Check:
     """Every tensor is in its place, is finite, and is that of the published file."""
-    folder = found.folder
-    faults = [*digest_faults(folder), *weight_faults(folder, found.spec.vocab_size)]
-    whole = f"{found.parameters:,} parameters, every tensor in its place"
+    folder = checkpoint.folder
+    faults = [*digest_faults(folder), *weight_faults(folder, checkpoint.spec.vocab_size)]
+    whole = f"{checkpoint.parameters:,} parameters, every tensor in its place"
     return Check("weights", "wrong" if faults else "ok", "; ".join(faults) or whole)
 
 
@@ -168,8 +169,8 @@ def _paged(engine: Any) -> Check:
     if spec.attention == "causal":
         answer = engine.generate(prompt, max_new_tokens=1)
         last = torch.log_softmax(engine.logits([[*prompt, 0]])[0, -1].float().cpu(), dim=-1)
-        told, plain = torch.tensor(answer.logprobs).exp(), last.max()[None].exp()
-        told = told if len(told) else plain  # an end id at once leaves nothing to compare
+        decoded, plain = torch.tensor(answer.logprobs).exp(), last.max()[None].exp()
+        decoded = decoded if len(decoded) else plain  # an end id at once leaves nothing to compare
     else:
         answer = engine.generate(
             prompt, max_new_tokens=8, unmask="everything", stop="none", trace=True, cache="none"
@@ -177,8 +178,8 @@ def _paged(engine: Any) -> Check:
         first = next(event for event in answer.trace if event.type == "commit")
         canvas = [*prompt, *[spec.mask_id] * (len(answer.canvas) - len(prompt))]
         logp = torch.log_softmax(engine.logits([canvas])[0].float().cpu(), dim=-1)
-        told, plain = torch.tensor(first.conf), logp[list(first.pos), list(first.ids)].exp()
-    worst = float((told - plain).abs().max())
+        decoded, plain = torch.tensor(first.conf), logp[list(first.pos), list(first.ids)].exp()
+    worst = float((decoded - plain).abs().max())
     agree = worst <= TOLERANCES[_dtype(engine)]
     return Check("paged forward", "ok" if agree else "wrong", f"confidences differ by {worst:.1e}")
 
@@ -193,8 +194,8 @@ def _reads_text(engine: Any, folder: Path) -> Iterator[Check]:
         return
     record = read_record(folder)
     if "scores" in record:
-        here, told = score(engine, rows_of(engine, tasks=False)), torch.tensor(record["scores"])
-        yield _as_recorded(here, told, DRIFTS[_dtype(engine)])
+        here, recorded = score(engine, rows_of(engine, tasks=False)), torch.tensor(record["scores"])
+        yield _as_recorded(here, recorded, DRIFTS[_dtype(engine)])
     if any(parameter.is_meta for parameter in engine.model.parameters()):
         yield Check("reading", "skipped", "the weights are split over devices")
         return
@@ -214,12 +215,14 @@ def _reads_text(engine: Any, folder: Path) -> Iterator[Check]:
     yield Check("reading", "wrong", f"{mean}, but {best:.2f} with {told_traits}")
 
 
-def _as_recorded(here: Tensor, told: Tensor, tolerance: float) -> Check:
+def _as_recorded(here: Tensor, recorded: Tensor, tolerance: float) -> Check:
     """The scores of a text beside those that the makers have recorded."""
-    if here.shape != told.shape:
-        detail = f"its blocks ask for {len(here)} tokens of a text, those recorded for {len(told)}"
+    if here.shape != recorded.shape:
+        detail = (
+            f"its blocks ask for {len(here)} tokens of a text, those recorded for {len(recorded)}"
+        )
         return Check("record", "wrong", detail)
-    drift = float((here - told).abs().mean())
+    drift = float((here - recorded).abs().mean())
     detail = f"log probabilities of a text differ by {drift:.1e} from those recorded"
     return Check("record", "ok" if drift <= tolerance else "wrong", detail)
 
@@ -257,8 +260,8 @@ def _near(engine: Any, ours: dlm.Generation, theirs: dlm.Generation) -> bool:
     for mine, other in pairs:
         shared = {p: (i, c) for p, i, c in zip(mine.pos, mine.ids, mine.conf, strict=True)}
         for pos, token, conf in zip(other.pos, other.ids, other.conf, strict=True):
-            known, told = shared.get(pos, (token, conf))
-            if abs(told - conf) > tolerance:
+            known, other_conf = shared.get(pos, (token, conf))
+            if abs(other_conf - conf) > tolerance:
                 return False
             if known != token:
                 return True

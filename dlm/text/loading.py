@@ -76,10 +76,10 @@ def load_template(folder: Path, tokenizer: Any) -> str | None:
     `chat_template.json` is where processors of multimodal checkpoints keep theirs. None where there
     is no template, or none for use by default.
     """
-    found = tokenizer.chat_template or _json(folder / "chat_template.json").get("chat_template")
-    if isinstance(found, Mapping):
-        found = found.get("default")
-    return found if isinstance(found, str) else None
+    template = tokenizer.chat_template or _json(folder / "chat_template.json").get("chat_template")
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    return template if isinstance(template, str) else None
 
 
 def _tokenizer(folder: Path, name: str | None, config: Settings, options: Settings) -> Any:
@@ -144,8 +144,8 @@ def _from_pieces(folder: Path) -> dict[str, Any]:
     pieces = backend(**backend.convert_to_native_format(**files))
     settings = _json(folder / "tokenizer_config.json")
     named = {k: str(v) for k, v in pieces.special_tokens_map.items() if k.endswith("_token")}
-    told = {k: v for k, v in named.items() if k not in settings}
-    return {"tokenizer_object": pieces.backend_tokenizer, **told}
+    missing = {k: v for k, v in named.items() if k not in settings}
+    return {"tokenizer_object": pieces.backend_tokenizer, **missing}
 
 
 def _check_pieces(folder: Path) -> None:

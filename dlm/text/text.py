@@ -53,8 +53,8 @@ class Text:
             prompt = [{"role": "user", "content": prompt}]
         marked = self.render_marked(prompt, options)
         if missing := self._missing(prompt, marked):
-            told = "the chat template does not show the model the whole of"
-            warnings.warn(f"{told} {', '.join(missing)}", stacklevel=2)
+            warning = "the chat template does not show the model the whole of"
+            warnings.warn(f"{warning} {', '.join(missing)}", stacklevel=2)
         return self.vocabulary.encode_marked(marked)
 
     def left_out(self, messages: Sequence[Message]) -> list[str]:

@@ -84,10 +84,10 @@ class Vocabulary:
 
     def encode_marked(self, text: str) -> list[int]:
         """Ids of a chat whose control tokens count, except those that `marker` has hidden."""
-        plain, told = show(text), self.marker.spelled.findall(text)
-        if told == self.marker.spelled.findall(plain):
+        plain, spelled = show(text), self.marker.spelled.findall(text)
+        if spelled == self.marker.spelled.findall(plain):
             ids = _ids(self._tokenizer, plain)
-            if [i for i in ids if i in self._never] == self._told_ids(told):
+            if [i for i in ids if i in self._never] == self._ids_of_spelled(spelled):
                 return ids
         return [*self._sections(text)]
 
@@ -186,7 +186,7 @@ class Vocabulary:
         places = [(m.start(), m.end(), m[0]) for m in self.marker.spelled.finditer(text)]
         edges = [(0, 0, ""), *places, (len(text), len(text), "")]
         for (_, start, before), (end, _, after) in pairwise(edges):
-            yield from self._told_ids([before] if before else [])
+            yield from self._ids_of_spelled([before] if before else [])
             part = show(text[start:end])
             part = part.lstrip() if before and flags[before].rstrip else part
             part = part.rstrip() if after and flags[after].lstrip else part
@@ -194,7 +194,7 @@ class Vocabulary:
                 later = bool(before) and self._bare_later
                 yield from self._spelled_out(self._going_on(part) if later else self._alone(part))
 
-    def _told_ids(self, tokens: Sequence[str]) -> list[int]:
+    def _ids_of_spelled(self, tokens: Sequence[str]) -> list[int]:
         """The ids of control tokens that a template writes."""
         return [i for i in map(self.control.__getitem__, tokens) if i in self._never]
 

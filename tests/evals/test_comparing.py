@@ -10,7 +10,7 @@ import pytest
 import dlm
 from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
-from dlm.evals.comparing import compare_runs, told_apart
+from dlm.evals.comparing import compare_runs, describe_differences
 from dlm.evals.graders import Judge
 from dlm.evals.report import table
 from dlm.evals.results import results_of
@@ -124,8 +124,8 @@ def test_runs_of_other_models_are_said_to_be(engine, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "They differ in model.dtype: torch.float32 and torch.bfloat16; model.sha256: " in told
     assert "| format | 30 of 40 and 30 |" in told
-    assert told_apart((one, one), ("cold", "cold")) == []
-    assert told_apart((one, one), ("cold", "warm")) == [
+    assert describe_differences((one, one), ("cold", "cold")) == []
+    assert describe_differences((one, one), ("cold", "warm")) == [
         "They differ in options.temperature: 0.2 and 0.9."
     ]
 

@@ -168,7 +168,7 @@ def test_a_fault_of_the_server_is_no_refusal():
 
 def test_a_server_that_lists_nothing_is_asked_by_name():
     with Served(lambda path, body: (200, completion("x")), models=None) as server:
-        with pytest.raises(InvalidRequest, match="name it with --model"):
+        with pytest.raises(InvalidRequest, match="name one with --model"):
             Endpoint(server.url)
         assert Endpoint(server.url + "/", "any").about()["endpoint"] == server.url
 

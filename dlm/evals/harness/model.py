@@ -113,8 +113,8 @@ class DLM(LM):  # type: ignore[misc]
 
         `sample`: how many of this context were asked before; each draws with its own seed.
         """
-        told, until = read_task(task)
-        options = told | self.options
+        of_task, until = read_task(task)
+        options = of_task | self.options
         found = dlm.GenerationConfig(**options)
         if found.temperature > 0 and not task.get("do_sample"):
             self._must_not_be_kept()
@@ -133,9 +133,9 @@ class DLM(LM):  # type: ignore[misc]
                 "use_cache", "keeps one answer of each context, and these are drawn at random"
             )
 
-    def _texts(self, asked: Sequence[Asked]) -> Iterator[str]:
+    def _texts(self, requests: Sequence[Asked]) -> Iterator[str]:
         """The answers in order; what waits takes the place of those that end early."""
-        waiting, live = deque(asked), deque[dlm.Request]()
+        waiting, live = deque(requests), deque[dlm.Request]()
         try:
             while waiting or live:
                 while waiting and len(live) < 2 * self.rows:

@@ -50,10 +50,10 @@ class Link:
         number = self.asked
         self.send(QUESTION, number, (operation, args, tuple(named.items())))
         while True:
-            kind, told, value = self.receive()
+            kind, asked_number, value = self.receive()
             if kind == QUESTION:
-                self.answer(told, value)
-            elif told != number:
+                self.answer(asked_number, value)
+            elif asked_number != number:
                 self.fail(Malformed("an answer to something else"))
             elif kind == ANSWER:
                 return value

@@ -56,12 +56,13 @@ class Parts:
     def signature(self) -> Hashable:
         """The values that rows must share to be one group.
 
-        It holds the classes, every value that is not a plain number, and the cache, whose plans are
-        made without them.
+        It holds the classes, every value that is not a plain number, and the traits of the cache
+        that a whole group has.
         """
         shape = (len(self.guide), len(self.edit), len(self.early), len(self.stop), self.arms)
-        parts = tuple((type(part), _fixed_fields(part)) for part in self.all()[:-1])
-        return shape, parts, self.cache
+        parts = tuple((type(part), _fixed_fields(part)) for part in self.all())
+        cache = self.cache
+        return shape, parts, (cache.exact, cache.on_edit, cache.stores, cache.shared_prefix)
 
     @property
     def eligibility_filter(self) -> BlockScheduler | None:

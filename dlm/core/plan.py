@@ -5,7 +5,7 @@ Plans are made on the host and hold numpy arrays; packing moves them to the devi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -115,6 +115,23 @@ class ForwardPlan:
         """The segments of an arm that have shadow tokens, row by row."""
         own = [s for s in self.segments if s.arm == arm and s.extra is not None]
         return sorted(own, key=lambda s: s.row)
+
+    @classmethod
+    def joined(
+        cls, plans: Sequence[tuple[Sequence[int], ForwardPlan]], pages: Tensor, lengths: Ints
+    ) -> ForwardPlan:
+        """One plan of several, each with the numbers of its rows; `pages` and `lengths` of all."""
+        segments = [s._replace(row=rows[s.row]) for rows, plan in plans for s in plan.segments]
+        purposes = {r: p for rows, plan in plans for r, p in zip(rows, plan.purposes, strict=True)}
+        limits = [plan.valid_steps for _, plan in plans if plan.valid_steps is not None]
+        return cls(
+            tuple(segments),
+            tuple(purposes[row] for row in range(len(purposes))),
+            pages,
+            plans[0][1].capacity,
+            valid_steps=min(limits, default=None),
+            lengths=lengths,
+        )
 
     def with_arms(
         self, arms: int, masked_for_arm: Callable[[int, Segment], Flags], mask_id: int

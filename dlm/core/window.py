@@ -11,6 +11,8 @@ class Window(NamedTuple):
     """The positions that a step shows: the geometry of a frame, fixed as long as the plan is.
 
     pos: positions, ascending, `[R, W]`; the spare column where `valid` is False.
+    spare: the spare column of the canvases, a number.
+    columns: the numbers of the columns, `[W]`.
     valid: columns that show a position, `[R, W]`.
     scored: positions with logits, `[R, W]`.
     must_progress: scored positions of a block that must progress, `[R, W]`; the very tensor
@@ -30,6 +32,8 @@ class Window(NamedTuple):
     """
 
     pos: Tensor
+    spare: Tensor
+    columns: Tensor
     valid: Tensor
     scored: Tensor
     must_progress: Tensor

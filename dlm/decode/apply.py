@@ -20,7 +20,8 @@ from dlm.core import (
     Proposal,
     StepView,
 )
-from dlm.decode.group import Planned, RowGroup
+from dlm.decode.group import RowGroup
+from dlm.decode.window import Planned
 
 
 class Op(IntEnum):
@@ -246,7 +247,7 @@ def forced_commits(view: StepView, commit: Tensor) -> Tensor:
     if view.window.one_block:
         idle = must & ~(commit & must).any(dim=1, keepdim=True)
         best = c.masked_fill(~idle, -1.0).argmax(dim=1, keepdim=True)
-        return idle & (pos == pos.gather(1, best))
+        return idle & (view.window.columns == best)
     idle = must & (count_per_block(commit & must, block).gather(1, block) == 0)
     idle = idle & (c == _block_extreme(c.masked_fill(~idle, -1.0), block, "amax"))
     return idle & (pos == _block_extreme(pos.masked_fill(~idle, INT64_MAX), block, "amin"))
@@ -259,13 +260,13 @@ def _block_extreme(values: Tensor, block: Tensor, reduce: str) -> Tensor:
     return extreme.gather(1, block)
 
 
-def write_update(group: RowGroup, view: StepView, update: CanvasUpdate) -> None:
+def write_update(group: RowGroup, planned: Planned, view: StepView, update: CanvasUpdate) -> None:
     """Write an outcome into the rows: ids, kinds, and the notes of the last commit."""
     rows, pos = group.rows, view.window.pos
     rows.ids.scatter_(1, pos, update.ids)
     rows.kind.scatter_(1, pos, update.kind)
-    at = pos.masked_fill(~update.written, rows.capacity - 1)
+    at = torch.where(update.written, pos, view.window.spare)
     rows.conf.scatter_(1, at, view.confidence)
-    rows.born.scatter_(1, at, rows.step[:, None].expand_as(at))
+    rows.born.scatter_(1, at, planned.step)
     if group.parts.edit:
         rows.edits.scatter_add_(1, pos, (update.op >= Op.REMASK).to(rows.edits.dtype))

@@ -15,15 +15,12 @@ import torch
 from torch import Tensor
 
 from dlm.core import (
-    Flags,
+    CacheManager,
     ForwardPlan,
     Guide,
-    Ints,
     Parts,
-    RowInfo,
     Rows,
     StepView,
-    Window,
     is_number,
 )
 from dlm.core.contracts import (
@@ -38,7 +35,7 @@ from dlm.core.contracts import (
 )
 from dlm.core.struct import TensorStruct
 from dlm.decode.sampling import Sampler
-from dlm.decode.window import KeyAges
+from dlm.decode.window import Planned
 
 Numbers = dict[str, Tensor]
 """Fields of a part by name, as tensors."""
@@ -101,11 +98,10 @@ CALLS: Final[Mapping[str, tuple[str, str, Callable[..., Any]]]] = MappingProxyTy
         "edit": ("edit", "edit", checked_proposal),
         "early": ("stop", "fill", checked_fill),
         "stop": ("stop", "__call__", checked_stop),
-        "cache": ("cache", "plan", checked_plan),
     }
 )
-"""For each field of `Parts` the option that gives them, the method that a step or a plan calls, and
-the check of its answer.
+"""For each field of `Parts` the option that gives them, the method that a step calls, and the check
+of its answer.
 """
 TRAITS: Final = ("signature", "needs", "aux", "arms", "armed", "clock", "paced")
 """Properties of `Parts` that are kept."""
@@ -116,7 +112,7 @@ class GroupParts:
     """The parts of a group and all that follows from them alone, found once.
 
     by_kind: the parts of each kind, in the order of their calls.
-    calls: the method of each of them that a step or a plan calls (`CALLS`).
+    calls: the method of each of them that a step calls (`CALLS`).
     constants: of each of them, the tuples of numbers that all rows share.
     signature: equal for rows that may share calls.
     needs: statistics and auxiliary models that some part reads.
@@ -173,46 +169,15 @@ class GroupParts:
         return replace(self, constants=moved)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Planned:
-    """A plan and all that holds as long as it does.
-
-    row: the numbers of each row.
-    joint_needs: statistics of the logits, which may be read together with those of other groups
-        (None: a guide changes the logits, or what is read depends on more than them).
-    live: the blocks being denoised, `[R, 8]`.
-    row_clock, block_clock: the memory of the host's clocks, `[R]` and `[R, 8]`.
-    token_forwards: tokens computed for each row.
-    key_ages: the keys that it makes and reuses (None: keys are never out of date).
-    edit_budget: steps that each row may take beyond one for each of its commits, `[R]` (None: no
-        part can take back what it commits, or wait for ever).
-    opening: a block opens in some row, so that its end is read from the logits.
-    syncs_every_step: the host must look after each step.
-    """
-
-    plan: ForwardPlan
-    window: Window
-    row: RowInfo
-    joint_needs: frozenset[str] | None
-    live: Flags
-    row_clock: Ints
-    block_clock: Ints
-    token_forwards: list[int]
-    key_ages: KeyAges | None
-    edit_budget: Tensor | None
-    opening: bool
-    syncs_every_step: bool
-
-
 class RowGroup:
     """Rows that share every call, with their parts and the current plan.
 
     shared: the parts, and what follows from them.
     rows: the state of the rows.
     numbers: the numbers that differ from row to row.
+    caches: of each row, which may differ in numbers.
     isolated: nobody may join.
-    calls: the method of each part that a step or a plan calls, with the numbers and constants that
-        the part reads.
+    calls: the method of each part that a step calls, with the numbers and constants it reads.
     planned: the plan, which holds until a block changes.
     plan_age: steps that the plan has served.
     error: the exception that one of the parts raised.
@@ -225,9 +190,16 @@ class RowGroup:
     """
 
     def __init__(
-        self, shared: GroupParts, rows: Rows, numbers: RowNumbers, *, isolated: bool = False
+        self,
+        shared: GroupParts,
+        rows: Rows,
+        numbers: RowNumbers,
+        caches: Sequence[CacheManager],
+        *,
+        isolated: bool = False,
     ) -> None:
         self.shared, self.rows, self.numbers, self.isolated = shared, rows, numbers, isolated
+        self.caches = tuple(caches)
         self.parts, self.sampler = shared.parts, numbers.sampler
         self.calls: Mapping[str, tuple[tuple[Callable[..., Any], SimpleNamespace], ...]] = {
             kind: tuple(
@@ -294,14 +266,16 @@ class RowGroup:
     def select(self, index: Tensor) -> RowGroup:
         """The rows `index [r]`, without a plan."""
         rows, numbers = self.rows.select(index), self.numbers.select(index)
-        return RowGroup(self.shared, rows, numbers, isolated=self.isolated)
+        caches = [self.caches[row] for row in index.tolist()]
+        return RowGroup(self.shared, rows, numbers, caches, isolated=self.isolated)
 
     def to(self, device: torch.device) -> RowGroup:
         """The same rows on `device`, without a plan."""
         if self.rows.device == device:
             return self
         rows, numbers = self.rows.to(device), self.numbers.to(device)
-        return RowGroup(self.shared.to(device), rows, numbers, isolated=self.isolated)
+        shared, caches = self.shared.to(device), self.caches
+        return RowGroup(shared, rows, numbers, caches, isolated=self.isolated)
 
     @staticmethod
     def cat(groups: Sequence[RowGroup]) -> RowGroup:
@@ -309,11 +283,12 @@ class RowGroup:
         if len(groups) == 1:
             return groups[0]
         rows, numbers = Rows.cat([g.rows for g in groups]), [g.numbers for g in groups]
-        return RowGroup(groups[0].shared, rows, RowNumbers.cat(numbers))
+        caches = [cache for g in groups for cache in g.caches]
+        return RowGroup(groups[0].shared, rows, RowNumbers.cat(numbers), caches)
 
 
 def group_of(parts: Parts, row: Rows, sampler: Sampler | None) -> RowGroup:
     """A group of one row on the CPU."""
     shared = GroupParts.of(parts)
     params = {kind: tuple(map(numbers_of, own)) for kind, own in shared.by_kind.items()}
-    return RowGroup(shared, row, RowNumbers(params, sampler))
+    return RowGroup(shared, row, RowNumbers(params, sampler), [parts.cache])

@@ -36,13 +36,14 @@ from dlm.decode.apply import (
     write_update,
 )
 from dlm.decode.auxiliary import Auxiliary
-from dlm.decode.group import Planned, RowGroup
+from dlm.decode.group import RowGroup
 from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
 from dlm.decode.sync import advance, sync
 from dlm.decode.view import build_frame, build_view, read_together
+from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool
 
 
@@ -140,7 +141,7 @@ class IterationManager:
                 stopped = group.unstopped
                 if group.parts.early:
                     proposal, stopped = fill_early(group, view, proposal, self.info.mask_id)
-                view, update = self._apply(group, view, proposal)
+                view, update = self._apply(group, planned, view, proposal)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
                 changes.append(no_output(group, frame))
@@ -232,14 +233,14 @@ class IterationManager:
         return proposal
 
     def _apply(
-        self, group: RowGroup, view: StepView, proposal: Proposal
+        self, group: RowGroup, planned: Planned, view: StepView, proposal: Proposal
     ) -> tuple[StepView, CanvasUpdate]:
         """Write the outcome of the proposal into the rows; the view then shows it."""
         if proposal.token is not None:
             view = view.with_token(proposal.token)
         writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
         update = resolve(view, proposal, self.process)
-        write_update(group, view, update)
+        write_update(group, planned, view, update)
         if writes:
             write_scratch(writes)
         return view._replace(ids=update.ids, kind=update.kind), update

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from dlm.core import STATISTICS, ForwardPlan, ModelInfo, Packed, Phase
+from dlm.core import STATISTICS, CacheManager, ForwardPlan, ModelInfo, Packed, Phase, Rows
+from dlm.core.contracts import checked_plan, guarded
 from dlm.decode.apply import edit_budget
-from dlm.decode.group import Planned, RowGroup
+from dlm.decode.group import RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
 from dlm.decode.view import row_info
-from dlm.decode.window import KeyAges, window_of
+from dlm.decode.window import KeyAges, Planned, window_of
 from dlm.errors import blaming, is_foreign
 from dlm.model.attention import takes_ragged
 from dlm.model.kv_store import KVPool
@@ -61,10 +62,10 @@ class Planner:
             plan,
             window,
             row_info(group.rows),
+            step=group.rows.step[:, None].expand_as(window.pos),
+            host_steps=(host.step.numpy(), blocks.step.numpy()),
             joint_needs=None if apart else shared.needs & STATISTICS,
             live=blocks.live.numpy(),
-            row_clock=host.step.numpy(),
-            block_clock=blocks.step.numpy(),
             token_forwards=plan.token_forwards,
             key_ages=None if parts.cache.exact else KeyAges.of(plan, host),
             edit_budget=edit_budget(group) if may_wait else None,
@@ -75,8 +76,7 @@ class Planner:
     def _complete(self, group: RowGroup) -> ForwardPlan:
         """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
         rows = group.rows
-        (make,) = group.shared.calls["cache"]
-        plan: ForwardPlan = make(rows)
+        plan = self._cache_plan(rows, group.caches)
         for extend in group.shared.extend:
             plan = extend(plan, rows)
         guide, prompt = group.shared.armed, rows.host.prompt.tolist()
@@ -89,6 +89,26 @@ class Planner:
                 lambda arm, s: guide.masked_for_arm(arm, s.q_pos, prompt[s.row]),
                 self.info.mask_id,
             )
+
+    def _cache_plan(self, rows: Rows, caches: Sequence[CacheManager]) -> ForwardPlan:
+        """The plan of the rows' caches; where their numbers differ, each plans its own rows."""
+        members: list[tuple[CacheManager, list[int]]] = []
+        for row, cache in enumerate(caches):
+            own = next((found for other, found in members if other == cache), None)
+            if own is None:
+                members.append((cache, [row]))
+            else:
+                own.append(row)
+        plans: list[tuple[list[int], ForwardPlan]] = []
+        for cache, own in members:
+            mine = rows
+            if len(members) > 1:
+                scratch = {spec.name: rows.scratch[spec.name] for spec in cache.scratch}
+                mine = replace(rows, scratch=scratch).select(torch.tensor(own))
+            plans.append((own, guarded("cache", cache, "plan", checked_plan)(mine)))
+        if len(plans) == 1:
+            return plans[0][1]
+        return ForwardPlan.joined(plans, rows.host.pages, rows.host.length.numpy())
 
     def _with_own_pages(self, group: RowGroup, plan: ForwardPlan) -> ForwardPlan:
         pages = copy_on_write(self.kv, plan)

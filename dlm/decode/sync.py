@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dlm.core import BlockTable, Phase, Progress, Rows
 from dlm.core.contracts import checked_max_end, checked_table
-from dlm.decode.group import Planned, RowGroup, select_params
+from dlm.decode.group import RowGroup, select_params
 from dlm.decode.outputs import RowStep, StepOutput, changes_of, read_back
+from dlm.decode.window import Planned
 from dlm.errors import blaming
 
 
@@ -41,8 +42,9 @@ def _sync_group(
     steps = np.zeros(count, dtype=np.int64)
     for output in done:
         steps += output.active
-    planned.block_clock[:] += planned.live * steps[:, None]
-    planned.row_clock[:] += steps
+    row_steps, block_steps = planned.host_steps
+    row_steps += steps
+    block_steps += planned.live * steps[:, None]
     aged = planned.key_ages
     ages = [0] * count if aged is None else aged.after(steps)
     opened: list[tuple[int, int] | None] = [None] * count

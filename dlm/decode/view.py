@@ -24,8 +24,9 @@ from dlm.core import (
     StepView,
     Window,
 )
-from dlm.decode.group import Planned, RowGroup
+from dlm.decode.group import RowGroup
 from dlm.decode.sampling import RowStats, draw_tokens, row_stats, sampling_stats, token_uniforms
+from dlm.decode.window import Planned
 
 NO_AUX: Final[Mapping[str, AuxView]] = MappingProxyType({})
 

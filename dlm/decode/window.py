@@ -1,13 +1,17 @@
-"""The layout of a window: the positions that a step shows, and the places of their logits."""
+"""The layout of a window: the positions that a step shows, the places of their logits, and what
+else holds as long as a plan does.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dlm.core import INT64_MAX, Flags, ForwardPlan, HostRows, Ints, Window
+from dlm.core import INT64_MAX, Flags, ForwardPlan, HostRows, Ints, RowInfo, Window
 from dlm.core.blocks import BlockTable, Level
 
 
@@ -29,6 +33,8 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
     slot, shadow = has_logits.ravel().nonzero()[0], _shadow_slots(plan, pos)
     arrays = {
         "pos": pos,
+        "spare": np.array(plan.capacity - 1),
+        "columns": np.arange(pos.shape[1]),
         "valid": valid,
         "scored": has_logits,
         "must_progress": has_logits & must[row, block],
@@ -129,3 +135,36 @@ class KeyAges(NamedTuple):
         np.copyto(self.key_step, last[:, None], where=self.writes & moved[:, None])
         ages: list[int] = np.where(moved, last - self.oldest, 0).clip(min=0).tolist()
         return ages
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A plan and all that holds as long as it does.
+
+    row: the numbers of each row.
+    step: of each row, spread over the window, `[R, W]`; the memory of the rows' clock.
+    host_steps: the clocks of rows and blocks on the host, `[R]` and `[R, 8]`; the memory of its
+        tensors.
+    joint_needs: statistics of the logits, which may be read together with those of other groups
+        (None: a guide changes the logits, or what is read depends on more than them).
+    live: the blocks being denoised, `[R, 8]`.
+    token_forwards: tokens computed for each row.
+    key_ages: the keys that it makes and reuses (None: keys are never out of date).
+    edit_budget: steps that each row may take beyond one for each of its commits, `[R]` (None: no
+        part can take back what it commits, or wait for ever).
+    opening: a block opens in some row, so that its end is read from the logits.
+    syncs_every_step: the host must look after each step.
+    """
+
+    plan: ForwardPlan
+    window: Window
+    row: RowInfo
+    step: Tensor
+    host_steps: tuple[Ints, Ints]
+    joint_needs: frozenset[str] | None
+    live: Flags
+    token_forwards: list[int]
+    key_ages: KeyAges | None
+    edit_budget: Tensor | None
+    opening: bool
+    syncs_every_step: bool

@@ -225,7 +225,7 @@ class ParkedRows:
         )
         rows = replace(rows, host=host).prepared(rows.specs, whole_row=host.whole_row)
         self.groups[state] = fresh = RowGroup(
-            group.shared, rows, group.numbers, isolated=group.isolated
+            group.shared, rows, group.numbers, group.caches, isolated=group.isolated
         )
         self.manager.admit(fresh)
 

@@ -26,8 +26,8 @@ class IncrementalDecoder:
         self._sent = 0
 
     def feed(self, ids: Iterable[int]) -> str:
-        """The text that `ids` complete."""
-        return self._advance(ids, final=False)
+        """The text that `ids` complete; nothing but an unfinished character is held back."""
+        return "".join([self._advance([index], final=False) for index in ids])
 
     @property
     def holds(self) -> bool:

@@ -263,3 +263,58 @@ def test_final_keys_equal_computing_everything_on_the_bundled_model(unmask):
         saved = sum(a.stats.token_forwards for a in found)
         assert saved < sum(a.stats.token_forwards for a in everything) / 2
     assert sum(answer.stats.reused for answer in found) > 10 * 16
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("dual(every=2)", "dual(every=3)"),
+        ("prefix(every=2)", "prefix(every=5)"),
+        ("vicinity(3, 5, 0)", "vicinity(40, 2, 2)"),
+        ("freecache('block', 5)", "freecache('block', 3)"),
+        ("delayed(3, 2)", "delayed(99, 0)"),
+        ("delayed_blocks(5, delay=3, every=4)", "delayed_blocks(8, delay=1, every=2)"),
+    ],
+)
+def test_rows_whose_caches_differ_in_numbers_share_a_group(one, other, unroll):
+    """Each row is planned by its own cache, also after the first row has left the group."""
+    options = {"blocks": "fixed(8)", "unmask": "threshold(0.8)", "stop": "none"}
+    decoder, caches = decoder_of(5).double(), (one, other, one)
+
+    def states(bench):
+        return [
+            bench.state(prompt_of(6 + i, i), i, cache=cache, max_new_tokens=16 + 8 * i, **options)
+            for i, cache in enumerate(caches)
+        ]
+
+    alone = [Bench(decoder, unroll=unroll) for _ in caches]
+    lonely = [states(bench)[i] for i, bench in enumerate(alone)]
+    expected = [bench.run(state)[0] for bench, state in zip(alone, lonely, strict=True)]
+    bench = Bench(decoder, unroll=unroll)
+    shared = states(bench)
+    for state in shared:
+        bench.scheduler.submit(state)
+    bench.step()
+    assert len(bench.scheduler._live.groups) == 1
+    while not all(state.done for state in shared):
+        bench.step()
+    for state, mine, trace in zip(shared, lonely, expected, strict=True):
+        assert state.canvas.ids == mine.canvas.ids
+        assert (state.ledger.nfe, state.ledger.forwards) == (mine.ledger.nfe, mine.ledger.forwards)
+        if unroll == 1:  # else rows idle more or less often, as their mates have the host look
+            assert state.ledger.token_forwards == mine.ledger.token_forwards
+            assert state.ledger.staleness == mine.ledger.staleness
+            positions = [forward.computed for forward in bench.traces[state].forwards]
+            assert positions == [forward.computed for forward in trace.forwards]
+
+
+def test_keys_of_prompts_that_are_made_alone_keep_groups_apart():
+    """Chunks of other lengths make other keys, which a group's prefixes must not mix up."""
+    bench = Bench(decoder_of(0))
+    for i, chunk in enumerate((4, 6)):
+        cache = f"dual(frozen_prompt={chunk})"
+        state = bench.state(prompt_of(9, i), i, cache=cache, max_new_tokens=8, stop="none")
+        bench.scheduler.submit(state)
+    bench.step()
+    assert len(bench.scheduler._live.groups) == 2

@@ -164,11 +164,13 @@ def test_only_what_is_written_is_noted(case, step):
     rows = SimpleNamespace(
         ids=torch.full(shape, 9), kind=torch.full(shape, int(Kind.PAD), dtype=torch.int8),
         conf=torch.full(shape, -1.0), born=torch.full(shape, -1), edits=torch.zeros(shape).long(),
-        capacity=shape[1], step=torch.tensor([step, step + 1]),
+        step=torch.tensor([step, step + 1]),
     )  # fmt: skip
     update = resolve(view, effective(view, proposal, MASK), Absorbing(MASK))
     group = SimpleNamespace(rows=rows, parts=SimpleNamespace(edit=True))
-    write_update(group, view, update)
+    steps = rows.step[:, None].expand_as(view.pos)
+    view = view._replace(window=view.window._replace(spare=torch.tensor(width + 1)))
+    write_update(group, SimpleNamespace(step=steps), view, update)
     written, before = update.written, torch.full((2, width), -1)
     assert torch.equal(rows.ids[:, :width], update.ids)
     assert torch.equal(rows.kind[:, :width], update.kind)

@@ -95,6 +95,8 @@ def make_view(
     phase = Phase.OPENING if opening else Phase.OPEN
     window = Window(
         pos=places,
+        spare=places.amax() + 1,
+        columns=torch.arange(width),
         valid=torch.ones(rows, width, dtype=torch.bool),
         scored=is_open,
         must_progress=is_open,

@@ -236,10 +236,13 @@ def info(
     json: Json = False,
 ) -> None:
     """List versions, devices, models and parts; or describe one model."""
+    changes = overrides(override or [], mask_id)
     if model is None:
+        if changes:
+            raise InvalidRequest("override", "changes a model: name one")
         tell.show_installation(tell.installation(), as_json=json)
     else:
-        checkpoint = dlm.inspect(model, overrides=overrides(override or [], mask_id))
+        checkpoint = dlm.inspect(model, overrides=changes)
         tell.show_model(tell.model_facts(model, checkpoint), as_json=json)
 
 

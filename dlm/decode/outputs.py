@@ -1,16 +1,19 @@
-"""The outputs of steps on the device, and the records of rows that the host makes of them."""
+"""The outputs of steps on the device, and the records and events of rows that they become."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from itertools import groupby
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlm.core import Frame
+from dlm.core import Event, EventType, Frame
 from dlm.decode.apply import Op
 from dlm.decode.group import RowGroup
 
@@ -175,3 +178,24 @@ def changes_of(output: StepOutput[NDArray[Any]]) -> list[list[PositionChange]]:
     for row, op, pos, token, conf, drawn in values:
         changes[row].append(PositionChange(OPS[op], pos, token, conf, drawn))
     return changes
+
+
+EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
+    {Op.COMMIT: "commit", Op.REMASK: "remask", Op.REPLACE: "replace", Op.RENOISE: "renoise"}
+)
+
+
+def events_of(
+    row: int, step: int, changes: Sequence[PositionChange], *, drawn: bool
+) -> list[Event]:
+    """The events of one step of a row: one for each thing that happened, in the order of `Op`.
+
+    drawn: its tokens are drawn, so that commits carry the probabilities of that.
+    """
+    events = []
+    for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
+        _, pos, ids, conf, odds = zip(*alike, strict=True)
+        writes = op in (Op.COMMIT, Op.REPLACE)
+        said = (conf, odds if drawn else ()) if writes else ()
+        events.append(Event(EVENTS[op], row, step, pos, ids, *said))
+    return events

@@ -244,7 +244,7 @@ class Engine:
         """
         return node.fork(self, parent, path)
 
-    def reopen(self, parked: Node, positions: Sequence[int]) -> None:
+    def reopen(self, parked: Node, positions: Iterable[int]) -> None:
         """Open committed positions of a row that is parked or has ended; it is parked then.
 
         `positions` count from the start of the canvas. Blocks open anew from the first of them on,

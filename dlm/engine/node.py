@@ -7,7 +7,7 @@ of them, and so is any program that looks at a half-filled canvas before it goes
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from types import TracebackType
@@ -188,6 +188,8 @@ def resume(
     states = list(dict.fromkeys(node._state for node in asked if not node.done))
     with engine.lock:
         for state in states:
+            _require_rest(state)
+        for state in states:
             until = Until(
                 None if steps is None else state.ledger.nfe + steps,
                 None if blocks is None else state.filled_blocks + blocks,
@@ -201,6 +203,12 @@ def resume(
             raise state.error
 
 
+def _require_rest(state: RowState) -> None:
+    """Raise `InvalidRequest` while another thread decodes the row."""
+    if not (state.parked or state.done):
+        raise InvalidRequest("node", "must be parked or ended; another thread is decoding it")
+
+
 def fork(engine: Holder, node: Node, path: int) -> Node:
     """See `Engine.fork`."""
     require_integer("path", path, 0, most=2**63 - 1)
@@ -210,22 +218,29 @@ def fork(engine: Holder, node: Node, path: int) -> Node:
     return Node(engine, child, node._rows)
 
 
-def reopen(engine: Holder, node: Node, positions: Sequence[int]) -> None:
+def reopen(engine: Holder, node: Node, positions: Iterable[int]) -> None:
     """See `Engine.reopen`."""
-    chosen = sorted(set(positions))
-    kinds = node.kinds
-    for at in chosen:
-        if not is_integer(at) or not 0 <= at < len(kinds):
-            rule = f"must be positions of the canvas, 0 to {len(kinds) - 1}"
-            raise InvalidRequest("positions", f"{rule}, got {shown(at)}")
-        if kinds[at] != Kind.COMMITTED:
-            rule = "must be committed positions"
-            raise InvalidRequest("positions", f"{rule}, got {at}, which is {kinds[at].name}")
-    if node._state.error is not None:
-        raise InvalidRequest("node", f"has failed: {node._state.error}")
-    if chosen:
-        with engine.lock:
-            engine.scheduler.reopen(node._state, chosen)
+    with engine.lock:
+        _require_rest(node._state)
+        if node._state.error is not None:
+            raise InvalidRequest("node", f"has failed: {node._state.error}")
+        if not isinstance(positions, Iterable) or isinstance(positions, str):
+            raise InvalidRequest("positions", f"must be a list of integers, got {shown(positions)}")
+        chosen = list(positions)
+        for at in chosen:
+            _require_committed(at, node.kinds)
+        if chosen:
+            engine.scheduler.reopen(node._state, sorted(set(chosen)))
+
+
+def _require_committed(at: object, kinds: Sequence[Kind]) -> None:
+    """Raise `InvalidRequest` unless `at` is a committed position of a canvas."""
+    if not is_integer(at) or not 0 <= at < len(kinds):
+        rule = f"must be positions of the canvas, 0 to {len(kinds) - 1}"
+        raise InvalidRequest("positions", f"{rule}, got {shown(at)}")
+    if kinds[at] != Kind.COMMITTED:
+        rule = "must be committed positions"
+        raise InvalidRequest("positions", f"{rule}, got {at}, which is {kinds[at].name}")
 
 
 def complete(engine: Holder, node: Node, steps: int) -> Generation:
@@ -238,16 +253,16 @@ def complete(engine: Holder, node: Node, steps: int) -> Generation:
 
 def _from_draft(engine: Holder, node: Node) -> Generation:
     """The answer with the tokens of the last step at the open positions that it has read."""
-    draft = {at: node._state.draft[at] for at in node.open if at in node._state.draft}
-    if not draft:
+    if not node._state.draft:
         raise InvalidRequest(
             "steps", "must be at least 1 for a node that has taken no step since it was opened"
         )
+    draft = {at: node._state.draft[at] for at in node.open if at in node._state.draft}
     twin = node._state.fork(choice=0, row=node.row, path=node.path)
-    pos = tuple(draft)
-    ids, conf = zip(*draft.values(), strict=True)
-    twin.emit(Event("commit", twin.row, twin.ledger.nfe, pos, ids, conf))
-    twin.finish("length" if all(at in draft for at in node.open) else "draft")
+    if draft:
+        ids, conf = zip(*draft.values(), strict=True)
+        twin.emit(Event("commit", twin.row, twin.ledger.nfe, tuple(draft), ids, conf))
+    twin.finish("length" if len(draft) == len(node.open) else "draft")
     with engine.lock:
         return generation_of(twin, engine.text)
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from dlm.config import BoundConfig
-from dlm.core import Event, EventType, HostCanvas, Kind
+from dlm.core import Event, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import Op, step_limit
-from dlm.decode.outputs import PositionChange, RowStep
+from dlm.decode.outputs import PositionChange, RowStep, events_of
 from dlm.engine.generation import Ledger, answer_of
 from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
 from dlm.text.stream import StopStringWatcher
@@ -284,24 +281,3 @@ class RowState:
                 charge(error, culprit(kind, part, method))
                 break
         return error
-
-
-EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
-    {Op.COMMIT: "commit", Op.REMASK: "remask", Op.REPLACE: "replace", Op.RENOISE: "renoise"}
-)
-
-
-def events_of(
-    row: int, step: int, changes: Sequence[PositionChange], *, drawn: bool
-) -> list[Event]:
-    """The events of one step of a row: one for each thing that happened, in the order of `Op`.
-
-    drawn: its tokens are drawn, so that commits carry the probabilities of that.
-    """
-    events = []
-    for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
-        _, pos, ids, conf, odds = zip(*alike, strict=True)
-        writes = op in (Op.COMMIT, Op.REPLACE)
-        said = (conf, odds if drawn else ()) if writes else ()
-        events.append(Event(EVENTS[op], row, step, pos, ids, *said))
-    return events

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 
+import dlm
 from dlm.core import Event, Kind
 from dlm.core.canvas import replay
 from dlm.engine.engine import Engine
@@ -383,6 +385,8 @@ def test_log_probabilities_are_those_of_the_commits() -> None:
 
 
 WRONG: tuple[tuple[str, str, Callable[[Engine, Node], Any]], ...] = (
+    ("positions", "must be a list of integers, got 7", lambda e, n: e.reopen(n, 7)),
+    ("positions", "0 to 36, got 'a'", lambda e, n: e.reopen(n, ["a"])),
     (
         "positions",
         "must be committed positions, got 0, which is PROMPT",
@@ -487,3 +491,38 @@ def test_proposal_probabilities_are_those_of_the_draws(sampler: dict[str, Any]) 
     assert answer.proposal_logprobs == node.proposal_logprobs[len(PROMPT) :]
     events = [Event.from_json(event.to_json()) for event in node.events()]
     assert replay(events)[node.row].drawn == node._state.canvas.drawn
+
+
+def test_a_node_that_another_thread_decodes_is_refused() -> None:
+    engine, _ = new_engine({})
+    node = engine.start(PROMPT, **asked({}))
+    engine.resume(node, steps=2)
+    engine.scheduler.resume(node._state)  # as another thread would, before its first step
+    for call in (engine.resume, lambda n: engine.reopen(n, [5])):
+        with pytest.raises(InvalidRequest, match="another thread is decoding it"):
+            call(node)
+    while not node.done:
+        engine.step()
+    check(engine, node)
+
+
+def test_rows_that_fail_end_alone_and_cannot_go_on() -> None:
+    class Broken(dlm.Unmasker):
+        def propose(self, view: dlm.StepView) -> dlm.Proposal:
+            if int(view.row.step.max()) > 2:
+                raise RuntimeError("broken on purpose")
+            return dlm.Proposal(view.eligible & (view.pos == view.pos.amin(dim=1, keepdim=True)))
+
+    engine, _ = new_engine({})
+    node = engine.start(PROMPT, **asked({}, unmask=dataclass(frozen=True)(Broken)()))
+    mate = engine.start(PROMPT, **asked({}))
+    engine.resume([node, mate], steps=2)
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        engine.resume([node, mate])
+    assert mate.done
+    assert len(mate.result().ids) == 32
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        node.result()
+    with pytest.raises(InvalidRequest, match="has failed"):
+        engine.reopen(node, [len(PROMPT)])
+    assert engine.kv.pages.in_use == 0

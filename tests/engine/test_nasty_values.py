@@ -56,6 +56,11 @@ def engine():
     return dlm.load("tiny", device="cpu")
 
 
+def prepared(engine, prompt, **options):
+    """A checked request that is not queued."""
+    return engine.prepare(prompt, dlm.GenerationConfig.from_options(options))
+
+
 def short(ask, *arguments, **options):
     """Ask; a refusal must be one short line that names something."""
     try:
@@ -67,17 +72,12 @@ def short(ask, *arguments, **options):
     assert "\n" not in said
 
 
-def ready(engine, prompt, **options):
-    """A request that is not queued."""
-    return engine.prepare(prompt, dlm.GenerationConfig.from_options(options))
-
-
 @pytest.mark.parametrize("name", [*FIELDS, *sorted(ALIASES), "no_such"])
 def test_options(engine, name):
     length = {} if name in ("max_new_tokens", "gen_length") else {"max_new_tokens": 4}
     for value in (*NUMBERS_GIVEN, *OTHERS_GIVEN):
         short(engine.explain, **{name: value})
-        short(ready, engine, "hello", **{**length, name: value})
+        short(prepared, engine, "hello", **{**length, name: value})
 
 
 RUN = ("0", "1", "-1", "0.5", "2147483647", "1e308", "-1e308", "5e-324", "9e18")
@@ -111,12 +111,12 @@ def test_arguments_of_parts(engine, kind):
 
 def test_prompts_and_messages(engine):
     for value in (*NUMBERS_GIVEN, *OTHERS_GIVEN):
-        short(ready, engine, value, max_new_tokens=4)
+        short(prepared, engine, value, max_new_tokens=4)
         short(engine.generate, [value, ""], max_new_tokens=1)
-        short(ready, engine, [{"role": "user", "content": value}])
-        short(ready, engine, [{"role": value, "content": "a"}])
+        short(prepared, engine, [{"role": "user", "content": value}])
+        short(prepared, engine, [{"role": value, "content": "a"}])
         if isinstance(value, str | int | float | tuple):
-            short(ready, engine, [{value: "user", "content": "a"}])
+            short(prepared, engine, [{value: "user", "content": "a"}])
 
 
 @pytest.mark.parametrize(

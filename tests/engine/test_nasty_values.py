@@ -67,12 +67,17 @@ def short(ask, *arguments, **options):
     assert "\n" not in said
 
 
+def ready(engine, prompt, **options):
+    """A request that is not queued."""
+    return engine.prepare(prompt, dlm.GenerationConfig.from_options(options))
+
+
 @pytest.mark.parametrize("name", [*FIELDS, *sorted(ALIASES), "no_such"])
 def test_options(engine, name):
     length = {} if name in ("max_new_tokens", "gen_length") else {"max_new_tokens": 4}
     for value in (*NUMBERS_GIVEN, *OTHERS_GIVEN):
         short(engine.explain, **{name: value})
-        short(engine.prepare, "hello", **{**length, name: value})
+        short(ready, engine, "hello", **{**length, name: value})
 
 
 RUN = ("0", "1", "-1", "0.5", "2147483647", "1e308", "-1e308", "5e-324", "9e18")
@@ -106,12 +111,12 @@ def test_arguments_of_parts(engine, kind):
 
 def test_prompts_and_messages(engine):
     for value in (*NUMBERS_GIVEN, *OTHERS_GIVEN):
-        short(engine.prepare, value, max_new_tokens=4)
+        short(ready, engine, value, max_new_tokens=4)
         short(engine.generate, [value, ""], max_new_tokens=1)
-        short(engine.prepare, [{"role": "user", "content": value}])
-        short(engine.prepare, [{"role": value, "content": "a"}])
+        short(ready, engine, [{"role": "user", "content": value}])
+        short(ready, engine, [{"role": value, "content": "a"}])
         if isinstance(value, str | int | float | tuple):
-            short(engine.prepare, [{value: "user", "content": "a"}])
+            short(ready, engine, [{value: "user", "content": "a"}])
 
 
 @pytest.mark.parametrize(

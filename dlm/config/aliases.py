@@ -66,7 +66,7 @@ def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in ours:
             alias = next((a for a in theirs if ALIASES[a] == name), name)
             raise InvalidRequest(alias, f"stands for `{name}`, which is given as well")
-    if theirs.get("alg") == "confidence_threshold":  # its steps are in the rule
+    if theirs.get("alg") == "confidence_threshold":  # its steps are in the rule, or not looked at
         ours.pop("steps", None)
     return {**ours, **translated}
 
@@ -211,16 +211,14 @@ def _dream_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 def _sure_dream_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Fast-dLLM's threshold on Dream: with a cache, a block's first position falls alone; without
-    one the whole canvas is shared out to the steps.
+    one the whole canvas is shared out to the steps. With blocks its code takes `steps`, too, and
+    every block takes those that it needs: such calls are accepted as they are published.
     """
     for name in ("alg_temp", "eps"):
         if theirs.get(name):
             raise InvalidRequest(name, "has no meaning beside alg 'confidence_threshold'")
     arguments = f"{theirs.get('threshold', 0.9)!r}, conf_from='tempered'"
     if _cached(theirs) or "block_length" in theirs or "blocks" in ours:
-        if ours.get("steps") is not None:
-            rule = "has no meaning beside alg 'confidence_threshold' with blocks or a cache"
-            raise InvalidRequest("steps", f"{rule}: every block takes the steps that it needs")
         return f"threshold({arguments}{', first_alone=True' if _cached(theirs) else ''})"
     if not isinstance(ours.get("steps"), int):
         raise InvalidRequest(

@@ -127,8 +127,7 @@ class IterationManager:
             group.aux_tokens = {}
             try:
                 guided = self._guide(group, logits, frame) if group.parts.guide else logits
-                view = build_view(group, guided, stats, frame, self.info.mask_id)
-                group.drawn = frame.window.scored, frame.window.pos, view.token, view.confidence
+                view = self._view(group, guided, stats, frame)
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:
@@ -180,6 +179,14 @@ class IterationManager:
         for guide, params in group.calls["guide"]:
             logits = guide(logits, frame, params)
         return logits[0]
+
+    def _view(
+        self, group: RowGroup, logits: Tensor, stats: RowStats | None, frame: Frame
+    ) -> StepView:
+        """Draw a token for every scored position and read the statistics that the parts need."""
+        view = build_view(group, logits, stats, frame, self.info.mask_id)
+        group.drawn = frame.window.scored, frame.window.pos, view.token, view.confidence
+        return view
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
         """Let the auxiliary models that the parts ask for read what was drawn."""

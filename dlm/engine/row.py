@@ -97,6 +97,11 @@ class RowState:
         return self.bound.pinned
 
     @property
+    def ends_pinned(self) -> bool:
+        """True if the last position of the answer is pinned."""
+        return len(self.pinned) > 0 and self.pinned[-1] is not None
+
+    @property
     def end_ids(self) -> Collection[int]:
         """The ids that end the answer."""
         return self.bound.end_ids
@@ -200,8 +205,7 @@ class RowState:
         if cause not in UNSETTLED:
             complete = self._settle(final=True)
             answer, ended = answer_of(self.canvas, self.limit, self.end_ids)
-            ends_pinned = len(self.pinned) > 0 and self.pinned[-1] is not None
-            complete |= ended or (ends_pinned and len(answer) == len(self.pinned))
+            complete |= ended or (self.ends_pinned and len(answer) == len(self.pinned))
         if self.started:
             self.seconds = time.perf_counter() - self.started
         reason = finish_reason(cause, complete=complete)

@@ -104,13 +104,19 @@ def _pair(engine: Engine, calls: list[Any]) -> tuple[float, float, float, float]
     return middle[0] - start[0], end[0] - middle[0], middle[1] - start[1], end[1] - middle[1]
 
 
-PHASES = ("forward", "guide", "view", "consult", "open", "propose", "edit", "apply", "stop")
+PHASES = (
+    "forward", "guide", "view", "consult", "open", "restrict", "propose", "edit", "apply", "stop",
+)  # fmt: skip
+"""The phases of a step, each a method of the manager."""
 
 
 def _phases(
     engine: Engine, prompt: list[int], window: int, options: dict[str, Any]
 ) -> dict[str, float]:
-    """Median CPU microseconds of each phase of the iteration manager, the model call left out."""
+    """Median CPU microseconds of each phase of the iteration manager, the model call left out.
+
+    A step without a phase counts as 0.
+    """
     taken: dict[str, list[float]] = {}
     manager = engine.manager
 
@@ -134,6 +140,9 @@ def _phases(
         manager.model = model
         for name in plain:
             delattr(manager, name)
-    medians = {name: statistics.median(values) * 1e6 for name, values in taken.items()}
+    steps, medians = len(taken["forward"]), {}
+    for name in (*PHASES, "model"):
+        values = taken.get(name, [])
+        medians[name] = statistics.median(values + [0.0] * (steps - len(values))) * 1e6
     medians["forward"] -= medians.pop("model")
-    return {name: medians[name] for name in PHASES}
+    return medians

@@ -131,7 +131,7 @@ def test_a_canvas_beyond_the_budget_is_refused_and_a_waiting_one_is_served():
     [
         ({"stop": "eoss('block')"}, "did you mean 'eos'"),
         ({"stop": "nowhere.at.all:Budget(5)"}, "nowhere"),
-        ({"unmask": Never}, "or a part"),
+        ({"unmask": Never}, "got the class Never: give Never()"),
         ({"unmask": object()}, "or a part"),
         ({"guide": ["forbid('eos')", "cfg(1.0)"]}, "must come first"),
         ({"guide": "bias(())"}, "at least one"),

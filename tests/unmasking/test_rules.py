@@ -433,9 +433,9 @@ def test_rcr_does_not_take_a_confidence_of_zero_for_certainty():
 
 def test_rcr_leaves_prompt_and_open_positions_alone():
     rule = RCR(steps=2)
-    kinds = [GIVEN, DONE, OPEN, OPEN, OPEN]
-    view = make_view(rule, [[0.0, 0.9, 0.1, 0.2, 0.0]], kind=kinds, conf_prev=0.9, end=4)
-    assert reopened(rule, view) == [False, False, True, False, False]
+    kinds = [GIVEN, DONE, OPEN, OPEN, OPEN, OPEN]
+    view = make_view(rule, [[0.0, 0.9, 0.1, 0.2, 0.3, 0.0]], kind=kinds, conf_prev=0.9, end=5)
+    assert reopened(rule, view) == [False, False, True, False, False, False]
 
 
 def test_rcr_ties_go_leftmost():

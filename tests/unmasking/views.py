@@ -91,7 +91,8 @@ def make_view(
     is_open = kinds >= Kind.MASK
     pinned = (kinds == Kind.PROMPT) & (places >= tall(prompt)[:, None])
     eligible = is_open & (places < ends[:, None])
-    totals = eligible.sum(dim=1) if masks is None else tall(masks)
+    inside = (kinds != Kind.PROMPT) & (places < ends[:, None])
+    totals = inside.sum(dim=1) if masks is None else tall(masks)
     phase = Phase.OPENING if opening else Phase.OPEN
     window = Window(
         pos=places,

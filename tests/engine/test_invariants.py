@@ -252,11 +252,6 @@ def test_every_run(batch):
         check_keys(state, trace)
 
 
-def ends_pinned(state):
-    """True if the last position of the canvas was given."""
-    return len(state.pinned) > 0 and state.pinned[-1] is not None
-
-
 def check_canvases(state, trace, *, paced):
     """What is given stays, MASK is never committed, every step commits unless it is paced."""
     given = dict(enumerate((*state.prompt, *state.pinned)))
@@ -288,7 +283,7 @@ def check_end(state, trace):
         found = [
             p for p in generated if canvas.ids[p] in ends and canvas.kinds[p] == Kind.COMMITTED
         ]
-        assert found or ends_pinned(state)
+        assert found or state.ends_pinned
         assert not [p for p in still_open if p < min(found, default=state.limit)]
 
 
@@ -333,7 +328,7 @@ def check_settled(state, trace):
     assert settled == sorted(settled)
     if state.canvas.reason in ("length", "early"):
         assert canvas.settled == len(canvas.ids)
-    elif state.canvas.reason == "stop" and not (state.bound.parts.edit or ends_pinned(state)):
+    elif state.canvas.reason == "stop" and not (state.bound.parts.edit or state.ends_pinned):
         assert state.end_ids & set(canvas.ids[canvas.prompt : canvas.settled])
 
 

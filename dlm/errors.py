@@ -90,7 +90,7 @@ class Culprit:
 
 
 class RuleError(DlmError, TypeError):
-    """A part that a user wrote has answered what no part may answer; `culprit` says which one.
+    """A part that a user wrote has answered what no part may answer; `culprit` names it.
 
     What such a part raises itself is not wrapped: it arrives as it was raised, with a note that
     names the part (see `culprit_of`).
@@ -106,7 +106,7 @@ class RuleError(DlmError, TypeError):
 
 
 def culprit_of(error: BaseException) -> Culprit | None:
-    """The user's part that an error comes from; None where it comes from none."""
+    """The user's part that an error comes from; None if it comes from none."""
     found = getattr(error, "culprit", None)
     return found if isinstance(found, Culprit) else None
 
@@ -202,7 +202,7 @@ def needs_extra(package: str, extra: str) -> str:
 
 
 def nearest(given: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The one of `choices` that `given` resembles most, None where it resembles none."""
+    """The one of `choices` that `given` resembles most, None if it resembles none."""
     folded = {name.casefold(): name for name in choices}
     near = difflib.get_close_matches(given[:SHOWN].casefold(), folded, n=1, cutoff=cutoff)
     return folded[near[0]] if near else None

@@ -507,6 +507,11 @@ def test_info(call):
         assert part["name"] in out
 
 
+def test_info_of_the_installation_takes_no_overrides(call):
+    for option in ("--mask-id", "5"), ("--override", "shift=true"):
+        assert "`override`: changes a model: name one" in refused(call("info", *option))
+
+
 def test_info_of_a_model(call):
     code, out, err = call("info", "tiny")
     assert (code, err) == (0, "")

@@ -201,6 +201,8 @@ def test_generate_can_be_watched_saved_and_shown_again(capsys, tmp_path):
         (("generate", "x", "--watch", "--n", "2"), "`n`: must be 1 to be watched, got 2"),
         (("trace", "nowhere.jsonl"), "nowhere.jsonl"),
         (("chat", "--unmask", "nothing"), "must be one of"),
+        (("chat", "--trace", "made.jsonl"), "`trace`: is an option of `dlm generate`"),
+        (("chat", "--plain", "--n", 3), "`n`: must be 1 in a chat, got 3"),
     ],
 )
 def test_wrong_commands(arguments, message, capsys):

@@ -12,14 +12,14 @@ from dlm.errors import InvalidRequest
 
 Prompt = bool | int
 """How a prompt's keys are made: with the canvas, again and again (False); once and alone (True); or
-alone in chunks of so many positions, each of which sees those before it.
+alone in chunks of this many positions, each of which sees those before it.
 """
 
 
 class Bidirectional(RowPolicy):
     """A policy that reuses keys which theory does not allow: approximate.
 
-    reused: which keys it reuses, and of what age they are, in words
+    reused: the keys that it reuses, and their age, in words
     frozen_prompt: the prompt's keys see nothing after it and are never made again, so that requests
         can share them (True: those with the same prompt; chunks: those that begin alike)
     """
@@ -44,10 +44,11 @@ class Bidirectional(RowPolicy):
 
     @property
     def stale(self) -> str:
-        """The age of the reused keys, and whose the prompt's are."""
-        frozen = self.frozen_prompt
-        alone = "" if frozen is False else "; the prompt's keys see nothing after "
-        return self.reused + (alone and alone + ("it" if frozen is True else "their chunk"))
+        """The age of the reused keys, and the view of a frozen prompt's."""
+        if self.frozen_prompt is False:
+            return self.reused
+        end = "it" if self.frozen_prompt is True else "their chunk"
+        return f"{self.reused}; the prompt's keys see nothing after {end}"
 
     @property
     def shared_prefix(self) -> SharedPrefix | None:

@@ -41,7 +41,7 @@ class BlockCausal(RowPolicy):
 
     @property
     def shared_prefix(self) -> SharedPrefix:
-        """Keys depend on nothing behind their trained block."""
+        """Keys depend on nothing after their trained block."""
         return SharedPrefix("final", self.alignment)
 
     def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:

@@ -13,7 +13,7 @@ from dlm.errors import InvalidRequest
 @dataclass(frozen=True, slots=True)
 class DelayedBlocks(Bidirectional):
     """A filled block keeps being computed for `delay` forwards before its keys are frozen, and
-    nothing is seen of what lies behind the live blocks (d3LLM, arXiv 2601.07568).
+    nothing is seen of the positions after the live blocks (d3LLM, arXiv 2601.07568).
 
     While a block waits, and every `every` steps (None: never), a step computes everything before
     the live blocks' end, too. `block`: positions of a block, from the prompt's end on. Approximate:

@@ -29,7 +29,7 @@ class FreeCache(Bidirectional):
     arXiv 2505.21467).
 
     The clean prefix ends before the first position that is open, or whose key does not show its
-    token yet. `keeps`: the "prompt" alone; whole "block"s of `block` positions behind it; every
+    token yet. `keeps`: the "prompt" alone; whole "block"s of `block` positions after it; every
     "token" but the last clean one; or all but a "window" of `window` positions on both sides of
     the first open one, and nothing is seen of what lies further right. Approximate: a key is that
     of the last forward that computed its position.

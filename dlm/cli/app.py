@@ -26,6 +26,7 @@ from dlm.cli.streams import (
     show_what_can_be_shown,
     warnings_as_lines,
 )
+from dlm.errors import InvalidRequest
 
 # Garbage is looked for after this many new objects: what starting makes, stays. See `gc`.
 COLLECTIONS = 50_000, 20, 20
@@ -162,8 +163,12 @@ def chat(
     **options: Any,
 ) -> None:
     """Talk to a model and watch its answers being unmasked."""
-    settings = given({n: value for n, value in options.items() if n != "trace"}, stop_string)
+    settings = given(options, stop_string)
     config = dlm.GenerationConfig.from_options(settings)
+    if config.trace:
+        raise InvalidRequest("trace", "is an option of `dlm generate`: a chat has many answers")
+    if config.n > 1:
+        raise InvalidRequest("n", f"must be 1 in a chat, got {config.n}")
     changes, helpers = overrides(override or [], mask_id), named("aux", aux or [], "MODEL")
     dlm.inspect(model, aux=helpers, overrides=changes).explain(**settings)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
@@ -231,10 +236,13 @@ def info(
     json: Json = False,
 ) -> None:
     """List versions, devices, models and parts; or describe one model."""
+    changes = overrides(override or [], mask_id)
     if model is None:
+        if changes:
+            raise InvalidRequest("override", "changes a model: name one")
         tell.show_installation(tell.installation(), as_json=json)
     else:
-        checkpoint = dlm.inspect(model, overrides=overrides(override or [], mask_id))
+        checkpoint = dlm.inspect(model, overrides=changes)
         tell.show_model(tell.model_facts(model, checkpoint), as_json=json)
 
 

@@ -24,7 +24,7 @@ PROMPT: Final = "you> "
 
 
 def token_decoder(engine: dlm.Engine) -> DecodeToken:
-    """The text of a token of this engine; its number where there is no tokenizer."""
+    """The text of a token of this engine; its number if there is no tokenizer."""
     text = engine.text
     return (
         (lambda token: f"{token} ") if text is None else (lambda token: text.decode_inside([token]))

@@ -98,7 +98,7 @@ def bundled(
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:
-    """Compare settings on the bundled tasks. A run that was interrupted goes on where it was."""
+    """Compare settings on the bundled tasks. An interrupted run continues where it was."""
     from dlm.evals.run import bundled_run
     from dlm.evals.settings import Setting, parse_setting
 
@@ -206,8 +206,8 @@ def report(
 
 
 def _readable(folders: list[Path], baseline: str | None, lost: list[str] | None) -> list[Any]:
-    """The runs of folders. Of several, those that cannot be read are told, and why is added to
-    `lost`. Raises `InvalidRequest` for a baseline that one does not have, and where none is left.
+    """The runs of folders. Of several, those that cannot be read are reported and added to
+    `lost`. Raises `InvalidRequest` for a baseline that one does not have, and if none is left.
     """
     from dlm.evals.results import check_baseline
     from dlm.evals.run import read_run

@@ -82,6 +82,6 @@ def _tell_system_error(error: OSError) -> int:
 
 
 def _optional(error: ModuleNotFoundError) -> str:
-    """The optional package that is missing; empty where it is another one."""
+    """The optional package that is missing; empty if it is another one."""
     package: Any = (error.name or "").partition(".")[0]
     return package if package in EXTRAS else ""

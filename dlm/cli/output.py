@@ -100,7 +100,7 @@ def settings(config: dlm.GenerationConfig) -> dict[str, Any]:
 
 
 def explanation(what: Any, *, as_json: bool) -> None:
-    """Print what `Engine.explain` says."""
+    """Print an explanation of `Engine.explain`."""
     if as_json:
         show_json(asdict(what))
     else:

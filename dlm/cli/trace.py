@@ -27,12 +27,12 @@ class Trace:
     texts: Mapping[int, str] | None = None
 
     def decode_token(self, token: int) -> str:
-        """The text of a token; its number where the file does not tell."""
+        """The text of a token; its number if the file lacks it."""
         return f"{token} " if self.texts is None else self.texts.get(token, f"{token} ")
 
     @property
     def rows(self) -> list[int]:
-        """The choices that the trace tells of."""
+        """The choices that the trace holds."""
         return sorted({event.row for event in self.events})
 
     def frames(self, row: int) -> list[Frame]:

@@ -30,7 +30,7 @@ TYPES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The type of each name's value, in words."""
 NULLABLE: Final = ("top_k", "top_p")
-"""Options that are off where the reference codes say None."""
+"""Options that the reference codes switch off by None."""
 
 
 def resolve_aliases(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _guides_of(theirs: Mapping[str, Any]) -> list[str]:
 
 
 def _edit_of(theirs: Mapping[str, Any]) -> str:
-    """LLaDA2.1's editing; empty where it is not asked for."""
+    """LLaDA2.1's editing; empty if it is not asked for."""
     if "editing_threshold" in theirs:
         numbers = ", ".join(repr(theirs[name]) for name in LLADA21 if name in theirs)
         return f"rewrite({numbers}, conf_from='tempered')"
@@ -130,7 +130,7 @@ def _edit_of(theirs: Mapping[str, Any]) -> str:
 
 
 def _rule_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The commit rule of a reference call; empty where none of its names is there."""
+    """The commit rule of a reference call; empty if none of its names is there."""
     fast = [name for name in ("factor", "threshold") if name in theirs]
     dream = [name for name in DREAM if name in theirs]
     if theirs.get("alg") == "confidence_threshold" and fast == ["threshold"]:

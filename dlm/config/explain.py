@@ -99,13 +99,12 @@ def _spelled(part: Any) -> str:
 
 
 def _preset(bound: BoundConfig) -> str:
-    """Its use and source, and what it was measured to cost beside one token a step."""
+    """Its use and source, and its result on the bundled tasks."""
     name = bound.config.preset
     if name is None:
         return ""
     preset = PRESETS[name]
-    measured = f"on the bundled tasks, beside one token a step: {preset.evidence}"
-    return f"{name}: {preset.use}; from {preset.source}; {measured}"
+    return f"{name}: {preset.use}; from {preset.source}; on the bundled tasks: {preset.evidence}"
 
 
 def _cost(bound: BoundConfig, info: ModelInfo) -> str:

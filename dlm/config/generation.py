@@ -24,11 +24,11 @@ MOST_BIAS: Final = 1e4
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """One request's settings; the table in `dlm.config.FIELDS` says what each means.
+    """One request's settings; the table `dlm.config.FIELDS` explains each.
 
     Parts (`blocks`, `unmask`, `edit`, `guide`, `stop`, `cache`) are objects, names or spec strings
     such as `"adaptive(threshold=0.3)"`; `edit`, `guide` and `stop` may be several in a list. None:
-    what suits the model; `max_new_tokens` stays None where a template in `infill` sets it.
+    what suits the model; `max_new_tokens` stays None if a template in `infill` sets it.
     """
 
     max_new_tokens: int | None = None
@@ -81,9 +81,9 @@ class GenerationConfig:
     def from_options(cls, options: Mapping[str, Any], *, trusted: bool = True) -> Self:
         """A config from keyword options; the reference codes' names are understood.
 
-        `trusted=False` is for options of strangers, over HTTP say: parts by registered names alone
-        (see `parse_part`), and no option that the table keeps from HTTP. Raises `InvalidRequest`
-        for an unknown option, listing the known ones.
+        `trusted=False` is for options of strangers, such as those over HTTP: parts by registered
+        names alone (see `parse_part`), and no option that the table keeps from HTTP. Raises
+        `InvalidRequest` for an unknown option, listing the known ones.
         """
         named = cls.named(options)
         if trusted:

@@ -21,7 +21,7 @@ Options = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Spec strings of parts for each kind of model; None where the preset does not apply.
+    """Spec strings of parts for each kind of model; None if the preset does not apply.
 
     use: the purpose
     full: bidirectional models (LLaDA)

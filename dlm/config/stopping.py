@@ -29,7 +29,7 @@ def is_rule(item: str) -> bool:
     """True if a `stop` string is a rule: a known name, `name(...)`, or `pkg.mod:Class`.
 
     Raises `InvalidRequest` for one that is no rule but begins or reads like one: a misspelled rule
-    would end the answer nowhere, and nobody would be told.
+    would end the answer nowhere, without a word.
     """
     spec, names = item.strip(), (*registry_of("stop").names(), NONE)
     if isinstance(item, StopString):
@@ -51,7 +51,7 @@ def as_text(item: str) -> str:
 
 
 def likely_name(word: str, names: tuple[str, ...]) -> str | None:
-    """The name that a word means, a typing error or two aside; None where it means none."""
+    """The name that a word means, a typing error or two aside; None if it means none."""
     plain = word.casefold().replace("-", "_")
     for name in names:
         if plain == name or plain.replace("_", "") == name.replace("_", ""):

@@ -1,7 +1,7 @@
 """One part as a request takes it: parsed, checked against what its kind must have, and bound.
 
 Parts may be anybody's. What they declare is looked at here, once, so that a step can rely on it;
-what they raise is told as their fault.
+their exceptions are reported as their fault.
 """
 
 from __future__ import annotations

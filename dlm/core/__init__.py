@@ -18,6 +18,7 @@ from dlm.core.plan import (
     span,
 )
 from dlm.core.process import Absorbing, Process, Uniform
+from dlm.core.proposal import Entries, Fill, Progress, Proposal, Stop, is_one_of
 from dlm.core.protocols import (
     BlockScheduler,
     Budget,
@@ -38,18 +39,12 @@ from dlm.core.view import (
     MIN_LOGIT,
     STATISTICS,
     AuxView,
-    Entries,
-    Fill,
     Frame,
     LastCommit,
-    Progress,
-    Proposal,
     RowInfo,
     SamplingStats,
     Statistics,
     StepView,
-    Stop,
-    is_one_of,
 )
 from dlm.core.window import Window
 

@@ -20,8 +20,9 @@ from dlm.core.blocks import BlockTable
 from dlm.core.info import ModelInfo
 from dlm.core.packed import Packed
 from dlm.core.plan import Flags, ForwardPlan, Ints, SharedPrefix
+from dlm.core.proposal import Fill, Progress, Proposal, Stop
 from dlm.core.rows import Rows, ScratchSpec
-from dlm.core.view import Fill, Frame, Progress, Proposal, StepView, Stop
+from dlm.core.view import Frame, StepView
 
 
 def bound(default: Any) -> Any:

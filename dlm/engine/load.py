@@ -130,7 +130,7 @@ def load_auxiliary(
 def _matching_ids(
     param: str, spec: ModelSpec, text: Text | None, other: ModelSpec, theirs: Text | None
 ) -> list[int] | None:
-    """The other model's id of each of ours, -1 where it has none; None if they are the same."""
+    """The other model's id of each of ours, -1 if it has none; None if they are the same."""
     if text is None or theirs is None:
         if spec.vocab_size != other.vocab_size:
             raise InvalidRequest(

@@ -52,7 +52,7 @@ BANDS: Final = (
 
 
 class Verdict(NamedTuple):
-    """A band and the score reached, in percent; None where nothing was measured."""
+    """A band and the score reached, in percent; None if nothing was measured."""
 
     band: Band
     reached: float | None

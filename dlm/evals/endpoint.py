@@ -1,7 +1,7 @@
 """A server that speaks OpenAI's protocol in place of an engine: its model is evaluated.
 
 The server decodes as it is set up: of the options only the protocol's own are sent (length,
-temperature, top-p, seed, stop strings). A server of `dlm` is told the others too.
+temperature, top-p, seed, stop strings). A server of `dlm` receives the others too.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class Endpoint:
         return {"name": self.name, "endpoint": self.url} | unknown
 
     def unsent(self, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """The options of some settings (by name) that the server is not told.
+        """The options of some settings (by name) that the server does not receive.
 
-        Raises `InvalidRequest` where two settings differ in nothing else.
+        Raises `InvalidRequest` if two settings differ in nothing else.
         """
         bodies: dict[str, str] = {}
         every = set[str]()
@@ -93,7 +93,7 @@ class Endpoint:
             other = bodies.setdefault(repr(body), name)
             if other != name:
                 raise InvalidRequest(
-                    "config", f"{other!r} and {name!r} differ in nothing that {self.url} is told"
+                    "config", f"{other!r} and {name!r} differ in nothing that {self.url} receives"
                 )
             every |= options.keys() - STANDARD
             config = dlm.GenerationConfig.from_options(options)
@@ -199,5 +199,5 @@ class ServedRequest:
         """Nobody waits for it any more."""
 
     def result(self) -> dlm.Generation:
-        """The answer. Raises `InvalidRequest` where the server refused."""
+        """The answer. Raises `InvalidRequest` if the server refused."""
         return self._future.result()

@@ -52,7 +52,7 @@ def run_header(
     causal: dlm.CausalEngine | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Plain data for JSON. `sets`: task -> items; `more`: what else the run was told."""
+    """Plain data for JSON. `sets`: task -> items; `more`: the run's other options."""
     here = session()
     return {
         **planned(sets, settings, **more),
@@ -119,7 +119,7 @@ def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def must_be_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` where the run in a folder is another one than what `now` is known of,
+    """Raise `InvalidRequest` if the run in a folder is another one than what `now` is known of,
     with what differs.
     """
     again = "choose another --out, or delete it to begin anew"
@@ -138,7 +138,7 @@ def must_be_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]
 def read_header(folder: Path) -> dict[str, Any]:
     """The header of the run in `folder`.
 
-    Raises `InvalidRequest` where there is none, and for one that is damaged or of a newer dlm.
+    Raises `InvalidRequest` if there is none, and for one that is damaged or of a newer dlm.
     """
     path = folder / HEADER
     if not path.is_file():
@@ -202,7 +202,7 @@ def _aux(engine: dlm.Engine) -> dict[str, Any]:
 
 
 def prompts_digest(engine: dlm.Engine | dlm.CausalEngine, items: Sequence[Item]) -> str:
-    """The sha256 of the model's input for each item: ids, where there is a tokenizer."""
+    """The sha256 of the model's input for each item: ids, if there is a tokenizer."""
     sha = hashlib.sha256()
     for item in items:
         prompt = asked(engine, item)

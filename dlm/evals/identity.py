@@ -159,7 +159,7 @@ def _is_installed(top: str) -> bool:
 
 
 def _file_of(name: str) -> Path | None:
-    """The source of a module; None where there is none, as of names that are no modules."""
+    """The source of a module; None if there is none, as of names that are no modules."""
     place = getattr(sys.modules.get(name), "__file__", None)
     if place is None and (spec := _spec_of(name)) is not None:
         place = spec.origin

@@ -20,7 +20,7 @@ from dlm.evals.tasks import TASKS, Example, Split, get_task, sample
 
 DATA: Final = Path(__file__).parent / "data"
 SIZES: Final[tuple[tuple[Split, int], ...]] = (("test", 1000), ("dev", 300))
-"""Problems of each task in the bundled sets, fewer where there are no more."""
+"""Problems of each task in the bundled sets, fewer if there are no more."""
 PATIENCE: Final = 200
 """A set is full when this many draws in a row give nothing new."""
 
@@ -41,7 +41,7 @@ class Item:
     raw: bool = False
 
     def grade(self, text: str) -> bool:
-        """True if `text` answers the item. Raises `SandboxError` where code cannot be run."""
+        """True if `text` answers the item. Raises `SandboxError` if code cannot be run."""
         key = ("", self.id)
         example = Example(self.task, self.rung, key, self.prompt, self.answer, self.meta)
         return get_task(self.task).grade(example, text)
@@ -64,7 +64,7 @@ def bundled_items(
 
 
 def check_limit(limit: int | None) -> None:
-    """Raise `InvalidRequest` where a limit leaves no problem."""
+    """Raise `InvalidRequest` if a limit leaves no problem."""
     if limit is not None and limit < 1:
         raise InvalidRequest("limit", f"must be at least 1, got {limit}")
 
@@ -83,7 +83,7 @@ def read_items(path: Path) -> list[Item]:
 
 
 def _checked(item: Item) -> Item:
-    """Raise `ValueError` where a field is of another type."""
+    """Raise `ValueError` if a field is of another type."""
     for name in ("id", "task", "rung", "answer"):
         if not isinstance(getattr(item, name), str):
             raise ValueError(f"`{name}` must be a text, got {getattr(item, name)!r:.60}")

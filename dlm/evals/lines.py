@@ -60,7 +60,7 @@ def appending(path: Path, *, wait: bool) -> Iterator[TextIO]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `InvalidRequest` where files cannot be written into a folder, or it cannot be made.
+    """Raise `InvalidRequest` if files cannot be written into a folder, or it cannot be made.
 
     Nothing is left of the attempt.
     """

@@ -1,7 +1,7 @@
 """Score how well a model fills masks in a known text, also under other readings of its files.
 
 A network whose weights mean something finds the words that were taken out of a text better than the
-same network with its weights shuffled. And where a file or a user says a trait wrongly (the shift
+same network with its weights shuffled. And if a file or a user gives a wrong trait (the shift
 of the logits, the attention pattern, the base of the rotary angles), the right one does better.
 """
 
@@ -139,7 +139,7 @@ def _english(engine: Any) -> Iterator[tuple[list[int], int]]:
 
 
 def other_readings(spec: Any) -> Iterator[Mapping[str, Any]]:
-    """Traits that a file may say wrongly, with other values than those of `spec`."""
+    """Traits that a file may give wrongly, with other values than those of `spec`."""
     for factor in FACTORS:
         yield {"rope_theta": spec.rope_theta * factor}
     if spec.attention == "causal":

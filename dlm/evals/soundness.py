@@ -1,6 +1,6 @@
 """Check that the weight files of a checkpoint look like weights: finite, of a sane size, whole.
 
-Read from the files, so that each fault is told by the name that the tensor has there.
+Read from the files, so that each fault is reported by the name of the tensor there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECORD: Final = "verify.json"
 """What a checkpoint's makers have written down: digests of its files, scores of a text."""
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 SOME: Final = 3
-"""Faults that one line tells."""
+"""Faults that one line lists."""
 
 
 def weight_faults(folder: Path, vocabulary: int) -> list[str]:

@@ -1,7 +1,7 @@
 """The statistics of a report: intervals, paired comparisons, and curves of accuracy over cost.
 
 Accuracies and their differences are shares between 0 and 1 (AUP alone counts in percent, as its
-authors do). No interval shrinks to nothing where all items agree: few items say little, however
+authors do). No interval shrinks to nothing if all items agree: few items show little, however
 alike they are. Needs `scipy`, which the `evals` extra brings.
 """
 
@@ -55,7 +55,7 @@ def tango(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> Int
     """The score interval of a difference of two shares of the same `n` items.
 
     Tango, Statistics in Medicine 17 (1998), 891-908: all differences that the score test does not
-    reject. It says as much of items that all agree as Wilson's interval does of items that are all
+    reject. It shows as much of items that all agree as Wilson's interval does of items that are all
     right: plus and minus z^2 / (n + z^2).
     """
     from scipy.optimize import brentq

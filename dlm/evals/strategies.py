@@ -1,6 +1,6 @@
 """Decoding rules as sweeps: each along the number that makes it commit more in a step.
 
-Unless a rule says where blocks end, all share blocks of 32 and the dual cache.
+Unless a rule sets the ends of blocks, all share blocks of 32 and the dual cache.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ benchmarks, is hidden under `bwrap` and `unshare`, but other files of the machin
 may read are visible under `unshare`; under `rlimit` nothing readable can be hidden, those solutions
 neither.
 
-Nothing that a program does says that it passes. Its tests run in a second process, in a sandbox of
+Nothing that a program does makes it pass. Its tests run in a second process, in a sandbox of
 its own, which has the only pipe for verdicts; that process asks the program's for the names that
 the tests do not define, takes plain data from it and makes every comparison itself. Under `rlimit`
 the kernel's Landlock keeps the program from looking into any other process, and where root starts

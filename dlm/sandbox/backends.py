@@ -159,7 +159,7 @@ class Sandbox:
 def find_sandbox(*kinds: str) -> Sandbox:
     """The first of `kinds` (none: of all) that works here.
 
-    Raises `InvalidRequest` for an unknown kind, and where none works.
+    Raises `InvalidRequest` for an unknown kind, and if none works.
     """
     for kind in kinds:
         if kind not in KINDS:

@@ -40,7 +40,7 @@ def check_function(
 
     `tests` are (input, expected) pairs of JSON values; a result must be equal and of the same types
     at every depth. The program itself must define `entry`, and none of its other names counts. The
-    expected values never enter the process of the program. Raises `SandboxError` where the sandbox
+    expected values never enter the process of the program. Raises `SandboxError` if the sandbox
     fails.
     """
     assert entry.isidentifier(), f"`entry` must be an identifier, got {entry!r}"
@@ -69,7 +69,7 @@ def check_program(
 
     It has passed when the tests, which run where it cannot reach, have come to their end: a program
     that leaves before is `unfinished`, whatever it prints and whichever exit code it chooses. The
-    memory is EvalPlus'. Raises `SandboxError` where the sandbox fails.
+    memory is EvalPlus'. Raises `SandboxError` if the sandbox fails.
     """
     result = run_python(
         source, tests=tests, timeout_s=timeout_s, memory_mb=memory_mb, sandbox=sandbox

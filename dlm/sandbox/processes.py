@@ -117,7 +117,7 @@ class Run:
         return given
 
     def _keep(self, name: str, number: int) -> bool:
-        """Read from a stream once; False where it has ended, or has nothing now."""
+        """Read from a stream once; False if it has ended, or has nothing now."""
         try:
             data = os.read(number, OUTPUT_BYTES)
         except OSError:
@@ -150,7 +150,7 @@ class Run:
 
 
 def _family(process: int) -> Iterator[int]:
-    """A process and all that descend from it, as far as the kernel tells."""
+    """A process and all that descend from it, as far as the kernel knows."""
     yield process
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
@@ -158,7 +158,7 @@ def _family(process: int) -> Iterator[int]:
 
 
 def _delay(process: int) -> float:
-    """Seconds for which a process has waited for a processor, 0 where that is not known."""
+    """Seconds for which a process has waited for a processor, 0 if that is not known."""
     try:
         return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):

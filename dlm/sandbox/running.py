@@ -29,7 +29,7 @@ NAMED: Final = (
 
 
 class SandboxError(EngineError):
-    """A program could not be run, which says nothing of it."""
+    """A program could not be run, which is no fault of it."""
 
 
 class Verdict(StrEnum):
@@ -137,7 +137,7 @@ def _unsaid(run: Run, stdout: str, stderr: str, last: str) -> tuple[Verdict, str
 
 
 def _killer(code: int | None) -> int:
-    """The signal that ended a process; a shell or bwrap says 128 and the signal."""
+    """The signal that ended a process; a shell or bwrap adds 128 to it."""
     return 0 if code is None else -code if code < 0 else max(0, code - 128)
 
 

@@ -32,7 +32,7 @@ DENIED: Final = (
 
 
 def seccomp_filter() -> bytes | None:
-    """The filter's instructions; None where this processor has none."""
+    """The filter's instructions; None if this processor has none."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return None
     checks = len(DENIED) + 1

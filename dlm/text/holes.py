@@ -20,7 +20,7 @@ such as `x[mask:3]` is none.
 def parse_holes(param: str, text: str) -> list[str | int]:
     """The texts of a template and the lengths of its holes, in order; empty texts are left out.
 
-    Raises `InvalidRequest` for `param` where something begins like a hole and is none.
+    Raises `InvalidRequest` for `param` if something begins like a hole and is none.
     """
     pieces = HOLE.split(text)  # texts at the even places, lengths at the odd ones
     parts: list[str | int] = []

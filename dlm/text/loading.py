@@ -19,7 +19,7 @@ from typing import Any, Final
 from dlm.errors import InvalidRequest
 
 AS_ITS_FILE: Final = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Names that say: `tokenizer.json` as it is."""
+"""Names that mean `tokenizer.json` as it is."""
 VOCABULARIES: Final = (
     *("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json"),
     *("*.model", "*.tiktoken"),
@@ -73,7 +73,7 @@ def load_tokenizer(folder: Path) -> Any | None:
 def load_template(folder: Path, tokenizer: Any) -> str | None:
     """The template for chats: the only one, or of several the one named "default".
 
-    `chat_template.json` is where processors of multimodal checkpoints keep theirs. None where there
+    `chat_template.json` is where processors of multimodal checkpoints keep theirs. None if there
     is no template, or none for use by default.
     """
     template = tokenizer.chat_template or _json(folder / "chat_template.json").get("chat_template")
@@ -150,7 +150,7 @@ def _from_pieces(folder: Path) -> dict[str, Any]:
 
 def _check_pieces(folder: Path) -> None:
     """Refuse a `tokenizer.model` that cannot be converted: transformers would try it as another
-    format, and tell of that.
+    format, and report that.
     """
     path = folder / "tokenizer.model"
     if (folder / "tokenizer.json").is_file() or not path.is_file():
@@ -188,7 +188,7 @@ def _declared(folder: Path, settings: Settings) -> dict[int, Any]:
 
 
 def _misplaced(folder: Path, settings: Settings, tokenizer: Any) -> dict[str, int]:
-    """The added tokens that have other ids than their files say.
+    """The added tokens that have other ids than in their files.
 
     The libraries number them on from the last piece, whatever is written; `tokenizer.json` is
     theirs, and read by them as it is written.
@@ -223,7 +223,7 @@ def _check_ids(misplaced: Mapping[str, int]) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, `{}` where there is no file."""
+    """The object in a JSON file, `{}` if there is no file."""
     content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if not isinstance(content, dict):
         raise InvalidRequest("model", f"{path.name} must hold a JSON object")

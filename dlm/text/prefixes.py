@@ -15,7 +15,7 @@ State = dict[str, Any]
 
 
 def without_prefixes(tokenizer: Any) -> Any | None:
-    """A copy that puts nothing before a text; None where the tokenizer never does, or has no
+    """A copy that puts nothing before a text; None if the tokenizer never does, or has no
     backend of the `tokenizers` library.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)

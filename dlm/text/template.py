@@ -17,7 +17,7 @@ def render(
 ) -> str:
     """The template's text for `messages`, ready for the answer; a final answer is gone on with.
 
-    Raises `InvalidRequest` where the template refuses the messages.
+    Raises `InvalidRequest` if the template refuses the messages.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 

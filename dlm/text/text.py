@@ -96,7 +96,7 @@ class Text:
     def encode_inside(self, text: str, param: str = "prompt") -> list[int]:
         """The ids of `text` as part of a longer text, where no tokenizer puts anything before it.
 
-        Raises `InvalidRequest` for `param` where it would not come back unchanged.
+        Raises `InvalidRequest` for `param` if it would not come back unchanged.
         """
         _check_unicode(param, text)
         return self.vocabulary.encode_inside(text, param)
@@ -121,7 +121,7 @@ class Text:
         return frozenset(self.vocabulary.control.values())
 
     def begin_ids(self) -> tuple[int, ...]:
-        """The id that the tokenizer has for the beginning of a text, where it has one."""
+        """The id that the tokenizer has for the beginning of a text, if it has one."""
         index = self.vocabulary.control.get(self.vocabulary.variables.get("bos_token", ""))
         return () if index is None else (index,)
 

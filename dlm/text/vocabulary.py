@@ -69,7 +69,7 @@ class Vocabulary:
     def encode_inside(self, text: str, param: str = "prompt") -> list[int]:
         """Ids of `text` as part of a longer text: `decode_inside` gives it back unchanged.
 
-        Raises `InvalidRequest` for `param` where the tokenizer cannot write it so.
+        Raises `InvalidRequest` for `param` if the tokenizer cannot write it so.
         """
         first: str | None = None
         for candidate in self._inside_ids(text):
@@ -121,7 +121,7 @@ class Vocabulary:
         return texts
 
     def pieces(self) -> list[str | None]:
-        """Every id as the tokenizer's own files spell it, None where it has no piece."""
+        """Every id as the tokenizer's own files spell it, None if it has no piece."""
         pieces: list[str | None] = self._tokenizer.convert_ids_to_tokens([*range(self._size)])
         return pieces
 
@@ -140,7 +140,7 @@ class Vocabulary:
 
     @cached_property
     def _bare(self) -> Any | None:
-        """The tokenizer that puts nothing before a text, None where that is the same."""
+        """The tokenizer that puts nothing before a text, None if that is the same."""
         return without_prefixes(self._tokenizer)
 
     @cached_property

@@ -56,6 +56,11 @@ def engine():
     return dlm.load("tiny", device="cpu")
 
 
+def prepared(engine, prompt, **options):
+    """A checked request that is not queued."""
+    return engine.prepare(prompt, dlm.GenerationConfig.from_options(options))
+
+
 def short(ask, *arguments, **options):
     """Ask; a refusal must be one short line that names something."""
     try:
@@ -72,7 +77,7 @@ def test_options(engine, name):
     length = {} if name in ("max_new_tokens", "gen_length") else {"max_new_tokens": 4}
     for value in (*NUMBERS_GIVEN, *OTHERS_GIVEN):
         short(engine.explain, **{name: value})
-        short(engine.prepare, "hello", **{**length, name: value})
+        short(prepared, engine, "hello", **{**length, name: value})
 
 
 RUN = ("0", "1", "-1", "0.5", "2147483647", "1e308", "-1e308", "5e-324", "9e18")
@@ -106,12 +111,12 @@ def test_arguments_of_parts(engine, kind):
 
 def test_prompts_and_messages(engine):
     for value in (*NUMBERS_GIVEN, *OTHERS_GIVEN):
-        short(engine.prepare, value, max_new_tokens=4)
+        short(prepared, engine, value, max_new_tokens=4)
         short(engine.generate, [value, ""], max_new_tokens=1)
-        short(engine.prepare, [{"role": "user", "content": value}])
-        short(engine.prepare, [{"role": value, "content": "a"}])
+        short(prepared, engine, [{"role": "user", "content": value}])
+        short(prepared, engine, [{"role": value, "content": "a"}])
         if isinstance(value, str | int | float | tuple):
-            short(engine.prepare, [{value: "user", "content": "a"}])
+            short(prepared, engine, [{value: "user", "content": "a"}])
 
 
 @pytest.mark.parametrize(

@@ -222,14 +222,6 @@ def test_names_of_one_reference_call(given, rule):
         ({"alg": "entropy", "confidence_eos_eot_inf": True}, "beside Dream's `alg`"),
         ({"threshold": 0.9, "factor": 2.0}, "`factor`: takes the place of `threshold`"),
         ({"use_cache": False, "dual_cache": True}, "`dual_cache`: is a kind of `use_cache`"),
-        (
-            {"alg": "confidence_threshold", "dual_cache": True, "steps": 8},
-            "`steps`: has no meaning beside alg 'confidence_threshold'",
-        ),
-        (
-            {"alg": "confidence_threshold", "block_length": 8, "steps": 8},
-            "`steps`: has no meaning beside alg 'confidence_threshold'",
-        ),
         ({"alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
         ({"alg": "origin", "alg_temp": 0.3}, "`alg_temp`: needs an `alg` with a score"),
         ({"remasking": "random", "confidence_eos_eot_inf": True}, "remasking 'random' reads none"),

@@ -150,7 +150,7 @@ def test_every_row_has_its_own_count():
     rule = TopK(schedule="eps", steps=2)
     c = [[0.5] * 12, [0.5] * 12]
     kinds = [[Kind.MASK] * 4 + [Kind.COMMITTED] * 8, [Kind.MASK] * 12]
-    view = make_view([rule, rule], c, kind=kinds)
+    view = make_view([rule, rule], c, kind=kinds, masks=12)
     taken = rule.propose(view).commit.sum(dim=1).tolist()
     share = 1 - (1 - (1 - 1e-3) / 2)  # of times 1, 0.5005
     assert taken == [int(4 * share), int(12 * share)]

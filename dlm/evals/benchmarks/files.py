@@ -1,4 +1,4 @@
-"""The files of benchmarks: where they come from, and that they are the ones they should be.
+"""The files of benchmarks: their sources and digests.
 
 Nothing but HumanEval ships with the package; the rest is fetched once into a cache folder, or
 pointed to. Every file is known by its sha256.
@@ -132,7 +132,7 @@ def cache_folder() -> Path:
 def locate(name: str, given: Path | None = None) -> Path:
     """The file of this name: `given`, or the one that ships or was fetched; its hash is checked.
 
-    Raises `InvalidRequest` where there is none, and where it is another one.
+    Raises `InvalidRequest` if there is none, and where it is another one.
     """
     file = data_file(name)
     places = [SHIPPED / file.path, cache_folder() / file.path] if given is None else [given]

@@ -106,7 +106,7 @@ def shown_examples(path: Path) -> list[Item]:
 
 
 def solution(numbers: list[int], target: int) -> str:
-    """An expression that uses each number once and comes to the target; empty where none does."""
+    """An expression that uses each number once and comes to the target; empty if none does."""
 
     def join(pool: list[tuple[Fraction, str]]) -> str:
         if len(pool) == 1:

@@ -81,7 +81,7 @@ def benchmark_items(
 ) -> list[Item]:
     """The problems of a protocol as it asks them, the first `limit`.
 
-    Raises `InvalidRequest` where the file of problems is missing or another one.
+    Raises `InvalidRequest` if the file of problems is missing or another one.
     """
     problems = list(LOADERS[protocol.data](locate(protocol.data, file)))
     shots, chosen = protocol.choose(problems)

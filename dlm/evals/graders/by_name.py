@@ -131,7 +131,7 @@ def mbpp(item: Item, text: str, judge: Judge) -> Marks:
 
 
 def _maths(right: bool, item: Item, text: str, judge: Judge) -> Marks:
-    """A verdict with the one of `math-verify` beside it, where that is installed."""
+    """A verdict with the one of `math-verify` beside it, if that is installed."""
     lenient = judge.same_mathematics(text, item.meta["reference"])
     return Marks(right, {} if lenient is None else {"math_verify": float(lenient)})
 
@@ -144,7 +144,7 @@ def maths_opencompass(item: Item, text: str, judge: Judge) -> Marks:
 def maths_verified(item: Item, text: str, judge: Judge) -> Marks:
     """`MATHVerifyEvaluator`; `boxed` beside it: the last box in the MATH dataset's normal form.
 
-    Raises `InvalidRequest` where `math-verify` is not installed.
+    Raises `InvalidRequest` if `math-verify` is not installed.
     """
     reference = item.meta["reference"]
     right = judge.require_same(text, reference, judge_boxed)
@@ -160,7 +160,7 @@ def maths_minerva_2(item: Item, text: str, judge: Judge) -> Marks:
     """`minerva_math` 2.0: the stated final answer, in Minerva's normal form, equals the reference
     by sympy; `math_verify` beside it.
 
-    Raises `InvalidRequest` where `math-verify` is not installed.
+    Raises `InvalidRequest` if `math-verify` is not installed.
     """
     said, reference = minerva_said(text), minerva_form(item.meta["reference"], "2.0")
     right = said is not None and judge.require_same(
@@ -172,7 +172,7 @@ def maths_minerva_2(item: Item, text: str, judge: Judge) -> Marks:
 def maths_minerva_3(item: Item, text: str, judge: Judge) -> Marks:
     """`minerva_math` 3.1: the same in its normal form, and the same form is right without sympy.
 
-    Raises `InvalidRequest` where `math-verify` is not installed.
+    Raises `InvalidRequest` if `math-verify` is not installed.
     """
     said, reference = minerva_said(text), minerva_form(item.meta["reference"])
     form = "" if said is None else minerva_form(said)

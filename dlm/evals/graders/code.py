@@ -1,7 +1,7 @@
 """Code in an answer: which part of the text is the program, found by rules with a version.
 
 Published MBPP scores of Dream-Base are 12.4 (arXiv 2509.26432) and 55.6 (arXiv 2505.22618), so
-every verdict says which rule applied.
+every verdict names the rule that applied.
 """
 
 from __future__ import annotations

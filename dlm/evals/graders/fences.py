@@ -1,8 +1,8 @@
 """Fences in an answer: the blocks of text that marks of three or more backticks or tildes set off.
 
 An answer may begin inside a fence that the prompt has opened, leave its last one open, or write on
-the line of a mark. So marks only say where a block can begin and end; `dlm.evals.graders.code` says
-which of the blocks is the program.
+the line of a mark. So marks only show where a block can begin and end; `dlm.evals.graders.code`
+decides which of the blocks is the program.
 """
 
 from __future__ import annotations

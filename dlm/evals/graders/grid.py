@@ -23,7 +23,7 @@ PLACES: Final = tuple(
 
 def grid_of(text: str) -> str:
     """`d1-sudoku-v1`: the first place that holds anything, without white space, cut or filled up
-    with zeros to 16 characters; nothing where there is none.
+    with zeros to 16 characters; nothing if there is none.
     """
     for place in PLACES:
         found = place.search(text)

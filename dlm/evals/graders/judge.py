@@ -115,7 +115,7 @@ def check_grader(name: str) -> None:
 def sandbox_for_code(kind: str = "best", *, allow_unsafe: bool = False) -> Sandbox:
     """Choose the sandbox in which a model's code runs.
 
-    Raises `InvalidRequest` where nothing holds code that means harm, unless that was allowed.
+    Raises `InvalidRequest` if nothing holds code that means harm, unless that was allowed.
     """
     box = find_sandbox() if kind == "best" else find_sandbox(kind)
     if not box.isolates and not allow_unsafe:

@@ -36,7 +36,7 @@ FRACTION: Final = re.compile(r"-?\d+")
 
 def last_box(text: str) -> str | None:
     """Content of the last `\\boxed{...}` or `\\boxed ...` of a text, else of the last
-    `\\fbox{...}`; None where there is no box, or where the last one is never closed.
+    `\\fbox{...}`; None if there is no box, or where the last one is never closed.
     """
     if "\\boxed " in text:
         return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]
@@ -51,8 +51,8 @@ def last_braced_box(text: str) -> str | None:
 
 
 def _box_string(text: str) -> str | None:
-    """The last box, an `\\fbox` where there is no other, up to the brace that closes the first one
-    after it; None where there is no box and where none closes.
+    """The last box, an `\\fbox` if there is no other, up to the brace that closes the first one
+    after it; None if there is no box and if none closes.
     """
     start = next((at for at in map(text.rfind, BOXES) if at >= 0), len(text))
     depth = 0
@@ -64,7 +64,7 @@ def _box_string(text: str) -> str | None:
 
 
 def boxed_answer(text: str) -> str | None:
-    """`boxed-v1`: the last box, else `the final answer is $...$`; None where there is neither."""
+    """`boxed-v1`: the last box, else `the final answer is $...$`; None if there is neither."""
     found = last_box(text)
     if found is None and (said := SAID.findall(text)):
         return str(said[-1]).strip()

@@ -76,7 +76,7 @@ def same_by_sympy(answer: str, reference: str) -> bool:
     """True if sympy reads two normal forms and simplifies their difference to zero, as
     lm-evaluation-harness' `minerva_math` compares them.
 
-    Raises `ImportError` where sympy or its reader of LaTeX is missing.
+    Raises `ImportError` if sympy or its reader of LaTeX is missing.
     """
     import sympy
     from sympy.parsing.latex import _parse_latex_antlr as reader

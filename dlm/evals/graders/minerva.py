@@ -15,7 +15,7 @@ Version = Literal["2.0", "3.1"]
 END: Final = "I hope it is correct."
 SAID: Final = re.compile(rf"Final Answer: The final answer is(.*?). {re.escape(END)}")
 NOTHING_SAID: Final = "[invalidanswer]"
-"""Stands for the answer of a text that says none; it has a normal form too."""
+"""In place of the answer of a text without one; it has a normal form too."""
 REWRITTEN: Final = (
     *(("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", "")),
     *(("mbox", "text"), (",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}")),

@@ -37,7 +37,7 @@ BARE_ROOT: Final = re.compile(r"\\sqrt(\w+)")
 
 
 def found_answer(text: str) -> str:
-    """`math_postprocess_v2`: the last box, else the first sentence that says an answer, else the
+    """`math_postprocess_v2`: the last box, else the first sentence that states an answer, else the
     first sentence; the sentences in the second form.
     """
     box = last_braced_box(text)

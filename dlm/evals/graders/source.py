@@ -29,7 +29,7 @@ INSIDE: Final = 1
 
 
 def parsed(source: str) -> ast.Module | None:
-    """The syntax tree of a program, None where it is none."""
+    """The syntax tree of a program, None if it is none."""
     return _tree(source)[0]
 
 
@@ -51,7 +51,7 @@ def _tree(source: str) -> tuple[ast.Module | None, Exception | None]:
 
 
 def longest_program(text: str) -> str:
-    """The longest run of whole lines from the start that parses; empty where none does."""
+    """The longest run of whole lines from the start that parses; empty if none does."""
     lines = text.split("\n")
     end = len(lines)
     for _ in range(MOST_TRIES):

@@ -87,7 +87,7 @@ def log_bounds(
 
     Gives (number of the pair, bound, canvases computed), the longest pairs first; the bound of an
     empty continuation is 0. Models of trained blocks are scored block by block, what is before a
-    block unmasked, as they decode. Raises `InvalidRequest` where a pair does not fit the model, and
+    block unmasked, as they decode. Raises `InvalidRequest` if a pair does not fit the model, and
     for models without a mask.
     """
     for pair in pairs:
@@ -111,7 +111,7 @@ def _bounds(
 
 
 def _batches(canvases: Iterator[Masked], size: int) -> Iterator[list[Masked]]:
-    """Up to `size` canvases, fewer where they ask for many logits."""
+    """Up to `size` canvases, fewer if they ask for many logits."""
     few: list[Masked] = []
     wanted = 0
     for masked in canvases:

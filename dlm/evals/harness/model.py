@@ -23,7 +23,7 @@ from dlm.evals.harness.likelihood import Likelihood, Pair, log_bounds
 
 LOG: Final = logging.getLogger(__name__)
 DEFAULT_DEVICE: Final = "cuda:0"
-"""What the harness says where nobody has: the first CUDA device, or the CPU where there is none."""
+"""Device by default in the harness: the first CUDA device, or the CPU if there is none."""
 
 
 class Asked(NamedTuple):

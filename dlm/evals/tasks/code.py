@@ -63,7 +63,7 @@ class Code:
     def grade(self, example: Example, text: str) -> bool:
         """Run the function on the hidden inputs in a sandbox; all results must be right.
 
-        Raises `SandboxError` where it cannot be run.
+        Raises `SandboxError` if it cannot be run.
         """
         # The sandbox is imported by the one grader that needs it: generating stays light.
         from dlm.sandbox import check_function

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Op(NamedTuple):
-    """One line of a body: how a docstring says it, how Python writes it, and its parameter.
+    """One line of a body: its words in a docstring, its Python, and its parameter.
 
     `{v}` is the variable, `{k}` a whole number of `span` (inclusive), `{a}` and `{b}` two letters.
     """

@@ -45,7 +45,7 @@ class Countdown:
 
 
 def draw_solution(rng: Random, count: int) -> tuple[list[int], list[str], int]:
-    """Numbers, the equations that join them, and the value reached (0 where a step is illegal)."""
+    """Numbers, the equations that join them, and the value reached (0 if a step is illegal)."""
     numbers = [rng.randint(1, LARGEST_NUMBER) for _ in range(count)]
     pool = list(numbers)
     lines: list[str] = []

@@ -2,7 +2,7 @@
 
     python -c <this text> PROOF FROM TO PACKAGES HIDDEN LIMIT=VALUE ...
 
-PROOF is the pipe for the verdict at the tests' end, 1 at the program's. HIDDEN: 1 where no
+PROOF is the pipe for the verdict at the tests' end, 1 at the program's. HIDDEN: 1 if no
 namespaces keep the program from looking into other processes. Limits are set here, before any
 program is read, rather than in a `preexec_fn`: that hook is not safe in a threaded parent. Hard
 limits cannot be raised again. The tests' end is given everything on stdin, and hands the code on.

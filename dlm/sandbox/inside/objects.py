@@ -20,7 +20,7 @@ BUILTINS: Final[Mapping[str, Any]] = {
 """The types that have a name everywhere, as they were before any program ran."""
 NAN: Final = "n"
 ALONE: Final = 2
-"""What `getrefcount` says of an object that nothing but one slot holds."""
+"""`getrefcount` of an object that nothing but one slot holds."""
 
 
 class Malformed(Exception):
@@ -50,7 +50,7 @@ class Shared:
         return parts
 
     def become(self, parts: Sequence[Any]) -> None:
-        """Take the parts that the other end tells."""
+        """Take the parts that the other end sends."""
         fill(self.letter, self.value, parts)
         self.last = flat(self.letter, self.value)
 

@@ -1,4 +1,4 @@
-"""The end with the tests: it alone says whether the program passes, where no program can reach.
+"""The end with the tests: it alone decides whether the program passes, where no program can reach.
 
 The tests run here, in a process of their own. Names that they use and do not define are the
 program's, and are asked for there; what comes back is plain data, made again here, or stands for an
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TOLD: Final = frozenset({"__name__", "__qualname__", "__doc__", "__module__"})
 LEFT: Final = "left"
-"""Verdict on a program whose process is gone: its exit code says more."""
+"""Verdict on a program whose process is gone: its exit code tells more."""
 
 
 class Names(dict[str, Any] if TYPE_CHECKING else dict):  # type: ignore[misc]

@@ -17,7 +17,7 @@ class Prophet(EarlyCommit):
     second token, averaged over the answer, is large enough (Prophet, arXiv 2508.19982).
 
     `early`, `middle`, `late`: the gap that is enough while less than a third, less than two thirds
-    and more of the block is filled. `start`, `count`: where the answer stands behind the prompt;
+    and more of the block is filled. `start`, `count`: the span of the answer after the prompt;
     without a count all positions from there on that are open count. What is filled is what the step
     shows: of several blocks, or with a cache that computes a part of the canvas, one after another.
     """

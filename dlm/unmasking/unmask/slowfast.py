@@ -20,7 +20,7 @@ class SlowFast(Unmasker):
     """Explore until it is clear how far the model is certain, then fill that cycle alone
     (SlowFast sampling, arXiv 2506.10848).
 
-    In the slow phase every step estimates a cycle's end: behind the last open position of the block
+    In the slow phase every step estimates a cycle's end: after the last open position of the block
     with confidence >= `low`. When two estimates in turn agree, or after `explore` steps, the fast
     phase fills the positions before that end, and the next slow phase begins. Every step commits
     what reaches `threshold`, if that is two positions at least, else the most confident one. How
@@ -78,7 +78,7 @@ class SlowFast(Unmasker):
         )
 
     def _estimate(self, view: StepView) -> Tensor:
-        """`[R, 1]`: behind the last position that is not hopeless; the first one, where all are."""
+        """`[R, 1]`: after the last position that is not hopeless; the first one, where all are."""
         hopeful = view.eligible & (view.confidence >= view.params.low)
         last = torch.where(hopeful, view.pos, -1).amax(dim=1, keepdim=True)
         first = view.pos.gather(1, view.eligible.int().argmax(dim=1, keepdim=True))

@@ -31,7 +31,7 @@ class Threshold(Unmasker):
     that tokens are drawn from, as Fast-dLLM does on Dream. What else its code does there:
     `first_alone`, with its caches: the step that opens a block commits the block's first position
     and nothing else · `shares`, without: no step goes beyond an even share of the block's masks,
-    one of so many; what is left of a share adds to the next.
+    one of this many; what is left of a share adds to the next.
     """
 
     tier = "T1"

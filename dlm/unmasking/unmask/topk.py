@@ -1,4 +1,4 @@
-"""Unmasking by quota: so many positions a step, the best-scored first."""
+"""Unmasking by quota: a number of positions a step, the best-scored first."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 
 VARIABLE = "DLM_MUTANT"
@@ -146,8 +147,8 @@ def keys_of_a_shifted_window_are_missing() -> None:
 
     real = packing.pack
 
-    def packed(plans: Any, kv: Any, *, shift: bool, device: Any) -> Any:
-        return real(plans, kv, shift=False, device=device)
+    def packed(plans: Any, kv: Any, *, shift: bool, **options: Any) -> Any:
+        return real(plans, kv, shift=False, **options)
 
     from dlm.decode import planning
 
@@ -169,12 +170,12 @@ def a_forward_is_not_billed() -> None:
 def a_shadow_sees_its_own_place() -> None:
     from dlm.decode import packing
 
-    real = packing._Run.mask
+    real = packing._Run.mask.fget
 
-    def mask(self: Any, keys: Any) -> Any:
-        return torch.ones_like(self.segment.extra.mask) if self.shadow else real(self, keys)
+    def mask(self: Any) -> Any:
+        return np.ones_like(self.segment.extra.mask) if self.shadow else real(self)
 
-    packing._Run.mask = mask  # type: ignore[method-assign]
+    packing._Run.mask = property(mask)  # type: ignore[assignment, method-assign]
 
 
 def an_auxiliary_key_outlives_its_id() -> None:
@@ -206,6 +207,23 @@ def a_failed_row_takes_its_mates_along() -> None:
     Scheduler._set_apart = together  # type: ignore[method-assign]
 
 
+def a_fork_does_not_own_its_pages() -> None:
+    from dlm.decode.pages import PageManager
+
+    PageManager.share = lambda self, parts, pages: None  # type: ignore[method-assign]
+
+
+def a_reopened_block_is_not_denoised() -> None:
+    from dlm.engine import live
+
+    real = live.skipped_of
+
+    def skipped(state: Any) -> Any:
+        return real(state) | (torch.arange(len(state.canvas.kinds) + 1) < state.revise_from + 1)
+
+    live.skipped_of = skipped
+
+
 MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
     {
         mutant.__name__: mutant
@@ -228,6 +246,8 @@ MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
             an_auxiliary_key_outlives_its_id,
             a_fork_writes_its_parents_auxiliary_keys,
             a_failed_row_takes_its_mates_along,
+            a_fork_does_not_own_its_pages,
+            a_reopened_block_is_not_denoised,
         )
     }
 )

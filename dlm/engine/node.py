@@ -271,7 +271,7 @@ def _in_steps(engine: Holder, node: Node, steps: int) -> Generation:
     """The answer after the rest of the canvas was filled in `steps` forwards a block."""
     state, causal = node._state, engine.info.attention == "block_causal"
     length = engine.info.alignment if causal else len(node.ids)
-    blocks = len({at // length for at in node.open})
+    blocks = max(len({at // length for at in node.open}), 1)
     config = replace(
         state.bound.config,
         blocks=None if causal else "whole",

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import dlm
+from dlm.config import KINDS
 from dlm.core import Event, Kind
 from dlm.core.canvas import replay
 from dlm.engine.engine import Engine
@@ -525,4 +526,39 @@ def test_rows_that_fail_end_alone_and_cannot_go_on() -> None:
         node.result()
     with pytest.raises(InvalidRequest, match="has failed"):
         engine.reopen(node, [len(PROMPT)])
+    assert engine.kv.pages.in_use == 0
+
+
+KINDS_TRIED = [
+    (kind, name)
+    for kind in ("blocks", "unmask", "edit", "stop", "cache")
+    for name in KINDS[kind].names()
+]
+GIVEN = {"nfe": "nfe(20)", "seconds": "seconds(60)"}
+
+
+@pytest.mark.parametrize("changes", [{}, CAUSAL])
+@pytest.mark.parametrize(("kind", "name"), KINDS_TRIED)
+def test_every_part_works_with_nodes(kind: str, name: str, changes: dict[str, Any]) -> None:
+    engine, _ = new_engine(changes)
+    options = {kind: GIVEN.get(name, name), **({"unmask": "everything"} if kind == "edit" else {})}
+    try:
+        node = engine.start(PROMPT, max_new_tokens=24, **options)
+    except InvalidRequest:
+        return  # it does not suit the model, or not alone
+    engine.resume(node, steps=2)
+    for steps in (0, 1, 3):
+        found = engine.complete(node, steps=steps)
+        assert found.finish_reason in ("length", "stop", *(["draft"] if steps == 0 else []))
+    twin = engine.fork(node, 1)
+    engine.resume(twin, steps=3)
+    for _ in range(2):  # while it goes on, and when it has ended
+        engine.reopen(
+            twin, [at for at, kind in enumerate(twin.kinds) if kind == Kind.COMMITTED][:3]
+        )
+        engine.resume(twin)
+        assert twin.done
+        assert name == "nfe" or not twin.open
+    check(engine, twin)
+    node.close()
     assert engine.kv.pages.in_use == 0

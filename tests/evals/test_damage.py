@@ -150,7 +150,7 @@ def test_a_line_that_is_none_is_named(line, told, folder, capsys):
     said = reported(folder, capsys, 2)
     assert f"{path}, line 2" in said
     assert told in said
-    assert "delete the line, and what it held is made again" in said
+    assert "delete the line, and its content is made again" in said
 
 
 @pytest.mark.parametrize(

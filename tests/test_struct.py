@@ -19,7 +19,7 @@ def rows_of(count: int, length: int, pages: int) -> Rows:
     kind = torch.full(ids.shape, int(Kind.MASK), dtype=torch.int8)
     table = torch.ones(count, 2, pages, dtype=torch.long)
     host = HostRows(
-        one, one, one, zero == 0, one, zero + 5, BlockTable.empty(count), table, whole_row=True
+        one, one, one, zero == 0, one, one, zero + 5, BlockTable.empty(count), table, whole_row=True
     )
     canvas = (ids, ids.clone(), kind, ids.float(), zero + 3, zero + 4)
     rows = Rows(*canvas, *[one] * 8, BlockTable.empty(count), host, {})

@@ -53,6 +53,6 @@ class DelayedBlocks(Bidirectional):
             own = slice(start, min(start + self.block, b.length))
             if bool((kinds[own] >= Kind.MASK).any()):
                 return start, False
-            if b.step - 1 - int(born[own].max()) < self.delay:
+            if b.clock - 1 - int(born[own].max()) < self.delay:
                 return start, True
         return b.length, False

@@ -33,7 +33,8 @@ class RowBounds:
     age: steps since the last one opened
     clean: spans of filled blocks that wait for their store, left to right
     stored: leading positions whose keys are final
-    step: steps of the row
+    step: steps of the row since it got its pages
+    clock: all steps of the row, as `Rows.born` counts them
     """
 
     row: int
@@ -46,6 +47,7 @@ class RowBounds:
     clean: tuple[tuple[int, int], ...]
     stored: int
     step: int
+    clock: int
 
     @property
     def predicted(self) -> Ints:
@@ -57,9 +59,10 @@ def bounds_of(host: HostRows) -> Iterator[RowBounds]:
     """The bounds of every row, read from the host's mirror."""
     table = host.blocks
     tables = (t.tolist() for t in (table.start, table.end, table.phase, table.step))
-    numbers = (t.tolist() for t in (host.prompt, host.length, host.stored, host.step))
-    for row, (starts, ends, phases, ages, prompt, length, stored, step) in enumerate(
-        zip(*tables, *numbers, strict=True)
+    numbers = (host.prompt, host.length, host.stored, host.step, host.first_step)
+    lists = (t.tolist() for t in numbers)
+    for row, (starts, ends, phases, ages, prompt, length, stored, clock, first) in enumerate(
+        zip(*tables, *lists, strict=True)
     ):
         blocks = list(zip(starts, ends, phases, ages, strict=True))
         live = [block for block in blocks if block[2] <= Phase.OPEN]
@@ -73,7 +76,8 @@ def bounds_of(host: HostRows) -> Iterator[RowBounds]:
             age=min((a for _, _, _, a in live), default=0),
             clean=tuple((s, e) for s, e, p, _ in blocks if p == Phase.CLEAN),
             stored=stored,
-            step=step,
+            step=clock - first,
+            clock=clock,
         )
 
 

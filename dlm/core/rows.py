@@ -66,6 +66,7 @@ class HostRows(TensorStruct):
     stored: leading positions that have final keys (exact caches), `[R]` int64.
     skipped: filled positions that no block opens for, `[R, L]` bool.
     step: steps that the row has taken, `[R]` int64.
+    first_step: those that it had taken when it got its pages, which hold no keys then, `[R]` int64.
     key_step: the step that made each key (kept where keys can be out of date), `[R, L]` int64.
     blocks: the device's table.
     pages: page tables, `[R, C, P]`: a line for each arm, then one for each auxiliary model, in
@@ -78,6 +79,7 @@ class HostRows(TensorStruct):
     stored: Tensor
     skipped: Tensor = field(metadata={"fill": False})
     step: Tensor
+    first_step: Tensor
     key_step: Tensor = field(metadata={"fill": 0})
     blocks: BlockTable
     pages: Tensor = field(metadata={"fill": 0})

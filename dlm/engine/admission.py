@@ -123,6 +123,7 @@ def new_row(state: RowState, pages: Tensor) -> Rows:
             stored=stored,
             skipped=skipped_of(state)[None],
             step=one * step,
+            first_step=one * step,
             key_step=torch.zeros_like(ids),
             blocks=BlockTable.empty(1),
             pages=pages[None],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, groupby
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -45,7 +45,7 @@ class Node:
 
     def __init__(self, engine: Holder, state: RowState, rows: Iterator[int]) -> None:
         self._engine, self._state, self._rows = engine, state, rows
-        self._finalizer = weakref.finalize(self, engine.scheduler.discard, state)
+        weakref.finalize(self, engine.scheduler.discard, state)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -104,6 +104,18 @@ class Node:
         """
         return tuple(map(log_of, self._state.canvas.drawn))
 
+    def text(self, mask: str = "_") -> str | None:
+        """The text after the prompt, `mask` for each open position; None without a tokenizer."""
+        text, start = self._engine.text, len(self._state.prompt)
+        if text is None:
+            return None
+        answer = zip(self.kinds[start:], self.ids[start:], strict=True)
+        pieces = []
+        for is_open, run in groupby(answer, lambda place: place[0] >= Kind.MASK):
+            ids = [token for _, token in run]
+            pieces.append(mask * len(ids) if is_open else text.decode_inside(ids))
+        return "".join(pieces)
+
     def events(self) -> list[Event]:
         """The events that nobody has taken yet."""
         mailbox, taken = self._state.events, []
@@ -124,7 +136,6 @@ class Node:
 
     def close(self) -> None:
         """End the row and give its pages back. The canvas stays readable."""
-        self._finalizer.detach()
         with self._engine.lock:
             self._engine.scheduler.abort(self._state)
 
@@ -146,8 +157,14 @@ def start(engine: Holder, prompt: Prompt, canvas: Canvas | None, options: dict[s
     if canvas is not None:
         if not isinstance(canvas, str | Sequence):
             raise InvalidRequest("canvas", f"must be a text or a list of ids, got {shown(canvas)}")
+        if not isinstance(canvas, str) and not all(t is None or is_integer(t) for t in canvas):
+            raise InvalidRequest(
+                "canvas", f"must hold ids, or None where open, got {shown(canvas)}"
+            )
         checked = checked_infill(canvas, "canvas")
         committed = given_ids("canvas", checked, 0, engine.text, engine.info)
+        if not committed:
+            raise InvalidRequest("canvas", "must not be empty")
         if not isinstance(named.get("infill"), str):
             named.setdefault("max_new_tokens", len(committed))
     return _start(engine, prompt, GenerationConfig(**named), committed)
@@ -184,11 +201,13 @@ def resume(
     require_integer("blocks", blocks, 1, optional=True)
     if open_ratio is not None:
         require_number("open_ratio", open_ratio, low=0.0, high=1.0)
-    asked = [nodes] if isinstance(nodes, Node) else nodes
-    states = list(dict.fromkeys(node._state for node in asked if not node.done))
+    asked = [nodes] if isinstance(nodes, Node) else list(nodes)
     with engine.lock:
-        for state in states:
-            _require_rest(state)
+        for node in asked:
+            _require_rest(node)
+            if node._state.error is not None:
+                raise node._state.error
+        states = list(dict.fromkeys(node._state for node in asked if not node.done))
         for state in states:
             until = Until(
                 None if steps is None else state.ledger.nfe + steps,
@@ -199,13 +218,15 @@ def resume(
     while not all(state.parked or state.done for state in states):
         engine.step()
     for state in states:
-        if state.error is not None:
-            raise state.error
+        if error := state.error or state.no_room:
+            raise error
 
 
-def _require_rest(state: RowState) -> None:
-    """Raise `InvalidRequest` while another thread decodes the row."""
-    if not (state.parked or state.done):
+def _require_rest(node: object) -> None:
+    """Raise `InvalidRequest` for what is no node, and while another thread decodes the row."""
+    if not isinstance(node, Node):
+        raise InvalidRequest("node", f"must be a node, as `start` gives it, got {shown(node)}")
+    if not (node._state.parked or node._state.done):
         raise InvalidRequest("node", "must be parked or ended; another thread is decoding it")
 
 
@@ -213,6 +234,7 @@ def fork(engine: Holder, node: Node, path: int) -> Node:
     """See `Engine.fork`."""
     require_integer("path", path, 0, most=2**63 - 1)
     with engine.lock:
+        _require_rest(node)
         row = next(node._rows)
         child = engine.scheduler.fork(node._state, choice=0, row=row, path=path)
     return Node(engine, child, node._rows)
@@ -221,7 +243,7 @@ def fork(engine: Holder, node: Node, path: int) -> Node:
 def reopen(engine: Holder, node: Node, positions: Iterable[int]) -> None:
     """See `Engine.reopen`."""
     with engine.lock:
-        _require_rest(node._state)
+        _require_rest(node)
         if node._state.error is not None:
             raise InvalidRequest("node", f"has failed: {node._state.error}")
         if not isinstance(positions, Iterable) or isinstance(positions, str):
@@ -246,6 +268,7 @@ def _require_committed(at: object, kinds: Sequence[Kind]) -> None:
 def complete(engine: Holder, node: Node, steps: int) -> Generation:
     """See `Engine.complete`."""
     require_integer("steps", steps, 0)
+    _require_rest(node)
     if node.done:
         return node.result()
     return _in_steps(engine, node, steps) if steps else _from_draft(engine, node)

@@ -16,7 +16,7 @@ from dlm.core.contracts import checked_spent
 from dlm.decode.apply import Op, step_limit
 from dlm.decode.outputs import PositionChange, RowStep, events_of
 from dlm.engine.generation import Ledger, answer_of
-from dlm.errors import EngineError, blaming, charge, culprit, is_foreign, not_finite
+from dlm.errors import EngineError, Unavailable, blaming, charge, culprit, is_foreign, not_finite
 from dlm.text.stream import StopStringWatcher
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class RowState:
     filled_blocks: blocks that were filled.
     parked: it holds its canvas and keys and is not stepped.
     until: the point at which it is parked (None: it runs to its end).
+    no_room: raised where the row went on and the pool had no pages for it; it is parked again.
     draft: of the last step, the token and confidence of each position that stayed open.
     """
 
@@ -84,6 +85,7 @@ class RowState:
     filled_blocks: int = 0
     parked: bool = False
     until: Until | None = None
+    no_room: Unavailable | None = None
     draft: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     @property

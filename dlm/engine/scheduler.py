@@ -66,9 +66,9 @@ class Scheduler:
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:
-        """End every row, queued, live or parked: with `error`, or as aborted."""
+        """End every row that is queued or live: with `error`, or as aborted. Parked ones stay."""
         self._receive()
-        for state in (*self._waiting, *self._live.states, *self._parked.groups):
+        for state in (*self._waiting, *self._live.states):
             state.finish("error" if error else "abort", error)
         self._drop_done()
 
@@ -80,7 +80,7 @@ class Scheduler:
 
     def resume(self, state: RowState, until: Until | None = None) -> None:
         """Queue a parked row, which goes on up to `until` (None: its end)."""
-        state.until = until
+        state.until, state.no_room = until, None
         if not state.reached:
             state.parked = False
             self._watched += [] if until is None else [state]
@@ -251,7 +251,10 @@ class Scheduler:
             if self.live or fresh:
                 return False
             self._waiting.popleft()
-            state.finish("error", error)
+            if state.canvas.ids:  # a node, which may try again when there is room
+                state.no_room, state.parked = error, True
+            else:
+                state.finish("error", error)
             return True
         self._waiting.popleft()
         state.ledger.kv_bytes = self.page_manager.bytes_of(parts, pages)

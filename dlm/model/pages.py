@@ -165,7 +165,7 @@ class PageTable:
         if limit is not None and wanted > limit:
             raise Unavailable(
                 f"the key/value pool is full: {missing} more pages of {self.page_bytes} bytes are "
-                f"needed, {self.in_use + self._owed} of {limit} are taken"
+                f"needed, {self.in_use + self._owed} of {limit - 1} are taken"
             )
         target = max(wanted, 2 * count)
         target = target if limit is None else min(target, limit)

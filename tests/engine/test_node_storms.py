@@ -30,10 +30,25 @@ def committed(node: Node) -> list[int]:
     return [at for at, kind in enumerate(node.kinds) if kind == Kind.COMMITTED]
 
 
+def soil(engine: Engine) -> None:
+    """Fill the pool with numbers that change results where somebody reads keys that nobody made."""
+    store = engine.kv.store
+    enlarge = store._enlarge
+
+    def enlarged(pages: int) -> None:
+        before = store.storage.shape[1]
+        enlarge(pages)
+        store.storage[:, before:] = 3.0
+
+    store._enlarge = enlarged  # type: ignore[method-assign]
+    store.storage.fill_(3.0)
+
+
 def alone(case: str, seed: int, script: Script) -> tuple[tuple[int, ...], int]:
     """The canvas and the forwards of a row after its script, with nobody beside it."""
     options, changes = CASES[case]
     engine, _ = new_engine(changes)
+    soil(engine)
     node = engine.start(PROMPT, **asked(options, temperature=0.8, seed=seed))
     for verb, argument in script:
         if verb == "resume":

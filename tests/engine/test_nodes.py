@@ -29,6 +29,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "prefix": ({"cache": "prefix", "blocks": "fixed(16)"}, {}),
     "dual": ({"cache": "dual", "blocks": "fixed(16)"}, {}),
     "delayed": ({"cache": "delayed", "blocks": "fixed(16)"}, {}),
+    "freecache": ({"cache": "freecache", "blocks": "fixed(16)"}, {}),
+    "delayed blocks": ({"cache": "delayed_blocks(block=8)", "blocks": "fixed(16)"}, {}),
     "two arms": ({"cache": "dual", "blocks": "fixed(16)", "guide": "cfg(0.5)"}, {}),
     "block-causal": ({}, CAUSAL),
     "block-causal, no cache": ({"cache": "none"}, CAUSAL),
@@ -562,3 +564,69 @@ def test_every_part_works_with_nodes(kind: str, name: str, changes: dict[str, An
     check(engine, twin)
     node.close()
     assert engine.kv.pages.in_use == 0
+
+
+def test_a_closed_node_that_is_reopened_gives_its_pages_back_when_it_is_let_go() -> None:
+    engine, _ = new_engine({})
+    node = engine.start(PROMPT, **asked({}))
+    engine.resume(node, steps=4)
+    node.close()
+    engine.reopen(node, [at for at, kind in enumerate(node.kinds) if kind == Kind.COMMITTED][:1])
+    engine.resume(node, steps=1)
+    assert engine.kv.pages.in_use > 0
+    del node
+    gc.collect()
+    engine.step()
+    assert engine.kv.pages.in_use == 0
+
+
+def test_nodes_that_find_no_room_stay_and_go_on_when_there_is_some() -> None:
+    page = tiny_spec().kv_bytes_per_token(4) * 16
+    engine, _ = new_engine({}, kv_bytes=8 * page)
+    nodes = [engine.start(PROMPT, **asked({}, seed=seed)) for seed in range(4)]
+    with pytest.raises(Unavailable, match="key/value pool is full"):
+        engine.resume(nodes, steps=2)
+    assert sum(node.nfe == 2 for node in nodes) == 2
+    assert not any(node.done for node in nodes)
+    for node in nodes:
+        engine.resume(node)
+    assert all(node.done and not node.open for node in nodes)
+
+
+def test_an_interrupt_ends_what_is_decoded_and_leaves_parked_rows() -> None:
+    engine, spy = new_engine({})
+    parked = engine.start(PROMPT, **asked({}))
+    engine.resume(parked, steps=2)
+    other = engine.start(PROMPT, **asked({}, seed=1))
+
+    def interrupted(packed: Any, kv: Any) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    engine.manager.model = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        engine.resume(other)
+    assert other.done
+    assert not parked.done
+    engine.manager.model = spy
+    engine.resume(parked)
+    assert not parked.open
+    assert engine.kv.pages.in_use == 0
+
+
+def test_a_half_filled_canvas_is_shown_as_text() -> None:
+    engine = dlm.load()
+    node = engine.start("Sort these words: wolf, cow, cat.", max_new_tokens=32, unmask="topk")
+    assert node.text() == "_" * 32
+    engine.resume(node, steps=3)
+    assert (node.text("#") or "").count("#") == len(node.open) == 29
+    engine.resume(node)
+    assert (node.text() or "").startswith(node.result().text or "?")
+    node.close()
+
+
+@pytest.mark.parametrize("call", ["resume", "reopen", "fork", "complete"])
+def test_what_is_no_node_is_refused(call: str) -> None:
+    engine, _ = new_engine({})
+    arguments = {"reopen": ([5],), "fork": (1,)}.get(call, ())
+    with pytest.raises(InvalidRequest, match="must be a node, as `start` gives it, got 5"):
+        getattr(engine, call)([5] if call == "resume" else 5, *arguments)

@@ -453,7 +453,9 @@ def host_of(prompt, length, blocks=None, pinned=()):
     given[:, list(pinned)] = True
     pages = torch.zeros(1, 1, 1).long()
     made = torch.zeros_like(given, dtype=torch.long)
-    return HostRows(one * prompt, one * length, one * 0, given, one * 0, made, blocks, pages)
+    return HostRows(
+        one * prompt, one * length, one * 0, given, one * 0, one * 0, made, blocks, pages
+    )
 
 
 def blocks_of(rule, prompt, length, *, stores, pinned=()):

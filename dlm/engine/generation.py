@@ -63,8 +63,8 @@ class Generation:
 
     text: the answer (None without a tokenizer).
     ids: those before its end id.
-    finish_reason: `stop` (end id or stop string), `length`, or the reason of the rule or budget
-        that ended the row.
+    finish_reason: `stop` (end id or stop string), `length`, the reason of the rule or budget that
+        ended the row, or `abort`; of nodes also `parked` and `draft`.
     stats: its costs.
     prompt_ids: the prompt.
     canvas: the prompt and all that follows it, to the last position.

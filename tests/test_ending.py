@@ -1,6 +1,7 @@
 """How the command ends: Ctrl-C at any moment, output that goes nowhere, extras that are missing."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,16 @@ import pytest
 from dlm.cli.app import run
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def interrupts_arrive():
+    """Where SIGINT is ignored, as in a job in the background, child processes would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 SHORT = ("generate", "hello", "--max-new-tokens", "8", "--guide", "forbid")
 DRIVER = """
 import atexit, os, signal, sys

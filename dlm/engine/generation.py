@@ -154,6 +154,18 @@ def text_of(state: RowState, text: Text | None) -> tuple[str | None, list[int]]:
     return decoded(state, answer, text), answer
 
 
+def canvas_text(state: RowState, text: Text | None, mask: str) -> str | None:
+    """The text after a row's prompt, `mask` for each open position; None without a tokenizer."""
+    if text is None:
+        return None
+    start, pieces = len(state.prompt), []
+    answer = zip(state.canvas.kinds[start:], state.canvas.ids[start:], strict=True)
+    for is_open, run in groupby(answer, lambda place: place[0] >= Kind.MASK):
+        ids = [token for _, token in run]
+        pieces.append(mask * len(ids) if is_open else text.decode_inside(ids))
+    return "".join(pieces)
+
+
 def decoded(state: RowState, ids: Sequence[int], text: Text) -> str:
     """The text of ids of a row's answer: by themselves; with `infill`, whose texts come back as
     they are, as part of a longer text.

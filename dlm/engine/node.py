@@ -9,8 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count, groupby
-from types import TracebackType
+from itertools import count
 from typing import Any, Protocol, Self
 
 from dlm.config import GenerationConfig
@@ -18,13 +17,12 @@ from dlm.config.checks import is_integer, require_integer, require_number
 from dlm.config.infill import checked_infill
 from dlm.core import Event, Kind, ModelInfo
 from dlm.engine.binding import bind_request, given_ids, prompt_ids
-from dlm.engine.generation import Generation, generation_of, log_of
+from dlm.engine.generation import Generation, canvas_text, generation_of, log_of
 from dlm.engine.live import Until
-from dlm.engine.request import Driver
+from dlm.engine.request import Driver, stop_watcher
 from dlm.engine.row import RowState
 from dlm.errors import InvalidRequest, shown
 from dlm.text.prompts import Prompt
-from dlm.text.stream import StopStringWatcher
 
 Canvas = str | Sequence[int | None]
 """A text with holes `[[mask:N]]`, or ids, None where the canvas is open."""
@@ -106,15 +104,7 @@ class Node:
 
     def text(self, mask: str = "_") -> str | None:
         """The text after the prompt, `mask` for each open position; None without a tokenizer."""
-        text, start = self._engine.text, len(self._state.prompt)
-        if text is None:
-            return None
-        answer = zip(self.kinds[start:], self.ids[start:], strict=True)
-        pieces = []
-        for is_open, run in groupby(answer, lambda place: place[0] >= Kind.MASK):
-            ids = [token for _, token in run]
-            pieces.append(mask * len(ids) if is_open else text.decode_inside(ids))
-        return "".join(pieces)
+        return canvas_text(self._state, self._engine.text, mask)
 
     def events(self) -> list[Event]:
         """The events that nobody has taken yet."""
@@ -142,12 +132,7 @@ class Node:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -178,11 +163,8 @@ def _start(
         raise InvalidRequest("n", f"must be 1: a node is one row, got {config.n}; fork it")
     bound = bind_request(config, engine.text, engine.info, committed)
     ids = prompt_ids(prompt, engine.text, engine.info, bound.pinned or bound.committed)
-    watch = None
-    if engine.text is not None and bound.stop_strings:
-        watch = StopStringWatcher(engine.text, bound.stop_strings, inside=bool(bound.pinned))
     rows = count()
-    state = RowState(ids, bound, row=next(rows), watch=watch)
+    state = RowState(ids, bound, row=next(rows), watch=stop_watcher(bound, engine.text))
     with engine.lock:
         engine.scheduler.check(state)
         engine.scheduler.start(state)
@@ -257,12 +239,12 @@ def reopen(engine: Holder, node: Node, positions: Iterable[int]) -> None:
 
 def _require_committed(at: object, kinds: Sequence[Kind]) -> None:
     """Raise `InvalidRequest` unless `at` is a committed position of a canvas."""
-    if not is_integer(at) or not 0 <= at < len(kinds):
-        rule = f"must be positions of the canvas, 0 to {len(kinds) - 1}"
-        raise InvalidRequest("positions", f"{rule}, got {shown(at)}")
-    if kinds[at] != Kind.COMMITTED:
-        rule = "must be committed positions"
-        raise InvalidRequest("positions", f"{rule}, got {at}, which is {kinds[at].name}")
+    rule, given = f"must be positions of the canvas, 0 to {len(kinds) - 1}", shown(at)
+    if is_integer(at) and 0 <= at < len(kinds):
+        if kinds[at] == Kind.COMMITTED:
+            return
+        rule, given = "must be committed positions", f"{at}, which is {kinds[at].name}"
+    raise InvalidRequest("positions", f"{rule}, got {given}")
 
 
 def complete(engine: Holder, node: Node, steps: int) -> Generation:

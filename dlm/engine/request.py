@@ -40,6 +40,13 @@ class Driver(Protocol):
         ...
 
 
+def stop_watcher(bound: BoundConfig, text: Text | None) -> StopStringWatcher | None:
+    """A search for the stop strings, None where there are none."""
+    if text is None or not bound.stop_strings:
+        return None
+    return StopStringWatcher(text, bound.stop_strings, inside=bool(bound.pinned))
+
+
 class Request:
     """A submitted prompt, with one `RowState` for each of its n choices.
 
@@ -50,16 +57,9 @@ class Request:
     def __init__(self, engine: Driver, prompt: tuple[int, ...], bound: BoundConfig) -> None:
         self._engine, self._bound = engine, bound
         self.states = [
-            RowState(prompt, bound, choice, choice, choice, self._watcher())
+            RowState(prompt, bound, choice, choice, choice, stop_watcher(bound, engine.text))
             for choice in range(bound.config.n)
         ]
-
-    def _watcher(self) -> StopStringWatcher | None:
-        """A search for the stop strings, None where there are none."""
-        strings, text = self._bound.stop_strings, self._engine.text
-        if text is None or not strings:
-            return None
-        return StopStringWatcher(text, strings, inside=bool(self._bound.pinned))
 
     @property
     def done(self) -> bool:

@@ -57,7 +57,7 @@ class LastCommit:
 
     @property
     def edits(self) -> Tensor:
-        """How often the position was revised since, `[R, W]`."""
+        """The number of revisions of the position since, `[R, W]`."""
         return self.rows.edits.gather(1, self.pos)
 
 

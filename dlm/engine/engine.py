@@ -239,7 +239,7 @@ class Engine:
     def fork(self, parent: Node, path: int) -> Node:
         """A second row that stands as `parent` does and draws along `path` from here on.
 
-        The same path repeats the parent's draws. Keys are shared until one of both writes. Raises
+        The same path repeats the parent's draws. Keys are shared until either row writes. Raises
         `Unavailable` when the pool has no room for the fork's own.
         """
         return node.fork(self, parent, path)

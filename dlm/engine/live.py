@@ -60,13 +60,14 @@ class LiveRows:
         return [state for _, states in self.groups for state in states]
 
     def join(self, fresh: Sequence[GroupRows], device: torch.device) -> None:
-        """Let rows on the CPU join the groups of their signature, or found some.
+        """Let rows join the groups of their signature on `device`, or found some.
 
-        All new rows of a signature are stacked first and moved to `device` together.
+        Rows of a signature are stacked first and moved together: new ones come from the CPU, those
+        that were parked are on the device already.
         """
         alike: list[tuple[list[RowGroup], list[RowState]]] = []
         for group, states in fresh:  # signatures are compared: a user's part need not be hashable
-            mates = next((m for m in alike if m[0][0].signature == group.signature), None)
+            mates = next((m for m in alike if _stackable(m[0][0], group)), None)
             if mates is None:
                 alike.append(mates := ([], []))
             mates[0].append(group)
@@ -156,6 +157,11 @@ class LiveRows:
         """The place of a live row's group, and its place there."""
         place = next(i for i, (_, states) in enumerate(self.groups) if state in states)
         return place, self.groups[place][1].index(state)
+
+
+def _stackable(one: RowGroup, other: RowGroup) -> bool:
+    """True if two groups are of one signature and on one device."""
+    return one.rows.device == other.rows.device and one.signature == other.signature
 
 
 def _sizes(group: RowGroup, planner: Planner) -> list[int]:

@@ -16,6 +16,7 @@ from dlm.config import KINDS
 from dlm.core import Event, Kind
 from dlm.core.canvas import replay
 from dlm.engine.engine import Engine
+from dlm.engine.live import _stackable
 from dlm.engine.node import Node
 from dlm.errors import InvalidRequest, Unavailable
 from tests.engine.harness import info_of
@@ -630,3 +631,27 @@ def test_what_is_no_node_is_refused(call: str) -> None:
     arguments = {"reopen": ([5],), "fork": (1,)}.get(call, ())
     with pytest.raises(InvalidRequest, match="must be a node, as `start` gives it, got 5"):
         getattr(engine, call)([5] if call == "resume" else 5, *arguments)
+
+
+def test_new_rows_and_parked_ones_are_stacked_by_device() -> None:
+    """Parked rows stay on the device that decodes them; new ones are made on the CPU."""
+    engine, _ = new_engine({})
+    parked = engine.start(PROMPT, **asked({}))
+    engine.resume(parked, steps=1)
+    (here,) = engine.scheduler._parked.groups.values()
+    there = here.to(torch.device("meta"))
+    assert _stackable(here, here.select(torch.tensor([0])))
+    assert there.signature == here.signature
+    assert not _stackable(here, there)
+    parked.close()
+
+
+@pytest.mark.gpu
+def test_parked_and_new_rows_go_on_together_on_a_gpu() -> None:
+    engine = dlm.load("tiny", device="cuda")
+    options = {"max_new_tokens": 16, "unmask": "topk"}
+    node = engine.start("hello", **options)
+    engine.resume(node, steps=2)
+    fresh = engine.start("hello", **options)
+    engine.resume([node, fresh])
+    assert node.ids == fresh.ids

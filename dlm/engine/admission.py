@@ -37,8 +37,9 @@ def check_size(state: RowState, manager: IterationManager, most: int | None) -> 
     length, parts = canvas_length(state, manager.info), state.bound.parts
     limits = {"the model": manager.info.max_length}
     for name in parts.aux:
-        manager.aux[name].check_ids("prompt", state.prompt)
-        manager.aux[name].check_ids("infill", [i for i in state.pinned if i is not None])
+        given = {"prompt": state.prompt, "infill": state.pinned, "canvas": state.bound.committed}
+        for param, ids in given.items():
+            manager.aux[name].check_ids(param, [token for token in ids if token is not None])
         limits[f"auxiliary {name!r}"] = manager.aux[name].max_length
     for name, limit in limits.items():
         if length > limit:

@@ -323,12 +323,19 @@ def test_a_reading_that_fails_is_repeated_for_each_row_alone(broken):
     assert state.canvas.ids == solo.canvases[-1] != child.canvas.ids
 
 
-def test_prompts_that_the_causal_model_cannot_read_are_refused():
+@pytest.mark.parametrize("param", ["prompt", "infill", "canvas"])
+def test_ids_that_the_causal_model_cannot_read_are_refused(param):
     ids = torch.arange(VOCAB)
     ids[7] = -1
     bench = Bench(decoder_of(0), aux={"ar": auxiliary(causal(0), ids)})
-    with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]"):
-        bench.scheduler.check(bench.state([3, 7, 5, 7], **OPTIONS, unmask=Guided()))
+    given = [7, None, 7]
+    options = {**OPTIONS, **({"infill": given} if param == "infill" else {})}
+    state = bench.state([3, 7 if param == "prompt" else 4, 5], **options, unmask=Guided())
+    if param == "canvas":
+        state.bound = replace(state.bound, committed=tuple(given))
+    with pytest.raises(InvalidRequest, match=r"'ar' has no partner for the ids \[7\]") as refused:
+        bench.scheduler.check(state)
+    assert refused.value.param == param
 
 
 def test_on_the_command_line(causal_folder, capsys):

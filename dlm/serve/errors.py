@@ -131,16 +131,11 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_bug)
 
 
 async def _on_api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return answer_to(error)
-
-
-async def _on_bug(_: Request, error: Exception) -> Response:
-    return answer_to(api_error(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

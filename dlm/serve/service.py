@@ -107,9 +107,8 @@ class Service:
 
     async def warm_up(self) -> None:
         """Decode once, so that the first request finds everything in place."""
-        await self.engine.generate(
-            [self.info.eos_ids[0] if self.info.eos_ids else 0], max_new_tokens=1
-        )
+        token = next(iter(self.info.eos_ids), 0)
+        await self.engine.generate([token], max_new_tokens=1)
         self.ready = True
 
     def drain(self) -> None:

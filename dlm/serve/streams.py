@@ -76,7 +76,7 @@ class Row:
 
 
 class Streaming:
-    """The frames of a job in a shape: deltas, whole canvases (`diffusing`), or events and deltas."""
+    """The frames of a job in a shape: deltas, whole canvases (`diffusing`), or events as well."""
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ def _presets(info: dlm.ModelInfo) -> dict[str, Any]:
 
 
 def _parts(kind: str) -> list[dict[str, Any]]:
-    """The registered parts of a kind; those of other packages that cannot be imported are left out."""
+    """The registered parts of a kind, but those of other packages that cannot be imported."""
     found = []
     for name in dlm.KINDS[kind].names():
         try:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dlm.engine.async_request import AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
-    from dlm.engine.generation import Generation, Stats
+    from dlm.engine.generation import Generation
     from dlm.engine.load import (
         Inspection,
         bundled_names,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from dlm.engine.node import Node
     from dlm.engine.request import Request, Stream
+    from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -141,7 +142,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
         "RuleError": "dlm.errors",
-        "Stats": "dlm.engine.generation",
+        "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
         "Stream": "dlm.engine.request",

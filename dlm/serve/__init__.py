@@ -1,7 +1,8 @@
-"""The server: `create_app` gives an ASGI app for an engine, `run` serves it. Needs `[serve]`.
+"""The server: OpenAI's HTTP API over one engine, and what only a diffusion model can show.
 
-Names are imported when they are first used: the command line reads the table of settings without
-fastapi.
+`create_app` gives an ASGI app for an engine, `run` serves it. They need the packages of the extra
+`serve`, and are imported when they are first used: the command line reads the table of settings
+without.
 """
 
 from __future__ import annotations

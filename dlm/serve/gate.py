@@ -14,8 +14,10 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -35,6 +37,8 @@ REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 """An id that a client may give: visible ASCII of bounded length."""
 GUARDED: Final = ("/v1", "/tokenize", "/detokenize", "/tokenizer_info")
 """Paths, with all below them, that need an API key where there are any."""
+REJECTED: Final[Mapping[int, str]] = MappingProxyType({429: "queue_full", 503: "draining"})
+"""Status of an answer to a request that could not be taken now, and the reason in the metrics."""
 LONGEST_PATH: Final = 200
 """Characters of a path in the log."""
 DISCARDED: Final = 32 * 2**20
@@ -149,6 +153,8 @@ class Observe:
         route = getattr(scope.get("route"), "path", OTHER)
         status = status or 499
         self.metrics.responded(scope["method"], route, status, seconds)
+        if status in REJECTED and is_guarded(scope):
+            self.metrics.rejected(REJECTED[status])
         found = facts(scope)
         line: dict[str, Any] = {
             "request_id": found.id,

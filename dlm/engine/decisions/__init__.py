@@ -9,6 +9,7 @@ from dlm.engine.decisions.answers import (
     ScoreAnswer,
 )
 from dlm.engine.decisions.job import DecisionJob
+from dlm.engine.decisions.options import DecisionOptions
 from dlm.engine.decisions.questions import Choice, Level, Option, Predicate, Question, Score
 from dlm.engine.decisions.template import QuestionTemplate
 
@@ -18,6 +19,7 @@ __all__ = [
     "ChoiceAnswer",
     "DecisionCosts",
     "DecisionJob",
+    "DecisionOptions",
     "Decisions",
     "Level",
     "Option",

@@ -48,6 +48,8 @@ class _Sheet(NamedTuple):
 class DecisionJob:
     """Checked questions with the canvases to compute; made in any thread.
 
+    rows: the canvases to compute
+
     `step` does one forward, under the engine's lock, until it returns False; `result` has the
     answers then. `close` frees what an unfinished job holds. Arguments and errors are those of
     `Engine.decide`.
@@ -78,18 +80,20 @@ class DecisionJob:
             for terms in sheet.terms:
                 if len(self._scores[terms.slot.question]) < self._turns[terms.slot.question]:
                     self._scores[terms.slot.question].append(terms)
-        rows = rows_of([terms for own in self._scores for terms in own], engine.info)
+        self.rows = rows_of([terms for own in self._scores for terms in own], engine.info)
         most = engine.scheduler.max_token_forwards
         _check_sizes(engine, [sheet.canvas for sheet in sheets], most)
-        self._reader = CanvasReader(engine, rows, MOST_POSITIONS if most is None else most)
+        self._reader = CanvasReader(engine, self.rows, MOST_POSITIONS if most is None else most)
         lengths = [len(sheet.canvas.ids) for sheet in sheets]
         self._input_tokens = sum(lengths)
         self._cached_tokens = self._reader.shared * (len(lengths) - 1)
         self._begun: float | None = None
-        self._seconds = 0.0
+        self._seconds, self._closed = 0.0, False
 
     def step(self) -> bool:
-        """Do the next forward; False if all is done. Errors as in `Engine.decide`."""
+        """Do the next forward; False if all is done, or closed. Errors as in `Engine.decide`."""
+        if self._closed:
+            return False
         if self._begun is None:
             self._begun = time.perf_counter()
         try:
@@ -102,7 +106,8 @@ class DecisionJob:
         return more
 
     def close(self) -> None:
-        """Give pages back, under the engine's lock."""
+        """Give pages back and compute nothing more; under the engine's lock."""
+        self._closed = True
         self._reader.close()
 
     def result(self) -> Decisions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from math import lcm
+from math import exp, fsum, lcm, log
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from dlm.core import NO_POSITIONS, ForwardPlan, ModelInfo, Segment, span
 from dlm.decode.iteration import IterationManager
 from dlm.decode.packing import pack
 from dlm.engine.decisions.canvases import Ids, common_beginning
-from dlm.engine.decisions.scoring import CanvasRow, Read, Term
+from dlm.engine.decisions.scoring import CanvasRow, Term
 from dlm.errors import Unavailable, not_finite
 from dlm.model.attention import takes_ragged
 from dlm.model.decoder import Decoder
@@ -203,22 +203,21 @@ class CanvasReader:
         if not bool(logits.isfinite().all()):
             raise not_finite()
         reads = [(row, read) for row in rows for read in row.reads]
-        places, ids = _wanted([read for _, read in reads])
-        chosen = logits[places.to(logits.device), ids.to(logits.device)].double()
-        norms = logits.logsumexp(1).double()[places.to(logits.device)]
-        values = iter((chosen - norms).cpu())
+        wanted = [(n, i) for n, (_, read) in enumerate(reads) for g in read.groups for i in g]
+        places, ids = torch.tensor(wanted, device=logits.device).unbind(1)
+        found = logits[places, ids].double() - logits.logsumexp(1).double()[places]
+        values = iter(found.tolist())
         for row, read in reads:
             for group in read.groups:
-                score = torch.stack([next(values) for _ in group]).logsumexp(0)
-                self.found[Term(row.source, read.position, group)] = float(score)
+                score = log_sum([next(values) for _ in group])
+                self.found[Term(row.source, read.position, group)] = score
 
 
 def _positions(row: CanvasRow) -> np.ndarray:
     return np.array([read.position for read in row.reads], dtype=np.int64)
 
 
-def _wanted(reads: Sequence[Read]) -> tuple[Tensor, Tensor]:
-    """The row of logits and the id of each value that is read."""
-    pairs = [(n, i) for n, read in enumerate(reads) for group in read.groups for i in group]
-    places, ids = torch.tensor(pairs).unbind(1)
-    return places, ids
+def log_sum(logs: Sequence[float]) -> float:
+    """The log of the sum of exponentials."""
+    top = max(logs)
+    return top + log(fsum(exp(value - top) for value in logs))

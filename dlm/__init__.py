@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         RuleError,
         Unavailable,
     )
+    from dlm.text import IncrementalDecoder, Text
 
 __version__ = "0.1.0"
 
@@ -98,6 +99,7 @@ __all__ = [
     "GenerationConfig",
     "Guide",
     "HostCanvas",
+    "IncrementalDecoder",
     "Inspection",
     "Interrupted",
     "InvalidRequest",
@@ -120,6 +122,7 @@ __all__ = [
     "StopRule",
     "StopString",
     "Stream",
+    "Text",
     "Unavailable",
     "Unmasker",
     "__version__",
@@ -169,6 +172,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Generation": "dlm.engine.generation",
         "GenerationConfig": "dlm.config",
         "HostCanvas": "dlm.core",
+        "IncrementalDecoder": "dlm.text",
         "Inspection": "dlm.engine.load",
         "Interrupted": "dlm.errors",
         "InvalidRequest": "dlm.errors",
@@ -182,6 +186,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "StepView": "dlm.core",
         "StopString": "dlm.config",
         "Stream": "dlm.engine.request",
+        "Text": "dlm.text",
         "Unavailable": "dlm.errors",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.decisions import (
+        Answer,
         Choice,
         ChoiceAnswer,
         DecisionCosts,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Option,
         Predicate,
         PredicateAnswer,
+        Question,
         QuestionTemplate,
         Score,
         ScoreAnswer,
@@ -76,6 +78,7 @@ __all__ = [
     "FIELDS",
     "KINDS",
     "PRESETS",
+    "Answer",
     "AsyncEngine",
     "AsyncRequest",
     "AsyncStream",
@@ -112,6 +115,7 @@ __all__ = [
     "Predicate",
     "PredicateAnswer",
     "Proposal",
+    "Question",
     "QuestionTemplate",
     "Request",
     "RuleError",
@@ -152,6 +156,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "AsyncRequest": "dlm.engine.async_engine",
         "AsyncStream": "dlm.engine.async_engine",
         "CausalEngine": "dlm.engine.autoregressive",
+        "Answer": "dlm.engine.decisions",
+        "Question": "dlm.engine.decisions",
         "Choice": "dlm.engine.decisions",
         "ChoiceAnswer": "dlm.engine.decisions",
         "DecisionCosts": "dlm.engine.decisions",

@@ -417,6 +417,16 @@ def test_a_canvas_beyond_the_model_is_refused_with_its_numbers(text):
     assert "max_token_forwards" in message
 
 
+def test_the_number_of_canvases_is_bounded_before_they_are_made(text):
+    engine = engine_of("full", text)
+    wide = [one(name=f"c{n}", choices=[str(i) for i in range(255)]) for n in range(17)]
+    assert "4096" in assert_refused("questions", engine.decide, "It.", wide, rotations=255)
+    numbers = [str(10**9 + i * 7919) for i in range(255)]
+    long = [one(name=f"c{n}", instructions=str(n), choices=numbers) for n in range(9)]
+    unlisted = QuestionTemplate(choices="values", question="{instructions}")
+    assert "letters" in assert_refused("questions", engine.decide, "It.", long, template=unlisted)
+
+
 def test_block_causal_models_refuse_joint(text):
     assert_refused("joint", engine_of("block_causal", text).decide, "It.", one(), joint=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from math import fsum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 
@@ -29,6 +29,8 @@ from dlm.text import Text, no_tokenizer
 
 Input = str | Sequence[Mapping[str, Any]]
 """A text, or messages `{"role", "content"}`, which are shown as a transcript."""
+MOST_CANVASES: Final = 4096
+"""Canvases of one request."""
 
 
 class Asked(Holder, Protocol):
@@ -38,21 +40,15 @@ class Asked(Holder, Protocol):
     scheduler: Scheduler
 
 
-class _Sheet(NamedTuple):
-    """A canvas with the terms of its slots."""
-
-    canvas: Canvas
-    terms: list[LabelTerms]
-
-
 class DecisionJob:
     """Checked questions with the canvases to compute; made in any thread.
 
     rows: the canvases to compute
+    input_tokens: ids of all questions' canvases
 
     `step` does one forward, under the engine's lock, until it returns False; `result` has the
     answers then. `close` frees what an unfinished job holds. Arguments and errors are those of
-    `Engine.decide`.
+    `Engine.decide`; `longest` bounds a canvas more than the model does.
     """
 
     def __init__(
@@ -61,34 +57,45 @@ class DecisionJob:
         source: Input,
         questions: Question | Sequence[Question],
         options: DecisionOptions,
+        longest: int | None = None,
     ) -> None:
         if engine.text is None:
             raise no_tokenizer("input")
         self.questions, self._options = check_questions(questions), options
         _check_model(engine, joint=options.joint)
-        text = _transcript(source)
-        numbers = range(len(self.questions))
-        groups = [list(numbers)] if options.joint else [[n] for n in numbers]
         self._turns = [min(options.rotations, _most_rotations(q)) for q in self.questions]
-        sheets = [
-            self._sheet(text, group, turn, engine)
-            for group in groups
-            for turn in range(max(self._turns[n] for n in group))
-        ]
         self._scores: list[list[LabelTerms]] = [[] for _ in self.questions]
-        for sheet in sheets:
-            for terms in sheet.terms:
-                if len(self._scores[terms.slot.question]) < self._turns[terms.slot.question]:
-                    self._scores[terms.slot.question].append(terms)
-        self.rows = rows_of([terms for own in self._scores for terms in own], engine.info)
-        most = engine.scheduler.max_token_forwards
-        _check_sizes(engine, [sheet.canvas for sheet in sheets], most)
+        most, self.input_tokens, self._sheets = engine.scheduler.max_token_forwards, 0, 0
+        limits = {
+            "the model": min(engine.info.max_length, longest or engine.info.max_length),
+            "a forward (`max_token_forwards`)": engine.info.max_length if most is None else most,
+        }
+        self._build(engine, _transcript(source), limits)
+        terms = [one for own in self._scores for one in own]
+        self.rows = rows_of(terms, engine.info)
         self._reader = CanvasReader(engine, self.rows, MOST_POSITIONS if most is None else most)
-        lengths = [len(sheet.canvas.ids) for sheet in sheets]
-        self._input_tokens = sum(lengths)
-        self._cached_tokens = self._reader.shared * (len(lengths) - 1)
+        self._cached_tokens = self._reader.shared * (self._sheets - 1)
         self._begun: float | None = None
         self._seconds, self._closed = 0.0, False
+
+    def _build(self, engine: Asked, text: str, limits: Mapping[str, int]) -> None:
+        """Make the canvases and the terms of their labels, as long as they are within bounds."""
+        numbers = range(len(self.questions))
+        groups = [list(numbers)] if self._options.joint else [[n] for n in numbers]
+        lists = [max(self._turns[n] for n in group) for group in groups]
+        _check_count(sum(lists))
+        count = 0
+        for group, turns in zip(groups, lists, strict=True):
+            for turn in range(turns):
+                canvas, found = self._sheet(engine, text, group, turn)
+                _check_length(engine, canvas, limits)
+                count += len({term.ids for one in found for label in one.labels for term in label})
+                _check_count(count)
+                self.input_tokens += len(canvas.ids)
+                self._sheets += 1
+                for one in found:
+                    if turn < self._turns[one.slot.question]:
+                        self._scores[one.slot.question].append(one)
 
     def step(self) -> bool:
         """Do the next forward; False if all is done, or closed. Errors as in `Engine.decide`."""
@@ -121,7 +128,7 @@ class DecisionJob:
             nfe=reader.nfe,
             forwards=reader.forwards,
             token_forwards=reader.token_forwards,
-            input_tokens=self._input_tokens,
+            input_tokens=self.input_tokens,
             cached_tokens=self._cached_tokens,
             seconds=self._seconds,
         )
@@ -135,14 +142,16 @@ class DecisionJob:
         share = fsum(map(mass, scores)) / len(scores) if self._options.scoring == "chain" else None
         return answer_of(question, probabilities, share)
 
-    def _sheet(self, text: str, group: Sequence[int], turn: int, engine: Asked) -> _Sheet:
+    def _sheet(
+        self, engine: Asked, text: str, group: Sequence[int], turn: int
+    ) -> tuple[Canvas, list[LabelTerms]]:
         """The canvas of a group of questions whose options are listed for the `turn`-th time."""
         assert engine.text is not None
         asked = [self.questions[n] for n in group]
         orders = [_order(self.questions[n], turn, self._turns[n]) for n in group]
         words = self._options.template
         canvas = build_canvas(text, asked, group, orders, words, engine.text, engine.info)
-        return _Sheet(canvas, label_terms(canvas, engine.info, self._options.scoring))
+        return canvas, label_terms(canvas, engine.info, self._options.scoring)
 
 
 def _order(question: Question, turn: int, turns: int) -> Order:
@@ -181,26 +190,26 @@ def _check_model(engine: Asked, *, joint: bool) -> None:
         )
 
 
-def _check_sizes(engine: Asked, canvases: Sequence[Canvas], most: int | None) -> None:
-    """Raise `InvalidRequest` for a canvas that exceeds the model or a forward, `Unavailable` for
-    one beyond the key/value budget.
+def _check_count(count: int) -> None:
+    if count > MOST_CANVASES:
+        raise InvalidRequest(
+            "questions",
+            f"take {count} canvases or more, of at most {MOST_CANVASES}: ask fewer at once, in "
+            "fewer rotations, or answer choices by letters",
+        )
+
+
+def _check_length(engine: Asked, canvas: Canvas, limits: Mapping[str, int]) -> None:
+    """Raise `InvalidRequest` for a canvas beyond one of the `limits`, `Unavailable` for one beyond
+    the key/value budget.
     """
-    longest = max(canvases, key=lambda canvas: len(canvas.ids))
-    length = -(-len(longest.ids) // engine.info.alignment) * engine.info.alignment
-    numbers = [slot.question for slot in longest.slots]
+    numbers, size = [slot.question for slot in canvas.slots], engine.info.alignment
+    length = -(-len(canvas.ids) // size) * size
     which = f"questions[{numbers[0]}]" if len(numbers) == 1 else f"its {len(numbers)} questions"
-    if length > engine.info.max_length:
-        raise InvalidRequest(
-            "input",
-            f"with {which} takes a canvas of {length} positions; the limit of the model is "
-            f"{engine.info.max_length}",
-        )
-    if most is not None and length > most:
-        raise InvalidRequest(
-            "input",
-            f"with {which} takes a canvas of {length} positions, which does not fit one forward of "
-            f"at most {most} (`max_token_forwards`)",
-        )
+    for name, limit in limits.items():
+        if length > limit:
+            rule = f"with {which} takes a canvas of {length} positions"
+            raise InvalidRequest("input", f"{rule}; the limit of {name} is {limit}")
     pages = engine.kv.pages
     if not pages.fits(pages.pages_for(length)):
         raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")

@@ -61,8 +61,14 @@ class LabelTerms(NamedTuple):
 def label_terms(canvas: Canvas, info: ModelInfo, scoring: Scoring) -> list[LabelTerms]:
     """The terms of the labels of every slot of a canvas."""
     score = _chain if scoring == "chain" else _pseudo
+    known: dict[Ids, Ids] = {}  # equal canvases are one object
+
+    def terms(slot: Slot, label: Ids) -> Iterator[Term]:
+        for term in score(canvas, slot, label, info):
+            yield term._replace(ids=known.setdefault(term.ids, term.ids))
+
     return [
-        LabelTerms(slot, tuple(tuple(score(canvas, slot, label, info)) for label in slot.labels))
+        LabelTerms(slot, tuple(tuple(terms(slot, label)) for label in slot.labels))
         for slot in canvas.slots
     ]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from dlm.core import ModelInfo
 from dlm.decode.iteration import IterationManager
@@ -16,6 +17,8 @@ from dlm.engine.scheduler import Scheduler
 from dlm.model.decoder import Decoder
 from dlm.model.kv_store import KVPool
 from dlm.text import Text
+
+Result = TypeVar("Result")
 
 
 class Deciding:
@@ -52,7 +55,40 @@ class Deciding:
         return job.result()
 
     def prepare_decisions(
-        self, source: Input, questions: Question | Sequence[Question], options: DecisionOptions
+        self,
+        source: Input,
+        questions: Question | Sequence[Question],
+        options: DecisionOptions,
+        longest: int | None = None,
     ) -> DecisionJob:
-        """Checked questions with their canvases, made in any thread. Errors as in `decide`."""
-        return DecisionJob(self, source, questions, options)
+        """Checked questions with their canvases, made in any thread. Errors as in `decide`.
+
+        longest: positions of a canvas, if less than the model's
+        """
+        return DecisionJob(self, source, questions, options, longest)
+
+
+class Calling(Protocol):
+    """The member of an engine for asyncio that `run_job` uses."""
+
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """Have the driving thread run a function between two steps."""
+        ...
+
+
+async def run_job(driver: Calling, job: DecisionJob, lock: threading.RLock) -> Decisions:
+    """Drive a job, one forward between two steps of the rows that are being decoded.
+
+    Frees its pages when the task is cancelled. Errors as in `Engine.decide`.
+    """
+
+    def release() -> None:
+        with lock:
+            job.close()
+
+    try:
+        while await driver.call(job.step):
+            pass
+    finally:
+        await asyncio.shield(asyncio.to_thread(release))
+    return job.result()

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         Unmasker,
         replay,
     )
-    from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
+    from dlm.engine.async_engine import AsyncEngine
+    from dlm.engine.async_request import AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.decisions import (
         Answer,
@@ -153,8 +154,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.async_engine",
-        "AsyncRequest": "dlm.engine.async_engine",
-        "AsyncStream": "dlm.engine.async_engine",
+        "AsyncRequest": "dlm.engine.async_request",
+        "AsyncStream": "dlm.engine.async_request",
         "CausalEngine": "dlm.engine.autoregressive",
         "Answer": "dlm.engine.decisions",
         "Question": "dlm.engine.decisions",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -94,9 +93,15 @@ async def _decided(
             await asyncio.gather(work, gone, return_exceptions=True)
 
 
-async def _work(service: Service, *asked: Any) -> dlm.Decisions:
+async def _work(
+    service: Service,
+    source: str | list[dict[str, str]],
+    questions: list[dlm.Question],
+    options: dlm.DecisionOptions,
+) -> dlm.Decisions:
     """Make the canvases aside, then compute them between the steps of what is decoded."""
     engine = service.engine
-    job = await asyncio.to_thread(engine.engine.prepare_decisions, *asked, service.max_length)
+    asked = source, questions, options, service.max_length
+    job = await asyncio.to_thread(engine.engine.prepare_decisions, *asked)
     service.metrics.accepted("decisions", job.input_tokens, 1, 0)
     return await engine.run_decisions(job)

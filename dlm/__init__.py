@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         QuestionTemplate,
         Score,
         ScoreAnswer,
+        question_of,
     )
     from dlm.engine.engine import Engine
     from dlm.engine.generation import Generation, Stats
@@ -135,6 +136,7 @@ __all__ = [
     "inspect",
     "load",
     "load_causal",
+    "question_of",
     "replay",
     "trained_canvas",
 ]
@@ -199,6 +201,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",
         "load_causal": "dlm.engine.load",
+        "question_of": "dlm.engine.decisions",
         "replay": "dlm.core",
         "trained_canvas": "dlm.engine.load",
     }

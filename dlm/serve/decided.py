@@ -13,7 +13,7 @@ def decision_body(model: str, found: dlm.Decisions) -> dict[str, Any]:
     """The body that `/v1/decisions` answers with."""
     costs = found.costs
     return {
-        "answers": [_answer(answer) for answer in found],
+        "answers": [answer.to_json() for answer in found],
         "model": model,
         "usage": {
             "input_tokens": costs.input_tokens,
@@ -53,62 +53,22 @@ def costs_of(found: dlm.Decisions) -> dict[str, Any]:
     }
 
 
-def _answer(answer: dlm.Answer) -> dict[str, Any]:
-    """An answer in OpenAI's form, with the mass of its labels."""
-    match answer:
-        case dlm.PredicateAnswer():
-            own: dict[str, Any] = {"type": "predicate", "probability": answer.probability}
-        case dlm.ChoiceAnswer():
-            own = {
-                "type": "choice",
-                "choice": answer.choice,
-                "confidence": answer.confidence,
-                "probabilities": [
-                    {"value": value, "probability": p} for value, p in answer.probabilities
-                ],
-            }
-        case dlm.ScoreAnswer():
-            pairs = zip(answer.levels, answer.probabilities, strict=True)
-            own = {
-                "type": "score",
-                "score": answer.score,
-                "confidence": answer.confidence,
-                "probabilities": [
-                    {"value": number, "label": level.label, "probability": p}
-                    for number, (level, p) in enumerate(pairs)
-                ],
-            }
-    return {"name": answer.name, **own, **_mass(answer)}
-
-
 def _system_one_answer(question: SystemOneQuestion, answer: dlm.Answer) -> dict[str, Any]:
-    """An answer in System One's form, with the mass of its labels as SGLang has it."""
+    """An answer in System One's form."""
+    own = answer.to_json()
+    del own["name"]
     match answer:
         case dlm.PredicateAnswer():
-            own: dict[str, Any] = {"type": "noul", "noul": answer.probability}
+            own |= {"type": "noul", "noul": own.pop("probability")}
         case dlm.ChoiceAnswer():
-            own = {
-                "type": "choice",
-                "choice": answer.choice,
-                "confidence": answer.confidence,
-                "probabilities": dict(answer.probabilities),
-            }
+            own["probabilities"] = dict(answer.probabilities)
         case dlm.ScoreAnswer():
-            own = {
-                "type": "score",
-                "score": answer.score,
-                "confidence": answer.confidence,
-                "legend": _legend(question),
-                "probabilities": {str(n): p for n, p in enumerate(answer.probabilities)},
-            }
-    return {**own, **_mass(answer)}
+            own["legend"] = _legend(question)
+            own["probabilities"] = {str(n): p for n, p in enumerate(answer.probabilities)}
+    return own
 
 
 def _legend(question: SystemOneQuestion) -> dict[str, Any]:
     """The levels as they were given, by their numbers."""
     levels: Sequence[Any] = question.criteria if isinstance(question.criteria, list) else ()
     return {str(number): level for number, level in enumerate(levels)}
-
-
-def _mass(answer: dlm.Answer) -> dict[str, float]:
-    return {} if answer.label_mass is None else {"x_label_mass": answer.label_mass}

@@ -10,7 +10,15 @@ from dlm.engine.decisions.answers import (
 )
 from dlm.engine.decisions.job import DecisionJob
 from dlm.engine.decisions.options import DecisionOptions
-from dlm.engine.decisions.questions import Choice, Level, Option, Predicate, Question, Score
+from dlm.engine.decisions.questions import (
+    Choice,
+    Level,
+    Option,
+    Predicate,
+    Question,
+    Score,
+    question_of,
+)
 from dlm.engine.decisions.template import QuestionTemplate
 
 __all__ = [
@@ -29,4 +37,5 @@ __all__ = [
     "QuestionTemplate",
     "Score",
     "ScoreAnswer",
+    "question_of",
 ]

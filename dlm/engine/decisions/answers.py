@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import Any
 
 from dlm.engine.decisions.questions import Choice, Level, Predicate, Question, Score
 
@@ -22,6 +23,11 @@ class PredicateAnswer:
     name: str | None
     probability: float
     label_mass: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer in OpenAI's form, with the mass of its labels as SGLang names it."""
+        own = {"name": self.name, "type": "predicate", "probability": self.probability}
+        return own | _mass(self.label_mass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,18 @@ class ChoiceAnswer:
     confidence: float
     probabilities: tuple[tuple[str | bool, float], ...]
     label_mass: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `PredicateAnswer.to_json`."""
+        pairs = [{"value": value, "probability": p} for value, p in self.probabilities]
+        own = {
+            "name": self.name,
+            "type": "choice",
+            "choice": self.choice,
+            "confidence": self.confidence,
+            "probabilities": pairs,
+        }
+        return own | _mass(self.label_mass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,21 @@ class ScoreAnswer:
     probabilities: tuple[float, ...]
     levels: tuple[Level, ...]
     label_mass: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `PredicateAnswer.to_json`."""
+        pairs = enumerate(zip(self.levels, self.probabilities, strict=True))
+        own = {
+            "name": self.name,
+            "type": "score",
+            "score": self.score,
+            "confidence": self.confidence,
+            "probabilities": [
+                {"value": number, "label": level.label, "probability": p}
+                for number, (level, p) in pairs
+            ],
+        }
+        return own | _mass(self.label_mass)
 
 
 Answer = PredicateAnswer | ChoiceAnswer | ScoreAnswer
@@ -104,6 +137,10 @@ class Decisions:
             if answer.name == name:
                 return answer
         raise KeyError(name)
+
+
+def _mass(label_mass: float | None) -> dict[str, Any]:
+    return {} if label_mass is None else {"x_label_mass": label_mass}
 
 
 def answer_of(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dlm.errors import InvalidRequest, require_text, shown
+from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 
 MOST_QUESTIONS: Final = 400
 MOST_CHOICES: Final = 255
@@ -83,6 +83,40 @@ class Score:
 
 
 Question = Predicate | Choice | Score
+
+
+def question_of(path: str, given: Any) -> Question:
+    """The question of a mapping in OpenAI's form: `type`, `name`, `instructions`, and `choices` of
+    `value` and `description`, or `levels` of `label` and `description`; texts stand for both.
+
+    Raises `InvalidRequest` for other keys; `check_questions` looks at the values.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(path, f"must be an object, got {shown(given)}")
+    kind, name = given.get("type"), given.get("name")
+    lists = {"predicate": None, "choice": "choices", "score": "levels"}
+    if not isinstance(kind, str) or kind not in lists:
+        raise unknown_name(f"{path}.type", str(kind), lists)
+    items = lists[kind]
+    needed = {"instructions", *([items] if items else ())}
+    _check_keys(path, given, {"type", *needed}, {"name"})
+    if items is None:
+        return Predicate(name, given["instructions"])
+    parts = given[items]
+    if isinstance(parts, Sequence) and not isinstance(parts, str):
+        cls, key = (Option, "value") if kind == "choice" else (Level, "label")
+        for number, part in enumerate(parts):
+            if isinstance(part, Mapping):
+                _check_keys(f"{path}.{items}[{number}]", part, {key}, {"description"})
+        parts = [cls(**part) if isinstance(part, Mapping) else part for part in parts]
+    return (Choice if kind == "choice" else Score)(name, given["instructions"], parts)
+
+
+def _check_keys(path: str, given: Mapping[Any, Any], needed: set[str], optional: set[str]) -> None:
+    for key in needed - given.keys():
+        raise InvalidRequest(f"{path}.{key}", "is required")
+    for key in given.keys() - needed - optional:
+        raise unknown_name(path, str(key), needed | optional)
 
 
 def check_questions(questions: Any) -> tuple[Question, ...]:

@@ -62,7 +62,8 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
-    from dlm.engine.request import Request, Stream
+    from dlm.engine.request import DeltaReader, Request, Stream
+    from dlm.engine.row import RowState
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -94,6 +95,7 @@ __all__ = [
     "DecisionCosts",
     "DecisionOptions",
     "Decisions",
+    "DeltaReader",
     "DlmError",
     "EarlyCommit",
     "Editor",
@@ -120,6 +122,7 @@ __all__ = [
     "Question",
     "QuestionTemplate",
     "Request",
+    "RowState",
     "RuleError",
     "Score",
     "ScoreAnswer",
@@ -174,6 +177,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Score": "dlm.engine.decisions",
         "ScoreAnswer": "dlm.engine.decisions",
         "CheckpointError": "dlm.errors",
+        "DeltaReader": "dlm.engine.request",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -190,6 +194,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
+        "RowState": "dlm.engine.row",
         "RuleError": "dlm.errors",
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",

@@ -32,6 +32,7 @@ from dlm.cli.options import (
     takes_fields,
 )
 from dlm.cli.prompt import read_prompt
+from dlm.cli.serve import serve
 from dlm.cli.streams import (
     FAULT,
     close_streams,
@@ -182,6 +183,7 @@ def chat(
         talking.talk(engine, system, settings, plain=plain)
 
 
+app.command(epilog=PART)(serve)
 app.command()(decide)
 
 

@@ -18,6 +18,7 @@ from dlm.cli import trace as tracing
 from dlm.cli.faults import report_error
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import PANEL, PART, flag, given, named, overrides, takes_fields
+from dlm.cli.page import write_page
 from dlm.cli.prompt import read_prompt
 from dlm.cli.streams import (
     FAULT,
@@ -199,7 +200,7 @@ def trace(
         tracing.require_matplotlib()
     saved = tracing.read_trace(file)
     if html is not None:
-        tracing.write_page(saved, row, html)
+        write_page(saved, row, html)
     if png is not None:
         tracing.write_picture(saved, row, png)
     if html is None and png is None:

@@ -1,79 +1,22 @@
 "use strict";
-/* The page: reads the forms, runs requests, shows them on the stage. */
+/* The page: reads the forms, asks the server, and gives what comes back to the stage. */
 
 (() => {
   const {
-    make, byId, counted, calm, apiKey, callJson, readTrace, writeTrace, download,
-    Side, Player, StrategyForm, Decisions, snippets, ramp,
+    make, byId, counted, apiKey, callJson, Stage, StrategyForm, Decisions, snippets,
   } = globalThis.dlm;
 
   const CHAT = "v1/chat/completions";
   const DECIDE = "v1/decisions";
-  const radio = (name) => document.querySelector(`input[name=${name}]:checked`).value;
-  const sides = [new Side("A"), new Side("B")];
-  let catalogue = { model: { id: "" } };
-  let strategies = [];
-  let running = null; // the AbortController of the run in progress
+  const stage = new Stage();
+  let catalogue = { model: { id: "" } }; // of /v1/dlm/strategies
+  let strategies = []; // the forms of A and B
   let touched = 0; // the strategy whose request is shown
-  let due = false; // whether a redraw has been asked for
-
-  const player = new Player(
-    { ...Object.fromEntries(["range", "play", "back", "next", "speed", "told"].map((id) => [id, byId(id)])) },
-    (step, moving) => show(step, moving),
-  );
+  let running = null; // the AbortController of the run in progress
   const decisions = new Decisions(() => tellRequest());
 
-  /* The stage */
-
-  function shownSides() {
-    return sides.filter((side) => !side.element.hidden);
-  }
-
-  function show(step, moving) {
-    const options = { colour: radio("colour"), prompt: byId("show-prompt").checked, moving };
-    shownSides().forEach((side) => side.show(step, options));
-    byId("save").disabled = sides.every((side) => side.empty);
-  }
-
-  /** Draw what has come in, at most once a frame. */
-  function refresh() {
-    if (due) return;
-    due = true;
-    requestAnimationFrame(() => {
-      due = false;
-      redraw();
-    });
-  }
-
-  function redraw() {
-    player.extend(Math.max(...shownSides().map((side) => side.steps)));
-    show(player.step, false);
-  }
-
-  function arrange(isPair) {
-    sides[1].element.hidden = !isPair;
-    byId("strategy-b").hidden = !isPair;
-    byId("sides").classList.toggle("pair", isPair);
-    tellRequest();
-  }
-
-  function drawLegend() {
-    const byStep = radio("colour") === "step";
-    const scale = make("span", { class: "scale", "aria-hidden": "true" });
-    const colours = Array.from({ length: 9 }, (_, at) => ramp(at / 8));
-    scale.style.setProperty("--scale", `linear-gradient(90deg, ${colours.join(", ")})`);
-    const cues = byStep
-      ? [["none", "its number is below a token"]]
-      : [["low", "under 0.5"], ["middle", "under 0.9"], ["high", "0.9 and over"]];
-    cues.push(["back", "taken back"], ["block", "block"]);
-    byId("legend").replaceChildren(
-      make("span", {}, byStep ? "first step" : "0"), scale,
-      make("span", {}, byStep ? "last" : "1"),
-      ...cues.map(([name, text]) => {
-        return make("span", {}, make("span", { class: `cue ${name}`, "aria-hidden": "true" }), text);
-      }),
-    );
-  }
+  const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+  const isPair = () => byId("compare").checked;
 
   /* Requests */
 
@@ -83,7 +26,7 @@
 
   /** The body of a side's request, without the fields of streams. */
   function chatBody(strategy) {
-    const isInfill = radio("mode") === "infill";
+    const isInfill = chosen("mode") === "infill";
     const { dlm, effort } = strategy.read();
     if (isInfill) dlm.infill = byId("template").value;
     const body = {
@@ -98,54 +41,44 @@
     return JSON.parse(JSON.stringify(body)); // without what is undefined
   }
 
-  function currentBody() {
-    return radio("mode") === "decide"
-      ? [DECIDE, decisions.body(catalogue.model.id)]
-      : [CHAT, chatBody(strategies[touched])];
+  function streamed(body) {
+    return {
+      ...body, stream: true, stream_options: { include_usage: true }, dlm: { ...body.dlm, events: true },
+    };
   }
 
   function tellRequest() {
     if (!strategies.length) return;
-    if (!byId("compare").checked) touched = 0;
-    byId("whose").textContent = byId("compare").checked ? ` of ${"AB"[touched]}` : "";
-    byId("snippet").textContent = snippets(...currentBody())[radio("form")];
+    if (!isPair()) touched = 0;
+    const isChat = chosen("mode") !== "decide";
+    byId("whose").textContent = isChat && isPair() ? ` of ${"AB"[touched]}` : "";
+    const body = isChat ? chatBody(strategies[touched]) : decisions.body(catalogue.model.id);
+    byId("snippet").textContent = snippets(isChat ? CHAT : DECIDE, body)[chosen("form")];
   }
 
   async function run() {
-    if (running) return;
+    if (running || !strategies.length) return;
     complain(null);
     running = new AbortController();
     setRunning(true);
     try {
-      await (radio("mode") === "decide" ? runDecisions(running.signal) : runSides(running.signal));
+      await (chosen("mode") === "decide" ? decide(running.signal) : generate(running.signal));
       byId("said").textContent = "Finished.";
     } catch (error) {
-      if (error.name !== "AbortError") complain(error);
-      else byId("said").textContent = "Stopped.";
+      if (error.name === "AbortError") byId("said").textContent = "Stopped.";
+      else complain(error);
     } finally {
       running = null;
       setRunning(false);
     }
   }
 
-  async function runSides(signal) {
-    arrange(byId("compare").checked);
-    const pairs = shownSides().map((side, at) => [side, chatBody(strategies[at])]);
-    sides.forEach((side) => side.reset());
-    byId("stage").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
-    player.start();
-    const runs = pairs.map(([side, body]) => {
-      const asked = { stream: true, stream_options: { include_usage: true } };
-      return side.run({ ...body, ...asked, dlm: { ...body.dlm, events: true } }, signal, refresh);
-    });
-    const ends = await Promise.allSettled(runs);
-    redraw();
-    player.finish();
-    const failed = ends.find((end) => end.status === "rejected");
-    if (failed) throw failed.reason;
+  function generate(signal) {
+    const used = isPair() ? strategies : strategies.slice(0, 1);
+    return stage.run(used.map((strategy) => streamed(chatBody(strategy))), signal);
   }
 
-  async function runDecisions(signal) {
+  async function decide(signal) {
     const body = decisions.body(catalogue.model.id);
     const began = performance.now();
     const answered = await callJson(DECIDE, body, signal);
@@ -156,93 +89,68 @@
     byId("run").disabled = isRunning;
     byId("stop").disabled = !isRunning;
     byId("ask").setAttribute("aria-busy", isRunning);
-    document.body.classList.toggle("running", isRunning);
   }
 
   /** Show an error beside the field that it names; null takes the last one away. */
   function complain(error) {
     document.querySelectorAll("[aria-invalid]").forEach((one) => one.removeAttribute("aria-invalid"));
-    const place = byId(document.body.dataset.server === "ready" ? "alert" : "complaint");
+    const place = byId("alert");
     place.hidden = !error;
     if (!error) return;
-    const isNamed = !error.param || error.message.includes(error.param);
-    place.replaceChildren(...(isNamed ? [] : [make("code", {}, error.param), ": "]), error.message);
-    const named = error.param && document.querySelector(`[data-field="${CSS.escape(error.param)}"]`);
-    if (named) named.setAttribute("aria-invalid", "true");
-    if (error.status === 401) askForKey();
-  }
-
-  function askForKey() {
-    byId("connection").open = true;
-    byId("key").focus();
+    const { param, message } = error;
+    const isNamed = !param || message.includes(param);
+    place.replaceChildren(...(isNamed ? [] : [make("code", {}, param), ": "]), message);
+    place.scrollIntoView({ block: "nearest" });
+    const field = param && document.querySelector(`[data-field="${CSS.escape(param)}"]`);
+    if (field) field.setAttribute("aria-invalid", "true");
+    if (error.status === 401) {
+      byId("connection").open = true;
+      byId("key").focus();
+    }
   }
 
   /* Saved traces */
 
   function showTrace(text, row = 0) {
+    running?.abort();
+    complain(null);
     try {
-      const trace = readTrace(text);
-      running?.abort();
-      complain(null);
+      byId("model").textContent = stage.load(text, row) || "a saved run";
       setMode("generate");
-      arrange(false);
-      sides[1].reset();
-      sides[0].load(trace, row, () => startTrace());
-      byId("model").textContent = trace.model || "a saved run";
-      startTrace();
+      document.body.dataset.shows = "trace";
     } catch (error) {
       complain(new Error(`This is no trace: ${error.message}`));
     }
-  }
-
-  function startTrace() {
-    player.start();
-    player.extend(sides[0].steps);
-    player.finish();
-    if (calm.matches) player.jump(sides[0].steps);
-    else show(0, false);
   }
 
   async function openFile(file) {
     if (file) showTrace(await file.text());
   }
 
-  function saveRun() {
-    const full = shownSides().filter((side) => !side.empty);
-    for (const side of full) {
-      const name = full.length > 1 ? `run-${side.element.dataset.side.toLowerCase()}.jsonl` : "run.jsonl";
-      const recordings = side.rows ? [...side.rows.values()] : [side.recording];
-      download(name, writeTrace(side.model, recordings));
-    }
-  }
-
   /* The server */
 
-  function setServer(state) {
-    document.body.dataset.server = state;
-  }
-
   async function connect() {
+    const { body } = document;
     try {
       catalogue = await callJson("v1/dlm/strategies");
-      setServer("ready");
-      complain(null);
-      byId("model").textContent = [
-        catalogue.model.id, catalogue.model.attention && `${catalogue.model.attention} attention`,
-        catalogue.model.max_length && `up to ${counted(catalogue.model.max_length, "token")}`,
-      ].filter(Boolean).join(" · ");
-      strategies = ["A", "B"].map((name, at) => {
-        const root = byId(`strategy-${name.toLowerCase()}`);
-        return new StrategyForm(root, catalogue, `Strategy ${name}`, () => {
-          touched = at;
-          tellRequest();
-        });
-      });
-      tellRequest();
     } catch (error) {
-      setServer(error.status === 401 ? "ready" : "none");
+      body.dataset.server = error.status === 401 ? "locked" : "none";
       if (error.status === 401) complain(error);
+      return;
     }
+    body.dataset.server = "ready";
+    complain(null);
+    const { id, attention, max_length: most } = catalogue.model;
+    const traits = [id, attention && `${attention} attention`, most && `up to ${counted(most, "token")}`];
+    byId("model").textContent = traits.filter(Boolean).join(" · ");
+    strategies = ["A", "B"].map((name, at) => {
+      const root = byId(`strategy-${name.toLowerCase()}`);
+      return new StrategyForm(root, catalogue, `Strategy ${name}`, () => {
+        touched = at;
+        tellRequest();
+      });
+    });
+    tellRequest();
   }
 
   function setMode(mode) {
@@ -259,28 +167,34 @@
     tellRequest();
   }
 
-  function listen() {
-    byId("ask").addEventListener("submit", (event) => {
-      event.preventDefault();
-      run();
+  function compare() {
+    byId("strategy-b").hidden = !isPair();
+    stage.arrange(isPair());
+    tellRequest();
+  }
+
+  function on(id, type, act) {
+    byId(id).addEventListener(type, (event) => {
+      if (type === "submit") event.preventDefault();
+      act();
     });
-    byId("ask").addEventListener("input", tellRequest);
-    byId("stop").addEventListener("click", () => running?.abort());
-    byId("hole").addEventListener("click", insertHole);
-    byId("compare").addEventListener("change", () => arrange(byId("compare").checked));
-    byId("show-prompt").addEventListener("change", () => show(player.step, false));
-    byId("open").addEventListener("click", () => byId("file").click());
-    byId("pick").addEventListener("click", () => byId("file").click());
-    byId("file").addEventListener("change", () => openFile(byId("file").files[0]));
-    byId("save").addEventListener("click", saveRun);
-    byId("copy").addEventListener("click", () => navigator.clipboard?.writeText(byId("snippet").textContent));
-    byId("connect").addEventListener("submit", (event) => {
-      event.preventDefault();
+  }
+
+  function listen() {
+    on("ask", "submit", run);
+    on("ask", "input", tellRequest);
+    on("stop", "click", () => running?.abort());
+    on("hole", "click", insertHole);
+    on("compare", "change", compare);
+    for (const id of ["open", "pick"]) on(id, "click", () => byId("file").click());
+    on("file", "change", () => openFile(byId("file").files[0]));
+    on("copy", "click", () => navigator.clipboard?.writeText(byId("snippet").textContent));
+    on("connect", "submit", () => {
       apiKey.set(byId("key").value);
       connect();
     });
-    for (const [name, act] of [["mode", () => setMode(radio("mode"))], ["form", tellRequest], ["colour", recolour]]) {
-      document.querySelectorAll(`input[name=${name}]`).forEach((one) => one.addEventListener("change", act));
+    for (const one of document.querySelectorAll("input[name=mode], input[name=form]")) {
+      one.addEventListener("change", () => setMode(chosen("mode")));
     }
     document.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
@@ -293,22 +207,14 @@
     });
   }
 
-  function recolour() {
-    drawLegend();
-    show(player.step, false);
-  }
-
   function start() {
-    byId("sides").append(...sides.map((side) => side.element));
-    sides[1].element.hidden = true;
-    byId("key").value = apiKey.get();
-    if (calm.matches) byId("speed").value = "0";
     listen();
-    drawLegend();
+    byId("key").value = apiKey.get();
     const saved = byId("saved-trace");
-    if (location.protocol === "file:" || saved.textContent.trim()) setServer("none");
+    const hasTrace = saved.textContent.trim() !== "";
+    if (hasTrace || location.protocol === "file:") document.body.dataset.server = "none";
     else connect();
-    if (saved.textContent.trim()) showTrace(saved.textContent, Number(saved.dataset.row));
+    if (hasTrace) showTrace(saved.textContent, Number(saved.dataset.row));
   }
 
   start();

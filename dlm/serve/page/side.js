@@ -14,7 +14,7 @@
 
   class Side {
     constructor(name) {
-      this.figures = {};
+      Object.assign(this, { name, figures: {} });
       const list = make("dl", { class: "figures" });
       for (const [key, label, title] of FIGURES) {
         this.figures[key] = make("dd", { "data-figure": key }, "–");

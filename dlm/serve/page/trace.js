@@ -47,7 +47,14 @@
     }
     const header = { v: VERSION, type: "trace", model, texts };
     const lines = [header, ...events.map(plain)];
-    return lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+    return lines.map((line) => `${asciiJson(line)}\n`).join("");
+  }
+
+  /** JSON in ASCII: no reader takes a character in a text for the end of a line. */
+  function asciiJson(value) {
+    return JSON.stringify(value).replace(/[\u007f-\uffff]/g, (unit) => {
+      return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    });
   }
 
   /** An event without empty fields and without the texts, which the header holds. */

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         Unmasker,
         replay,
     )
-    from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
+    from dlm.engine.async_engine import AsyncEngine
+    from dlm.engine.async_request import AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
     from dlm.engine.generation import Generation, Stats
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
-    from dlm.engine.request import Request, Stream
+    from dlm.engine.request import DeltaReader, Request, Stream
+    from dlm.engine.row import RowState
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -70,6 +72,7 @@ __all__ = [
     "CacheManager",
     "CausalEngine",
     "CheckpointError",
+    "DeltaReader",
     "DlmError",
     "EarlyCommit",
     "Editor",
@@ -90,6 +93,7 @@ __all__ = [
     "Part",
     "Proposal",
     "Request",
+    "RowState",
     "RuleError",
     "Stats",
     "StepView",
@@ -123,10 +127,11 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.async_engine",
-        "AsyncRequest": "dlm.engine.async_engine",
-        "AsyncStream": "dlm.engine.async_engine",
+        "AsyncRequest": "dlm.engine.async_request",
+        "AsyncStream": "dlm.engine.async_request",
         "CausalEngine": "dlm.engine.autoregressive",
         "CheckpointError": "dlm.errors",
+        "DeltaReader": "dlm.engine.request",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -143,6 +148,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
+        "RowState": "dlm.engine.row",
         "RuleError": "dlm.errors",
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",

@@ -7,11 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from dlm.evals.load.connection import Broken, Connection
 from dlm.evals.load.mix import Ask
 from dlm.evals.statistics import percentile
+
+PAUSE: Final = 0.2
+"""Seconds that a client waits after an error."""
 
 
 @dataclass(slots=True)
@@ -57,8 +60,11 @@ async def run_clients(
         for ask in asked:
             connection = connections[ask.fault == "slow"]
             outcomes.append(await ask_once(connection, ask))
-            if outcomes[-1].error or outcomes[-1].left:
+            if outcomes[-1].left:
                 connection.close()
+            elif outcomes[-1].error:
+                connection.close()
+                await asyncio.sleep(PAUSE)
             if not goes_on():
                 break
         for connection in connections.values():

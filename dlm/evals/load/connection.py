@@ -40,6 +40,23 @@ class Connection:
         """Send a request, and read the answer up to its body; the status. Raises `OSError`,
         `Broken`.
         """
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += "Content-Type: application/json\r\n\r\n"
+        kept = self._socket is not None
+        try:
+            answer = await self._send(head.encode() + body)
+        except (Broken, ConnectionError):
+            if not kept:
+                raise
+            self.close()  # a kept connection may be closed by the server at any time
+            answer = await self._send(head.encode() + body)
+        first, *rest = answer.split(b"\r\n")
+        pairs = (line.partition(b":") for line in rest if line)
+        self._headers = {name.lower(): value.strip() for name, _, value in pairs}
+        return int(first.split(b" ", 2)[1])
+
+    async def _send(self, request: bytes) -> bytes:
+        """Send a request; the head of its answer."""
         loop = asyncio.get_running_loop()
         if self._socket is None:
             self._socket = socket.socket()
@@ -48,13 +65,8 @@ class Connection:
             if self._slow:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_READ)
             await loop.sock_connect(self._socket, self._address)
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-        head += "Content-Type: application/json\r\n\r\n"
-        await loop.sock_sendall(self._socket, head.encode() + body)
-        first, *rest = (await self._until(b"\r\n\r\n")).split(b"\r\n")
-        pairs = (line.partition(b":") for line in rest if line)
-        self._headers = {name.lower(): value.strip() for name, _, value in pairs}
-        return int(first.split(b" ", 2)[1])
+        await loop.sock_sendall(self._socket, request)
+        return await self._until(b"\r\n\r\n")
 
     async def body(self) -> bytes:
         """The whole body of an answer. Raises `OSError`, `Broken`."""

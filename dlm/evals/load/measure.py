@@ -31,6 +31,7 @@ def soak(server: ServerProcess, *, seconds: float, clients: int, seed: int) -> d
     One short load before it makes what a first request makes.
     """
     asyncio.run(run_clients(server.address, iter(plain_asks(seed + 1, clients)), clients))
+    time.sleep(SAMPLED)  # connections of it are closed
     before, held, cpu = server.metrics(), server.held(), server.cpu()
     memory: list[tuple[float, float]] = []
     begun, own = time.perf_counter(), time.process_time()
@@ -223,6 +224,7 @@ def drain(server: ServerProcess, *, clients: int, seconds: float, seed: int) -> 
         "of_these_connections_refused": sum("ConnectionRefused" in one.error for one in new),
         "of_these_answered": sum(not one.error for one in new),
         "errors": sorted({one.error for one in ran if one.error}),
+        "others": sorted({one.error for one in new if one.status != REFUSED}),
         "exit_code": code,
         "seconds_to_exit": took,
     }

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         Unmasker,
         replay,
     )
-    from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
+    from dlm.engine.async_engine import AsyncEngine
+    from dlm.engine.async_request import AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
     from dlm.engine.generation import Generation, Stats
@@ -123,8 +124,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.async_engine",
-        "AsyncRequest": "dlm.engine.async_engine",
-        "AsyncStream": "dlm.engine.async_engine",
+        "AsyncRequest": "dlm.engine.async_request",
+        "AsyncStream": "dlm.engine.async_request",
         "CausalEngine": "dlm.engine.autoregressive",
         "CheckpointError": "dlm.errors",
         "DlmError": "dlm.errors",

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
-    from dlm.engine.request import Request, Stream
+    from dlm.engine.request import DeltaReader, Request, Stream
+    from dlm.engine.row import RowState
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -71,6 +72,7 @@ __all__ = [
     "CacheManager",
     "CausalEngine",
     "CheckpointError",
+    "DeltaReader",
     "DlmError",
     "EarlyCommit",
     "Editor",
@@ -91,6 +93,7 @@ __all__ = [
     "Part",
     "Proposal",
     "Request",
+    "RowState",
     "RuleError",
     "Stats",
     "StepView",
@@ -128,6 +131,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "AsyncStream": "dlm.engine.async_request",
         "CausalEngine": "dlm.engine.autoregressive",
         "CheckpointError": "dlm.errors",
+        "DeltaReader": "dlm.engine.request",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -144,6 +148,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
+        "RowState": "dlm.engine.row",
         "RuleError": "dlm.errors",
         "Stats": "dlm.engine.generation",
         "StepView": "dlm.core",

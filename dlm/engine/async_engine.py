@@ -56,13 +56,14 @@ class AsyncEngine:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def submit(self, prompt: Prompt, **options: Any) -> AsyncRequest:
+    def submit(self, prompt: Prompt, *, events: bool = True, **options: Any) -> AsyncRequest:
         """Take one prompt and give its handle at once; it is decoded whether awaited or not.
 
-        Options as in `Engine.submit`. Raises `InvalidRequest` for what can be checked at once and
-        `RuntimeError` when the engine is closed; other errors where the handle is awaited.
+        `events` False: nobody will read them. Options as in `Engine.submit`. Raises
+        `InvalidRequest` for what can be checked at once and `RuntimeError` when the engine is
+        closed; other errors where the handle is awaited.
         """
-        request = AsyncRequest(self, prompt, options)
+        request = AsyncRequest(self, prompt, options, events=events)
         request._begin()
         return request
 

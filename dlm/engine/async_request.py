@@ -44,9 +44,12 @@ class AsyncRequest:
         job = self._begin()
         return job.done() and (job.exception() is not None or job.result().done)
 
-    async def queued(self) -> None:
-        """Wait for its place in the queue. Raises errors as in `Engine.submit`."""
-        await self._bound()
+    async def queued(self) -> Request:
+        """Wait for its place in the queue; the request as it is decoded.
+
+        Raises errors as in `Engine.submit`.
+        """
+        return await self._bound()
 
     async def result(self) -> Generation:
         """Wait for the answer (with all its choices). Raises the error of a row that has failed."""

@@ -89,15 +89,28 @@ class Request:
                 return self.raise_errors()
             self._engine.step()
 
-    def pending(self) -> Iterator[Event]:
-        """The events that nobody has taken yet, without waiting for more or for answers."""
-        for state in self.states:
+    def pending(self, choice: int | None = None) -> Iterator[Event]:
+        """The events that nobody has taken yet (of one choice), without waiting for more or for
+        answers.
+        """
+        for state in self.states if choice is None else [self.states[choice]]:
             while state.events:
                 try:
                     event = state.events.popleft()
                 except IndexError:  # a bounded mailbox has just been emptied for a snapshot
                     break
                 yield event
+
+    def answer(self, choice: int) -> Generation:
+        """The answer of a choice that has ended. Raises the error of a row that has failed.
+
+        Waits for the end of a step that is under way.
+        """
+        state = self.states[choice]
+        if state.error is not None:
+            raise state.error
+        with self._engine.lock:
+            return generation_of(state, self._engine.text)
 
     def completed(self, event: Event) -> Event:
         """An event as a stream gives it: a `done` together with the answer of its row, unless that

@@ -66,6 +66,11 @@ class Job:
         """An exception of the engine as the client reads it."""
         return api_error(error, self._names)
 
+    @property
+    def seconds(self) -> float:
+        """The time since the request came."""
+        return time.monotonic() - self.begun
+
     async def results(self) -> list[dlm.Generation]:
         """All answers, in their order. Raises `ApiError`."""
         try:
@@ -87,13 +92,16 @@ class Job:
 
     def count(self, answer: dlm.Generation) -> None:
         """Take an answer into the metrics."""
-        seconds = time.monotonic() - self.begun
-        queued = max(seconds - answer.stats.seconds, 0.0)
-        self.service.metrics.finished(answer, seconds, queued)
+        queued = max(self.seconds - answer.stats.seconds, 0.0)
+        self.service.metrics.finished(answer, self.seconds, queued)
 
     async def wait_for(self, has_news: Any, timeout: float) -> bool:
         """Wait until there is news; False if there was none for so many seconds."""
-        return await self._handles[0].wait_for(has_news, timeout)
+        try:
+            await asyncio.wait_for(self.service.engine._until(has_news), timeout)
+        except TimeoutError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Abort what still runs and give the places back."""

@@ -47,7 +47,7 @@ class Ignored:
 
 
 ORDER: Final = "depends on the order of the tokens, and a step commits several at once"
-TOOLS: Final = "tools are not supported"
+TOOLS: Final = "asks for tools, which this server does not have"
 STATE: Final = "this server stores nothing"
 
 

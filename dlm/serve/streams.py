@@ -64,6 +64,7 @@ class Row:
     reader: of its settled text
     sent: characters of it that were sent
     ended: nothing follows
+    step: of the last canvas that was sent
     """
 
     number: int
@@ -73,6 +74,11 @@ class Row:
     sent: int = 0
     ended: bool = False
     step: int = -1
+
+    @property
+    def state(self) -> dlm.RowState:
+        """The row as the engine keeps it."""
+        return self.request.states[self.choice]
 
 
 class Streaming:
@@ -90,7 +96,7 @@ class Streaming:
         self._job, self._shape, self._events = job, shape, events
         self._diffusing, self._answers = diffusing, dict[int, dlm.Generation]()
         self._rows = [
-            Row(number, request, choice, request.delta_reader(choice, hole=0 if hole else None))
+            Row(number, request, choice, request.delta_reader(choice))
             for number, (request, choice) in enumerate(
                 (request, choice) for request in job.requests for choice in range(job.n)
             )
@@ -123,8 +129,8 @@ class Streaming:
 
     def _has_news(self, row: Row) -> bool:
         if self._diffusing:
-            return row.request.step(row.choice) != row.step or row.request.ended(row.choice)
-        return row.reader.has_news or (self._events and row.request.has_events(row.choice))
+            return row.state.ledger.nfe != row.step or row.state.done
+        return row.reader.has_news or bool(self._events and row.state.events)
 
     async def _read(self, row: Row) -> bytes:
         """The frames that a row has ready."""
@@ -133,7 +139,7 @@ class Streaming:
             for event in row.request.pending(row.choice):
                 out += self._shape.event(row.number, self._told(event))
         if self._diffusing:
-            ended = row.request.ended(row.choice)
+            ended = row.state.done
             shot = row.request.frame(row.choice)
             if shot.step != row.step:
                 row.step = shot.step

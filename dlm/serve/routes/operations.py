@@ -41,7 +41,7 @@ async def versions(request: Request) -> Response:
             "version": dlm.__version__,
             "torch": version("torch"),
             "transformers": version("transformers"),
-            "device": str(service_of(request).engine.engine.kv.device),
+            "device": str(service_of(request).engine.engine.kv.store.storage.device),
         }
     )
 

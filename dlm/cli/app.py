@@ -19,6 +19,7 @@ from dlm.cli.faults import report_error
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import PANEL, PART, flag, given, named, overrides, takes_fields
 from dlm.cli.prompt import read_prompt
+from dlm.cli.serve import serve
 from dlm.cli.streams import (
     FAULT,
     close_streams,
@@ -175,6 +176,9 @@ def chat(
     output.long_canvas(engine, config)
     with Catching():
         talking.talk(engine, system, settings, plain=plain)
+
+
+app.command(epilog=PART)(serve)
 
 
 @app.command()

@@ -36,7 +36,6 @@ def create_app(engine: dlm.Engine, settings: ServerSettings | None = None) -> Fa
         version=dlm.__version__,
         description="OpenAI's API for masked diffusion language models.",
         lifespan=life,
-        max_body_size=settings.max_body_bytes,
         redirect_slashes=False,
     )
     app.state.service = service

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dlm.engine.async_request import AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.engine import Engine
-    from dlm.engine.generation import Generation, Stats
+    from dlm.engine.generation import Generation
     from dlm.engine.load import (
         Inspection,
         bundled_names,
@@ -45,8 +45,10 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
-    from dlm.engine.request import DeltaReader, Request, Stream
+    from dlm.engine.readers import DeltaReader
+    from dlm.engine.request import Request, Stream
     from dlm.engine.row import RowState
+    from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -131,7 +133,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "AsyncStream": "dlm.engine.async_request",
         "CausalEngine": "dlm.engine.autoregressive",
         "CheckpointError": "dlm.errors",
-        "DeltaReader": "dlm.engine.request",
+        "DeltaReader": "dlm.engine.readers",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -150,7 +152,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Request": "dlm.engine.request",
         "RowState": "dlm.engine.row",
         "RuleError": "dlm.errors",
-        "Stats": "dlm.engine.generation",
+        "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
         "Stream": "dlm.engine.request",

@@ -26,7 +26,8 @@ class ClientGone(Exception):
 class Job:
     """The prompts of one body in the engine, with a place for each of their answers.
 
-    `facts`: what the log tells of it. Choice `c` of prompt `p` is number `p * n + c` of the answers. `close` frees everything.
+    Choice `c` of prompt `p` is number `p * n + c` of the answers. `facts` go to the log. `close`
+    frees everything.
     """
 
     def __init__(

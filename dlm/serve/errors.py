@@ -26,12 +26,26 @@ SERVER: Final = "server_error"
 BUSY: Final = "rate_limit_error"
 MOST_TOLD: Final = 3
 """Faults of a body that one message lists."""
-NAMES: Final[Mapping[type, str]] = MappingProxyType({list: "list", dict: "object"})
+RULES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "string_unicode": "must be Unicode text",
+        "string_type": "must be a string",
+        "list_type": "must be a list",
+        "dict_type": "must be an object",
+        "model_attributes_type": "must be an object",
+        "model_type": "must be an object",
+        "too_short": "must have at least {min_length} items",
+        "too_long": "must have at most {max_length} items",
+        "string_too_long": "must have at most {max_length} characters",
+    }
+)
+"""Rules that a value breaks, by pydantic's name of the fault."""
+NAMES: Final[Mapping[type, str]] = MappingProxyType({list: "a list", dict: "an object"})
 """Kinds of JSON values."""
 LONGEST: Final = 600
 """Characters of a message."""
 _UNION: Final = re.compile(
-    r"^(function-|constrained-|lax-|json-|list\[|dict\[|str$|int$|float$|bool$)"
+    r"^(function-|constrained-|nullable|lax-|json-|list\[|dict\[|str$|int$|float$|bool$)"
 )
 
 
@@ -194,6 +208,8 @@ def _rule(fault: Mapping[str, Any]) -> str:
     """The rule that a value breaks, in words that follow the field's name."""
     if fault["type"] == "missing":
         return "is required"
+    if fault["type"] in RULES:
+        return RULES[fault["type"]].format_map(fault.get("ctx", {}))
     words = str(fault["msg"]).removeprefix("Value error, ")
     for theirs in ("Input should be ", "Input should ", "Extra inputs are "):
         if words.startswith(theirs):
@@ -208,4 +224,6 @@ def _given(fault: Mapping[str, Any]) -> str:
         return ""
     value = fault.get("input")
     plain = isinstance(value, str | int | float | bool | None)
-    return f", got {shown(value)}" if plain else f", got a {NAMES.get(type(value), 'value')}"
+    if isinstance(value, bool | None):
+        return f", got {json.dumps(value)}"
+    return f", got {shown(value)}" if plain else f", got {NAMES.get(type(value), 'another value')}"

@@ -34,8 +34,25 @@ if TYPE_CHECKING:
     from dlm.engine.async_engine import AsyncEngine
     from dlm.engine.async_request import AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
+    from dlm.engine.decisions import (
+        Answer,
+        Choice,
+        ChoiceAnswer,
+        DecisionCosts,
+        DecisionOptions,
+        Decisions,
+        Level,
+        Option,
+        Predicate,
+        PredicateAnswer,
+        Question,
+        QuestionTemplate,
+        Score,
+        ScoreAnswer,
+        question_of,
+    )
     from dlm.engine.engine import Engine
-    from dlm.engine.generation import Generation, Stats
+    from dlm.engine.generation import Generation
     from dlm.engine.load import (
         Inspection,
         bundled_names,
@@ -45,8 +62,9 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
-    from dlm.engine.request import DeltaReader, Request, Stream
-    from dlm.engine.row import RowState
+    from dlm.engine.readers import DeltaReader, SnapshotReader
+    from dlm.engine.request import Request, Stream
+    from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -64,6 +82,7 @@ __all__ = [
     "FIELDS",
     "KINDS",
     "PRESETS",
+    "Answer",
     "AsyncEngine",
     "AsyncRequest",
     "AsyncStream",
@@ -72,6 +91,11 @@ __all__ = [
     "CacheManager",
     "CausalEngine",
     "CheckpointError",
+    "Choice",
+    "ChoiceAnswer",
+    "DecisionCosts",
+    "DecisionOptions",
+    "Decisions",
     "DeltaReader",
     "DlmError",
     "EarlyCommit",
@@ -88,13 +112,21 @@ __all__ = [
     "Interrupted",
     "InvalidRequest",
     "Kind",
+    "Level",
     "ModelInfo",
     "Node",
+    "Option",
     "Part",
+    "Predicate",
+    "PredicateAnswer",
     "Proposal",
+    "Question",
+    "QuestionTemplate",
     "Request",
-    "RowState",
     "RuleError",
+    "Score",
+    "ScoreAnswer",
+    "SnapshotReader",
     "Stats",
     "StepView",
     "StopRule",
@@ -108,6 +140,7 @@ __all__ = [
     "inspect",
     "load",
     "load_causal",
+    "question_of",
     "replay",
     "trained_canvas",
 ]
@@ -130,8 +163,22 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "AsyncRequest": "dlm.engine.async_request",
         "AsyncStream": "dlm.engine.async_request",
         "CausalEngine": "dlm.engine.autoregressive",
+        "Answer": "dlm.engine.decisions",
+        "Question": "dlm.engine.decisions",
+        "Choice": "dlm.engine.decisions",
+        "ChoiceAnswer": "dlm.engine.decisions",
+        "DecisionCosts": "dlm.engine.decisions",
+        "DecisionOptions": "dlm.engine.decisions",
+        "Decisions": "dlm.engine.decisions",
+        "Level": "dlm.engine.decisions",
+        "Option": "dlm.engine.decisions",
+        "Predicate": "dlm.engine.decisions",
+        "PredicateAnswer": "dlm.engine.decisions",
+        "QuestionTemplate": "dlm.engine.decisions",
+        "Score": "dlm.engine.decisions",
+        "ScoreAnswer": "dlm.engine.decisions",
         "CheckpointError": "dlm.errors",
-        "DeltaReader": "dlm.engine.request",
+        "DeltaReader": "dlm.engine.readers",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -148,9 +195,9 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
-        "RowState": "dlm.engine.row",
         "RuleError": "dlm.errors",
-        "Stats": "dlm.engine.generation",
+        "SnapshotReader": "dlm.engine.readers",
+        "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
         "Stream": "dlm.engine.request",
@@ -160,6 +207,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",
         "load_causal": "dlm.engine.load",
+        "question_of": "dlm.engine.decisions",
         "replay": "dlm.core",
         "trained_canvas": "dlm.engine.load",
     }

@@ -47,6 +47,16 @@ def flag(name: str, text: str) -> Any:
     return typer.Option(name, metavar="", help=text)
 
 
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")]
+Dtype = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, float32, bfloat16, float16 or float64")
+]
+Json = Annotated[bool, flag("--json", "print one JSON object")]
+
+
 def takes_fields(
     command: Callable[..., None], left_out: Collection[str] = ()
 ) -> Callable[..., None]:

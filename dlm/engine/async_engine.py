@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -17,6 +17,9 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 
 from dlm.config.checks import require_integer
 from dlm.engine.async_request import AsyncRequest, AsyncStream
+from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
+from dlm.engine.decisions.job import Input
+from dlm.engine.decisions.verbs import run_job
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request
@@ -84,6 +87,21 @@ class AsyncEngine:
         asked for. A row that fails raises its error after its last event.
         """
         return AsyncStream(AsyncRequest(self, prompt, options))
+
+    async def decide(
+        self, source: Input, questions: Question | Sequence[Question], **options: Any
+    ) -> Decisions:
+        """Answer typed questions about one input, as `Engine.decide` does, between the steps of
+        what is being decoded.
+        """
+        asked = source, questions, DecisionOptions.from_options(options)
+        return await self.run_decisions(
+            await asyncio.to_thread(self.engine.prepare_decisions, *asked)
+        )
+
+    async def run_decisions(self, job: DecisionJob) -> Decisions:
+        """The answers of prepared questions. Errors as in `Engine.decide`."""
+        return await run_job(self, job, self.engine.lock)
 
     async def call(
         self, function: Callable[[*Arguments], Result], *arguments: *Arguments

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 import dlm
 from dlm.serve.errors import install_errors
 from dlm.serve.gate import install
-from dlm.serve.routes import chat, completions, models, operations, responses, tokens
+from dlm.serve.routes import chat, completions, decisions, models, operations, responses, tokens
 from dlm.serve.service import Service
 from dlm.serve.settings import ServerSettings
 
@@ -39,7 +39,7 @@ def create_app(engine: dlm.Engine, settings: ServerSettings | None = None) -> Fa
         redirect_slashes=False,
     )
     app.state.service = service
-    for family in (chat, completions, responses, tokens, models, operations):
+    for family in (chat, completions, responses, decisions, tokens, models, operations):
         app.include_router(family.router)
     install_errors(app)
     install(app, settings, service.metrics)

@@ -12,6 +12,7 @@ from fastapi import Request
 
 import dlm
 from dlm.serve.errors import ApiError, api_error
+from dlm.serve.gate import RequestFacts
 from dlm.serve.prompts import Prompt
 from dlm.serve.service import Service
 
@@ -25,7 +26,8 @@ class ClientGone(Exception):
 class Job:
     """The prompts of one body in the engine, with a place for each of their answers.
 
-    Choice `c` of prompt `p` is number `p * n + c` of the answers. `close` frees everything.
+    Choice `c` of prompt `p` is number `p * n + c` of the answers. `facts` go to the log. `close`
+    frees everything.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Job:
         self.seed = int(options[0].get("seed", 0))
         self.created, self.begun, self._events = int(time.time()), time.monotonic(), events
         self.requests: list[dlm.Request] = []
+        self.facts: RequestFacts | None = None
         self._handles: list[dlm.AsyncRequest] = []
         self._held = ExitStack()
 
@@ -94,14 +97,14 @@ class Job:
         """Take an answer into the metrics."""
         queued = max(self.seconds - answer.stats.seconds, 0.0)
         self.service.metrics.finished(answer, self.seconds, queued)
+        if self.facts is not None:
+            self.facts.answer_tokens = (self.facts.answer_tokens or 0) + len(answer.ids)
+            if self.service.settings.log_prompts:
+                self.facts.answer = "\n".join(filter(None, (self.facts.answer, answer.text)))
 
     async def wait_for(self, has_news: Any, timeout: float) -> bool:
         """Wait until there is news; False if there was none for so many seconds."""
-        try:
-            await asyncio.wait_for(self.service.engine._until(has_news), timeout)
-        except TimeoutError:
-            return False
-        return True
+        return await self._handles[0].wait_for(has_news, timeout)
 
     async def close(self) -> None:
         """Abort what still runs and give the places back."""

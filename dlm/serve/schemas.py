@@ -61,7 +61,10 @@ Alternatives = Annotated[
 class ChatRequest(Sampling):
     """The body of `/v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[
+        list[Message],
+        Field(min_length=1, max_length=MOST_MESSAGES, description="texts with their roles"),
+    ]
     max_completion_tokens: Annotated[
         int | None,
         Field(ge=1, le=2**31 - 1, description="tokens of the answer at most; before `max_tokens`"),
@@ -102,12 +105,13 @@ Ids = Annotated[list[int], Field(max_length=MOST_IDS)]
 class CompletionRequest(Sampling):
     """The body of `/v1/completions`."""
 
-    prompt: (
+    prompt: Annotated[
         Text
         | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
         | Ids
-        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
-    )
+        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)],
+        Field(description="texts as they are, without the chat template, or token ids"),
+    ]
     max_tokens: Annotated[
         int | None, Field(ge=0, le=2**31 - 1, description="tokens of each answer at most")
     ] = None
@@ -122,10 +126,9 @@ class CompletionRequest(Sampling):
 class FimRequest(Sampling):
     """The body of `/v1/fim/completions`: a text with a gap between `prompt` and `suffix`."""
 
-    prompt: Text
-    suffix: Text | None = None
+    prompt: Annotated[Text, Field(description="the text before the gap")]
+    suffix: Annotated[Text | None, Field(description="the text after the gap")] = None
     max_tokens: Length = None
-    min_tokens: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
 
 
 class InputItem(Body):
@@ -153,13 +156,20 @@ class TextConfig(Body):
 class ResponsesRequest(Sampling):
     """The body of `/v1/responses`."""
 
-    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_MESSAGES)]
-    instructions: Text | None = None
-    max_output_tokens: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
-    reasoning: Reasoning | None = None
-    text: TextConfig | None = None
+    input: Annotated[
+        Text | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_MESSAGES)],
+        Field(description="a text, or messages of texts"),
+    ]
+    instructions: Annotated[Text | None, Field(description="a system message before it")] = None
+    max_output_tokens: Length = None
+    reasoning: Annotated[Reasoning | None, Field(description="`effort`, as `reasoning_effort`")] = (
+        None
+    )
+    text: Annotated[TextConfig | None, Field(description="the form: `text` alone")] = None
     top_logprobs: Alternatives = None
-    include: list[str] | None = None
+    include: Annotated[
+        list[str] | None, Field(description="`message.output_text.logprobs` alone")
+    ] = None
     n: Annotated[int | None, Neutral((1,), "is no field of responses")] = None
     store: Annotated[bool | None, Neutral((False,), STATE)] = None
     previous_response_id: Annotated[Any, Neutral((), STATE)] = None

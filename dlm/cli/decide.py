@@ -62,7 +62,7 @@ def decide(
     ] = 1.0,
     scoring: Annotated[
         str,
-        typer.Option(metavar="NAME", help="of labels of several tokens: chain, pseudo or first"),
+        typer.Option(metavar="NAME", help="of labels: chain, pseudo or first"),
     ] = "chain",
     template: Annotated[
         list[str] | None,

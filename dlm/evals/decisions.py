@@ -8,7 +8,7 @@ sums: the value of one equation, a choice of up to five values of several length
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import fmean
@@ -218,58 +218,3 @@ def mean_mass(masses: Sequence[float | None]) -> float | None:
     """The mean of the label masses; None where there are none."""
     known = [mass for mass in masses if mass is not None]
     return fmean(known) if known else None
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """All holes of Sudokus: joint on one canvas beside one canvas a hole.
-
-    cells: holes
-    accuracy: share of the right ones, joint
-    nfe_joint, nfe_independent: forwards of both
-    largest: the largest difference of a probability between both
-    """
-
-    cells: int
-    accuracy: float
-    nfe_joint: int
-    nfe_independent: int
-    largest: float
-
-
-def grids(engine: dlm.Engine, split: Split, limit: int) -> Grid:
-    """Ask for every hole of a puzzle, with all holes open in both cases."""
-    hits = cells = joint = alone = 0
-    largest = 0.0
-    for item in bundled_items("sudoku", split, limit):
-        puzzle = item.meta["puzzle"]
-        holes = [at for at, digit in enumerate(puzzle) if digit == "0"]
-        values = [str(digit) for digit in DIGITS]
-        asked = [dlm.Choice(str(at), "", values) for at in holes]
-        words = _grid_words(engine, puzzle, {at: f"{{hole:{at}}}" for at in holes})
-        together = engine.decide(item.prompt, asked, joint=True, template=words)
-        joint += together.costs.nfe
-        for at, question, answer in zip(holes, asked, together, strict=True):
-            words = _grid_words(engine, puzzle, {at: "{hole}"})
-            own = engine.decide(item.prompt, question, template=words)
-            pairs = zip(distribution(own.answers[0]), distribution(answer), strict=True)
-            largest = max(largest, *(abs(one - other) for one, other in pairs))
-            shares = distribution(answer)
-            best = values[max(range(len(values)), key=shares.__getitem__)]
-            hits, cells, alone = hits + (best == item.answer[at]), cells + 1, alone + own.costs.nfe
-    return Grid(cells, hits / cells, joint, alone, largest)
-
-
-def _grid_words(engine: dlm.Engine, puzzle: str, holes: Mapping[int, str]) -> dlm.QuestionTemplate:
-    """The template of a grid with some holes asked for and the others open."""
-    pieces = ["[[mask:1]]" if digit == "0" else digit for digit in puzzle]
-    form = "".join(holes.get(at, piece) for at, piece in enumerate(pieces))
-    joint = ":" in "".join(holes.values())
-    return dlm.QuestionTemplate(
-        user="{input}\n{questions}",
-        question="{instructions}",
-        joint_question="{instructions}",
-        **({"joint_answer": form} if joint else {"answer": form}),
-        choices="values",
-        end=engine.info.eos_ids[:1],
-    )

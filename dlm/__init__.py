@@ -31,10 +31,28 @@ if TYPE_CHECKING:
         Unmasker,
         replay,
     )
-    from dlm.engine.async_engine import AsyncEngine, AsyncRequest, AsyncStream
+    from dlm.engine.async_engine import AsyncEngine
+    from dlm.engine.async_request import AsyncRequest, AsyncStream
     from dlm.engine.autoregressive import CausalEngine
+    from dlm.engine.decisions import (
+        Answer,
+        Choice,
+        ChoiceAnswer,
+        DecisionCosts,
+        DecisionOptions,
+        Decisions,
+        Level,
+        Option,
+        Predicate,
+        PredicateAnswer,
+        Question,
+        QuestionTemplate,
+        Score,
+        ScoreAnswer,
+        question_of,
+    )
     from dlm.engine.engine import Engine
-    from dlm.engine.generation import Generation, Stats
+    from dlm.engine.generation import Generation
     from dlm.engine.load import (
         Inspection,
         bundled_names,
@@ -44,7 +62,9 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
+    from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
+    from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -54,6 +74,7 @@ if TYPE_CHECKING:
         RuleError,
         Unavailable,
     )
+    from dlm.text import IncrementalDecoder, Text
 
 __version__ = "0.1.0"
 
@@ -61,6 +82,7 @@ __all__ = [
     "FIELDS",
     "KINDS",
     "PRESETS",
+    "Answer",
     "AsyncEngine",
     "AsyncRequest",
     "AsyncStream",
@@ -69,6 +91,12 @@ __all__ = [
     "CacheManager",
     "CausalEngine",
     "CheckpointError",
+    "Choice",
+    "ChoiceAnswer",
+    "DecisionCosts",
+    "DecisionOptions",
+    "Decisions",
+    "DeltaReader",
     "DlmError",
     "EarlyCommit",
     "Editor",
@@ -79,21 +107,32 @@ __all__ = [
     "GenerationConfig",
     "Guide",
     "HostCanvas",
+    "IncrementalDecoder",
     "Inspection",
     "Interrupted",
     "InvalidRequest",
     "Kind",
+    "Level",
     "ModelInfo",
     "Node",
+    "Option",
     "Part",
+    "Predicate",
+    "PredicateAnswer",
     "Proposal",
+    "Question",
+    "QuestionTemplate",
     "Request",
     "RuleError",
+    "Score",
+    "ScoreAnswer",
+    "SnapshotReader",
     "Stats",
     "StepView",
     "StopRule",
     "StopString",
     "Stream",
+    "Text",
     "Unavailable",
     "Unmasker",
     "__version__",
@@ -101,6 +140,7 @@ __all__ = [
     "inspect",
     "load",
     "load_causal",
+    "question_of",
     "replay",
     "trained_canvas",
 ]
@@ -120,10 +160,25 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "KINDS": "dlm.config",
         "PRESETS": "dlm.config",
         "AsyncEngine": "dlm.engine.async_engine",
-        "AsyncRequest": "dlm.engine.async_engine",
-        "AsyncStream": "dlm.engine.async_engine",
+        "AsyncRequest": "dlm.engine.async_request",
+        "AsyncStream": "dlm.engine.async_request",
         "CausalEngine": "dlm.engine.autoregressive",
+        "Answer": "dlm.engine.decisions",
+        "Question": "dlm.engine.decisions",
+        "Choice": "dlm.engine.decisions",
+        "ChoiceAnswer": "dlm.engine.decisions",
+        "DecisionCosts": "dlm.engine.decisions",
+        "DecisionOptions": "dlm.engine.decisions",
+        "Decisions": "dlm.engine.decisions",
+        "Level": "dlm.engine.decisions",
+        "Option": "dlm.engine.decisions",
+        "Predicate": "dlm.engine.decisions",
+        "PredicateAnswer": "dlm.engine.decisions",
+        "QuestionTemplate": "dlm.engine.decisions",
+        "Score": "dlm.engine.decisions",
+        "ScoreAnswer": "dlm.engine.decisions",
         "CheckpointError": "dlm.errors",
+        "DeltaReader": "dlm.engine.readers",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -131,6 +186,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Generation": "dlm.engine.generation",
         "GenerationConfig": "dlm.config",
         "HostCanvas": "dlm.core",
+        "IncrementalDecoder": "dlm.text",
         "Inspection": "dlm.engine.load",
         "Interrupted": "dlm.errors",
         "InvalidRequest": "dlm.errors",
@@ -140,15 +196,18 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
         "RuleError": "dlm.errors",
-        "Stats": "dlm.engine.generation",
+        "SnapshotReader": "dlm.engine.readers",
+        "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
         "Stream": "dlm.engine.request",
+        "Text": "dlm.text",
         "Unavailable": "dlm.errors",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",
         "load_causal": "dlm.engine.load",
+        "question_of": "dlm.engine.decisions",
         "replay": "dlm.core",
         "trained_canvas": "dlm.engine.load",
     }

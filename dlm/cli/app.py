@@ -15,11 +15,25 @@ from dlm.cli import benchmark, output, screen
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
 from dlm.cli import trace as tracing
+from dlm.cli.decide import decide
 from dlm.cli.faults import report_error
 from dlm.cli.interrupts import INTERRUPTED, Catching
-from dlm.cli.options import PANEL, PART, flag, given, named, overrides, takes_fields
+from dlm.cli.options import (
+    PANEL,
+    PART,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    flag,
+    given,
+    named,
+    overrides,
+    takes_fields,
+)
 from dlm.cli.page import write_page
 from dlm.cli.prompt import read_prompt
+from dlm.cli.serve import serve
 from dlm.cli.streams import (
     FAULT,
     close_streams,
@@ -39,13 +53,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[
-    str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
-]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")]
-Dtype = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, float32, bfloat16, float16 or float64")
-]
 MaskId = Annotated[
     int | None,
     typer.Option(metavar="INTEGER", help="mask id to use instead of the one in the files"),
@@ -71,7 +78,6 @@ StopText = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-Json = Annotated[bool, flag("--json", "print one JSON object")]
 
 
 app.add_typer(benchmark.app, name="eval")
@@ -176,6 +182,10 @@ def chat(
     output.long_canvas(engine, config)
     with Catching():
         talking.talk(engine, system, settings, plain=plain)
+
+
+app.command(epilog=PART)(serve)
+app.command()(decide)
 
 
 @app.command()

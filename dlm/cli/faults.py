@@ -27,6 +27,10 @@ EXTRAS: Final[Mapping[str, str]] = {
     "math_verify": "evals",
     "openai": "evals",
     "lm_eval": "harness",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "yaml": "serve",
 }
 """A package that is optional, and the extra that brings it."""
 SURPLUS: Final = "a text of several words needs quotes, and flags like --watch take no value"

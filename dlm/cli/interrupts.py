@@ -13,11 +13,11 @@ INTERRUPTED: Final = 130
 
 
 def leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Handle Ctrl-C where nothing is there yet that a user would miss: end the process.
+    """Handle Ctrl-C, or SIGTERM, where a user would miss nothing yet: end the process.
 
     An exception could strike in the middle of an import or of cleaning up, which would report it.
     """
-    os._exit(INTERRUPTED)
+    os._exit(128 + number)
 
 
 def leave_at_once() -> None:
@@ -25,6 +25,12 @@ def leave_at_once() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
         sys.unraisablehook = _unraisable
+
+
+def leave_on_terminate() -> None:
+    """Let SIGTERM end the process from here on; else the first one of a container ignores it."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, leave)
 
 
 class Catching:

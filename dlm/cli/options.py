@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final
@@ -47,11 +47,25 @@ def flag(name: str, text: str) -> Any:
     return typer.Option(name, metavar="", help=text)
 
 
-def takes_fields(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command`, which ends in `**options`, one named option for each field and alias."""
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="bundled name, checkpoint folder, or hub id")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N")]
+Dtype = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, float32, bfloat16, float16 or float64")
+]
+Json = Annotated[bool, flag("--json", "print one JSON object")]
+
+
+def takes_fields(
+    command: Callable[..., None], left_out: Collection[str] = ()
+) -> Callable[..., None]:
+    """Give `command`, which ends in `**options`, one named option for each field and alias, but for
+    the fields and aliases `left_out`.
+    """
     signature = inspect.signature(command, eval_str=True)
     own = list(signature.parameters.values())[:-1]
-    added = [*_of_fields(), *_of_aliases()]
+    added = [one for one in (*_of_fields(), *_of_aliases()) if one.name not in left_out]
     command.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
     return command
 

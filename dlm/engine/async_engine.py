@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar, TypeVarTuple
 
-from dlm.config import GenerationConfig
 from dlm.config.checks import require_integer
-from dlm.core import Event
-from dlm.core.canvas import Mailbox
+from dlm.engine.async_request import AsyncRequest, AsyncStream
+from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
+from dlm.engine.decisions.job import Input
+from dlm.engine.decisions.verbs import run_job
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
-from dlm.engine.request import Request, check_deltas
-from dlm.text.prompts import Prompt, one_prompt
+from dlm.engine.request import Request
+from dlm.errors import EngineError
+from dlm.text.prompts import Prompt
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 class AsyncEngine:
@@ -31,7 +37,8 @@ class AsyncEngine:
     The rest (tokenizing, binding parts to the model, a place in the queue) is done aside, and its
     errors are raised where the request is awaited. A cancelled task frees its rows within one step.
     A reader who is `max_events` events of a row behind gets one `open` event in place of these,
-    with the canvas as it is then. `close` (or `async with`) ends the threads.
+    with the canvas as it is then. `close` (or `async with`) ends the threads. Should the driving
+    thread die, `alive` is False and whoever waits gets an `EngineError`.
     """
 
     def __init__(self, engine: Engine, *, max_events: int = 1024) -> None:
@@ -41,8 +48,10 @@ class AsyncEngine:
         self._wake = threading.Condition()  # guards what follows
         self._running: dict[AsyncRequest, Request] = {}
         self._listeners: dict[Callable[[], object], Callable[[], bool]] = {}  # tell: has news
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._driver: threading.Thread | None = None
         self._closed = False
+        self._over: Exception | None = None  # raised by waits that have no end any more
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,13 +59,14 @@ class AsyncEngine:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def submit(self, prompt: Prompt, **options: Any) -> AsyncRequest:
+    def submit(self, prompt: Prompt, *, events: bool = True, **options: Any) -> AsyncRequest:
         """Take one prompt and give its handle at once; it is decoded whether awaited or not.
 
-        Options as in `Engine.submit`. Raises `InvalidRequest` for what can be checked at once and
-        `RuntimeError` when the engine is closed; other errors where the handle is awaited.
+        `events` False: nobody will read them. Options as in `Engine.submit`. Raises
+        `InvalidRequest` for what can be checked at once and `RuntimeError` when the engine is
+        closed; other errors where the handle is awaited.
         """
-        request = AsyncRequest(self, prompt, options)
+        request = AsyncRequest(self, prompt, options, events=events)
         request._begin()
         return request
 
@@ -78,13 +88,57 @@ class AsyncEngine:
         """
         return AsyncStream(AsyncRequest(self, prompt, options))
 
+    async def decide(
+        self, source: Input, questions: Question | Sequence[Question], **options: Any
+    ) -> Decisions:
+        """Answer typed questions about one input, as `Engine.decide` does, between the steps of
+        what is being decoded.
+        """
+        asked = source, questions, DecisionOptions.from_options(options)
+        return await self.run_decisions(
+            await asyncio.to_thread(self.engine.prepare_decisions, *asked)
+        )
+
+    async def run_decisions(self, job: DecisionJob) -> Decisions:
+        """The answers of prepared questions. Errors as in `Engine.decide`."""
+        return await run_job(self, job, self.engine.lock)
+
+    async def call(
+        self, function: Callable[[*Arguments], Result], *arguments: *Arguments
+    ) -> Result:
+        """Have the driving thread run a function between two steps, with `engine.lock`; its result.
+
+        Functions run in the order of the calls, also while nothing is decoded. Raises the error of
+        the function, and `RuntimeError` when the engine is closed before it has begun. A task that
+        is cancelled withdraws a function that has not begun.
+        """
+        job: Future[Result] = Future()
+        with self._wake:
+            self._check_open()
+            self._calls.append((job, partial(function, *arguments)))
+            self._start()
+        try:
+            await self._until(job.done)
+        finally:
+            job.cancel()  # nobody else waits for it
+        return job.result()
+
+    @property
+    def alive(self) -> bool:
+        """False once the driving thread has died of something unexpected."""
+        return not isinstance(self._over, EngineError)
+
     async def close(self) -> None:
-        """Stop driving. What runs is aborted; what is not queued yet raises `RuntimeError`."""
+        """Stop driving. What runs is aborted; what is not queued or has not begun yet raises
+        `RuntimeError`.
+        """
         await asyncio.to_thread(self._close)
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the engine is closed")
+        if self._over is not None:
+            raise self._over
 
     def _queue(self, handle: AsyncRequest, request: Request) -> None:
         """Queue what was bound for a handle, or end it if that has been aborted."""
@@ -93,32 +147,67 @@ class AsyncEngine:
             if not handle.aborted:
                 self.engine.enqueue(request)
                 self._running[handle] = request
-                if self._driver is None:
-                    self._driver = threading.Thread(target=self._drive, name="dlm", daemon=True)
-                    self._driver.start()
-                self._wake.notify()
+                self._start()
                 return
         request.abort()
 
+    def _start(self) -> None:
+        """Let the driving thread know that there is work."""
+        if self._driver is None:
+            self._driver = threading.Thread(target=self._drive, name="dlm", daemon=True)
+            self._driver.start()
+        self._wake.notify()
+
     def _drive(self) -> None:
-        """The driving thread: step while anything runs, and tell those who have news."""
-        while True:
-            with self._wake:
-                self._running = {h: r for h, r in self._running.items() if not r.done}
-                self._tell()  # another thread may have driven some to their end
-                while not self._closed and not self._running:
-                    self._wake.wait()
-                if self._closed:
-                    return
-                ending = [r for handle, r in self._running.items() if handle.aborted]
-            try:
-                for request in ending:
-                    request.abort()
-                if not ending:
-                    self.engine.step()
-            except Exception as error:  # of the engine itself: nobody shall wait for ever
-                with self.engine.lock:
-                    self.engine.scheduler.end_all(error)
+        """The driving thread. Those who wait are told whatever ends it but `close`."""
+        try:
+            while self._advance():
+                pass
+        except BaseException as error:
+            over = EngineError(f"the driving thread has died of {type(error).__name__}: {error}")
+            over.__cause__ = error
+            with suppress(BaseException), self.engine.lock:
+                self.engine.scheduler.end_all(over)
+            self._end(over)
+            raise
+
+    def _advance(self) -> bool:
+        """Wait for work, run the calls and a step, and tell those who have news; False if closed.
+
+        What another thread has driven to its end is found, too.
+        """
+        with self._wake:
+            self._running = {h: r for h, r in self._running.items() if not r.done}
+            self._tell()
+            while not (self._closed or self._running or self._calls):
+                self._wake.wait()
+            if self._closed:
+                return False
+            ending = [r for handle, r in self._running.items() if handle.aborted]
+            calls, idle = len(self._calls), not self._running
+        if calls:
+            self._run_calls(calls)
+        try:
+            for request in ending:
+                request.abort()
+            if not ending and not idle:
+                self.engine.step()
+        except Exception as error:  # of the engine itself: nobody shall wait for ever
+            with self.engine.lock:
+                self.engine.scheduler.end_all(error)
+        return True
+
+    def _run_calls(self, count: int) -> None:
+        """Run the first functions that wait, and tell those who wait for them."""
+        for _ in range(count):
+            job, function = self._calls.popleft()
+            if job.set_running_or_notify_cancel():
+                try:
+                    with self.engine.lock:
+                        job.set_result(function())
+                except BaseException as error:  # raised where the call is awaited
+                    job.set_exception(error)
+        self._tell()
 
     def _close(self) -> None:
         with self._wake:
@@ -129,18 +218,32 @@ class AsyncEngine:
             self._driver.join()
         for request in self._running.values():
             request.abort()
+        self._end(RuntimeError("the engine is closed"))
+
+    def _end(self, over: Exception) -> None:
+        """Nothing is driven any more: refuse the calls that wait, and wake everybody."""
         with self._wake:
+            self._over = self._over or over
             self._running.clear()
+            for job, _ in self._calls:
+                if job.set_running_or_notify_cancel():
+                    job.set_exception(over)
+            self._calls.clear()
             self._tell()
 
     async def _until(self, has_news: Callable[[], bool]) -> None:
-        """Wait until there is news."""
+        """Wait until there is news, which is looked for under a lock that all share.
+
+        Raises the error of `has_news`, and that of an engine whose end leaves it without news.
+        """
         while True:
             told = asyncio.Event()
             tell = partial(asyncio.get_running_loop().call_soon_threadsafe, told.set)
             with self._wake:
                 if has_news():
                     return
+                if self._over is not None:
+                    raise self._over
                 self._listeners[tell] = has_news
             try:
                 await told.wait()
@@ -151,148 +254,16 @@ class AsyncEngine:
     def _tell(self) -> None:
         """Wake the tasks that have news, and no others."""
         with self._wake:
-            for tell in [tell for tell, has_news in self._listeners.items() if has_news()]:
+            over = self._over is not None
+            for tell in [t for t, has_news in self._listeners.items() if over or _woken(has_news)]:
                 del self._listeners[tell]
                 with suppress(RuntimeError):  # of a loop that has been closed
                     tell()
 
 
-class AsyncRequest:
-    """A request that is being decoded, as `AsyncEngine.submit` returns it.
-
-    `await` it for its result. Cancelling a task that waits does not end it; `abort` does. Whatever
-    waits for it raises the errors of a prompt or an option that cannot be bound, and `Unavailable`
-    of a full queue; `queued` waits for nothing else.
-    """
-
-    def __init__(
-        self, served: AsyncEngine, prompt: Prompt, options: dict[str, Any], *, events: bool = True
-    ) -> None:
-        self._config = GenerationConfig.from_options(options)
-        self._served, self._prompt, self._keeps_events = served, one_prompt(prompt), events
-        self._job: Future[Request] | None = None
-        self.aborted = False
-
-    def __await__(self) -> Generator[Any, None, Generation]:
-        """The result."""
-        return self.result().__await__()
-
-    @property
-    def done(self) -> bool:
-        """True if every choice has ended, or if it could not be queued."""
-        job = self._begin()
-        return job.done() and (job.exception() is not None or job.result().done)
-
-    async def queued(self) -> None:
-        """Wait for its place in the queue. Raises errors as in `Engine.submit`."""
-        await self._bound()
-
-    async def result(self) -> Generation:
-        """Wait for the answer (with all its choices). Raises the error of a row that has failed."""
-        await self._served._until(lambda: self.done)
-        return await asyncio.to_thread(self._begin().result().result)
-
-    async def events(self) -> AsyncIterator[Event]:
-        """The events that nobody has taken yet, then new ones; for one reader.
-
-        Raises the error of a row that fails, after its last event.
-        """
-        request, done = await self._bound(), False
-        while not done:
-            await self._served._until(
-                lambda: request.done or any(state.events for state in request.states)
-            )
-            done = request.done
-            for event in request.pending():
-                last = event.type == "done"
-                yield await asyncio.to_thread(request.completed, event) if last else event
-        request.raise_errors()
-
-    def deltas(self, choice: int = 0) -> AsyncIterator[str]:
-        """The text of one choice as it settles, piece by piece, as `Request.deltas` gives it."""
-        check_deltas(choice, self._config.n, self._served.engine.text)
-        return self._deltas(choice)
-
-    async def _deltas(self, choice: int) -> AsyncIterator[str]:
-        reader = (await self._bound()).delta_reader(choice)
-        while not reader.ended:
-            if delta := reader.read():
-                yield delta
-            elif not reader.ended:
-                await self._served._until(lambda: reader.has_news)
-
-    async def abort(self) -> None:
-        """End what still runs and free its pages, also if the task that waits for it is cancelled.
-
-        What there is stays readable.
-        """
-        self.aborted, served = True, self._served
-        with served._wake:
-            request = served._running.get(self)
-        if request is not None and not request.done:
-            await served._until(lambda: self not in served._running)
-
-    def _begin(self) -> Future[Request]:
-        """Have it bound and queued in the binding thread, once."""
-        if self._job is None:
-            with self._served._wake:
-                self._served._check_open()
-                self._job = self._served._binder.submit(self._bind)
-            self._job.add_done_callback(lambda _: self._served._tell())
-        return self._job
-
-    def _bind(self) -> Request:
-        self._served._check_open()
-        request = self._served.engine.prepare(self._prompt, self._config)
-        for state in request.states:
-            mailbox = Mailbox(state.canvas, self._served.max_events)
-            state.events = mailbox if self._keeps_events else None
-        self._served._queue(self, request)
-        return request
-
-    async def _bound(self) -> Request:
-        job = self._begin()
-        await self._served._until(job.done)
-        return job.result()
-
-
-class AsyncStream(AsyncIterator[Event]):
-    """The events of all choices of a request, for one task; `done` of each carries its answer.
-
-    Leaving an `async with` block, `aclose`, or cancelling the task that waits aborts what still
-    runs.
-    """
-
-    def __init__(self, request: AsyncRequest) -> None:
-        self._request, self._events = request, self._read()
-
-    async def _read(self) -> AsyncGenerator[Event, None]:
-        try:
-            async for event in self._request.events():
-                yield event
-        finally:
-            await self._request.abort()
-
-    async def __anext__(self) -> Event:
-        """The next event. Raises the error of a row that fails, after its last event."""
-        return await anext(self._events)
-
-    async def result(self) -> Generation:
-        """The answer (with all its choices), when all events have been taken or are skipped now.
-
-        After `aclose` it is the answer up to then. Raises the error of a row that has failed.
-        """
-        async for _ in self:
-            pass
-        return await self._request.result()
-
-    async def aclose(self) -> None:
-        """Abort what still runs; no event follows."""
-        await self._events.aclose()
-        await self._request.abort()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+def _woken(has_news: Callable[[], bool]) -> bool:
+    """True if there is news, or an error, which is raised where it is waited for."""
+    try:
+        return has_news()
+    except Exception:
+        return True

@@ -23,6 +23,7 @@ from dlm.decode.iteration import IterationManager
 from dlm.engine import node
 from dlm.engine.admission import QueueLimit, in_order
 from dlm.engine.binding import bind_request, prompt_ids
+from dlm.engine.decisions.verbs import Deciding
 from dlm.engine.generation import Generation
 from dlm.engine.node import Canvas, Node
 from dlm.engine.request import Request, Stream, Streamer, feed
@@ -35,7 +36,7 @@ from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
 
 
-class Engine:
+class Engine(Deciding):
     """A model, its tokenizer and the decoding loop.
 
     Safe to use from several threads: whoever waits for a request drives the steps of all, one at a

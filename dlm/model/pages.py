@@ -48,6 +48,13 @@ class PageTable:
         return len(self._owners) - 1 - len(self._free)
 
     @property
+    def usage(self) -> float:
+        """The share of the pages in use: of those that may be, or without a bound of those that
+        are.
+        """
+        return self.in_use / max((self._limit or len(self._owners)) - 1, 1)
+
+    @property
     def shared(self) -> bool:
         """True if some page would be copied before it is written."""
         return self._owed > 0

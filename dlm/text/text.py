@@ -51,11 +51,20 @@ class Text:
             if not chat or self.vocabulary.template is None:
                 return self.vocabulary.encode(prompt, control=control, begin=True)
             prompt = [{"role": "user", "content": prompt}]
-        marked = self.render_marked(prompt, options)
-        if missing := self._missing(prompt, marked):
+        ids, missing = self.encode_messages(prompt, options)
+        if missing:
             warning = "the chat template does not show the model the whole of"
             warnings.warn(f"{warning} {', '.join(missing)}", stacklevel=2)
-        return self.vocabulary.encode_marked(marked)
+        return ids
+
+    def encode_messages(
+        self, messages: Sequence[Message], options: Mapping[str, Any] | None = None
+    ) -> tuple[list[int], list[str]]:
+        """The ids of messages, and those that the chat template leaves out, as `left_out` gives
+        them. `options` and errors as in `encode_prompt`.
+        """
+        marked = self.render_marked(messages, options)
+        return self.vocabulary.encode_marked(marked), self._missing(messages, marked)
 
     def left_out(self, messages: Sequence[Message]) -> list[str]:
         """The messages that the chat template drops or changes, as "messages[0] (system)"."""

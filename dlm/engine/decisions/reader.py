@@ -1,0 +1,223 @@
+"""`CanvasReader`: computes canvases in forwards of bounded size and reads log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import exp, fsum, lcm, log
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlm.core import NO_POSITIONS, ForwardPlan, ModelInfo, Segment, span
+from dlm.decode.iteration import IterationManager
+from dlm.decode.packing import pack
+from dlm.engine.decisions.canvases import Ids, common_beginning
+from dlm.engine.decisions.scoring import CanvasRow, Term
+from dlm.errors import Unavailable, not_finite
+from dlm.model.attention import takes_ragged
+from dlm.model.decoder import Decoder
+from dlm.model.kv_store import KVPool
+
+MOST_POSITIONS: Final = 2048
+"""Positions of one forward where the engine has no bound: requests that run wait for it."""
+
+
+class Holder(Protocol):
+    """The members of an engine that a reader uses."""
+
+    model: Decoder
+    info: ModelInfo
+    kv: KVPool
+    manager: IterationManager
+
+
+class _Batch(NamedTuple):
+    """The work of one forward: `start:end` of the shared beginning, or whole rows."""
+
+    start: int
+    end: int
+    rows: Sequence[CanvasRow]
+
+
+class CanvasReader:
+    """Computes the rows of one request; `step` does one forward, under the engine's lock.
+
+    In block-causal models the whole pages that all rows begin with are computed once, and the rows
+    read these keys. `found` has the log-probability of every term that was read. The counters are
+    those of `DecisionCosts`. `close` gives the pages back.
+
+    most: positions of one forward; a row of more has one of its own
+    """
+
+    def __init__(self, engine: Holder, rows: Sequence[CanvasRow], most: int) -> None:
+        self._engine, self._rows, self._most = engine, rows, most
+        self.shared = self._shared_length()
+        self.found: dict[Term, float] = {}
+        self.nfe = self.forwards = self.token_forwards = 0
+        self._pages: list[int] = []
+        self._batches = self._plan()
+
+    def step(self) -> bool:
+        """Compute the next batch; False if there is none.
+
+        Raises `Unavailable` when the key/value pool has no room for a single row, and
+        `CheckpointError` when logits are not finite.
+        """
+        batch = next(self._batches, None)
+        if batch is None:
+            self.close()
+            return False
+        if batch.rows:
+            self._read(batch.rows)
+        else:
+            self._prefill(batch.start, batch.end)
+        return True
+
+    def close(self) -> None:
+        """Give all pages back."""
+        self._engine.kv.pages.release(self._pages)
+        self._pages = []
+
+    def _shared_length(self) -> int:
+        """Positions whose keys all rows share: whole pages and blocks before all that is read."""
+        info, kv = self._engine.info, self._engine.kv
+        if info.attention != "block_causal" or kv.store.angles_by_length or len(self._rows) < 2:
+            return 0
+        unit = lcm(kv.pages.page_size, info.alignment)
+        common = len(common_beginning([row.ids for row in self._rows]))
+        first = min(row.reads[0].position for row in self._rows) - int(info.shift)
+        return min(common, first) // unit * unit
+
+    def _plan(self) -> Iterator[_Batch]:
+        """The batches in order, the longest rows first, so that those of one are of like sizes."""
+        unit = self._engine.info.alignment
+        size = max(self._most // unit, 1) * unit
+        for start in range(0, self.shared, size):
+            yield _Batch(start, min(start + size, self.shared), ())
+        rows: list[CanvasRow] = []
+        count = 0
+        for row in sorted(self._rows, key=lambda row: -len(row.ids)):
+            own = len(row.ids) - self.shared
+            if rows and count + own > self._most:
+                yield _Batch(0, 0, rows)
+                rows, count = [], 0
+            rows.append(row)
+            count += own
+        yield _Batch(0, 0, rows)
+
+    def _prefill(self, start: int, end: int) -> None:
+        """Compute the keys of `start:end`, which all rows share."""
+        pages = self._engine.kv.pages
+        if not self._pages:
+            self._pages = self._reserve(pages.pages_for(self.shared))
+        ids = self._rows[0].ids[:end]
+        self._forward([ids], [self._segments(0, start, end, NO_POSITIONS)], [self._pages])
+
+    def _read(self, rows: Sequence[CanvasRow]) -> None:
+        """Compute rows and note what is read; halve the batch where the pool has no room."""
+        kept = len(self._pages) * self._engine.kv.pages.page_size
+        own: list[list[int]] = []
+        try:
+            for row in rows:
+                own.append(self._reserve(self._engine.kv.pages.pages_for(len(row.ids) - kept)))
+            plans = [
+                self._segments(n, self.shared, len(row.ids), _positions(row))
+                for n, row in enumerate(rows)
+            ]
+            tables = [[*self._pages, *pages] for pages in own]
+            logits = self._forward([row.ids for row in rows], plans, tables)
+        except Unavailable:
+            if len(rows) == 1:
+                raise
+            logits = None
+        finally:
+            for pages in own:
+                self._engine.kv.pages.release(pages)
+        if logits is None:
+            half = len(rows) // 2
+            self._read(rows[:half])
+            self._read(rows[half:])
+        else:
+            self._note(rows, logits)
+
+    def _reserve(self, count: int) -> list[int]:
+        """Take free pages; kept prefixes make room where there are too few."""
+        prefixes, pages = self._engine.manager.page_manager.prefixes, self._engine.kv.pages
+        while True:
+            with suppress(Unavailable):
+                return pages.reserve(count)
+            if prefixes is None or not prefixes.give_back():
+                return pages.reserve(count)
+
+    def _segments(self, row: int, start: int, end: int, predict: np.ndarray) -> list[Segment]:
+        """The queries `start:end` of a row: one run, or one for each block of a block-causal model,
+        which reads no key after it.
+        """
+        info = self._engine.info
+        if info.attention != "block_causal":
+            return [Segment(row, 0, span(start, end), end, write=True, predict=predict)]
+        size = info.alignment
+        return [
+            Segment(
+                row,
+                0,
+                span(at, at + size),
+                at + size,
+                write=True,
+                predict=predict[(predict >= at) & (predict < at + size)],
+            )
+            for at in range(start, end, size)
+        ]
+
+    def _forward(
+        self,
+        canvases: Sequence[Ids],
+        segments: Sequence[Sequence[Segment]],
+        pages: Sequence[Sequence[int]],
+    ) -> Tensor:
+        """One call of the model: logits `[N, V]` of the predicted positions, row by row."""
+        engine, device = self._engine, self._engine.model.embedding.weight.device
+        longest, columns = max(map(len, canvases)), max(map(len, pages))
+        ids = torch.full((len(canvases), longest), engine.info.pad_id)
+        table = torch.zeros((len(canvases), 1, columns), dtype=torch.long)
+        for row, (canvas, own) in enumerate(zip(canvases, pages, strict=True)):
+            ids[row, : len(canvas)] = torch.tensor(canvas)
+            table[row, 0, : len(own)] = torch.tensor(own)
+        runs = tuple(segment for row in segments for segment in row)
+        lengths = np.array([len(canvas) for canvas in canvases])
+        plan = ForwardPlan(runs, ("step",) * len(canvases), table, longest, lengths=lengths)
+        ragged = takes_ragged(engine.kv.store.storage)
+        packed = pack(
+            [plan], engine.kv.store, shift=engine.info.shift, device=device, ragged=ragged
+        )
+        logits: Tensor = engine.model(packed.read([ids.to(device)]), engine.kv.store)
+        self.nfe, self.forwards = self.nfe + len(canvases), self.forwards + 1
+        self.token_forwards += sum(plan.token_forwards)
+        return logits
+
+    def _note(self, rows: Sequence[CanvasRow], logits: Tensor) -> None:
+        """Write down the log-probabilities that are read in `logits [N, V]`."""
+        if not bool(logits.isfinite().all()):
+            raise not_finite()
+        reads = [(row, read) for row in rows for read in row.reads]
+        wanted = [(n, i) for n, (_, read) in enumerate(reads) for g in read.groups for i in g]
+        places, ids = torch.tensor(wanted, device=logits.device).unbind(1)
+        found = logits[places, ids].double() - logits.logsumexp(1).double()[places]
+        values = iter(found.tolist())
+        for row, read in reads:
+            for group in read.groups:
+                score = log_sum([next(values) for _ in group])
+                self.found[Term(row.source, read.position, group)] = score
+
+
+def _positions(row: CanvasRow) -> np.ndarray:
+    return np.array([read.position for read in row.reads], dtype=np.int64)
+
+
+def log_sum(logs: Sequence[float]) -> float:
+    """The log of the sum of exponentials."""
+    top = max(logs)
+    return top + log(fsum(exp(value - top) for value in logs))

@@ -1,0 +1,325 @@
+"""The gate: what every HTTP request passes before the app answers it.
+
+From the outside in: `Observe` (request ids, access log, metrics, the last catch of exceptions),
+CORS where origins are allowed, `LocalOnly` (web pages of strangers), `ApiKeys`, `BodyLimit`. All
+are plain ASGI, so that streams pass unbuffered and are cancelled when a client leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dlm.serve.errors import error_response
+from dlm.serve.metrics import OTHER, Metrics
+from dlm.serve.settings import ServerSettings, is_loopback
+
+LOG: Final = logging.getLogger("dlm.serve")
+ACCESS: Final = logging.getLogger("dlm.access")
+FACTS: Final = "dlm.request"
+"""Key of a request's `RequestFacts` in its ASGI scope."""
+REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
+"""An id that a client may give: visible ASCII of bounded length."""
+GUARDED: Final = ("/v1", "/tokenize", "/detokenize", "/tokenizer_info")
+"""Paths, with all below them, that need an API key where there are any."""
+REJECTED: Final[Mapping[int, str]] = MappingProxyType({429: "queue_full", 503: "draining"})
+"""Status of an answer to a request that could not be taken now, and the reason in the metrics."""
+LONGEST_PATH: Final = 200
+"""Characters of a path in the log."""
+DISCARDED: Final = 32 * 2**20
+"""Bytes of a body too large that are read and dropped, as a client that still sends would not see
+the answer."""
+
+
+@dataclass(slots=True)
+class RequestFacts:
+    """What the log tells of one request; handlers fill in what they know.
+
+    id: given by the client, or made here
+    prompt_tokens, answer_tokens: of all its choices, None where they are not known
+    prompt, answer: their texts, logged if the settings say so
+    """
+
+    id: str
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    prompt: str | None = None
+    answer: str | None = None
+
+
+def facts(scope: Scope) -> RequestFacts:
+    """The facts of a request that came through the gate; fresh ones of another."""
+    found = scope.setdefault(FACTS, None)
+    if found is None:
+        found = scope[FACTS] = RequestFacts(f"req-{uuid.uuid4().hex}")
+    assert isinstance(found, RequestFacts)
+    return found
+
+
+def request_id(scope: Scope) -> str:
+    """The id of a request: in its answer's `X-Request-Id`, in logs and in error texts."""
+    return facts(scope).id
+
+
+def install(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
+    """Put the gate in front of an app. The last one added is the outermost."""
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    if settings.api_keys:
+        app.add_middleware(ApiKeys, keys=settings.api_keys)
+    elif settings.is_local and not settings.insecure:
+        app.add_middleware(LocalOnly, origins=settings.allowed_origins)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("X-Request-Id", "Retry-After"),
+        )
+    app.add_middleware(Observe, metrics=metrics, log_prompts=settings.log_prompts)
+
+
+class Observe:
+    """Gives each request its id, logs and counts it, and answers 500 for what nobody has caught.
+
+    While the app lives it also measures the lag of the event loop.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, log_prompts: bool) -> None:
+        self.app, self.metrics, self.log_prompts = app, metrics, log_prompts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] == "lifespan":
+            watch = asyncio.create_task(self.metrics.watch_loop())
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = Headers(scope=scope).get("x-request-id", "")
+        facts(scope).id = given if REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+        begun, status, gone = time.perf_counter(), 0, False
+
+        async def receive_and_see() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id(scope)
+            await send(message)
+
+        try:
+            await self.app(scope, receive_and_see, send_with_id)
+        except Exception:
+            level = logging.DEBUG if gone else logging.ERROR  # nobody is there to be answered
+            told = {"request_id": request_id(scope)}
+            LOG.log(level, "a request failed", exc_info=True, extra=told)
+            started, status = status, 499 if gone else 500
+            if not started and not gone:  # else the connection is cut, which tells the client
+                await _internal_error(scope)(scope, receive, send_with_id)
+        finally:
+            self._note(scope, status, time.perf_counter() - begun)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request that is over, and write its line; status 499 where the client left."""
+        route = getattr(scope.get("route"), "path", OTHER)
+        status = status or 499
+        self.metrics.responded(scope["method"], route, status, seconds)
+        if status in REJECTED and is_guarded(scope):
+            self.metrics.rejected(REJECTED[status])
+        found = facts(scope)
+        line: dict[str, Any] = {
+            "request_id": found.id,
+            "method": scope["method"],
+            "path": scope["path"][:LONGEST_PATH],
+            "status": status,
+            "seconds": round(seconds, 4),
+            "prompt_tokens": found.prompt_tokens,
+            "answer_tokens": found.answer_tokens,
+        }
+        if self.log_prompts:
+            line |= {"prompt": found.prompt, "answer": found.answer}
+        ACCESS.info("a request", extra={k: v for k, v in line.items() if v is not None})
+
+
+class LocalOnly:
+    """Keeps web pages of strangers away from a server that asks for no key.
+
+    A browser on this machine reaches it, and with it every page that is open there: by a request to
+    localhost, which carries the page's `Origin`, or by a host name of the page's own that it lets
+    point to 127.0.0.1 (DNS rebinding), which the `Host` header shows. It looks at connections that
+    have come in at a loopback address alone: another address is bound with `--insecure` only.
+    """
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        self.app, self.origins = app, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on, or refuse it with 403."""
+        if scope["type"] == "http" and (reason := self._refuses(scope)):
+            message = f"{reason}: a server without API keys answers this machine alone"
+            refusal = error_response(403, message, "permission_error", None, "forbidden_origin")
+            await refusal(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _refuses(self, scope: Scope) -> str:
+        """The reason to refuse a request; empty for one that may pass."""
+        address = (scope.get("server") or ("", None))[0]
+        if not is_loopback(address):
+            return ""
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not is_loopback(_name_of(host)):
+            return "the Host header names another host than localhost"
+        if origin is None or origin in self.origins or "*" in self.origins:
+            return ""
+        if origin in (f"http://{host}", f"https://{host}"):
+            return ""
+        return "the request comes from a web page of another origin (see --allowed-origins)"
+
+
+class ApiKeys:
+    """Lets requests to `GUARDED` paths in that carry one of the keys as a Bearer token.
+
+    Digests of the same length are compared, all of them each time, so that the time tells nothing.
+    """
+
+    def __init__(self, app: ASGIApp, keys: tuple[str, ...]) -> None:
+        self.app = app
+        self._digests = tuple(_digest(key.encode("ascii")) for key in keys)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on, or refuse it with 401."""
+        guarded = scope["type"] == "http" and is_guarded(scope)
+        if not guarded or scope["method"] == "OPTIONS" or self._knows(scope):
+            await self.app(scope, receive, send)
+            return
+        refusal = error_response(
+            401,
+            "the API key is wrong or missing: send it as `Authorization: Bearer KEY`",
+            "authentication_error",
+            None,
+            "invalid_api_key",
+            {"WWW-Authenticate": "Bearer"},
+        )
+        await refusal(scope, receive, send)
+
+    def _knows(self, scope: Scope) -> bool:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, token = (values[0] if len(values) == 1 else b"").partition(b" ")
+        given = _digest(token.strip())
+        matches = [secrets.compare_digest(given, digest) for digest in self._digests]
+        return scheme.lower() == b"bearer" and any(matches)
+
+
+class BodyLimit:
+    """Reads the body of a request whole, up to `limit` bytes; a larger one gets 413.
+
+    The length is counted where no header tells it. The app receives the body as one message.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on, or refuse it with 413."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        told = headers.get("content-length", "")
+        excess = told.isdecimal() and (len(told) > 15 or int(told) > self.limit)
+        if excess and headers.get("expect", "").lower() == "100-continue":
+            await self._refuse(scope, receive, send)  # the client has not sent it yet
+            return
+        body: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the client has left
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if excess := excess or size > self.limit:
+                body.clear()
+                more = more and size <= DISCARDED
+            else:
+                body.append(chunk)
+        if excess:
+            await self._refuse(scope, receive, send)
+            return
+        await self.app(scope, _replayed(b"".join(body), receive), send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"the body of a request may have {self.limit} bytes at most"
+        headers = {"Connection": "close"}
+        refusal = error_response(
+            413, message, "invalid_request_error", None, "request_too_large", headers
+        )
+        await refusal(scope, receive, send)
+
+
+def is_guarded(scope: Scope) -> bool:
+    """Return True for a path that needs an API key where there are any."""
+    path: str = scope["path"]
+    return any(path == start or path.startswith(f"{start}/") for start in GUARDED)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body that has been read, and then what comes."""
+    pending = True
+
+    async def replay() -> Message:
+        nonlocal pending
+        if pending:
+            pending = False
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replay
+
+
+def _internal_error(scope: Scope) -> ASGIApp:
+    message = f"the server has failed; its log tells more about request {request_id(scope)}"
+    headers = {"x-should-retry": "false"}
+    return error_response(500, message, "server_error", None, "internal", headers)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port and brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host

@@ -1,0 +1,138 @@
+"""`Job`: the requests of one body while they are decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+import dlm
+from dlm.serve.errors import ApiError, api_error
+from dlm.serve.gate import RequestFacts
+from dlm.serve.prompts import Prompt
+from dlm.serve.service import Service
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client has closed the connection: nobody reads the answer."""
+
+
+class Job:
+    """The prompts of one body in the engine, with a place for each of their answers.
+
+    Choice `c` of prompt `p` is number `p * n + c` of the answers. `facts` go to the log. `close`
+    frees everything.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        prompts: Sequence[Prompt],
+        options: Sequence[Mapping[str, Any]],
+        names: Mapping[str, str],
+        *,
+        events: bool = False,
+    ) -> None:
+        self.service, self.prompts, self._options, self._names = service, prompts, options, names
+        self.n = int(options[0].get("n", 1))
+        self.seed = int(options[0].get("seed", 0))
+        self.created, self.begun, self._events = int(time.time()), time.monotonic(), events
+        self.requests: list[dlm.Request] = []
+        self.facts: RequestFacts | None = None
+        self._handles: list[dlm.AsyncRequest] = []
+        self._held = ExitStack()
+
+    async def start(self) -> None:
+        """Take the places and queue all prompts, or none.
+
+        Raises `ApiError`: 400 for the request, 429 without room, 503 when the server is ending.
+        """
+        self.service.check_open()
+        tokens = sum(int(options.get("max_new_tokens") or 0) for options in self._options) * self.n
+        self._held.enter_context(self.service.places.take(len(self._options) * self.n, tokens))
+        try:
+            for prompt, options in zip(self.prompts, self._options, strict=True):
+                handle = self.service.engine.submit(prompt.ids, events=self._events, **options)
+                self._handles.append(handle)
+            self.requests = [await handle.queued() for handle in self._handles]
+        except BaseException as error:
+            await self.close()
+            raise self.fault(error) if isinstance(error, Exception) else error from error
+
+    def fault(self, error: Exception) -> ApiError:
+        """An exception of the engine as the client reads it."""
+        return api_error(error, self._names)
+
+    @property
+    def seconds(self) -> float:
+        """The time since the request came."""
+        return time.monotonic() - self.begun
+
+    async def results(self) -> list[dlm.Generation]:
+        """All answers, in their order. Raises `ApiError`."""
+        try:
+            answers = [await handle.result() for handle in self._handles]
+        except Exception as error:
+            self.service.metrics.failed()
+            raise self.fault(error) from error
+        found = [choice for answer in answers for choice in answer.choices or (answer,)]
+        for answer in found:
+            self.count(answer)
+        return found
+
+    async def answer(self, number: int) -> dlm.Generation:
+        """One answer that has ended. Raises the error of a row that has failed."""
+        request = self.requests[number // self.n]
+        answer = await asyncio.to_thread(request.answer, number % self.n)
+        self.count(answer)
+        return answer
+
+    def count(self, answer: dlm.Generation) -> None:
+        """Take an answer into the metrics."""
+        queued = max(self.seconds - answer.stats.seconds, 0.0)
+        self.service.metrics.finished(answer, self.seconds, queued)
+        if self.facts is not None:
+            self.facts.answer_tokens = (self.facts.answer_tokens or 0) + len(answer.ids)
+            if self.service.settings.log_prompts:
+                self.facts.answer = "\n".join(filter(None, (self.facts.answer, answer.text)))
+
+    async def wait_for(self, has_news: Any, timeout: float) -> bool:
+        """Wait until there is news; False if there was none for so many seconds."""
+        return await self._handles[0].wait_for(has_news, timeout)
+
+    async def close(self) -> None:
+        """Abort what still runs and give the places back."""
+        for handle in self._handles:
+            await handle.abort()
+        self._held.close()
+
+
+async def unless_gone(request: Request, job: Job) -> list[dlm.Generation]:
+    """The answers of a job, unless the client leaves first: then its rows are freed.
+
+    Raises `ClientGone`, or `ApiError`.
+    """
+    work = asyncio.ensure_future(job.results())
+    gone = asyncio.ensure_future(disconnected(request.receive))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        job.service.metrics.disconnected()
+        raise ClientGone
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.shield(job.close())
+
+
+async def disconnected(receive: Any) -> None:
+    """Wait until the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

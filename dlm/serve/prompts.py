@@ -1,0 +1,81 @@
+"""From the prompts of a body to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dlm
+from dlm.serve.errors import refused
+from dlm.serve.schemas import Message
+from dlm.serve.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a body.
+
+    ids: its tokens
+    warnings: the parts of it that the chat template leaves out
+    """
+
+    ids: Sequence[int]
+    warnings: tuple[str, ...] = ()
+
+
+def messages_of(given: Sequence[Message]) -> list[dict[str, str]]:
+    """The messages as chat templates take them, texts alone. Raises `ApiError` 400."""
+    return [
+        {
+            "role": "system" if message.role == "developer" else message.role,
+            "content": _text_of(message, f"messages[{index}].content"),
+        }
+        for index, message in enumerate(given)
+    ]
+
+
+def _text_of(message: Message, where: str) -> str:
+    """The text of a message: as it is, or the parts one after another."""
+    if message.content is None:
+        raise refused(where, f"`{where}`: is required")
+    if isinstance(message.content, str):
+        return message.content
+    for index, part in enumerate(message.content):
+        if part.type not in ("text", "input_text", "output_text") or part.text is None:
+            param = f"{where}[{index}]"
+            rule = "must be text, {'type': 'text', 'text': ...}"
+            raise refused(param, f"`{param}`: {rule}, got a part of type {part.type[:40]!r}")
+    return "".join(part.text or "" for part in message.content)
+
+
+def chat_prompt(
+    service: Service, messages: Sequence[dict[str, str]], variables: dict[str, Any] | None = None
+) -> Prompt:
+    """The prompt of a talk, through the chat template. Work for a thread of its own.
+
+    variables: for the template
+    """
+    ids, missing = service.require_text("messages").encode_messages(messages, variables)
+    return Prompt(ids, tuple(f"the chat template does not show {name}" for name in missing))
+
+
+def plain_prompt(service: Service, prompt: str | Sequence[int]) -> Prompt:
+    """The prompt of a text that is continued, or of ids. Work for a thread of its own."""
+    if isinstance(prompt, str):
+        ids: Sequence[int] = service.require_text().encode_prompt(prompt, chat=False)
+    else:
+        ids = prompt
+    if not ids:
+        raise refused("prompt", "`prompt`: must have at least one token")
+    return Prompt(ids)
+
+
+def suffix_infill(service: Service, suffix: str, length: int) -> list[int | None]:
+    """A hole of `length` tokens, and the ids of the text after it."""
+    try:
+        return [None] * length + list(
+            service.require_text("suffix").encode_inside(suffix, "suffix")
+        )
+    except dlm.InvalidRequest as error:
+        raise refused("suffix", f"`suffix`: {error.message}") from error

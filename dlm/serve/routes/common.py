@@ -1,0 +1,107 @@
+"""The steps that all endpoints share which generate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from dlm.serve.answers import dumps
+from dlm.serve.errors import api_error, refused
+from dlm.serve.fields import Sampling
+from dlm.serve.gate import facts
+from dlm.serve.jobs import ClientGone, Job, unless_gone
+from dlm.serve.options import Asked, length_field
+from dlm.serve.prompts import Prompt
+from dlm.serve.service import Service
+
+
+def service_of(request: Request) -> Service:
+    """The service of the app that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def json_response(body: Mapping[str, Any]) -> Response:
+    """A body as a response."""
+    return Response(dumps(body), 200, media_type="application/json")
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of work that would hold up the event loop, such as tokenizing.
+
+    Raises `ApiError` for the errors of the engine.
+    """
+    try:
+        return await asyncio.to_thread(function, *arguments)
+    except Exception as error:
+        raise api_error(error) from error
+
+
+def check_streaming(body: Sampling, asked: Asked) -> None:
+    """Raise `ApiError` 400 for fields about streams that do not go together."""
+    streams = body.stream or body.diffusing
+    if body.stream_options is not None and not streams:
+        raise refused("stream_options", "`stream_options` needs `stream: true`")
+    if asked.events and not body.stream:
+        raise refused("dlm.events", "`dlm.events` needs `stream: true`")
+    if asked.events and body.diffusing:
+        raise refused("diffusing", "`diffusing` and `dlm.events` are two forms of a stream")
+    if body.diffusing and body.stream is False:
+        raise refused("diffusing", "`diffusing` is a form of a stream, and `stream` is false")
+
+
+def options_for(
+    service: Service, body: Sampling, asked: Asked, prompt: Prompt, default: int
+) -> dict[str, Any]:
+    """The options of one prompt, with its length. Raises `ApiError` 400.
+
+    default: new tokens where the body names no number
+    """
+    field, given = length_field(body)
+    options = dict(asked.options)
+    if given is not None or not _sets_length(asked.given.get("infill")):
+        default = int(options.get("max_new_tokens", default))
+        options["max_new_tokens"] = service.length_for(field, given, len(prompt.ids), default)
+    return options
+
+
+def _sets_length(infill: Any) -> bool:
+    """True if a template tells the length of the answer by itself."""
+    return isinstance(infill, str | list | tuple)
+
+
+async def started(
+    request: Request,
+    body: Sampling,
+    asked: Asked,
+    prompts: list[Prompt],
+    options: list[dict[str, Any]],
+    route: str,
+) -> Job:
+    """A job whose prompts are all queued. Raises `ApiError`."""
+    service = service_of(request)
+    names = {**asked.names, "max_new_tokens": length_field(body)[0]}
+    job = Job(service, prompts, options, names, events=asked.events)
+    await job.start()
+    for prompt, own in zip(prompts, options, strict=True):
+        most = int(own.get("max_new_tokens") or 0)
+        service.metrics.accepted(route, len(prompt.ids), job.n, most)
+    job.facts = facts(request.scope)
+    job.facts.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+    if service.settings.log_prompts and service.text is not None:
+        job.facts.prompt = "\n".join(service.text.decode(prompt.ids) for prompt in prompts)
+    return job
+
+
+async def answered(
+    request: Request, job: Job, shape: Callable[[list[Any]], Mapping[str, Any]]
+) -> Response:
+    """The whole answer of a job as a response; none where the client has left."""
+    try:
+        return json_response(shape(await unless_gone(request, job)))
+    except ClientGone:
+        return Response(status_code=499)

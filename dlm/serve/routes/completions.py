@@ -1,0 +1,209 @@
+"""`/v1/completions` and `/v1/fim/completions`: texts and ids that are continued or filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+import dlm
+from dlm.serve.answers import (
+    Ending,
+    completion_logprobs,
+    costs,
+    finish_reason,
+    new_id,
+    token_fields,
+    usage,
+)
+from dlm.serve.bodies import JsonRoute
+from dlm.serve.errors import refused
+from dlm.serve.jobs import Job
+from dlm.serve.options import asked_of
+from dlm.serve.prompts import Prompt, plain_prompt, suffix_infill
+from dlm.serve.routes.common import (
+    answered,
+    check_streaming,
+    in_thread,
+    options_for,
+    service_of,
+    started,
+)
+from dlm.serve.schemas import CompletionRequest, FimRequest
+from dlm.serve.service import Service
+from dlm.serve.streams import EventStream, Streaming, frame
+
+router = APIRouter(route_class=JsonRoute)
+
+DEFAULT_TOKENS = 16
+"""New tokens of a completion that names no number, as OpenAI has it."""
+
+Body = CompletionRequest | FimRequest
+
+
+@router.post("/v1/completions")
+async def completions(request: Request, body: CompletionRequest) -> Response:
+    """Continue texts or ids, or fill the gap before `suffix`."""
+    if body.max_tokens == 0:
+        rule = "must be at least 1: log-likelihoods of a prompt are computed by `dlm-lm-eval`"
+        raise refused("max_tokens", f"`max_tokens` {rule}", "unsupported_parameter")
+    if body.echo and body.logprobs is not None:
+        rule = "cannot be combined with `logprobs`: log-likelihoods are computed by `dlm-lm-eval`"
+        raise refused("echo", f"`echo` {rule}", "unsupported_parameter")
+    if body.response_format is not None and body.response_format.type != "text":
+        raise refused("response_format", "`response_format` must be {'type': 'text'}")
+    return await _complete(request, body, "completions", DEFAULT_TOKENS)
+
+
+@router.post("/v1/fim/completions")
+async def fim_completions(request: Request, body: FimRequest) -> Response:
+    """Fill the gap between `prompt` and `suffix`, of `max_tokens` tokens."""
+    length = service_of(request).settings.max_new_tokens
+    return await _complete(request, body, "fim", length)
+
+
+async def _complete(request: Request, body: Body, route: str, length: int) -> Response:
+    service = service_of(request)
+    service.check_open()
+    service.check_model(body.model)
+    asked = asked_of(body, service.engine.engine, service.settings.defaults)
+    check_streaming(body, asked)
+    if body.suffix and asked.given.get("infill") is not None:
+        raise refused("suffix", "`suffix` and `dlm.infill` both say what follows a hole")
+    prompts = await in_thread(_prompts, service, body)
+    options = [options_for(service, body, asked, prompt, length) for prompt in prompts]
+    if body.suffix:
+        options = await in_thread(_with_suffix, service, body.suffix, prompts, options)
+    job = await started(request, body, asked, prompts, options, route)
+    shape = CompletionShape(job, body)
+    if body.stream or body.diffusing:
+        streaming = Streaming(
+            job,
+            shape,
+            diffusing=bool(body.diffusing),
+            hole=bool(body.suffix),
+        )
+        return EventStream(job, streaming.frames())
+    return await answered(request, job, shape.whole)
+
+
+def _prompts(service: Service, body: Body) -> list[Prompt]:
+    """The prompts of a body: one, or a list of texts or of lists of ids."""
+    given = body.prompt
+    several = isinstance(given, list) and given and not isinstance(given[0], int)
+    prompts: Sequence[Any] = given if several else [given]
+    return [plain_prompt(service, prompt) for prompt in prompts]
+
+
+def _with_suffix(
+    service: Service, suffix: str, prompts: list[Prompt], options: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The options with a hole of their length, and the suffix after it."""
+    found = []
+    for prompt, own in zip(prompts, options, strict=True):
+        infill = suffix_infill(service, suffix, own["max_new_tokens"])
+        service.length_for("suffix", len(infill), len(prompt.ids), 0)
+        found.append({**own, "infill": infill, "max_new_tokens": len(infill)})
+    return found
+
+
+class CompletionShape:
+    """Bodies and chunks of text completions."""
+
+    def __init__(self, job: Job, body: Body) -> None:
+        self._job, self._body, self._id = job, body, new_id("cmpl")
+        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+
+    def whole(self, answers: list[dlm.Generation]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        return {
+            **self._head(),
+            "choices": [self._whole(index, answer) for index, answer in enumerate(answers)],
+            "usage": usage(self._job, answers),
+            "dlm": costs(self._job, answers),
+        }
+
+    def begin(self) -> Iterator[bytes]:
+        """The prompts, where they are to be echoed."""
+        for number in range(len(self._job.prompts) * self._job.n):
+            if echoed := self._echoed(number):
+                yield self._chunk(number, echoed)
+
+    def text(self, number: int, delta: str) -> Iterator[bytes]:
+        """A delta of settled text."""
+        yield self._chunk(number, delta)
+
+    def canvas(self, number: int, shown: str, progress: float) -> Iterator[bytes]:
+        """The whole text so far, in the form of Inception's API."""
+        meta = {"diffusion_content": True, "diffusion_progress": progress}
+        yield self._chunk(number, self._echoed(number) + shown, diffusion_meta=meta)
+
+    def event(self, number: int, event: Mapping[str, Any]) -> Iterator[bytes]:
+        """An event of the canvas."""
+        yield self._chunk(number, "", dlm={"event": event})
+
+    def end(self, number: int, answer: dlm.Generation, sent: int) -> Iterator[bytes]:
+        """The reason of the end, with the rest of the text."""
+        text, more = self._text(answer), {"dlm": costs(self._job, [answer])}
+        if not self._body.diffusing:
+            yield self._chunk(number, text[sent:], self._end(answer, number), **more)
+            return
+        meta = {"diffusion_content": True, "diffusion_progress": 1.0}
+        whole = self._echoed(number) + text
+        yield self._chunk(number, whole, self._end(answer, number), diffusion_meta=meta, **more)
+
+    def finish(self, answers: list[dlm.Generation]) -> Iterator[bytes]:
+        """The usage, where it was asked for."""
+        if self._usage:
+            yield frame({**self._head(), "choices": [], "usage": usage(self._job, answers)})
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._job.created,
+            "model": self._job.service.name,
+        }
+
+    def _whole(self, number: int, answer: dlm.Generation) -> dict[str, Any]:
+        text = self._echoed(number) + self._text(answer)
+        return {"index": number, "text": text, **self._end(answer, number)}
+
+    def _chunk(
+        self, number: int, text: str, end: Mapping[str, Any] | None = None, **more: Any
+    ) -> bytes:
+        rest = end or {"logprobs": None, "finish_reason": None}
+        told: dict[str, Any] = {"usage": None} if self._usage else {}
+        choice = {"index": number, "text": text, **rest}
+        return frame({**self._head(), "choices": [choice], **told, **more})
+
+    def _text(self, answer: dlm.Generation) -> str:
+        """The text of an answer: what fills the hole, where there is a suffix."""
+        if self._body.suffix:
+            return answer.holes[0] if answer.holes else ""
+        return Ending(self._job, self._body, answer).text
+
+    def _echoed(self, number: int) -> str:
+        """The text of a prompt, where it is to be repeated."""
+        if not (isinstance(self._body, CompletionRequest) and self._body.echo):
+            return ""
+        given = self._body.prompt
+        if isinstance(given, str):
+            return given
+        prompt = given[number // self._job.n] if given and not isinstance(given[0], int) else given
+        if isinstance(prompt, str):
+            return prompt
+        text = self._job.service.text
+        return "" if text is None else text.decode(self._job.prompts[number // self._job.n].ids)
+
+    def _end(self, answer: dlm.Generation, number: int) -> dict[str, Any]:
+        """The fields of a choice that has ended."""
+        asked = isinstance(self._body, CompletionRequest) and self._body.logprobs is not None
+        end: dict[str, Any] = {
+            "logprobs": completion_logprobs(self._job, answer) if asked else None,
+            "finish_reason": finish_reason(answer),
+            "stop_reason": Ending(self._job, self._body, answer).reason,
+        }
+        return end | (token_fields(answer) if self._body.return_token_ids else {})

@@ -1,0 +1,107 @@
+"""`/v1/decisions` and `/v1/systemone`: typed questions about one input, answered at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+import dlm
+from dlm.serve.bodies import JsonRoute
+from dlm.serve.decided import decision_body, system_one_body
+from dlm.serve.decisions import (
+    DecisionRequest,
+    Extension,
+    SystemOneRequest,
+    as_text,
+    decision_error,
+    input_of,
+    options_of,
+    questions_of,
+    system_one_questions,
+)
+from dlm.serve.fields import check_supported
+from dlm.serve.jobs import ClientGone, disconnected
+from dlm.serve.routes.common import json_response, service_of
+from dlm.serve.service import Service
+
+router = APIRouter(route_class=JsonRoute)
+
+
+@router.post("/v1/decisions")
+async def decisions(request: Request, body: DecisionRequest) -> Response:
+    """Answer predicates, choices and scores by probabilities, in OpenAI's form."""
+    service = service_of(request)
+    service.check_open()
+    service.check_model(body.model)
+    check_supported(body)
+    asked = input_of(body.input), questions_of(body.questions)
+    try:
+        found = await _decided(request, body.dlm, *asked)
+    except ClientGone:
+        return Response(status_code=499)
+    return json_response(decision_body(service.name, found))
+
+
+@router.post("/v1/systemone")
+async def system_one(request: Request, body: SystemOneRequest) -> Response:
+    """Answer nouls, choices and scores by probabilities, in System One's form."""
+    service = service_of(request)
+    service.check_open()
+    service.check_model(body.model)
+    check_supported(body)
+    asked = as_text(body.state), system_one_questions(body.questions)
+    try:
+        found = await _decided(request, body.dlm, *asked, ids=list(body.questions))
+    except ClientGone:
+        return Response(status_code=499)
+    return json_response(system_one_body(service.name, body.questions, found))
+
+
+async def _decided(
+    request: Request,
+    extension: Extension | None,
+    source: str | list[dict[str, str]],
+    questions: list[dlm.Question],
+    ids: Sequence[str] | None = None,
+) -> dlm.Decisions:
+    """The answers, unless the client leaves first. Raises `ClientGone`, or `ApiError`.
+
+    ids: keys of the questions of a System One body
+    """
+    service, options = service_of(request), options_of(extension)
+    with service.places.take(1, 0):
+        work = asyncio.ensure_future(_work(service, source, questions, options))
+        gone = asyncio.ensure_future(disconnected(request.receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            service.metrics.disconnected()
+            raise ClientGone
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if not isinstance(error, dlm.InvalidRequest):
+                service.metrics.failed()
+            raise decision_error(error, ids) from error
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _work(
+    service: Service,
+    source: str | list[dict[str, str]],
+    questions: list[dlm.Question],
+    options: dlm.DecisionOptions,
+) -> dlm.Decisions:
+    """Make the canvases aside, then compute them between the steps of what is decoded."""
+    engine = service.engine
+    asked = source, questions, options, service.max_length
+    job = await asyncio.to_thread(engine.engine.prepare_decisions, *asked)
+    service.metrics.accepted("decisions", job.input_tokens, 1, 0)
+    return await engine.run_decisions(job)

@@ -1,0 +1,107 @@
+"""`/v1/models` and `/v1/dlm/strategies`: what is served, and the options there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+import dlm
+from dlm.serve.options import EFFORTS, preset_of
+from dlm.serve.routes.common import json_response, service_of
+
+router = APIRouter()
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> Response:
+    """The one model that is served."""
+    return json_response({"object": "list", "data": [service_of(request).card()]})
+
+
+@router.get("/v1/models/{name:path}")
+async def model(request: Request, name: str) -> Response:
+    """The card of a model."""
+    service = service_of(request)
+    service.check_model(name)
+    return json_response(service.card())
+
+
+@router.get("/v1/dlm/strategies")
+async def strategies(request: Request) -> Response:
+    """Every part, preset and option of the `dlm` object, and traits of the model."""
+    service = service_of(request)
+    info, mask = service.info, service.info.mask_id
+    traits = {
+        "id": service.name,
+        "attention": info.attention,
+        "max_length": service.max_length,
+        "block_length": info.block_length,
+        "mask_id": mask,
+    }
+    told = {
+        "object": "dlm.strategies",
+        "model": traits,
+        "kinds": {kind: _parts(kind) for kind in dlm.KINDS},
+        "presets": _presets(info),
+        "effort": {effort: preset_of(effort, info) for effort in EFFORTS},
+        "options": [
+            {"name": name, **{k: getattr(field, k) for k in ("type", "default", "meaning")}}
+            for name, field in dlm.FIELDS.items()
+            if field.http
+        ],
+        "defaults": {name: str(value) for name, value in service.settings.defaults.items()},
+    }
+    return json_response(told)
+
+
+def _presets(info: dlm.ModelInfo) -> dict[str, Any]:
+    """The presets that the model can have."""
+    return {
+        name: {"use": preset.use, "evidence": preset.evidence, "options": dict(options)}
+        for name, preset in dlm.PRESETS.items()
+        if (options := preset.options(info)) is not None
+    }
+
+
+def _parts(kind: str) -> list[dict[str, Any]]:
+    """The registered parts of a kind, but those of other packages that cannot be imported."""
+    found = []
+    for name in dlm.KINDS[kind].names():
+        try:
+            found.append(_part(name, dlm.KINDS[kind].load(name)))
+        except dlm.InvalidRequest:
+            continue
+    return found
+
+
+def _part(name: str, cls: Any) -> dict[str, Any]:
+    text = inspect.getdoc(cls) or ""
+    return {
+        "name": name,
+        "summary": " ".join(text.split("\n\n", maxsplit=1)[0].split()),
+        "tier": getattr(cls, "tier", None),
+        "papers": list(dict.fromkeys(re.findall(r"arXiv\s+(\d{4}\.\d{4,5})", text))),
+        "arguments": [
+            _argument(field) for field in dataclasses.fields(cls) if not field.metadata.get("bound")
+        ],
+    }
+
+
+def _argument(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": field.name, "type": str(field.type)}
+    if field.default is not dataclasses.MISSING:
+        told["default"] = field.default if _is_plain(field.default) else repr(field.default)
+    return told
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, str | bool | int)
+        or (isinstance(value, float) and abs(value) < float("inf"))
+    )

@@ -1,0 +1,166 @@
+"""`Service`: the engine as the routes see it, with its places, its length limits and its card."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import dlm
+from dlm.serve.errors import ApiError, busy, draining, refused
+from dlm.serve.metrics import Metrics
+from dlm.serve.settings import ServerSettings
+
+OWNER: Final = "dlm"
+START_RATE: Final = 100.0
+"""Tokens a second that are assumed before any was measured."""
+SMOOTHING: Final = 0.2
+"""Weight of the newest answer in the mean of tokens a second."""
+
+
+class Places:
+    """The rows that the server has let in, as far as they have not ended: a bound for the queue.
+
+    Used by the event loop's thread alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken, self.tokens = most, 0, 0
+        self._rate, self._since, self._done = START_RATE, time.monotonic(), 0
+
+    @contextmanager
+    def take(self, rows: int, tokens: int) -> Iterator[None]:
+        """Hold places for rows of so many tokens in all. Raises `ApiError` 429 without room."""
+        if self.taken + rows > self.most:
+            raise busy(
+                f"the queue is full: {self.taken} answers run or wait, {rows} more are asked for, "
+                f"of at most {self.most}",
+                math.ceil(self.tokens / self._rate),
+            )
+        if not self.taken:
+            self._since, self._done = time.monotonic(), 0
+        self.taken, self.tokens = self.taken + rows, self.tokens + tokens
+        try:
+            yield
+        finally:
+            self.taken, self.tokens = self.taken - rows, self.tokens - tokens
+            self._measure(tokens)
+
+    def _measure(self, tokens: int) -> None:
+        """Take the tokens of rows that have ended into the rate."""
+        self._done += tokens
+        seconds = time.monotonic() - self._since
+        if seconds > 1:
+            rate = max(self._done / seconds, 1.0)
+            self._rate += SMOOTHING * (rate - self._rate)
+
+
+class Service:
+    """An engine for a server: who may use it, and its state for probes.
+
+    engine: the engine for asyncio
+    settings: of the server
+    metrics: of the server
+    text: the tokenizer
+    info: traits of the model
+    draining: the server is about to end
+    ready: the model has decoded once
+    """
+
+    def __init__(self, engine: dlm.Engine, settings: ServerSettings) -> None:
+        self.engine, self.settings = dlm.AsyncEngine(engine), settings
+        self.text, self.info = engine.text, engine.info
+        self.name = settings.model_id or engine.name or OWNER
+        self.metrics = Metrics(
+            running=lambda: self.running,
+            waiting=lambda: self.waiting,
+            kv_usage=lambda: engine.kv.pages.usage,
+            model=self.name,
+        )
+        self.fingerprint = f"dlm-{dlm.__version__}"
+        self.created = int(time.time())
+        self.draining = self.ready = False
+        self.places = Places(settings.max_rows + settings.max_waiting)
+
+    @property
+    def alive(self) -> bool:
+        """False once the engine's thread has died."""
+        return self.engine.alive
+
+    @property
+    def running(self) -> int:
+        """Rows that are being decoded."""
+        return self.engine.engine.live
+
+    @property
+    def waiting(self) -> int:
+        """Rows that were let in and are not being decoded yet."""
+        return max(self.places.taken - self.running, 0)
+
+    @property
+    def max_length(self) -> int:
+        """The positions that a prompt and its answer may have together."""
+        most = self.settings.max_canvas or self.info.max_length
+        return min(most, self.info.max_length) // self.info.alignment * self.info.alignment
+
+    async def warm_up(self) -> None:
+        """Decode once, so that the first request finds everything in place."""
+        token = next(iter(self.info.eos_ids), 0)
+        await self.engine.generate([token], max_new_tokens=1)
+        self.ready = True
+
+    def drain(self) -> None:
+        """Take no new requests; those that run go on."""
+        self.draining = True
+
+    async def close(self) -> None:
+        """Abort what runs and end the engine's threads."""
+        await self.engine.close()
+
+    def check_open(self) -> None:
+        """Raise `ApiError` 503 unless requests are taken."""
+        if self.draining:
+            raise draining()
+        if not self.alive:
+            raise ApiError(503, "the engine has stopped", "server_error", code="engine_dead")
+
+    def check_model(self, name: str | None) -> None:
+        """Raise `ApiError` 404 unless the model is the one that is served; None and "" are."""
+        if name and name != self.name:
+            told = f"the model {name[:80]!r} is not served here; {self.name!r} is"
+            raise ApiError(404, told, param="model", code="model_not_found")
+
+    def card(self) -> dict[str, Any]:
+        """The model as `/v1/models` lists it."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": OWNER,
+            "root": self.name,
+            "parent": None,
+            "max_model_len": self.max_length,
+        }
+
+    def length_for(self, field: str, asked: int | None, prompt: int, default: int) -> int:
+        """The new tokens of an answer to a prompt of so many. Raises `ApiError` 400.
+
+        field: that bounds them; asked: its value (None: `default`, or the room that there is)
+        """
+        room = self.max_length - prompt
+        length = min(default, room) if asked is None else asked
+        if length > room or length < 1:
+            told = (
+                f"`{field}`: a prompt of {prompt} tokens and {max(length, 1)} new ones are more "
+                f"than the {self.max_length} positions of a canvas"
+            )
+            raise refused(field, told, "context_length_exceeded")
+        return length
+
+    def require_text(self, param: str = "prompt") -> dlm.Text:
+        """The tokenizer. Raises `ApiError` 400 where the model has none."""
+        if self.text is None:
+            raise refused(param, f"`{param}`: this model has no tokenizer; give token ids")
+        return self.text

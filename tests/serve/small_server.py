@@ -1,0 +1,94 @@
+"""A small app behind the real gate and the real `serve`: `python -m tests.serve.small_server`.
+
+`/v1/slow?parts=N` streams N lines, one each 50 ms. The arguments are settings as NAME=VALUE.
+"""
+
+import asyncio
+import json
+import sys
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from dlm.serve import gate
+from dlm.serve.errors import error_response
+from dlm.serve.metrics import Metrics
+from dlm.serve.run import listening_socket, serve
+from dlm.serve.settings import ServerSettings
+
+
+class SmallService:
+    """A service without an engine; `running` are the streams that are open."""
+
+    def __init__(self):
+        self.running, self.waiting, self.alive, self.draining = 0, 0, True, False
+
+    def drain(self):
+        self.draining = True
+
+
+def small_app(settings):
+    """The app; its state has the service, and the metrics behind `/metrics`."""
+
+    @asynccontextmanager
+    async def lifespan(app):
+        yield
+        print("closed in order", file=sys.stderr, flush=True)
+
+    app = FastAPI(lifespan=lifespan)
+    service = app.state.service = SmallService()
+    metrics = app.state.metrics = Metrics(running=lambda: service.running)
+
+    @app.get("/ready")
+    async def ready():
+        return JSONResponse({}, 503 if service.draining else 200)
+
+    @app.post("/v1/echo")
+    async def echo(request: Request):
+        gate.facts(request.scope).prompt_tokens = 3
+        gate.facts(request.scope).prompt = "a secret prompt"
+        return {"bytes": len(await request.body())}
+
+    @app.get("/v1/items/{name}")
+    async def item(name: str):
+        return {"name": name}
+
+    @app.get("/v1/bug")
+    async def bug():
+        raise RuntimeError("a secret detail")
+
+    @app.get("/v1/die")
+    async def die():
+        service.alive = False
+        return {}
+
+    @app.get("/v1/slow")
+    async def slow(parts: int):
+        if service.draining:
+            return error_response(503, "about to end", "server_error", headers={"Retry-After": "1"})
+
+        async def lines():
+            service.running += 1
+            try:
+                for number in range(parts):
+                    yield f"part {number}\n"
+                    await asyncio.sleep(0.05)
+            finally:
+                service.running -= 1
+
+        return StreamingResponse(lines(), media_type="text/plain")
+
+    gate.install(app, settings, metrics)
+    return app
+
+
+def main(arguments):
+    given = dict(argument.split("=", 1) for argument in arguments)
+    settings = ServerSettings(**{name: json.loads(value) for name, value in given.items()})
+    app = small_app(settings)
+    return serve(app, app.state.service, settings, listening_socket(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -62,9 +62,8 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
-    from dlm.engine.readers import DeltaReader
+    from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
-    from dlm.engine.row import RowState
     from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
@@ -124,10 +123,10 @@ __all__ = [
     "Question",
     "QuestionTemplate",
     "Request",
-    "RowState",
     "RuleError",
     "Score",
     "ScoreAnswer",
+    "SnapshotReader",
     "Stats",
     "StepView",
     "StopRule",
@@ -196,8 +195,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
-        "RowState": "dlm.engine.row",
         "RuleError": "dlm.errors",
+        "SnapshotReader": "dlm.engine.readers",
         "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",
         "StopString": "dlm.config",

@@ -99,6 +99,14 @@ class Request:
                     break
                 yield event
 
+    def ended(self, choice: int) -> bool:
+        """True if a choice has ended."""
+        return self.states[choice].done
+
+    def has_events(self, choice: int) -> bool:
+        """True if there are events of a choice that nobody has taken yet."""
+        return bool(self.states[choice].events)
+
     def answer(self, choice: int) -> Generation:
         """The answer of a choice that has ended. Raises the error of a row that has failed.
 

@@ -48,11 +48,11 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     check_streaming(body, asked)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
-    job = await started(service, body, asked, [prompt], [options], "chat")
+    job = await started(request, body, asked, [prompt], [options], "chat")
     shape = ChatShape(job, body)
     if body.stream or body.diffusing:
         diffusing = bool(body.diffusing)
-        streaming = Streaming(job, shape, diffusing=diffusing, events=asked.events)
+        streaming = Streaming(job, shape, diffusing=diffusing)
         return EventStream(job, streaming.frames())
     return await answered(request, job, shape.whole)
 

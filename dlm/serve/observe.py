@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -39,14 +39,14 @@ class RequestFacts:
 
     id: given by the client, or made here
     prompt_tokens, answer_tokens: of all its prompts and answers, None where they are not known
-    prompt, answer: their texts, logged if the settings say so
+    prompts, answers: their texts, logged if the settings say so
     """
 
     id: str
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
-    prompt: str | None = None
-    answer: str | None = None
+    prompts: Sequence[str] | None = None
+    answers: Sequence[str] | None = None
 
 
 def facts(scope: Scope) -> RequestFacts:
@@ -135,7 +135,7 @@ class Observe:
             "answer_tokens": found.answer_tokens,
         }
         if self.log_prompts:
-            line |= {"prompt": found.prompt, "answer": found.answer}
+            line |= {"prompts": found.prompts, "answers": found.answers}
         level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
         ACCESS.log(level, "a request", extra={k: v for k, v in line.items() if v is not None})
 

@@ -48,7 +48,7 @@ def small_app(settings):
     @app.post("/v1/echo")
     async def echo(request: Request):
         facts(request.scope).prompt_tokens = 3
-        facts(request.scope).prompt = "a secret prompt"
+        facts(request.scope).prompts = ["a secret prompt"]
         return {"bytes": len(await request.body())}
 
     @app.get("/v1/items/{name}")

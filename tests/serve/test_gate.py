@@ -300,7 +300,7 @@ def test_the_access_log_has_facts_and_no_text(client, lines):
 
 def test_the_texts_are_logged_when_asked_for(client, lines):
     client(log_prompts=True).post("/v1/echo")
-    assert lines()[0]["prompt"] == "a secret prompt"
+    assert lines()[0]["prompts"] == ["a secret prompt"]
 
 
 def test_a_path_cannot_forge_a_line_of_the_log(client, lines):

@@ -110,7 +110,7 @@ def test_prompts_are_logged_when_asked_for(client):
     with running("serve", "--port", 0, "--log-prompts") as server:
         body = {"prompt": "a private word", "max_tokens": 4}
         client.post(f"{server.url}/v1/completions", json=body)
-        assert server.logged("a request")["prompt"] == "a private word"
+        assert server.logged("a request")["prompts"] == ["a private word"]
 
 
 # what is refused

@@ -1,6 +1,8 @@
-# make demo | test | wheel | docs | lint | format | lines. The first four set everything up themselves.
+# make demo | serve | test | wheel | docs | lint | format | lines. The first five set everything up
+# themselves.
 PYTHON ?= python3
 PYTEST_FLAGS ?= -n 2
+SERVE_FLAGS ?=
 
 BIN := .venv/bin
 # A stamp stands for the virtual environment with everything installed.
@@ -24,10 +26,11 @@ endef
 export WORD_PROBLEM CODE_PROMPT
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test wheel docs lint format lines
+.PHONY: help demo serve test wheel docs lint format lines
 
 help:
 	@echo "make demo    decode a word problem and a small function with the bundled model"
+	@echo "make serve   serve the bundled model at http://127.0.0.1:8000 (SERVE_FLAGS=...)"
 	@echo "make test    lint, types and all tests"
 	@echo "make wheel   build the wheel and try it on every Python that is here"
 	@echo "make docs    build the documentation site; a dead link fails"
@@ -38,6 +41,9 @@ help:
 demo: $(STAMP)
 	$(BIN)/dlm generate "$$WORD_PROBLEM"
 	$(BIN)/dlm generate "$$CODE_PROMPT"
+
+serve: $(STAMP)
+	exec $(BIN)/dlm serve $(SERVE_FLAGS)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         question_of,
     )
     from dlm.engine.engine import Engine
-    from dlm.engine.generation import Generation, Stats
+    from dlm.engine.generation import Generation
     from dlm.engine.load import (
         Inspection,
         bundled_names,
@@ -62,8 +62,9 @@ if TYPE_CHECKING:
         trained_canvas,
     )
     from dlm.engine.node import Node
-    from dlm.engine.request import DeltaReader, Request, Stream
-    from dlm.engine.row import RowState
+    from dlm.engine.readers import DeltaReader, SnapshotReader
+    from dlm.engine.request import Request, Stream
+    from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -122,10 +123,10 @@ __all__ = [
     "Question",
     "QuestionTemplate",
     "Request",
-    "RowState",
     "RuleError",
     "Score",
     "ScoreAnswer",
+    "SnapshotReader",
     "Stats",
     "StepView",
     "StopRule",
@@ -177,7 +178,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Score": "dlm.engine.decisions",
         "ScoreAnswer": "dlm.engine.decisions",
         "CheckpointError": "dlm.errors",
-        "DeltaReader": "dlm.engine.request",
+        "DeltaReader": "dlm.engine.readers",
         "DlmError": "dlm.errors",
         "Engine": "dlm.engine.engine",
         "EngineError": "dlm.errors",
@@ -194,9 +195,9 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
-        "RowState": "dlm.engine.row",
         "RuleError": "dlm.errors",
-        "Stats": "dlm.engine.generation",
+        "SnapshotReader": "dlm.engine.readers",
+        "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",
         "StopString": "dlm.config",
         "Stream": "dlm.engine.request",

@@ -156,7 +156,7 @@ def keys_of_a_shifted_window_are_missing() -> None:
 
 
 def a_forward_is_not_billed() -> None:
-    from dlm.engine.generation import Ledger
+    from dlm.engine.stats import Ledger
 
     real = Ledger.record
 

@@ -31,6 +31,7 @@ from dlm.cli.options import (
     overrides,
     takes_fields,
 )
+from dlm.cli.page import write_page
 from dlm.cli.prompt import read_prompt
 from dlm.cli.serve import serve
 from dlm.cli.streams import (
@@ -209,7 +210,7 @@ def trace(
         tracing.require_matplotlib()
     saved = tracing.read_trace(file)
     if html is not None:
-        tracing.write_page(saved, row, html)
+        write_page(saved, row, html)
     if png is not None:
         tracing.write_picture(saved, row, png)
     if html is None and png is None:

@@ -12,9 +12,6 @@ import dlm
 from dlm.cli.frames import DecodeToken, Frame, frames_of
 from dlm.errors import InvalidRequest
 
-PAGE: Final = Path(__file__).parent / "page.html"
-PLACE: Final = "/*TRACE*/null"
-"""Where the page takes its data."""
 VERSION: Final = 1
 
 
@@ -35,11 +32,15 @@ class Trace:
         """The choices that the trace holds."""
         return sorted({event.row for event in self.events})
 
-    def frames(self, row: int) -> list[Frame]:
-        """Build the frames of one choice. Raises `InvalidRequest` if the trace lacks the choice."""
+    def check_row(self, row: int) -> None:
+        """Raise `InvalidRequest` if the trace lacks a choice."""
         if row not in self.rows:
             known = ", ".join(map(str, self.rows)) or "none"
             raise InvalidRequest("row", f"must be one of the trace's rows, {known}, got {row}")
+
+    def frames(self, row: int) -> list[Frame]:
+        """Build the frames of one choice. Raises `InvalidRequest` if the trace lacks the choice."""
+        self.check_row(row)
         return list(frames_of((e for e in self.events if e.row == row), self.decode_token))
 
 
@@ -49,11 +50,19 @@ def write_trace(
     """Write a header line with the texts of all ids, then a line for each event."""
     told = list(events)
     ids = sorted({token for event in told for token in event.ids})
-    header: dict[str, Any] = {"v": VERSION, "type": "trace", "model": model}
-    if decode_token is not None:
-        header["texts"] = {str(token): decode_token(token) for token in ids}
-    lines = [header, *(event.to_json() for event in told)]
+    texts = None if decode_token is None else {token: decode_token(token) for token in ids}
+    lines = trace_lines(told, model, texts)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def trace_lines(
+    events: Iterable[dlm.Event], model: str, texts: Mapping[int, str] | None
+) -> list[dict[str, Any]]:
+    """The lines of a trace file as JSON objects: the header, then the events."""
+    header: dict[str, Any] = {"v": VERSION, "type": "trace", "model": model}
+    if texts is not None:
+        header["texts"] = {str(token): text for token, text in texts.items()}
+    return [header, *(event.to_json() for event in events)]
 
 
 def read_trace(path: Path) -> Trace:
@@ -76,28 +85,6 @@ def read_trace(path: Path) -> Trace:
     if not events:
         raise InvalidRequest("trace", f"{path} holds no events")
     return Trace(events, model, texts)
-
-
-def write_page(trace: Trace, row: int, path: Path) -> None:
-    """One self-contained HTML page with a scrubber over the steps."""
-    frames = trace.frames(row)
-    data = {
-        "model": trace.model,
-        "frames": [
-            {
-                "step": frame.step,
-                "tokens": frame.tokens,
-                "reason": frame.reason,
-                "settled": frame.settled,
-                "borders": sorted(frame.borders),
-                "cells": [[c.pos, c.text, c.conf, c.state] for c in frame.cells],
-            }
-            for frame in frames
-        ],
-    }
-    text = json.dumps(data).replace("</", "<\\/")  # a token may spell the end of the script
-    page = PAGE.read_text(encoding="utf-8").replace(PLACE, text)
-    path.write_text(page, encoding="utf-8")
 
 
 def require_matplotlib() -> None:

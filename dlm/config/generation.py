@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from dlm.config.aliases import check_alias, resolve_aliases
+from dlm.config.aliases import ALIASES, check_alias, resolve_aliases
 from dlm.config.checks import is_finite, is_integer, require_integer, require_number
 from dlm.config.infill import checked_infill
 from dlm.config.options import FIELDS
@@ -81,23 +81,32 @@ class GenerationConfig:
     def from_options(cls, options: Mapping[str, Any], *, trusted: bool = True) -> Self:
         """A config from keyword options; the reference codes' names are understood.
 
-        `trusted=False` is for options of strangers, such as those over HTTP: parts by registered
-        names alone (see `parse_part`), and no option that the table keeps from HTTP. Raises
-        `InvalidRequest` for an unknown option, listing the known ones.
+        `trusted=False` is for options of strangers: parts by registered names alone (see
+        `parse_part`). Raises `InvalidRequest` for an unknown option, listing the known ones.
         """
-        named = cls.named(options)
+        config = cls(**cls.named(options))
         if trusted:
-            return cls(**named)
-        for name in named:
-            if not FIELDS[name].http:
-                open_to_all = ", ".join(known for known, field in FIELDS.items() if field.http)
-                raise InvalidRequest(name, f"is no option over HTTP, which takes {open_to_all}")
-        config = cls(**named)
+            return config
         for kind in KINDS:
             for spec in config.several(kind):
                 if not (kind == "stop" and _is_text(spec)) and spec != NONE:
                     parse_part(kind, spec, trusted=False)
         return config
+
+    @classmethod
+    def check_untrusted(cls, options: Mapping[str, Any]) -> None:
+        """Check what the `dlm` object of a request over HTTP sets.
+
+        Raises `InvalidRequest` for an option that the table keeps from it, by whichever name, and
+        as `from_options` does for options of strangers.
+        """
+        for name in options:
+            field = FIELDS.get(ALIASES.get(name, name))
+            if field is not None and not field.http:
+                allowed = ", ".join(known for known, field in FIELDS.items() if field.http)
+                rule = "has a field of its own in a request over HTTP; options of `dlm` are"
+                raise InvalidRequest(name, f"{rule} {allowed}")
+        cls.from_options(options, trusted=False)
 
     @staticmethod
     def named(options: Mapping[str, Any]) -> dict[str, Any]:

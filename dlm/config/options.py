@@ -30,7 +30,8 @@ class Field(NamedTuple):
     default: the value of a request without it, in words
     meaning: the effect of the option
     aliases: other names for it, or for some of its values
-    http: True if requests over HTTP may set it
+    http: True if the `dlm` object of a request over HTTP may set it; the others have a field of
+        OpenAI's there
     """
 
     type: str
@@ -72,6 +73,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
             "128, or as `infill`",
             "length of the masked canvas after the prompt",
             {"gen_length": Alias("integer")},
+            http=False,
         ),
         "infill": Field(
             "template",
@@ -118,27 +120,31 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
             "the keys that are reused",
             {"use_cache": Alias("flag", "prefix"), "dual_cache": Alias("flag", "dual")},
         ),
-        "temperature": Field("number", "0", "0 takes the most likely token"),
+        "temperature": Field("number", "0", "0 takes the most likely token", http=False),
         "top_p": Field(
             "number",
             "1",
             "draw from the most likely ids whose probabilities add up to this; of no effect at "
             "temperature 0",
+            http=False,
         ),
         "top_k": Field(
             "integer",
             "0 (off)",
             "draw from this many most likely ids; of no effect at temperature 0",
+            http=False,
         ),
-        "seed": Field("integer", "0", "same seed, same result"),
-        "n": Field("integer", "1", "number of answers, each drawn with its own random numbers"),
-        "logit_bias": Field("map", "{}", "added to the logits of ids"),
+        "seed": Field("integer", "0", "same seed, same result", http=False),
+        "n": Field(
+            "integer", "1", "number of answers, each drawn with its own random numbers", http=False
+        ),
+        "logit_bias": Field("map", "{}", "added to the logits of ids", http=False),
         "preset": Field(
             "name",
             "none",
             "parts that go well together: quality, fast, leap, adaptive, revise",
         ),
-        "trace": Field("boolean", "false", "keep the events in the result", http=False),
+        "trace": Field("boolean", "false", "keep the events in the result"),
     }
 )
 """Every option of `GenerationConfig`."""

@@ -15,8 +15,9 @@ class HostCanvas:
 
     `ids`, `kinds` run over the positions; an open position holds the mask. `conf` holds the
     confidence of each last commit (None: never), `drawn` the probability with which its id was
-    drawn (1: it was not drawn). `settled`: how many leading positions will not
-    change any more, as the `settle` events said. `reason` is the finish reason once `done` came.
+    drawn (1: it was not drawn), `born` its step (0: it was given, or the canvas opened with it).
+    `settled`: how many leading positions will not change any more, as the `settle` events said.
+    `reason` is the finish reason once `done` came.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class HostCanvas:
         self.kinds: list[Kind] = []
         self.conf: list[float | None] = []
         self.drawn: list[float | None] = []
+        self.born: list[int] = []
         self.open_kind = Kind.MASK
         self.prompt = self.settled = 0
         self.reason: str | None = None
@@ -32,6 +34,7 @@ class HostCanvas:
         """Become a new canvas, of which nothing but the prompt is settled."""
         self.ids, self.kinds = ids, kinds
         self.conf, self.drawn = [None] * len(ids), [None] * len(ids)
+        self.born = [0] * len(ids)
         self.open_kind, self.prompt, self.settled = max(Kind.MASK, *kinds), prompt, prompt
         self.reason = None
 
@@ -52,6 +55,7 @@ class HostCanvas:
                 self._require(at, event, is_open=event.type == "commit")
                 self.ids[at], self.kinds[at] = token, Kind.COMMITTED
                 self.conf[at], self.drawn[at] = odds
+                self.born[at] = event.step
         elif event.type in ("remask", "renoise"):
             for pos, token in zip(event.pos, event.ids, strict=True):
                 self._require(pos, event, is_open=event.type == "renoise")
@@ -59,8 +63,8 @@ class HostCanvas:
         elif event.type == "settle":
             self.settled = event.pos[0]
         elif event.type == "done":
-            self.reason = str(event.data["reason"])
             self.kinds = [Kind.PAD if kind >= Kind.MASK else kind for kind in self.kinds]
+            self.reason = str(event.data["reason"])
         elif event.type != "block":
             raise EngineError(f"cannot replay an event of type {event.type!r}")
 
@@ -77,7 +81,7 @@ class HostCanvas:
         """A copy that goes its own way."""
         twin = HostCanvas()
         twin.ids, twin.kinds = self.ids[:], self.kinds[:]
-        twin.conf, twin.drawn = self.conf[:], self.drawn[:]
+        twin.conf, twin.drawn, twin.born = self.conf[:], self.drawn[:], self.born[:]
         twin.open_kind, twin.prompt = self.open_kind, self.prompt
         twin.settled, twin.reason = self.settled, self.reason
         return twin

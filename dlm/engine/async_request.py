@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +11,8 @@ from dlm.config import GenerationConfig
 from dlm.core import Event
 from dlm.core.canvas import Mailbox
 from dlm.engine.generation import Generation
-from dlm.engine.request import Request, check_deltas
+from dlm.engine.readers import MASK, DeltaReader, SnapshotReader, check_choice
+from dlm.engine.request import Request
 from dlm.text.prompts import Prompt, one_prompt
 
 if TYPE_CHECKING:
@@ -72,18 +73,50 @@ class AsyncRequest:
                 yield await asyncio.to_thread(request.completed, event) if last else event
         request.raise_errors()
 
-    def deltas(self, choice: int = 0) -> AsyncIterator[str]:
-        """The text of one choice as it settles, piece by piece, as `Request.deltas` gives it."""
-        check_deltas(choice, self._config.n, self._served.engine.text)
-        return self._deltas(choice)
+    def deltas(self, choice: int = 0, hole: int | None = None) -> AsyncIterator[str]:
+        """The text of one choice as it settles, piece by piece, as `Request.deltas` gives it.
 
-    async def _deltas(self, choice: int) -> AsyncIterator[str]:
-        reader = (await self._bound()).delta_reader(choice)
+        A hole that the request does not have is refused with the first piece.
+        """
+        check_choice("deltas", choice, self._config.n, self._served.engine.text)
+        return self._deltas(choice, hole)
+
+    async def _deltas(self, choice: int, hole: int | None) -> AsyncIterator[str]:
+        reader = (await self._bound()).delta_reader(choice, hole)
         while not reader.ended:
             if delta := reader.read():
                 yield delta
             elif not reader.ended:
                 await self._served._until(lambda: reader.has_news)
+
+    def delta_reader(self, choice: int = 0, hole: int | None = None) -> DeltaReader:
+        """A reader as of `Request.delta_reader`, for `wait_for`.
+
+        Raises `RuntimeError` before `queued` was awaited.
+        """
+        return self._queued_request().delta_reader(choice, hole)
+
+    def snapshot_reader(self, choice: int = 0, mask: str = MASK) -> SnapshotReader:
+        """A reader as of `Request.snapshot_reader`, for `wait_for`.
+
+        Raises `RuntimeError` before `queued` was awaited.
+        """
+        return self._queued_request().snapshot_reader(choice, mask)
+
+    async def wait_for(self, has_news: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until there is news, say of one of several readers; False after `timeout` seconds.
+
+        `has_news` is called between steps, also in the driving thread: it must be quick, and wait
+        for no lock. Raises its error, and that of an engine that is closed or has died meanwhile.
+        """
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                await self._served._until(has_news)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        return True
 
     async def abort(self) -> None:
         """End what still runs and free its pages, also if the task that waits for it is cancelled.
@@ -113,6 +146,12 @@ class AsyncRequest:
             state.events = mailbox if self._keeps_events else None
         self._served._queue(self, request)
         return request
+
+    def _queued_request(self) -> Request:
+        job = self._begin()
+        if not job.done():
+            raise RuntimeError("a request is read after `queued` was awaited")
+        return job.result()
 
     async def _bound(self) -> Request:
         job = self._begin()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,9 @@ from dlm.core import Event, ForwardPlan, Kind, ModelInfo, Segment, span
 from dlm.decode.packing import pack
 from dlm.decode.sampling import Sampler, draw_tokens, row_stats, token_uniforms
 from dlm.engine.binding import prompt_ids
-from dlm.engine.generation import Generation, Stats
+from dlm.engine.generation import Generation, log_of
 from dlm.engine.request import Stream
+from dlm.engine.stats import Stats
 from dlm.errors import InvalidRequest, not_finite
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
@@ -185,7 +185,7 @@ class CausalRow:
         except Exception as error:
             return self._end("error", error)
         self.computed, self._forwards = len(self.prompt) + len(self.answer), self._forwards + 1
-        if math.isnan(c):
+        if np.isnan(c):
             return self._end("error", not_finite(f" in step {self._forwards}"))
         self._take(token, c)
 
@@ -244,7 +244,8 @@ class CausalRow:
             ),
             prompt_ids=self.prompt,
             canvas=(*self.prompt, *self.answer),
-            logprobs=tuple(math.log(max(c, 1e-45)) for c in self._sure[: len(answer)]),
+            logprobs=tuple(map(log_of, self._sure[: len(answer)])),
+            commit_steps=tuple(range(1, len(answer) + 1)),
         )
 
     def _start(self) -> None:

@@ -1,60 +1,21 @@
-"""`Generation` and its costs: the result of a request."""
+"""`Generation`: the result of a request."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 from dlm.core import Event, HostCanvas, Kind
+from dlm.engine.stats import Stats, stats_of
 from dlm.errors import InvalidRequest
 from dlm.text import Text
 from dlm.text.stream import StopStringWatcher
 
 if TYPE_CHECKING:
     from dlm.engine.row import RowState
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """The costs of a generation.
-
-    `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
-    together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
-    `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
-    the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
-    models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
-    shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request
-    has computed · `kv_bytes`: size of the keys and values that the row held, in whole pages ·
-    `staleness`: how many steps old the oldest key was that a step reused (0: every key was fresh,
-    or could not be out of date).
-    """
-
-    nfe: int
-    tokens: int
-    token_forwards: int
-    arm_forwards: int
-    idle_forwards: int
-    forwards: Mapping[str, int]
-    aux_forwards: Mapping[str, int]
-    aux_tokens: Mapping[str, int]
-    seconds: float
-    reused: int = 0
-    kv_bytes: int = 0
-    staleness: int = 0
-
-    @property
-    def tokens_per_forward(self) -> float:
-        """TPF: generated tokens before the first end id, per forward."""
-        return self.tokens / self.nfe if self.nfe else 0.0
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Generated tokens before the first end id, per second of wall time."""
-        return self.tokens / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +36,7 @@ class Generation:
     choices: all n answers of the request, this one first (empty when there is one).
     proposal_logprobs: of each id, in the distribution that it was drawn from: tempered, filtered,
         without MASK (0: it was not drawn, nan: it was given; empty where a model does not tell).
+    commit_steps: of each id, the forward of the row that committed it, from 1 (0: it was given).
     """
 
     text: str | None
@@ -88,6 +50,7 @@ class Generation:
     trace: tuple[Event, ...] = field(default=(), repr=False)
     choices: tuple[Generation, ...] = field(default=(), repr=False)
     proposal_logprobs: tuple[float, ...] = field(default=(), repr=False)
+    commit_steps: tuple[int, ...] = field(default=(), repr=False)
 
 
 class Handle(Protocol):
@@ -124,16 +87,18 @@ def answer_of(
 def generation_of(state: RowState, text: Text | None) -> Generation:
     """The answer of a row as it is now, and all of it once the row has ended."""
     shown, answer = text_of(state, text)
+    canvas, start = state.canvas, state.canvas.prompt
     return Generation(
         text=shown,
         ids=tuple(answer),
-        finish_reason=str(state.canvas.reason),
+        finish_reason=str(canvas.reason),
         stats=stats_of(state.ledger, _generated(state, len(answer)), state.seconds),
         prompt_ids=state.prompt,
-        canvas=tuple(state.canvas.ids),
-        logprobs=logs_of(state.canvas.conf, state.canvas, len(answer)),
-        proposal_logprobs=logs_of(state.canvas.drawn, state.canvas, len(answer)),
-        holes=() if text is None else tuple(map(text.decode_inside, _holes(state, len(answer)))),
+        canvas=tuple(canvas.ids),
+        logprobs=logs_of(canvas.conf, canvas, len(answer)),
+        proposal_logprobs=logs_of(canvas.drawn, canvas, len(answer)),
+        commit_steps=tuple(canvas.born[start : start + len(answer)]),
+        holes=() if text is None else tuple(map(text.decode_inside, hole_ids(state, len(answer)))),
         trace=tuple(state.trace),
     )
 
@@ -158,12 +123,31 @@ def canvas_text(state: RowState, text: Text | None, mask: str) -> str | None:
     """The text after a row's prompt, `mask` for each open position; None without a tokenizer."""
     if text is None:
         return None
-    start, pieces = len(state.prompt), []
-    answer = zip(state.canvas.kinds[start:], state.canvas.ids[start:], strict=True)
-    for is_open, run in groupby(answer, lambda place: place[0] >= Kind.MASK):
-        ids = [token for _, token in run]
-        pieces.append(mask * len(ids) if is_open else text.decode_inside(ids))
-    return "".join(pieces)
+    start = len(state.prompt)
+    pieces = _pieces(state.canvas.ids[start:], state.canvas.kinds[start:])
+    return "".join(
+        mask * len(ids) if is_open else text.decode_inside(ids) for is_open, ids in pieces
+    )
+
+
+def draft_text(
+    state: RowState, ids: Sequence[int], kinds: Sequence[Kind], text: Text, mask: str
+) -> str:
+    """The text of an unfinished answer up to its first end id, `mask` for each open position."""
+    written = enumerate(zip(ids, kinds, strict=True))
+    ends = (at for at, (t, kind) in written if kind == Kind.COMMITTED and t in state.end_ids)
+    most, found = next(ends, len(ids)), ""
+    for at, (is_open, run) in enumerate(_pieces(ids[:most], kinds[:most])):
+        spelled = text.decode_inside(run) if at else decoded(state, run, text)
+        found += mask * len(run) if is_open else spelled
+    return found
+
+
+def _pieces(ids: Sequence[int], kinds: Sequence[Kind]) -> Iterator[tuple[bool, list[int]]]:
+    """Stretches of positions that are all open or all filled: True if open, and their ids."""
+    places = zip(kinds, ids, strict=True)
+    for is_open, run in groupby(places, lambda place: place[0] >= Kind.MASK):
+        yield is_open, [token for _, token in run]
 
 
 def decoded(state: RowState, ids: Sequence[int], text: Text) -> str:
@@ -197,31 +181,20 @@ def _generated(state: RowState, count: int) -> int:
     return sum(kind == Kind.COMMITTED for kind in kinds)
 
 
-def _holes(state: RowState, count: int) -> Iterator[list[int]]:
-    """The ids of each stretch of open positions among the first `count` ids of the answer."""
-    start = len(state.prompt)
-    for is_open, run in groupby(enumerate(state.pinned), lambda place: place[1] is None):
+def hole_spans(pinned: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The start and the end of each stretch of open positions."""
+    spans = []
+    for is_open, run in groupby(enumerate(pinned), lambda place: place[1] is None):
         places = [at for at, _ in run]
         if is_open:
-            yield state.canvas.ids[start + places[0] : start + min(places[-1] + 1, count)]
+            spans.append((places[0], places[-1] + 1))
+    return spans
 
 
-def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
-    """The ledger as a result shows it."""
-    return Stats(
-        ledger.nfe,
-        tokens,
-        ledger.token_forwards,
-        ledger.arm_forwards,
-        ledger.idle_forwards,
-        dict(ledger.forwards),
-        dict(ledger.aux_forwards),
-        dict(ledger.aux_tokens),
-        seconds,
-        ledger.reused,
-        ledger.kv_bytes,
-        ledger.staleness,
-    )
+def hole_ids(state: RowState, count: int) -> list[list[int]]:
+    """The ids of each hole of `infill` among the first `count` ids of the answer."""
+    answer = state.canvas.ids[len(state.prompt) : len(state.prompt) + count]
+    return [answer[start:end] for start, end in hole_spans(state.pinned)]
 
 
 def logs_of(values: Sequence[float | None], canvas: HostCanvas, count: int) -> tuple[float, ...]:
@@ -232,56 +205,3 @@ def logs_of(values: Sequence[float | None], canvas: HostCanvas, count: int) -> t
 def log_of(probability: float | None) -> float:
     """The logarithm; NaN of None, and of zero that of the least number."""
     return math.nan if probability is None else math.log(max(probability, 1e-45))
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Counts of one row.
-
-    `nfe`: forwards of the row; a refresh, prefill or store that is fused with a step counts once.
-    `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
-    `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
-    positions computed, in all inputs. `idle_forwards`: those after the row's end that an
-    unrolled sync interval still ran. `aux_forwards`, `aux_tokens`: forwards of each auxiliary model
-    and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay. `reused`:
-    positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
-    and values that the row holds. `staleness`: how many steps old the oldest key was that a step
-    reused, 0 where keys are never out of date.
-    """
-
-    nfe: int = 0
-    arm_forwards: int = 0
-    token_forwards: int = 0
-    forwards: Counter[str] = field(default_factory=Counter)
-    idle_forwards: int = 0
-    aux_forwards: Counter[str] = field(default_factory=Counter)
-    aux_tokens: Counter[str] = field(default_factory=Counter)
-    inherited: int = 0
-    reused: int = 0
-    kv_bytes: int = 0
-    staleness: int = 0
-
-    def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
-        """One forward of the row over `arms` model inputs; `idle`: it had ended before."""
-        self.token_forwards += positions
-        if idle:
-            self.idle_forwards += 1
-            return
-        self.nfe += 1
-        self.arm_forwards += arms - 1
-        self.forwards[purpose] += 1
-
-    def record_aux(self, name: str, tokens: int) -> None:
-        """One forward of the auxiliary model `name` over `tokens` of the row's tokens."""
-        self.aux_forwards[name] += tokens > 0
-        self.aux_tokens[name] += tokens
-
-    def fork(self) -> Ledger:
-        """The ledger of a forked row: the same counts, marked as spent by its ancestor."""
-        return replace(
-            self,
-            forwards=Counter(self.forwards),
-            aux_forwards=Counter(self.aux_forwards),
-            aux_tokens=Counter(self.aux_tokens),
-            inherited=self.nfe,
-        )

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from dlm.config import BoundConfig
-from dlm.config.checks import is_integer
 from dlm.core import Event, Kind
 from dlm.engine.generation import (
     Generation,
@@ -19,12 +18,11 @@ from dlm.engine.generation import (
     answer_of,
     generation_of,
     shown_ids,
-    text_of,
 )
+from dlm.engine.readers import MASK, DeltaReader, SnapshotReader, check_choice
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
-from dlm.errors import InvalidRequest, shown
-from dlm.text import IncrementalDecoder, Text
+from dlm.text import Text
 from dlm.text.stream import StopStringWatcher
 
 
@@ -101,6 +99,14 @@ class Request:
                     break
                 yield event
 
+    def ended(self, choice: int) -> bool:
+        """True if a choice has ended."""
+        return self.states[choice].done
+
+    def has_events(self, choice: int) -> bool:
+        """True if there are events of a choice that nobody has taken yet."""
+        return bool(self.states[choice].events)
+
     def answer(self, choice: int) -> Generation:
         """The answer of a choice that has ended. Raises the error of a row that has failed.
 
@@ -122,16 +128,16 @@ class Request:
         with self._engine.lock:
             return replace(event, result=generation_of(state, self._engine.text))
 
-    def deltas(self, choice: int = 0) -> Iterator[str]:
+    def deltas(self, choice: int = 0, hole: int | None = None) -> Iterator[str]:
         """The text of one choice as it settles, piece by piece; all pieces together are the `text`
-        of its `Generation`.
+        of its `Generation`, or with `hole` that hole of `infill` (`Generation.holes[hole]`).
 
         What was given never changes. Every call gives a reader of its own, from the beginning of
         the answer; events are not taken from anybody. Raises `InvalidRequest` at once for a choice
-        that the request does not have and for an engine without a tokenizer; the error of a row
-        that fails, after the text that it has settled.
+        or a hole that the request does not have and for an engine without a tokenizer; the error of
+        a row that fails, after the text that it has settled.
         """
-        return self._deltas(self.delta_reader(choice))
+        return self._deltas(self.delta_reader(choice, hole))
 
     def _deltas(self, reader: DeltaReader) -> Iterator[str]:
         while not reader.ended:
@@ -140,10 +146,19 @@ class Request:
             elif not reader.ended:
                 self._engine.step()
 
-    def delta_reader(self, choice: int = 0) -> DeltaReader:
+    def delta_reader(self, choice: int = 0, hole: int | None = None) -> DeltaReader:
         """A reader of one choice's text that waits for nothing. Raises as `deltas` does."""
-        text = check_deltas(choice, len(self.states), self._engine.text)
-        return DeltaReader(self.states[choice], text)
+        text = check_choice("deltas", choice, len(self.states), self._engine.text)
+        return DeltaReader(self.states[choice], text, hole)
+
+    def snapshot_reader(self, choice: int = 0, mask: str = MASK) -> SnapshotReader:
+        """A reader of one choice as it stands, `mask` for each open position; it waits for nothing.
+
+        Raises `InvalidRequest` for a choice that the request does not have and for an engine
+        without a tokenizer.
+        """
+        text = check_choice("snapshots", choice, len(self.states), self._engine.text)
+        return SnapshotReader(self.states[choice], text, mask)
 
     def ignore_events(self) -> None:
         """Nobody will read the events: do not keep them."""
@@ -163,55 +178,6 @@ class Request:
         for state in self.states:
             if state.error is not None:
                 raise state.error
-
-
-def check_deltas(choice: int, count: int, text: Text | None) -> Text:
-    """The tokenizer for reading a choice, of `count`, as text. Raises `InvalidRequest`."""
-    if text is None:
-        raise InvalidRequest(
-            "deltas", "need a tokenizer, and this model came without one: read `events`"
-        )
-    if not is_integer(choice) or not 0 <= choice < count:
-        raise InvalidRequest(
-            "choice", f"must be an integer between 0 and {count - 1}, got {shown(choice)}"
-        )
-    return text
-
-
-class DeltaReader:
-    """Reads the text of a row's answer in pieces, which all together are its `Generation.text`.
-
-    `ended`: nothing follows.
-    """
-
-    def __init__(self, state: RowState, text: Text) -> None:
-        self._state, self._text, self.ended = state, text, False
-        self._decoder = IncrementalDecoder(text, inside=bool(state.pinned))
-        self._next = len(state.prompt)  # the first position that was not read
-        self._sent = 0
-
-    @property
-    def has_news(self) -> bool:
-        """True if positions have settled that were not read, or if the row has ended."""
-        return self._state.done or self._state.canvas.settled > self._next
-
-    def read(self) -> str:
-        """The text that is new; `ended` after the last of it.
-
-        Raises the error of a row that has failed, after the text that it has settled.
-        """
-        state, canvas, delta = self._state, self._state.canvas, ""
-        self.ended, settled = state.done, canvas.settled  # in this order
-        if self.ended and state.error is None:
-            delta = (text_of(state, self._text)[0] or "")[self._sent :]
-        elif settled > self._next:
-            most = min(settled, state.limit)
-            delta = self._decoder.feed(answer_of(canvas, most, state.end_ids, self._next)[0])
-            self._next, self.ended = settled, False
-        elif state.error is not None:
-            raise state.error
-        self._sent += len(delta)
-        return delta
 
 
 class Stream(Iterator[Event]):

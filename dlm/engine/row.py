@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import TYPE_CHECKING, Final
 
 from dlm.config import BoundConfig
@@ -15,7 +16,8 @@ from dlm.core import Event, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import Op, step_limit
 from dlm.decode.outputs import PositionChange, RowStep, events_of
-from dlm.engine.generation import Ledger, answer_of
+from dlm.engine.generation import answer_of
+from dlm.engine.stats import Ledger
 from dlm.errors import EngineError, Unavailable, blaming, charge, culprit, is_foreign, not_finite
 from dlm.text.stream import StopStringWatcher
 
@@ -61,6 +63,7 @@ class RowState:
     until: the point at which it is parked (None: it runs to its end).
     no_room: raised where the row went on and the pool had no pages for it; it is parked again.
     draft: of the last step, the token and confidence of each position that stayed open.
+    lock: held while a step changes the canvas, by other threads while they copy it.
     """
 
     prompt: tuple[int, ...]
@@ -87,6 +90,7 @@ class RowState:
     until: Until | None = None
     no_room: Unavailable | None = None
     draft: dict[int, tuple[int, float]] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock, repr=False)
 
     @property
     def done(self) -> bool:
@@ -120,7 +124,8 @@ class RowState:
 
     def fill_canvas(self, ids: list[int], kinds: list[Kind]) -> None:
         """Give the row its first canvas."""
-        self.canvas.fill(ids, kinds, len(self.prompt))
+        with self.lock:
+            self.canvas.fill(ids, kinds, len(self.prompt))
         self.initial_masks = max(self.open_count, 1)
         self.most_steps = step_limit(self.bound.parts, len(ids))
 
@@ -135,7 +140,7 @@ class RowState:
         twin.watch = None if self.watch is None else self.watch.fork()
         twin.events, twin.trace, twin.kept = deque(), [], 0
         twin.canvas, twin.ledger = self.canvas.fork(), self.ledger.fork()
-        twin.draft = dict(self.draft)
+        twin.draft, twin.lock = dict(self.draft), RLock()
         if twin.canvas.ids:
             twin.announce()
         return twin
@@ -164,8 +169,9 @@ class RowState:
 
         In this order: who sees that a row is done finds its last event.
         """
-        self.deliver(event)
-        self.canvas.apply(event)
+        with self.lock:
+            self.deliver(event)
+            self.canvas.apply(event)
 
     def deliver(self, event: Event) -> None:
         """Hand over an event that the host's canvas already shows."""
@@ -176,6 +182,10 @@ class RowState:
 
     def record(self, step: RowStep) -> None:
         """Bill the row for a step, turn its changes into events, and end it where it has ended."""
+        with self.lock:
+            self._record(step)
+
+    def _record(self, step: RowStep) -> None:
         ledger, took_part = self.ledger, step.took_part and not self.done
         ledger.record(step.purpose, step.positions, step.arms, idle=not took_part)
         ledger.staleness = max(ledger.staleness, step.key_age)

@@ -1,7 +1,8 @@
 """A server that speaks OpenAI's protocol in place of an engine: its model is evaluated.
 
 The server decodes as it is set up: of the options only the protocol's own are sent (length,
-temperature, top-p, seed, stop strings). A server of `dlm` receives the others too.
+temperature, top-p, seed, stop strings). A server of `dlm` receives the others too: those that its
+protocol has fields for, and the rest in its `dlm` object.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ SECONDS: Final = 600.0
 RETRIES: Final = 2
 STOPS: Final = 4
 """Stop strings that the protocol allows; at the others an answer is cut here."""
+OUR_STOPS: Final = 16
+"""Those that a server of dlm takes."""
 STANDARD: Final = frozenset({"max_new_tokens", "temperature", "top_p", "seed", "stop"})
+OUR_FIELDS: Final = STANDARD | {"top_k", "logit_bias", "n"}
+"""Options that a server of dlm has in other places than its `dlm` object."""
 OWNER: Final = "dlm"
 LENGTH: Final = "length"
 """The one reason for an end that the protocol shares with `dlm.Generation` besides `stop`."""
@@ -95,9 +100,8 @@ class Endpoint:
                 raise InvalidRequest(
                     "config", f"{other!r} and {name!r} differ in nothing that {self.url} receives"
                 )
-            every |= options.keys() - STANDARD
-            config = dlm.GenerationConfig.from_options(options)
-            if len(config.stop_strings()) < len(config.several("stop")):
+            every |= dlm.GenerationConfig.named(options).keys() - STANDARD
+            if _stops(options)[1]:
                 every.add("stop rules")
         return [] if self.ours else sorted(every)
 
@@ -158,15 +162,20 @@ class Endpoint:
     def _body(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """Build a request's body without its prompt; also return the stop strings of its answer."""
         config = dlm.GenerationConfig.from_options(options)
-        stops = [str(stop) for stop in config.stop_strings()]
+        named = config.named(options)
+        stops, rules = _stops(options)
         body: dict[str, Any] = {"model": self.name, "max_tokens": config.max_new_tokens}
         body["temperature"] = config.temperature
-        body |= {name: options[name] for name in ("top_p", "seed") if name in options}
+        body |= {name: named[name] for name in ("top_p", "seed") if name in named}
         if stops:
-            body["stop"] = stops[:STOPS]
-        extra = {name: options[name] for name in options if name not in STANDARD}
-        if self.ours and extra:
-            body["extra_body"] = {OWNER: extra}
+            body["stop"] = stops[: OUR_STOPS if self.ours else STOPS]
+        if not self.ours:
+            return body, stops
+        own = {name: value for name, value in named.items() if name not in OUR_FIELDS}
+        own |= {"stop": rules} if rules else {}
+        body["seed"] = config.seed  # without one the server draws one
+        body["logit_bias"] = {str(token): bias for token, bias in config.logit_bias.items()}
+        body["extra_body"] = {OWNER: own, "top_k": config.top_k}
         return body, stops
 
     def _said(self, prompt: Any, body: dict[str, Any]) -> tuple[Any, str]:
@@ -179,6 +188,14 @@ class Endpoint:
             body["extra_body"] = body.get("extra_body", {}) | more
         talk = self._client.chat.completions.create(messages=list(prompt), **body)
         return talk, talk.choices[0].message.content or ""
+
+
+def _stops(options: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+    """The stop strings among some options, and the stop rules."""
+    config = dlm.GenerationConfig.from_options(options)
+    strings = config.stop_strings()
+    rules = [stop for stop in config.several("stop") if all(stop is not s for s in strings)]
+    return [str(stop) for stop in strings], rules
 
 
 class ServedRequest:

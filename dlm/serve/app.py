@@ -10,7 +10,16 @@ from fastapi import FastAPI
 import dlm
 from dlm.serve.errors import install_errors
 from dlm.serve.gate import install
-from dlm.serve.routes import chat, completions, decisions, models, operations, responses, tokens
+from dlm.serve.routes import (
+    chat,
+    completions,
+    decisions,
+    models,
+    operations,
+    page,
+    responses,
+    tokens,
+)
 from dlm.serve.service import Service
 from dlm.serve.settings import ServerSettings
 
@@ -41,6 +50,8 @@ def create_app(engine: dlm.Engine, settings: ServerSettings | None = None) -> Fa
     app.state.service = service
     for family in (chat, completions, responses, decisions, tokens, models, operations):
         app.include_router(family.router)
+    if settings.page:
+        app.include_router(page.router)
     install_errors(app)
     install(app, settings, service.metrics)
     return app

@@ -14,7 +14,8 @@ from pydantic import Field
 
 import dlm
 from dlm.serve.errors import ApiError, api_error, refused
-from dlm.serve.schemas import MOST_MESSAGES, MOST_PARTS, Body, Ignored, Neutral, Strict, Text
+from dlm.serve.fields import MOST_MESSAGES, Body, Ignored, Neutral, Strict, Text
+from dlm.serve.schemas import MOST_PARTS
 
 T = TypeVar("T")
 

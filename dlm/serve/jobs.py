@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.types import Scope
 
 import dlm
 from dlm.serve.errors import ApiError, api_error
+from dlm.serve.observe import facts
 from dlm.serve.prompts import Prompt
 from dlm.serve.service import Service
 
@@ -42,6 +44,7 @@ class Job:
         self.seed = int(options[0].get("seed", 0))
         self.created, self.begun, self._events = int(time.time()), time.monotonic(), events
         self.requests: list[dlm.Request] = []
+        self._answers: list[dlm.Generation] = []
         self._handles: list[dlm.AsyncRequest] = []
         self._held = ExitStack()
 
@@ -92,16 +95,24 @@ class Job:
 
     def count(self, answer: dlm.Generation) -> None:
         """Take an answer into the metrics."""
+        self._answers.append(answer)
         queued = max(self.seconds - answer.stats.seconds, 0.0)
         self.service.metrics.finished(answer, self.seconds, queued)
 
+    def describe(self, scope: Scope) -> None:
+        """Tell the access log of a request what it may know: tokens, and texts where they are
+        wanted.
+        """
+        told, text = facts(scope), self.service.text
+        told.prompt_tokens = sum(len(prompt.ids) for prompt in self.prompts)
+        told.answer_tokens = sum(answer.stats.tokens for answer in self._answers)
+        if self.service.settings.log_prompts and text is not None:
+            told.prompts = [text.decode(prompt.ids) for prompt in self.prompts]
+            told.answers = [answer.text or "" for answer in self._answers]
+
     async def wait_for(self, has_news: Any, timeout: float) -> bool:
         """Wait until there is news; False if there was none for so many seconds."""
-        try:
-            await asyncio.wait_for(self.service.engine._until(has_news), timeout)
-        except TimeoutError:
-            return False
-        return True
+        return await self._handles[0].wait_for(has_news, timeout)
 
     async def close(self) -> None:
         """Abort what still runs and give the places back."""
@@ -126,6 +137,7 @@ async def unless_gone(request: Request, job: Job) -> list[dlm.Generation]:
     finally:
         for task in (work, gone):
             task.cancel()
+        job.describe(request.scope)
         await asyncio.shield(job.close())
 
 

@@ -61,46 +61,47 @@ class Row:
 
     number: of the answer
     request, choice: its row in the engine
-    reader: of its settled text
-    sent: characters of it that were sent
+    reader: of its settled text, or of the canvas as it stands
+    sent: characters of settled text that were sent
     ended: nothing follows
-    step: of the last canvas that was sent
     """
 
     number: int
     request: dlm.Request
     choice: int
-    reader: dlm.DeltaReader
+    reader: dlm.DeltaReader | dlm.SnapshotReader
     sent: int = 0
     ended: bool = False
-    step: int = -1
 
     @property
-    def state(self) -> dlm.RowState:
-        """The row as the engine keeps it."""
-        return self.request.states[self.choice]
+    def has_news(self) -> bool:
+        """True if there is something to send."""
+        if self.reader.ended:  # of a hole that has settled before the row ends
+            return self.request.ended(self.choice)
+        return self.reader.has_news or self.request.has_events(self.choice)
 
 
 class Streaming:
-    """The frames of a job in a shape: deltas, whole canvases (`diffusing`), or events as well."""
+    """The frames of a job in a shape: deltas, whole canvases, or events as well.
+
+    diffusing: whole canvases in place of deltas
+    hole: the text of the first hole alone
+    """
 
     def __init__(
-        self,
-        job: Job,
-        shape: Shape,
-        *,
-        diffusing: bool = False,
-        events: bool = False,
-        hole: bool = False,
+        self, job: Job, shape: Shape, *, diffusing: bool = False, hole: bool = False
     ) -> None:
-        self._job, self._shape, self._events = job, shape, events
-        self._diffusing, self._answers = diffusing, dict[int, dlm.Generation]()
-        self._rows = [
-            Row(number, request, choice, request.delta_reader(choice))
-            for number, (request, choice) in enumerate(
-                (request, choice) for request in job.requests for choice in range(job.n)
-            )
-        ]
+        self._job, self._shape = job, shape
+        self._answers: dict[int, dlm.Generation] = {}
+        self._rows: list[Row] = []
+        for request in job.requests:
+            for choice in range(job.n):
+                reader = (
+                    request.snapshot_reader(choice)
+                    if diffusing
+                    else request.delta_reader(choice, 0 if hole else None)
+                )
+                self._rows.append(Row(len(self._rows), request, choice, reader))
         self._told_first = False
 
     async def frames(self) -> AsyncIterator[bytes]:
@@ -108,14 +109,12 @@ class Streaming:
         try:
             yield b"".join(self._shape.begin())
             while live := [row for row in self._rows if not row.ended]:
-                ready = b""
-                for row in live:
-                    ready += await self._read(row)
+                ready = b"".join([await self._read(row) for row in live])
                 if ready:
                     yield ready
                 elif not await self._wait(live):
                     yield KEEP_ALIVE
-            answers = [self._answers[number] for number in sorted(self._answers)]
+            answers = [self._answers[row.number] for row in self._rows]
             yield b"".join(self._shape.finish(answers))
         except Exception as error:
             self._job.service.metrics.failed()
@@ -125,38 +124,33 @@ class Streaming:
     async def _wait(self, live: list[Row]) -> bool:
         """Wait until a row has something to send; False when it is time for a comment."""
         seconds = self._job.service.settings.keep_alive
-        return await self._job.wait_for(lambda: any(map(self._has_news, live)), seconds)
-
-    def _has_news(self, row: Row) -> bool:
-        if self._diffusing:
-            return row.state.ledger.nfe != row.step or row.state.done
-        return row.reader.has_news or bool(self._events and row.state.events)
+        return await self._job.wait_for(lambda: any(row.has_news for row in live), seconds)
 
     async def _read(self, row: Row) -> bytes:
         """The frames that a row has ready."""
         out: list[bytes] = []
-        if self._events:
-            for event in row.request.pending(row.choice):
-                out += self._shape.event(row.number, self._told(event))
-        if self._diffusing:
-            ended = row.state.done
-            shot = row.request.frame(row.choice)
-            if shot.step != row.step:
-                row.step = shot.step
-                out += self._shape.canvas(row.number, shot.text, shot.progress)
-        else:
-            delta = row.reader.read()
-            ended, row.sent = row.reader.ended, row.sent + len(delta)
-            if delta:
-                out += self._shape.text(row.number, delta)
+        done = row.request.ended(row.choice)  # before its last events and text are read
+        for event in row.request.pending(row.choice):
+            out += self._shape.event(row.number, self._told(event))
+        if not row.reader.ended and row.reader.has_news:
+            out += self._text(row)
         if out and not self._told_first:
             self._told_first = True
             self._job.service.metrics.first_text(self._job.seconds)
-        if ended:
+        if done and row.reader.ended:
             row.ended = True
             answer = self._answers[row.number] = await self._job.answer(row.number)
             out += self._shape.end(row.number, answer, row.sent)
         return b"".join(out)
+
+    def _text(self, row: Row) -> Iterator[bytes]:
+        """The new text of a row."""
+        if isinstance(row.reader, dlm.SnapshotReader):
+            shot = row.reader.read()
+            return iter(()) if shot.done else self._shape.canvas(row.number, shot.text, shot.filled)
+        delta = row.reader.read()
+        row.sent += len(delta)
+        return self._shape.text(row.number, delta) if delta else iter(())
 
     def _told(self, event: dlm.Event) -> dict[str, Any]:
         """An event as JSON, with the text of each id."""
@@ -199,6 +193,7 @@ class EventStream(Response):
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
+            self._job.describe(scope)
             await asyncio.shield(self._job.close())
 
     async def _send(self, send: Send) -> None:

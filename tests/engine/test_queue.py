@@ -82,7 +82,6 @@ def test_the_bound_is_a_count(value):
         ({"cache": {"name": "dual"}}, "cache", "registered name"),
         ({"unmask": parse_part("unmask", "topk")}, "unmask", "registered name"),
         ({"unmask": "topkk"}, "unmask", "did you mean 'topk'"),
-        ({"trace": True}, "trace", "no option over HTTP"),
         ({"unmaks": "topk"}, "option", "did you mean 'unmask'"),
     ],
 )
@@ -91,6 +90,31 @@ def test_options_of_strangers_import_nothing(options, param, words, monkeypatch)
     with pytest.raises(InvalidRequest, match=words) as refused:
         GenerationConfig.from_options(options, trusted=False)
     assert refused.value.param == param
+    with pytest.raises(InvalidRequest, match=words) as refused:
+        GenerationConfig.check_untrusted(options)
+    assert refused.value.param == param
+
+
+OPENAI = {"max_new_tokens", "temperature", "top_p", "top_k", "seed", "n", "logit_bias"}
+
+
+def test_options_with_a_field_of_openai_are_set_there_alone():
+    """By our name or another one, whatever their value; the rest is taken."""
+    names = {alias: name for name, field in dlm.FIELDS.items() for alias in field.aliases}
+    values = {"integer": 8, "number": 0.5, "flag": True, "name": "x", "ids": [1]}
+    for name in dlm.FIELDS:
+        names[name] = name
+    for given, name in names.items():
+        kind = getattr(dlm.FIELDS[name].aliases.get(given), "type", "integer")
+        if name in OPENAI:
+            assert not dlm.FIELDS[name].http
+            with pytest.raises(InvalidRequest, match="has a field of its own") as refused:
+                GenerationConfig.check_untrusted({given: values[kind]})
+            assert refused.value.param == given
+        else:
+            assert dlm.FIELDS[name].http
+    taken = {"unmask": "topk", "steps": 4, "trace": True, "infill": "a[[mask:3]]", "alg_temp": None}
+    GenerationConfig.check_untrusted({**taken, "block_length": 8, "preset": None})
 
 
 def test_options_of_strangers_mean_the_same():

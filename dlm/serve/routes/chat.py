@@ -52,7 +52,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     shape = ChatShape(job, body)
     if body.stream or body.diffusing:
         diffusing = bool(body.diffusing)
-        streaming = Streaming(job, shape, diffusing=diffusing, events=asked.events)
+        streaming = Streaming(job, shape, diffusing=diffusing)
         return EventStream(job, streaming.frames())
     return await answered(request, job, shape.whole)
 

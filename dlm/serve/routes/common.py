@@ -11,10 +11,10 @@ from fastapi.responses import Response
 
 from dlm.serve.answers import dumps
 from dlm.serve.errors import api_error, refused
+from dlm.serve.fields import Sampling
 from dlm.serve.jobs import ClientGone, Job, unless_gone
 from dlm.serve.options import Asked, length_field
 from dlm.serve.prompts import Prompt
-from dlm.serve.schemas import Sampling
 from dlm.serve.service import Service
 
 

@@ -83,7 +83,6 @@ async def _complete(request: Request, body: Body, route: str, length: int) -> Re
             job,
             shape,
             diffusing=bool(body.diffusing),
-            events=asked.events,
             hole=bool(body.suffix),
         )
         return EventStream(job, streaming.frames())

@@ -49,7 +49,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     job = await started(service, body, asked, [prompt], [options], "responses")
     shape = ResponseShape(job, body)
     if body.stream:
-        return EventStream(job, Streaming(job, shape, events=asked.events).frames())
+        return EventStream(job, Streaming(job, shape).frames())
     return await answered(request, job, shape.whole)
 
 

@@ -1,0 +1,117 @@
+"""`Stats`: the costs of a generation, and the ledger that counts them for a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The costs of a generation.
+
+    `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
+    together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
+    `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
+    the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
+    models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
+    shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request
+    has computed · `kv_bytes`: size of the keys and values that the row held, in whole pages ·
+    `staleness`: how many steps old the oldest key was that a step reused (0: every key was fresh,
+    or could not be out of date).
+    """
+
+    nfe: int
+    tokens: int
+    token_forwards: int
+    arm_forwards: int
+    idle_forwards: int
+    forwards: Mapping[str, int]
+    aux_forwards: Mapping[str, int]
+    aux_tokens: Mapping[str, int]
+    seconds: float
+    reused: int = 0
+    kv_bytes: int = 0
+    staleness: int = 0
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF: generated tokens before the first end id, per forward."""
+        return self.tokens / self.nfe if self.nfe else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens before the first end id, per second of wall time."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts of one row.
+
+    `nfe`: forwards of the row; a refresh, prefill or store that is fused with a step counts once.
+    `forwards` counts them by what they were for (`step`, `refresh step`, `store step`, ...).
+    `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
+    positions computed, in all inputs. `idle_forwards`: those after the row's end that an
+    unrolled sync interval still ran. `aux_forwards`, `aux_tokens`: forwards of each auxiliary model
+    and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay. `reused`:
+    positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
+    and values that the row holds. `staleness`: how many steps old the oldest key was that a step
+    reused, 0 where keys are never out of date.
+    """
+
+    nfe: int = 0
+    arm_forwards: int = 0
+    token_forwards: int = 0
+    forwards: Counter[str] = field(default_factory=Counter)
+    idle_forwards: int = 0
+    aux_forwards: Counter[str] = field(default_factory=Counter)
+    aux_tokens: Counter[str] = field(default_factory=Counter)
+    inherited: int = 0
+    reused: int = 0
+    kv_bytes: int = 0
+    staleness: int = 0
+
+    def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
+        """One forward of the row over `arms` model inputs; `idle`: it had ended before."""
+        self.token_forwards += positions
+        if idle:
+            self.idle_forwards += 1
+            return
+        self.nfe += 1
+        self.arm_forwards += arms - 1
+        self.forwards[purpose] += 1
+
+    def record_aux(self, name: str, tokens: int) -> None:
+        """One forward of the auxiliary model `name` over `tokens` of the row's tokens."""
+        self.aux_forwards[name] += tokens > 0
+        self.aux_tokens[name] += tokens
+
+    def fork(self) -> Ledger:
+        """The ledger of a forked row: the same counts, marked as spent by its ancestor."""
+        return replace(
+            self,
+            forwards=Counter(self.forwards),
+            aux_forwards=Counter(self.aux_forwards),
+            aux_tokens=Counter(self.aux_tokens),
+            inherited=self.nfe,
+        )
+
+
+def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
+    """The ledger as a result shows it."""
+    return Stats(
+        ledger.nfe,
+        tokens,
+        ledger.token_forwards,
+        ledger.arm_forwards,
+        ledger.idle_forwards,
+        dict(ledger.forwards),
+        dict(ledger.aux_forwards),
+        dict(ledger.aux_tokens),
+        seconds,
+        ledger.reused,
+        ledger.kv_bytes,
+        ledger.staleness,
+    )

@@ -1,0 +1,121 @@
+"""lm-evaluation-harness' own clients of a running server, on a local task, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+lm_eval = pytest.importorskip("lm_eval", reason="needs lm-eval: pip install '.[harness]'")
+
+from lm_eval.tasks import TaskManager  # noqa: E402  (after the check)
+from lm_eval.utils import RemoteTokenizer, check_remote_tokenizer_support  # noqa: E402
+
+TASKS = Path(__file__).parents[2] / "examples" / "harness"
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """Nothing may be looked up; the tasks name their data from the root of the project."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.chdir(TASKS.parents[1])
+
+
+def score(server, model, path, *, chat, **arguments):
+    """The share of right answers, and the texts of all, of eight problems."""
+    found = lm_eval.simple_evaluate(
+        model=model,
+        model_args={
+            "model": "tiny",
+            "base_url": f"{server.v1}/{path}",
+            "max_length": 1024,
+            "max_retries": 1,
+            **arguments,
+        },
+        tasks=["dlm_math"],
+        limit=8,
+        apply_chat_template=chat,
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False),
+        log_samples=True,
+    )
+    samples = found["samples"]["dlm_math"]
+    texts = {s["doc"]["question"]: s["resps"][0][0] for s in samples}
+    return found["results"]["dlm_math"]["exact_match,boxed"], texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_talks(server, engine, at_once):
+    share, texts = score(
+        server, "local-chat-completions", "chat/completions", chat=True, num_concurrent=at_once
+    )
+    wanted = {q: engine.generate(q, max_new_tokens=96).text for q in texts}
+    assert texts == wanted
+    assert share >= 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("ids", [True, False])
+def test_texts(server, engine, chat, ids):
+    """Rendered talks as ids are right: their control tokens count; as text they are just text."""
+    share, texts = score(
+        server,
+        "local-completions",
+        "completions",
+        chat=chat,
+        tokenized_requests=ids,
+        batch_size=4,
+    )
+    for question, text in texts.items():
+        prompt = [{"role": "user", "content": question}]
+        if not chat:
+            begin = engine.text.begin_ids() if not ids else ()
+            prompt = [*begin, *engine.text.encode(question)]
+        elif not ids:
+            prompt = engine.text.encode_prompt(engine.text.render(prompt), chat=False)
+        assert text == engine.generate(prompt, max_new_tokens=96).text
+    if chat and ids:
+        assert share >= 0.75
+
+
+def test_the_tokenizer_of_the_server(server, engine):
+    base = f"{server.v1}/completions"
+    assert check_remote_tokenizer_support(base)
+    remote = RemoteTokenizer(base)
+    text = "12+5=17, 日本"
+    assert remote.encode(text) == engine.text.encode(text)
+    assert remote.decode(remote.encode(text)) == text
+    assert remote.eos_token_id == engine.info.eos_ids[0]
+    talk = [{"role": "user", "content": "12+5=?"}]
+    rendered = remote.apply_chat_template(talk)
+    assert rendered == engine.text.render(talk)
+    assert tuple(remote.encode(rendered)) == tuple(engine.text.encode_prompt(talk))
+
+
+def test_options_of_dlm_pass_through(server, engine):
+    """`gen_kwargs` reach the body as they are."""
+    found = lm_eval.simple_evaluate(
+        model="local-chat-completions",
+        model_args={"model": "tiny", "base_url": f"{server.v1}/chat/completions"},
+        tasks=["dlm_math"],
+        limit=1,
+        apply_chat_template=True,
+        gen_kwargs={"dlm": {"preset": "quality"}, "max_gen_toks": 64},
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False),
+        log_samples=True,
+    )
+    (sample,) = found["samples"]["dlm_math"]
+    own = engine.generate(sample["doc"]["question"], max_new_tokens=64, preset="quality").text
+    assert sample["resps"][0][0] == own
+
+
+def test_log_likelihoods_are_refused_with_the_remedy(server):
+    answer = server.post(
+        "/v1/completions",
+        {"prompt": [[11, 12]], "max_tokens": 1, "logprobs": 1, "echo": True, "temperature": 0},
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "echo"
+    assert "dlm-lm-eval" in answer.json()["error"]["message"]

@@ -6,6 +6,7 @@ costs nothing. Packages of other people add names through entry points; user cod
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Registry:
         """Plug-in names of this kind: "kind.name" first, then plain ones; other kinds left out."""
         if self.group is None:
             return
-        found = tuple(entry_points(group=self.group))
+        found = _installed(self.group, tuple(sys.path))
         for entry in found:
             if entry.name.startswith(f"{self.kind}."):
                 yield entry.name.removeprefix(f"{self.kind}."), entry
@@ -113,6 +114,14 @@ class Registry:
             text = f"must name a class, got {type(found).__name__} {path!r}"
             raise InvalidRequest(self.kind, f"{subject}{text}")
         return found
+
+
+@functools.lru_cache(maxsize=16)
+def _installed(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group that `path` (`sys.path`) leads to, read once: that takes
+    milliseconds, and every request asks for names.
+    """
+    return tuple(entry_points(group=group))
 
 
 def _searched() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -19,10 +20,7 @@ def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
     Fields whose annotation is not made of numbers, strings, booleans, None, literals and tuples
     are left to the part itself.
     """
-    try:
-        hints = get_type_hints(cls)
-    except Exception:  # an own rule whose annotations mean nothing at run time
-        return
+    hints = _hints(cls)
     for name, value in arguments.items():
         hint = hints.get(name, Any)
         if not fits(value, hint):
@@ -30,6 +28,15 @@ def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
             below = " below 2**31" if large and not fits(0.5, hint) else ""
             wanted = f"{describe(hint)}{below}"
             raise InvalidRequest(kind, f"`{name}` must be {wanted}, got {shown(value)}")
+
+
+@functools.lru_cache(maxsize=256)
+def _hints(cls: type) -> Mapping[str, Any]:
+    """The types of a part's fields, once: reading them costs more than all the checks."""
+    try:
+        return get_type_hints(cls)
+    except Exception:  # an own rule whose annotations mean nothing at run time
+        return {}
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -31,9 +31,9 @@ def is_rule(item: str) -> bool:
     Raises `InvalidRequest` for one that is no rule but begins or reads like one: a misspelled rule
     would end the answer nowhere, without a word.
     """
-    spec, names = item.strip(), (*registry_of("stop").names(), NONE)
     if isinstance(item, StopString):
         return False
+    spec, names = item.strip(), (*registry_of("stop").names(), NONE)
     if _CALL.fullmatch(spec) or spec in names:
         return True
     begun, word = _BEGUN.match(spec), _WORD.fullmatch(spec)

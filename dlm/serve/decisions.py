@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field
 
 import dlm
 from dlm.serve.errors import ApiError, api_error, refused
-from dlm.serve.schemas import MOST_MESSAGES, MOST_PARTS, Body, Ignored, Neutral, Strict, Text
+from dlm.serve.fields import MOST_MESSAGES, Body, Ignored, Neutral, Strict, Text
+from dlm.serve.schemas import MOST_PARTS
+
+T = TypeVar("T")
 
 MOST_QUESTIONS: Final = 400
 MOST_CHOICES: Final = 255
@@ -269,7 +272,7 @@ def _inner(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _required(where: str, value: Any) -> Any:
+def _required(where: str, value: T | None) -> T:
     if value is None:
         raise _wrong(where, "is required")
     return value

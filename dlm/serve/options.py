@@ -11,14 +11,8 @@ from typing import Any, Final
 import dlm
 from dlm.errors import shortened
 from dlm.serve.errors import refused
-from dlm.serve.schemas import (
-    ChatRequest,
-    CompletionRequest,
-    FimRequest,
-    ResponsesRequest,
-    Sampling,
-    check_supported,
-)
+from dlm.serve.fields import Sampling, check_supported
+from dlm.serve.schemas import ChatRequest, CompletionRequest, FimRequest, ResponsesRequest
 
 EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {

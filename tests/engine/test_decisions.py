@@ -138,6 +138,25 @@ def test_pseudo_likelihood_sees_the_other_tokens(text):
     assert answer.label_mass is None
 
 
+def test_first_tokens_are_read_from_one_canvas(engine):
+    question = Choice("c", "Which?", ("12", "345", "6"))
+    chain = engine.decide("It.", question, template=VALUES)
+    first = engine.decide("It.", question, template=VALUES, scoring="first")
+    prompt = engine.text.encode_prompt("It.\n\nWhich?\n- 12\n- 345\n- 6\nAnswer with one.")
+    canvas = [*prompt, *[engine.info.mask_id] * 3, *ending(engine.text, engine.info)]
+    ids = [engine.text.encode_inside(value)[0] for value in ("12", "345", "6")]
+    expected = log_probs(engine, canvas, len(prompt))[ids]
+    assert distribution(first["c"]) == pytest.approx(expected.softmax(0).tolist(), rel=1e-4)
+    assert first["c"].label_mass == pytest.approx(float(expected.exp().sum()), rel=1e-4)
+    assert first["c"].label_mass > chain["c"].label_mass
+    assert first.costs.nfe == 1
+    alike = Choice("c", "Which?", ("12", "13", "6"))
+    message = assert_refused(
+        "scoring", engine.decide, "It.", alike, template=VALUES, scoring="first"
+    )
+    assert "questions[0]" in message
+
+
 # distributions and what they come to
 
 

@@ -44,9 +44,7 @@ def test_answers_of_several_prompts(client, engine):
     wanted = [
         choice.text
         for prompt in (PROMPT, OTHER)
-        for choice in alone(
-            engine, prompt, max_new_tokens=16, n=2, temperature=1.0, seed=5
-        ).choices
+        for choice in alone(engine, prompt, max_new_tokens=16, n=2, temperature=1.0, seed=5).choices
     ]
     assert [choice.text for choice in answer.choices] == wanted
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]

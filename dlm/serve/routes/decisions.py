@@ -22,9 +22,9 @@ from dlm.serve.decisions import (
     questions_of,
     system_one_questions,
 )
+from dlm.serve.fields import check_supported
 from dlm.serve.jobs import ClientGone, disconnected
 from dlm.serve.routes.common import json_response, service_of
-from dlm.serve.schemas import check_supported
 from dlm.serve.service import Service
 
 router = APIRouter(route_class=JsonRoute)

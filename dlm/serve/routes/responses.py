@@ -46,7 +46,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     check_streaming(body, asked)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
-    job = await started(request, body, asked, [prompt], [options], "responses")
+    job = await started(service, body, asked, [prompt], [options], "responses")
     shape = ResponseShape(job, body)
     if body.stream:
         return EventStream(job, Streaming(job, shape).frames())

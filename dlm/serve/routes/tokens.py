@@ -9,9 +9,10 @@ from fastapi.responses import Response
 
 from dlm.serve.bodies import JsonRoute
 from dlm.serve.errors import refused
+from dlm.serve.fields import check_supported
 from dlm.serve.prompts import chat_prompt, messages_of
 from dlm.serve.routes.common import in_thread, json_response, service_of
-from dlm.serve.schemas import DetokenizeRequest, TokenizeRequest, check_supported
+from dlm.serve.schemas import DetokenizeRequest, TokenizeRequest
 from dlm.serve.service import Service
 
 router = APIRouter(route_class=JsonRoute)

@@ -45,8 +45,8 @@ class JsonRoute(APIRoute):
 def parse(body: bytes) -> Any:
     """The value of a JSON text. Raises `HTTPException` 400 that tells the fault and its place.
 
-    Stricter than Python's own reader: NaN and infinities are no JSON, a text is UTF-8 without halves
-    of surrogate pairs, nesting is bounded by 200, whole numbers by 4,300 digits.
+    Stricter than Python's own reader: NaN and infinities are no JSON, a text is UTF-8 without
+    halves of surrogate pairs, nesting is bounded by 200, whole numbers by 4,300 digits.
     """
     try:
         return from_json(body, allow_inf_nan=False)

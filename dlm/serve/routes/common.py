@@ -82,6 +82,11 @@ async def started(
     route: str,
 ) -> Job:
     """A job whose prompts are all queued. Raises `ApiError`."""
+    rows, most = len(prompts) * int(options[0].get("n", 1)), service.places.most
+    if rows > most:  # waiting would not help
+        param = "n" if rows > len(prompts) else "prompt"
+        told = f"asks for {rows} answers, of which this server holds at most {most} at a time"
+        raise refused(param, f"`{param}` {told}")
     names = {**asked.names, "max_new_tokens": length_field(body)[0]}
     job = Job(service, prompts, options, names, events=asked.events)
     await job.start()

@@ -20,6 +20,7 @@ from dlm.cli.info import parts
 from dlm.model.families import FAMILIES
 from dlm.sandbox import best_sandbox
 from tests.helpers import PARITY, false_equations
+from tests.serve.field_table import fields_table
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -141,7 +142,15 @@ def presets_table():
     )
 
 
+def extension_table():
+    """The options of the `dlm` object."""
+    rows = [[f"`{name}`", f.type, f.default, f.meaning] for name, f in dlm.FIELDS.items() if f.http]
+    return table(["option", "type", "default", "meaning"], rows)
+
+
 TABLES = {
+    "dlm-options": extension_table,
+    "fields": fields_table,
     "families": families_table,
     "names": names_table,
     "options": options_table,
@@ -161,7 +170,12 @@ def text_of(page):
     return page.read_text("utf-8")
 
 
-def code_blocks(language, pages=PAGES):
+SERVED = "server"
+"""The page whose code needs a server: `tests/serve/test_docs.py` runs it."""
+RUN = [page for page in PAGES if page.stem != SERVED]
+
+
+def code_blocks(language, pages=RUN):
     """The fenced blocks of one language, as (page, whether the bundled model stands in, code)."""
     fence = re.compile(rf"^({BUNDLED_HERE})?```{language}\n(.*?)^```", re.M | re.S)
     return [(p, bool(b), code) for p in pages for b, code in fence.findall(text_of(p))]
@@ -201,14 +215,15 @@ def test_false_equations_are_found():
     ]
 
 
-def commands(program="dlm", pages=PAGES):
-    """The commands that stand alone on a line of a block."""
+def commands(program="dlm", pages=RUN):
+    """The commands that stand alone on a line of a block; a server would not end."""
     lines = "".join(code for *_, code in code_blocks("sh", pages)).replace("\\\n", "").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
+    found = [line.split("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
+    return [line for line in found if not line.startswith("dlm serve")]
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in PAGES if commands(pages=[p])])
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in RUN if commands(pages=[p])])
 def test_commands_run(page, capsys, monkeypatch, tmp_path):
     """One after the other in one folder, as some read what others have written."""
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,8 @@ from dlm.cli.trace import Trace, trace_lines
 
 FOLDER: Final = Path(dlm.__file__).parent / "serve" / "page"
 LINKED: Final = re.compile(
-    r'<link rel="(?:icon|stylesheet)" href="([a-z]+\.(?:svg|css))">|<script src="([a-z]+\.js)"></script>'
+    r'<link rel="(?:icon|stylesheet)" href="([a-z]+\.(?:svg|css))">'
+    r'|<script src="([a-z]+\.js)"></script>'
 )
 PLACE: Final = '<script type="application/jsonl" id="saved-trace" data-row="0"></script>'
 """Where the page takes a trace."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dlm
+from dlm.serve.fields import Sampling
 from dlm.serve.jobs import Job
 from dlm.serve.options import stop_texts
-from dlm.serve.schemas import Sampling
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:

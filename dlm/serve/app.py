@@ -10,7 +10,16 @@ from fastapi import FastAPI
 import dlm
 from dlm.serve.errors import install_errors
 from dlm.serve.gate import install
-from dlm.serve.routes import chat, completions, decisions, models, operations, page, responses, tokens
+from dlm.serve.routes import (
+    chat,
+    completions,
+    decisions,
+    models,
+    operations,
+    page,
+    responses,
+    tokens,
+)
 from dlm.serve.service import Service
 from dlm.serve.settings import ServerSettings
 

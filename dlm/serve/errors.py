@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -25,10 +26,26 @@ SERVER: Final = "server_error"
 BUSY: Final = "rate_limit_error"
 MOST_TOLD: Final = 3
 """Faults of a body that one message lists."""
+RULES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "string_unicode": "must be Unicode text",
+        "string_type": "must be a string",
+        "list_type": "must be a list",
+        "dict_type": "must be an object",
+        "model_attributes_type": "must be an object",
+        "model_type": "must be an object",
+        "too_short": "must have at least {min_length} items",
+        "too_long": "must have at most {max_length} items",
+        "string_too_long": "must have at most {max_length} characters",
+    }
+)
+"""Rules that a value breaks, by pydantic's name of the fault."""
+NAMES: Final[Mapping[type, str]] = MappingProxyType({list: "a list", dict: "an object"})
+"""Kinds of JSON values."""
 LONGEST: Final = 600
 """Characters of a message."""
 _UNION: Final = re.compile(
-    r"^(function-|constrained-|lax-|json-|list\[|dict\[|str$|int$|float$|bool$)"
+    r"^(function-|constrained-|nullable|lax-|json-|list\[|dict\[|str$|int$|float$|bool$)"
 )
 
 
@@ -58,7 +75,7 @@ class ApiError(Exception):
         self.param, self.code, self.headers = param, code, dict(headers or {})
 
 
-def refused(param: str, message: str, code: str | None = None) -> ApiError:
+def refused(param: str, message: str, code: str = "invalid_value") -> ApiError:
     """The error 400 for a field."""
     return ApiError(400, message, param=param, code=code)
 
@@ -99,7 +116,7 @@ def api_error(error: Exception, names: Mapping[str, str] | None = None) -> ApiEr
         return error
     if isinstance(error, dlm.InvalidRequest):
         param = (names or {}).get(error.param, error.param)
-        return refused(param, f"`{param}`: {error.message}", "invalid_value")
+        return refused(param, f"`{param}`: {error.message}")
     if isinstance(error, dlm.Unavailable):
         return busy(str(error), error.retry_after)
     if isinstance(error, dlm.CheckpointError | dlm.RuleError):
@@ -161,26 +178,52 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
 
 def invalid_body(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     """The error 400 for faults that pydantic found: the first ones, each with its field."""
-    told = list(dict.fromkeys(_told(fault) for fault in faults))
-    more = f" (and {len(told) - MOST_TOLD} more)" if len(told) > MOST_TOLD else ""
-    param = told[0][0] or None
-    lines = [f"`{where}`: {words}" if where else words for where, words in told[:MOST_TOLD]]
-    return ApiError(400, "; ".join(lines) + more, param=param, code="invalid_value")
+    rules: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for fault in faults:
+        where = _field(fault["loc"])
+        rules.setdefault(where, []).append(_rule(fault))
+        given.setdefault(where, _given(fault))
+    lines = [
+        (f"`{where}` " if where else "") + " or ".join(dict.fromkeys(own)) + given[where]
+        for where, own in rules.items()
+    ]
+    more = f" (and {len(lines) - MOST_TOLD} more)" if len(lines) > MOST_TOLD else ""
+    param = next(iter(rules)) or None
+    return ApiError(400, "; ".join(lines[:MOST_TOLD]) + more, param=param, code="invalid_value")
 
 
-def _told(fault: Mapping[str, Any]) -> tuple[str, str]:
-    """The field of a fault, as `messages[0].content`, and its rule with the value given."""
+def _field(places: Sequence[Any]) -> str:
+    """The field of a fault, as `messages[0].content`."""
     where = ""
-    for part in fault["loc"]:
-        if isinstance(part, int):
-            where += f"[{part}]"
-        elif part not in ("body", "query", "path") and not _UNION.match(part):
-            where += f".{part}" if where else part
-    words = str(fault["msg"]).removeprefix("Value error, ")
+    for place in places:
+        if isinstance(place, int):
+            where += f"[{place}]"
+        elif place not in ("body", "query", "path") and not _UNION.match(place):
+            where += f".{place}" if where else place
+    return shortened(where, 80)
+
+
+def _rule(fault: Mapping[str, Any]) -> str:
+    """The rule that a value breaks, in words that follow the field's name."""
     if fault["type"] == "missing":
-        return shortened(where, 80), "is required"
-    if fault["type"] == "json_invalid":
-        return "", f"the body is no JSON: {fault.get('ctx', {}).get('error', words)}"
-    given = fault.get("input")
-    shape = given if isinstance(given, str | int | float | bool | None) else type(given).__name__
-    return shortened(where, 80), f"{words[:1].lower()}{words[1:]}, got {shown(shape)}"
+        return "is required"
+    if fault["type"] in RULES:
+        return RULES[fault["type"]].format_map(fault.get("ctx", {}))
+    words = str(fault["msg"]).removeprefix("Value error, ")
+    for theirs in ("Input should be ", "Input should ", "Extra inputs are "):
+        if words.startswith(theirs):
+            ours = {"Input should be ": "must be ", "Input should ": "must "}
+            return ours.get(theirs, "is ") + words.removeprefix(theirs)
+    return words[:1].lower() + words[1:]
+
+
+def _given(fault: Mapping[str, Any]) -> str:
+    """The value at fault, shortened: its kind where it is a list or an object."""
+    if fault["type"] == "missing":
+        return ""
+    value = fault.get("input")
+    plain = isinstance(value, str | int | float | bool | None)
+    if isinstance(value, bool | None):
+        return f", got {json.dumps(value)}"
+    return f", got {shown(value)}" if plain else f", got {NAMES.get(type(value), 'another value')}"

@@ -193,6 +193,7 @@ class EventStream(Response):
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
+            self._job.describe(scope)
             await asyncio.shield(self._job.close())
 
     async def _send(self, send: Send) -> None:

@@ -28,7 +28,7 @@ class LiveServer:
     """
 
     def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
-        self._log, self._out = folder / "log", folder / "out"
+        self._log, self._out, self._told = folder / "log", folder / "out", 0
         command = [sys.executable, "-m", "dlm", "serve", "--port", "0", "--device", "cpu", *flags]
         with self._log.open("wb") as log, self._out.open("wb") as out:
             self.process = subprocess.Popen(
@@ -71,6 +71,12 @@ class LiveServer:
     def log(self) -> str:
         """All that it has written to its log."""
         return self._log.read_text()
+
+    def faults(self) -> list[str]:
+        """The ends of the tracebacks that its log has gained since the last call."""
+        text = self._log.read_text()
+        fresh, self._told = text[self._told :], len(text)
+        return [line[-500:] for line in fresh.splitlines() if "traceback" in line.lower()]
 
     def cpu(self) -> float:
         """Seconds of CPU that it has used."""

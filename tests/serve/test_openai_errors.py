@@ -24,9 +24,7 @@ def small(tmp_path_factory):
 
 
 def client_of(server, key="secret-1", retries=0):
-    return openai.OpenAI(
-        base_url=server.v1, api_key=key, max_retries=retries, timeout=PATIENCE
-    )
+    return openai.OpenAI(base_url=server.v1, api_key=key, max_retries=retries, timeout=PATIENCE)
 
 
 def ask(client, **fields):
@@ -135,7 +133,9 @@ def test_a_bad_field_of_a_completion_is_named(client, fields, param):
 
 
 def test_a_prompt_that_is_too_long_tells_both_numbers(client):
-    with pytest.raises(openai.BadRequestError, match=r"of \d+ tokens and 500 new .* 1024") as caught:
+    with pytest.raises(
+        openai.BadRequestError, match=r"of \d+ tokens and 500 new .* 1024"
+    ) as caught:
         ask(client, messages=[{"role": "user", "content": "cat " * 800}], max_tokens=500)
     assert caught.value.code == "context_length_exceeded"
 
@@ -167,7 +167,7 @@ def test_an_error_before_a_stream_is_no_stream(client):
 
 
 def test_keys(small):
-    for key in ("wrong", "secret", "secret-1 "):
+    for key in ("sk-other", "secret", "secret-11"):
         with pytest.raises(openai.AuthenticationError) as caught:
             ask(client_of(small, key))
         assert caught.value.status_code == 401

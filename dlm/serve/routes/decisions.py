@@ -22,9 +22,9 @@ from dlm.serve.decisions import (
     questions_of,
     system_one_questions,
 )
+from dlm.serve.fields import check_supported
 from dlm.serve.jobs import ClientGone, disconnected
 from dlm.serve.routes.common import json_response, service_of
-from dlm.serve.schemas import check_supported
 from dlm.serve.service import Service
 
 router = APIRouter(route_class=JsonRoute)
@@ -52,7 +52,7 @@ async def system_one(request: Request, body: SystemOneRequest) -> Response:
     service.check_open()
     service.check_model(body.model)
     check_supported(body)
-    asked = as_text(body.state), system_one_questions(body.questions)
+    asked = as_text("state", body.state), system_one_questions(body.questions)
     try:
         found = await _decided(request, body.dlm, *asked, ids=list(body.questions))
     except ClientGone:

@@ -1,4 +1,4 @@
-"""The live page: `/` and the files beside it. They are package data and never change at run time."""
+"""The live page: `/` and the files beside it, which are package data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEDIA: Final[Mapping[str, str]] = MappingProxyType(
 )
 HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Cache-Control": "no-cache",  # a browser may keep a file, and asks whether it is still right
+        "Cache-Control": "no-cache",  # a browser may keep a file, and asks if it is still right
         "Content-Security-Policy": "; ".join(
             [
                 *("default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'"),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 LOGGERS: Final = ("dlm.serve", "dlm.access", "uvicorn.error")
-STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
+STANDARD: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "color_message"))
 """Attributes of every record, and one that uvicorn adds for terminals."""
 
 

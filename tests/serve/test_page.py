@@ -121,10 +121,10 @@ def test_the_canvas_is_seen_while_it_settles(desk):
 
 @pytest.mark.parametrize("end", ["button", "Escape"])
 def test_stop_frees_the_row(tab, server, end):
-    tab.set(prompt=COINS, length=600)
+    tab.set(prompt=COINS, length=900)
     tab.pick("dlm.unmask", "topk")
     tab.page.click("#run")
-    tab.page.wait_for_selector(".cell.filled")
+    tab.page.wait_for_selector(".cell.fresh")
     assert server.get("/load")["running"] == 1
     if end == "button":
         tab.page.click("#stop")
@@ -135,8 +135,8 @@ def test_stop_frees_the_row(tab, server, end):
     assert server.get("/load")["running"] == 0
     assert tab.figure("finish") == "stopped"
     assert tab.page.text_content("#said") == "Stopped."
-    assert 0 < len(tab.cells("mask")) < 600
-    tab.set(length=32)
+    assert 0 < len(tab.cells("mask")) < 900
+    tab.set(length=64)
     tab.run()
     assert tab.figure("finish") == "stop", "the next run is whole"
 
@@ -195,7 +195,10 @@ def test_decisions(tab, server, tmp_path):
         for card in tab.page.locator(".card.answer").all()
     ]
     yes = answers[0]["probability"]
-    shares = [[yes, 1 - yes], *([p["probability"] for p in a["probabilities"]] for a in answers[1:])]
+    shares = [
+        [yes, 1 - yes],
+        *([p["probability"] for p in a["probabilities"]] for a in answers[1:]),
+    ]
     assert shown == [pytest.approx([100 * share for share in row], abs=0.06) for row in shares]
     assert tab.page.text_content(".card.answer >> nth=2 >> h3") == EVIL
     picture(tab, tmp_path, "decisions")
@@ -207,14 +210,17 @@ def test_decisions(tab, server, tmp_path):
 
 
 def test_controls_make_the_request(desk, server):
-    desk.set(prompt="It's \"so\"\n$HOME `id` \\ é")
+    desk.set(prompt='It\'s "so"\n$HOME `id` \\ é')
     assert json.loads(desk.page.text_content("#snippet")) == {}
     desk.pick("dlm.unmask", "leap")
     desk.page.fill("#strategy-a [data-argument=radius]", "2")
     desk.page.select_option("#strategy-a [data-argument=decay]", "True")
     desk.pick("dlm.cache", "dual")
     desk.page.select_option("#strategy-a [data-argument=on_edit]", "requery")
-    desk.pick("reasoning_effort", desk.page.locator("[data-field=reasoning_effort] option").all_inner_texts()[-1])
+    desk.pick(
+        "reasoning_effort",
+        desk.page.locator("[data-field=reasoning_effort] option").all_inner_texts()[-1],
+    )
     expected = {"unmask": "leap(radius=2, decay=True)", "cache": "dual(on_edit='requery')"}
     assert json.loads(desk.page.text_content("#snippet")) == expected
     desk.run()

@@ -141,9 +141,11 @@ def test_stop_frees_the_row(tab, server, end):
     assert tab.figure("finish") == "stop", "the next run is whole"
 
 
-def test_two_strategies_side_by_side(tab, server, tmp_path):
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_two_strategies_side_by_side(tab, server, tmp_path, in_turn):
     tab.set(prompt=COINS)
     tab.page.check("#compare")
+    tab.page.set_checked("#in-turn", in_turn)
     tab.pick("dlm.preset", "fast", "a")
     tab.pick("dlm.preset", "quality", "b")
     assert tab.page.text_content("#whose") == " of B"

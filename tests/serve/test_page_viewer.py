@@ -13,7 +13,7 @@ from dlm.cli.page import write_page
 from dlm.cli.trace import read_trace, write_trace
 from tests.serve.browser import DESK, PAGE, PHONE, Tab, chromium
 
-PROMPT = "Sort these words: wolf, cow, cat."
+PROMPT = "Tell me about the sea."
 MASKED, GIVEN = 3, 0
 EVIL = "<img src=x onerror=\"document.title='broken'\">"
 WORDS = {1: "", 2: "", 5: "</script><script>document.title='broken'</script>", 6: EVIL, 7: "\n<b>"}
@@ -43,12 +43,13 @@ def saved(tmp_path_factory):
         preset="revise",
         steps=8,
         n=2,
-        temperature=1.0,
+        temperature=1.5,
         seed=2,
         trace=True,
     )
     events = [event for choice in answer.choices for event in choice.trace]
     write_trace(path, events, "tiny", lambda token: engine.text.decode_inside([token]))
+    assert answer.choices[0].text != answer.choices[1].text
     return path, [choice.text for choice in answer.choices]
 
 
@@ -89,7 +90,7 @@ def test_the_page_itself_opens_as_a_file(tab, saved):
     with tab.page.expect_file_chooser() as chooser:
         tab.page.click("#pick")
     chooser.value.set_files(path)
-    tab.page.wait_for_selector(".cell")
+    tab.page.wait_for_selector(".cell:not(.hidden)")
     settled(tab)
     assert tab.answer() == answers[0]
     assert not tab.page.locator("#viewer").is_visible()
@@ -109,7 +110,7 @@ def test_a_trace_is_dropped_on_the_page_of_a_server(browser, server, saved):
         path.read_text(),
     )
     tab.page.dispatch_event("body", "drop", {"dataTransfer": data})
-    tab.page.wait_for_selector(".cell")
+    tab.page.wait_for_selector(".cell:not(.hidden)")
     settled(tab)
     assert tab.answer() == answers[0]
     tab.set(length=32)

@@ -46,11 +46,11 @@
     const same = `default (${standard === null || standard === undefined ? "none" : standard})`;
     const names = literals(type);
     if (names) return choose(properties, [["", same], ...names.map((name) => [name, name])]);
-    if (/\bbool\b/.test(type) || typeof standard === "boolean") {
+    if (type === "bool") {
       const said = standard ? "default (yes)" : "default (no)";
       return choose(properties, [["", said], ["True", "yes"], ["False", "no"]]);
     }
-    if (/\b(int|float)\b/.test(type) && !/tuple|list|str/.test(type)) {
+    if (/\b(int|float)\b/.test(type) && !/tuple|str|bool/.test(type)) {
       const step = /float/.test(type) ? "any" : "1";
       return make("input", { ...properties, type: "number", step, inputMode: "decimal" });
     }
@@ -99,7 +99,7 @@
       ]);
       this.preset.dataset.field = "dlm.preset";
       this.effort = choose({ onchange: () => this.tell(presets, effort, onChange) }, [
-        ["", "not set"], ...Object.keys(effort).map((key) => [key, key]),
+        ["", "not set"], ...Object.entries(effort).map(([key, preset]) => [key, `${key} (${preset})`]),
       ]);
       this.effort.dataset.field = "reasoning_effort";
       this.steps = make("input", { type: "number", min: 1, step: 1, placeholder: "by the strategy", oninput: onChange });

@@ -258,6 +258,40 @@ def test_errors_name_their_field(browser, server, tmp_path):
         tab.page.close()
 
 
+def broken_stream(*chunks):
+    """The start of a stream."""
+    head = {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}
+    return "".join(f"data: {json.dumps({**head, **chunk})}\n\n" for chunk in chunks)
+
+
+@pytest.mark.parametrize("kind", ["error", "cut", "gone"])
+def test_broken_streams_are_told(browser, server, kind):
+    opened = {"v": 1, "type": "open", "row": 0, "step": 0, "ids": [4], "text": [""]}
+    opened["data"] = {"prompt": 0, "settled": 0, "kinds": [3]}
+    started = broken_stream({"dlm": {"event": opened}})
+    error = broken_stream({"error": {"message": "the model fell over", "param": None}})
+
+    def answer(route):
+        if kind == "gone":
+            return route.abort()
+        body = started + (error if kind == "error" else "")
+        return route.fulfill(body=body, headers={"Content-Type": "text/event-stream"})
+
+    tab = Tab(browser, DESK)
+    tab.open(f"{server.url}/")
+    tab.page.route("**/chat/completions", answer)
+    tab.run()
+    told = {"error": "the model fell over", "gone": "the server cannot be reached"}
+    alert = tab.page.text_content("#alert")
+    assert alert == told.get(kind, "the stream ended before its end was told")
+    assert len(tab.cells("mask")) == (0 if kind == "gone" else 1)
+    assert kind == "gone" or tab.figure("finish") == "error"
+    tab.page.unroute("**/chat/completions")
+    tab.run()
+    assert tab.figure("finish") == "stop"
+    tab.page.close()
+
+
 def test_a_key_is_asked_for_and_stays_in_the_tab(browser, server):
     tab = Tab(browser, DESK)
     asked = []

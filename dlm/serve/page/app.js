@@ -125,6 +125,7 @@
 
   async function openFile(file) {
     if (file) showTrace(await file.text());
+    byId("file").value = ""; // the same file may be opened again
   }
 
   /* The server */

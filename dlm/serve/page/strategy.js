@@ -42,13 +42,15 @@
     return { row, read, name };
   }
 
+  /** The control for a type; left alone it stands for the default. */
   function controlFor(type, standard, properties) {
-    const same = `default (${standard === null || standard === undefined ? "none" : standard})`;
     const names = literals(type);
-    if (names) return choose(properties, [["", same], ...names.map((name) => [name, name])]);
+    if (names) {
+      const others = names.filter((name) => name !== standard).map((name) => [name, name]);
+      return choose(properties, [["", String(standard ?? "none")], ...others]);
+    }
     if (type === "bool") {
-      const said = standard ? "default (yes)" : "default (no)";
-      return choose(properties, [["", said], ["True", "yes"], ["False", "no"]]);
+      return choose(properties, standard ? [["", "yes"], ["False", "no"]] : [["", "no"], ["True", "yes"]]);
     }
     if (/\b(int|float)\b/.test(type) && !/tuple|str|bool/.test(type)) {
       const step = /float/.test(type) ? "any" : "1";

@@ -61,7 +61,8 @@ def decide(
         float, typer.Option(metavar="NUMBER", help="of the distribution over the labels")
     ] = 1.0,
     scoring: Annotated[
-        str, typer.Option(metavar="NAME", help="of labels of several tokens: chain or pseudo")
+        str,
+        typer.Option(metavar="NAME", help="of labels: chain, pseudo or first"),
     ] = "chain",
     template: Annotated[
         list[str] | None,

@@ -145,7 +145,7 @@ def _serve(
     helpers: Mapping[str, str],
     settings: ServerSettings,
 ) -> None:
-    from dlm.serve.run import listening_socket, run
+    from dlm.serve.server import listening_socket, run
 
     listener = listening_socket(settings)
     source = sources["model"]

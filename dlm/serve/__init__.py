@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dlm.serve.app import create_app
-    from dlm.serve.run import run
+    from dlm.serve.server import run
     from dlm.serve.settings import ServerSettings
 
 __all__ = ["ServerSettings", "create_app", "run"]
@@ -23,7 +23,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ServerSettings": "dlm.serve.settings",
         "create_app": "dlm.serve.app",
-        "run": "dlm.serve.run",
+        "run": "dlm.serve.server",
     }
 )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from pydantic_core import from_json
 
 JSON_TYPES = ("application/json", "+json")
 
@@ -43,23 +43,12 @@ class JsonRoute(APIRoute):
 
 
 def parse(body: bytes) -> Any:
-    """The value of a JSON text. Raises `HTTPException` 400 that tells the fault.
+    """The value of a JSON text. Raises `HTTPException` 400 that tells the fault and its place.
 
-    NaN and infinities are no JSON; nesting is bounded by the interpreter's stack, whole numbers by
-    the digits that it reads.
+    Stricter than Python's own reader: NaN and infinities are no JSON, a text is UTF-8 without
+    halves of surrogate pairs, nesting is bounded by 200, whole numbers by 4,300 digits.
     """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse)
-    except UnicodeDecodeError as error:
-        raise HTTPException(400, f"the body is no UTF-8 (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise HTTPException(400, f"the body is no JSON: {error.msg} ({where})") from error
-    except RecursionError as error:
-        raise HTTPException(400, "the body is nested too deeply") from error
+        return from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise HTTPException(400, f"the body is no JSON: {str(error)[:100]}") from error
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+        raise HTTPException(400, f"the body is no JSON: {error}") from error

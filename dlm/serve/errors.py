@@ -75,7 +75,7 @@ class ApiError(Exception):
         self.param, self.code, self.headers = param, code, dict(headers or {})
 
 
-def refused(param: str, message: str, code: str | None = None) -> ApiError:
+def refused(param: str, message: str, code: str = "invalid_value") -> ApiError:
     """The error 400 for a field."""
     return ApiError(400, message, param=param, code=code)
 
@@ -116,7 +116,7 @@ def api_error(error: Exception, names: Mapping[str, str] | None = None) -> ApiEr
         return error
     if isinstance(error, dlm.InvalidRequest):
         param = (names or {}).get(error.param, error.param)
-        return refused(param, f"`{param}`: {error.message}", "invalid_value")
+        return refused(param, f"`{param}`: {error.message}")
     if isinstance(error, dlm.Unavailable):
         return busy(str(error), error.retry_after)
     if isinstance(error, dlm.CheckpointError | dlm.RuleError):

@@ -7,73 +7,25 @@ are plain ASGI, so that streams pass unbuffered and are cancelled when a client 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
-import re
 import secrets
-import time
-import uuid
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlm.serve.errors import error_response
-from dlm.serve.metrics import OTHER, Metrics
+from dlm.serve.metrics import Metrics
+from dlm.serve.observe import Observe
 from dlm.serve.settings import ServerSettings, is_loopback
 
-LOG: Final = logging.getLogger("dlm.serve")
-ACCESS: Final = logging.getLogger("dlm.access")
-FACTS: Final = "dlm.request"
-"""Key of a request's `RequestFacts` in its ASGI scope."""
-REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
-"""An id that a client may give: visible ASCII of bounded length."""
 GUARDED: Final = ("/v1", "/tokenize", "/detokenize", "/tokenizer_info")
 """Paths, with all below them, that need an API key where there are any."""
-REJECTED: Final[Mapping[int, str]] = MappingProxyType({429: "queue_full", 503: "draining"})
-"""Status of an answer to a request that could not be taken now, and the reason in the metrics."""
-LONGEST_PATH: Final = 200
-"""Characters of a path in the log."""
 DISCARDED: Final = 32 * 2**20
 """Bytes of a body too large that are read and dropped, as a client that still sends would not see
 the answer."""
-
-
-@dataclass(slots=True)
-class RequestFacts:
-    """What the log tells of one request; handlers fill in what they know.
-
-    id: given by the client, or made here
-    prompt_tokens, answer_tokens: of all its choices, None where they are not known
-    prompt, answer: their texts, logged if the settings say so
-    """
-
-    id: str
-    prompt_tokens: int | None = None
-    answer_tokens: int | None = None
-    prompt: str | None = None
-    answer: str | None = None
-
-
-def facts(scope: Scope) -> RequestFacts:
-    """The facts of a request that came through the gate; fresh ones of another."""
-    found = scope.setdefault(FACTS, None)
-    if found is None:
-        found = scope[FACTS] = RequestFacts(f"req-{uuid.uuid4().hex}")
-    assert isinstance(found, RequestFacts)
-    return found
-
-
-def request_id(scope: Scope) -> str:
-    """The id of a request: in its answer's `X-Request-Id`, in logs and in error texts."""
-    return facts(scope).id
 
 
 def install(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
@@ -92,82 +44,6 @@ def install(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
             expose_headers=("X-Request-Id", "Retry-After"),
         )
     app.add_middleware(Observe, metrics=metrics, log_prompts=settings.log_prompts)
-
-
-class Observe:
-    """Gives each request its id, logs and counts it, and answers 500 for what nobody has caught.
-
-    While the app lives it also measures the lag of the event loop.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, log_prompts: bool) -> None:
-        self.app, self.metrics, self.log_prompts = app, metrics, log_prompts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
-        if scope["type"] == "lifespan":
-            watch = asyncio.create_task(self.metrics.watch_loop())
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                watch.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watch
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        facts(scope).id = given if REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
-        begun, status, gone = time.perf_counter(), 0, False
-
-        async def receive_and_see() -> Message:
-            nonlocal gone
-            message = await receive()
-            gone = gone or message["type"] == "http.disconnect"
-            return message
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id(scope)
-            await send(message)
-
-        try:
-            await self.app(scope, receive_and_see, send_with_id)
-        except Exception:
-            level = logging.DEBUG if gone else logging.ERROR  # nobody is there to be answered
-            told = {"request_id": request_id(scope)}
-            LOG.log(level, "a request failed", exc_info=True, extra=told)
-            started, status = status, 499 if gone else 500
-            if not started and not gone:  # else the connection is cut, which tells the client
-                await _internal_error(scope)(scope, receive, send_with_id)
-        finally:
-            self._note(scope, status, time.perf_counter() - begun)
-
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request that is over, and write its line; status 499 where the client left."""
-        route = getattr(scope.get("route"), "path", OTHER)
-        status = status or 499
-        self.metrics.responded(scope["method"], route, status, seconds)
-        if status in REJECTED and is_guarded(scope):
-            self.metrics.rejected(REJECTED[status])
-        found = facts(scope)
-        line: dict[str, Any] = {
-            "request_id": found.id,
-            "method": scope["method"],
-            "path": scope["path"][:LONGEST_PATH],
-            "status": status,
-            "seconds": round(seconds, 4),
-            "prompt_tokens": found.prompt_tokens,
-            "answer_tokens": found.answer_tokens,
-        }
-        if self.log_prompts:
-            line |= {"prompt": found.prompt, "answer": found.answer}
-        ACCESS.info("a request", extra={k: v for k, v in line.items() if v is not None})
 
 
 class LocalOnly:
@@ -197,8 +73,8 @@ class LocalOnly:
         if not is_loopback(address):
             return ""
         headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not is_loopback(_name_of(host)):
+        host, origin = headers.get("host"), headers.get("origin")
+        if host is not None and not is_loopback(_name_of(host)):  # browsers always send one
             return "the Host header names another host than localhost"
         if origin is None or origin in self.origins or "*" in self.origins:
             return ""
@@ -306,12 +182,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
-
-
-def _internal_error(scope: Scope) -> ASGIApp:
-    message = f"the server has failed; its log tells more about request {request_id(scope)}"
-    headers = {"x-should-retry": "false"}
-    return error_response(500, message, "server_error", None, "internal", headers)
 
 
 def _digest(key: bytes) -> bytes:

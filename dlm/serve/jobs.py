@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.types import Scope
 
 import dlm
 from dlm.serve.errors import ApiError, api_error
-from dlm.serve.gate import RequestFacts
+from dlm.serve.observe import facts
 from dlm.serve.prompts import Prompt
 from dlm.serve.service import Service
 
@@ -26,8 +27,7 @@ class ClientGone(Exception):
 class Job:
     """The prompts of one body in the engine, with a place for each of their answers.
 
-    Choice `c` of prompt `p` is number `p * n + c` of the answers. `facts` go to the log. `close`
-    frees everything.
+    Choice `c` of prompt `p` is number `p * n + c` of the answers. `close` frees everything.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Job:
         self.seed = int(options[0].get("seed", 0))
         self.created, self.begun, self._events = int(time.time()), time.monotonic(), events
         self.requests: list[dlm.Request] = []
-        self.facts: RequestFacts | None = None
+        self._answers: list[dlm.Generation] = []
         self._handles: list[dlm.AsyncRequest] = []
         self._held = ExitStack()
 
@@ -95,12 +95,20 @@ class Job:
 
     def count(self, answer: dlm.Generation) -> None:
         """Take an answer into the metrics."""
+        self._answers.append(answer)
         queued = max(self.seconds - answer.stats.seconds, 0.0)
         self.service.metrics.finished(answer, self.seconds, queued)
-        if self.facts is not None:
-            self.facts.answer_tokens = (self.facts.answer_tokens or 0) + len(answer.ids)
-            if self.service.settings.log_prompts:
-                self.facts.answer = "\n".join(filter(None, (self.facts.answer, answer.text)))
+
+    def describe(self, scope: Scope) -> None:
+        """Tell the access log of a request what it may know: tokens, and texts where they are
+        wanted.
+        """
+        told, text = facts(scope), self.service.text
+        told.prompt_tokens = sum(len(prompt.ids) for prompt in self.prompts)
+        told.answer_tokens = sum(answer.stats.tokens for answer in self._answers)
+        if self.service.settings.log_prompts and text is not None:
+            told.prompts = [text.decode(prompt.ids) for prompt in self.prompts]
+            told.answers = [answer.text or "" for answer in self._answers]
 
     async def wait_for(self, has_news: Any, timeout: float) -> bool:
         """Wait until there is news; False if there was none for so many seconds."""
@@ -129,6 +137,7 @@ async def unless_gone(request: Request, job: Job) -> list[dlm.Generation]:
     finally:
         for task in (work, gone):
             task.cancel()
+        job.describe(request.scope)
         await asyncio.shield(job.close())
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import dlm
+from dlm.errors import shortened
 from dlm.serve.errors import refused
 from dlm.serve.fields import Sampling, check_supported
 from dlm.serve.schemas import ChatRequest, CompletionRequest, FimRequest, ResponsesRequest
@@ -27,6 +28,10 @@ EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The presets of each `reasoning_effort`; the first one that the model can have is taken."""
 
+UNKNOWN: Final = "option"
+"""The name by which the engine refuses an option that it does not have."""
+NAMES: Final = frozenset(dlm.FIELDS).union(*(field.aliases for field in dlm.FIELDS.values()))
+"""All names of options."""
 PARTS: Final = ("blocks", "unmask", "edit", "guide", "stop", "cache", "steps", "preset")
 """Options of a server that a request with a preset of its own does not take over."""
 
@@ -79,11 +84,14 @@ def preset_of(effort: str, info: dlm.ModelInfo) -> str:
 def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
     """The `dlm` object by the names of the engine. Raises `ApiError` 400."""
     try:
-        dlm.GenerationConfig.from_options(extension, trusted=False)
+        dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)
     except dlm.InvalidRequest as error:
-        param = f"dlm.{error.param}" if error.param in {*dlm.FIELDS, *extension} else "dlm"
-        raise refused(param, f"`{param}`: {error.message}", "invalid_value") from error
+        name = error.param
+        if name == UNKNOWN:  # the message names its value alone
+            name = next((key for key in extension if key not in NAMES), name)
+        param = f"dlm.{shortened(name, 40)}" if name in {*dlm.FIELDS, *extension} else "dlm"
+        raise refused(param, f"`{param}`: {error.message}") from error
 
 
 def _defaults(

@@ -24,12 +24,15 @@ class Prompt:
     warnings: tuple[str, ...] = ()
 
 
-def messages_of(given: Sequence[Message]) -> list[dict[str, str]]:
-    """The messages as chat templates take them, texts alone. Raises `ApiError` 400."""
+def messages_of(given: Sequence[Message], field: str = "messages") -> list[dict[str, str]]:
+    """The messages as chat templates take them, texts alone. Raises `ApiError` 400.
+
+    field: of the body that they stand in
+    """
     return [
         {
             "role": "system" if message.role == "developer" else message.role,
-            "content": _text_of(message, f"messages[{index}].content"),
+            "content": _text_of(message, f"{field}[{index}].content"),
         }
         for index, message in enumerate(given)
     ]

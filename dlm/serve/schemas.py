@@ -131,6 +131,16 @@ class FimRequest(Sampling):
     max_tokens: Length = None
 
 
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(max_length=64)],
+        Annotated[str, Field(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+"""What a response repeats, bounded as OpenAI has it."""
+
+
 class InputItem(Body):
     """One item of a response's input: a message."""
 
@@ -171,6 +181,7 @@ class ResponsesRequest(Sampling):
         list[str] | None, Field(description="`message.output_text.logprobs` alone")
     ] = None
     n: Annotated[int | None, Neutral((1,), "is no field of responses")] = None
+    metadata: Metadata | None = None
     store: Annotated[bool | None, Neutral((False,), STATE)] = None
     previous_response_id: Annotated[Any, Neutral((), STATE)] = None
     conversation: Annotated[Any, Neutral((), STATE)] = None

@@ -87,9 +87,8 @@ def _draw(rng: random.Random, engine: dlm.Engine, mode: str) -> Asked:
     body |= {"stream": True} if mode != "whole" else {}
     body |= {"diffusing": True} if mode == "diffusing" else {}
     path, prompt = _prompt(rng, engine, text, body)
-    if path.endswith("/completions") and "chat" not in path and "max_tokens" not in body:
-        if "infill" not in own:
-            options["max_new_tokens"] = 16  # OpenAI's default
+    if path == "/v1/completions" and "max_tokens" not in body and "infill" not in own:
+        options["max_new_tokens"] = 16  # OpenAI's default
     return Asked(path, body, prompt, options, mode)
 
 

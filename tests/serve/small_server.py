@@ -14,7 +14,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from dlm.serve import gate
 from dlm.serve.errors import error_response
 from dlm.serve.metrics import Metrics
-from dlm.serve.run import listening_socket, serve
+from dlm.serve.observe import facts
+from dlm.serve.server import listening_socket, serve
 from dlm.serve.settings import ServerSettings
 
 
@@ -33,6 +34,8 @@ def small_app(settings):
 
     @asynccontextmanager
     async def lifespan(app):
+        if settings.model_id == "broken":
+            raise RuntimeError("it cannot start")
         yield
         print("closed in order", file=sys.stderr, flush=True)
 
@@ -46,8 +49,8 @@ def small_app(settings):
 
     @app.post("/v1/echo")
     async def echo(request: Request):
-        gate.facts(request.scope).prompt_tokens = 3
-        gate.facts(request.scope).prompt = "a secret prompt"
+        facts(request.scope).prompt_tokens = 3
+        facts(request.scope).prompts = ["a secret prompt"]
         return {"bytes": len(await request.body())}
 
     @app.get("/v1/items/{name}")

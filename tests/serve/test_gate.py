@@ -8,7 +8,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from dlm.serve import gate
+from dlm.serve import gate, observe
 from dlm.serve.logs import JsonLines
 from dlm.serve.settings import ServerSettings
 from tests.serve.small_server import small_app
@@ -130,7 +130,7 @@ def test_without_keys_every_token_passes(client):
 def asked(settings, host="localhost", origin=None, address="127.0.0.1", method="GET"):
     """The status and the headers of an answer to a connection that came in at an address."""
     app, sent = small_app(ServerSettings(**settings)), []
-    headers = [(b"host", host.encode())]
+    headers = [] if host is None else [(b"host", host.encode())]
     if origin is not None:
         headers.append((b"origin", origin.encode()))
     scope = {
@@ -162,6 +162,12 @@ def asked(settings, host="localhost", origin=None, address="127.0.0.1", method="
 def test_a_keyless_server_answers_this_machine(host):
     assert asked({}, host)[0] == 200
     assert asked({}, host, origin=f"http://{host}")[0] == 200
+
+
+def test_a_probe_without_a_host_is_answered():
+    """No browser leaves the header out; load balancers do."""
+    assert asked({}, None)[0] == 200
+    assert asked({}, None, origin="http://evil.example")[0] == 403
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
@@ -300,14 +306,14 @@ def test_the_access_log_has_facts_and_no_text(client, lines):
 
 def test_the_texts_are_logged_when_asked_for(client, lines):
     client(log_prompts=True).post("/v1/echo")
-    assert lines()[0]["prompt"] == "a secret prompt"
+    assert lines()[0]["prompts"] == ["a secret prompt"]
 
 
 def test_a_path_cannot_forge_a_line_of_the_log(client, lines):
     client().get("/v1/items/a%0A%7B%22level%22%3A1%7D" + "b" * 500)
     (line,) = lines()
     assert line["path"].startswith('/v1/items/a\n{"level":1}')
-    assert len(line["path"]) == gate.LONGEST_PATH
+    assert len(line["path"]) == observe.LONGEST_PATH
 
 
 def test_requests_are_counted_by_route_and_status(client):

@@ -65,23 +65,23 @@ def test_usage_comes_in_a_chunk_of_its_own(client):
 
 def test_several_answers_with_seeds(client, engine):
     fields = {"max_tokens": 24, "temperature": 1.0, "n": 3, "seed": 7}
-    answers = [ask(client, **fields) for _ in range(2)]
+    answers = [ask(client, SUM, **fields) for _ in range(2)]
     texts = [[choice.message.content for choice in answer.choices] for answer in answers]
-    alone = engine.generate(ASK, max_new_tokens=24, temperature=1.0, n=3, seed=7)
+    alone = engine.generate(SUM, max_new_tokens=24, temperature=1.0, n=3, seed=7)
     assert texts[0] == texts[1] == [choice.text for choice in alone.choices]
     assert len(set(texts[0])) > 1
     assert [choice.index for choice in answers[0].choices] == [0, 1, 2]
     assert answers[0].dlm["seed"] == 7
     assert len(answers[0].dlm["choices"]) == 3
     streamed = ["", "", ""]
-    for chunk in ask(client, **fields, stream=True):
+    for chunk in ask(client, SUM, **fields, stream=True):
         streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
     assert streamed == texts[0]
 
 
 def test_a_seed_that_was_chosen_is_told(client):
-    drawn = ask(client, max_tokens=24, temperature=1.0)
-    again = ask(client, max_tokens=24, temperature=1.0, seed=drawn.dlm["seed"])
+    drawn = ask(client, SUM, max_tokens=24, temperature=1.0)
+    again = ask(client, SUM, max_tokens=24, temperature=1.0, seed=drawn.dlm["seed"])
     assert again.choices[0].message.content == drawn.choices[0].message.content
 
 
@@ -188,7 +188,6 @@ def test_the_dlm_object_holes_and_trace(client, engine):
 def test_neutral_and_unknown_fields_are_taken(client):
     answer = ask(
         client,
-        SUM,
         max_tokens=16,
         frequency_penalty=0,
         presence_penalty=0,
@@ -207,7 +206,7 @@ def test_neutral_and_unknown_fields_are_taken(client):
 
 def test_raw_responses_have_their_headers(client):
     raw = client.chat.completions.with_raw_response.create(
-        model="tiny", messages=SUM, max_tokens=16, extra_headers={"X-Request-Id": "mine-7"}
+        model="tiny", messages=ASK, max_tokens=16, extra_headers={"X-Request-Id": "mine-7"}
     )
     assert raw.http_response.status_code == 200
     assert raw.headers["content-type"].startswith("application/json")

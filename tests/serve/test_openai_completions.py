@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-PROMPT = "def add(a, b):\n"
-OTHER = "Count down from 5."
+PROMPT = "12+5="
+OTHER = "Write a function that adds two numbers.\n"
 
 
 def complete(client, prompt=PROMPT, **fields):
@@ -103,35 +103,37 @@ def test_logprobs_at_the_commit(client, engine):
 
 
 def test_biased_logits(client, engine):
-    (first, *_) = alone(engine, OTHER, max_new_tokens=8).ids
+    first = alone(engine, PROMPT, max_new_tokens=8).ids[0]
     answer = complete(
         client,
-        OTHER,
         max_tokens=8,
         logit_bias={str(first): -100},
         extra_body={"return_token_ids": True},
     )
     assert first not in answer.choices[0].token_ids
-    local = alone(engine, OTHER, max_new_tokens=8, logit_bias={first: -100})
+    local = alone(engine, PROMPT, max_new_tokens=8, logit_bias={first: -100})
     assert tuple(answer.choices[0].token_ids) == local.ids
 
 
 def test_ends(client, engine):
     """Stop ids, end ids that are ignored, and least numbers of tokens."""
-    local = alone(engine, PROMPT, max_new_tokens=32, unmask="topk")
-    dlm = {"dlm": {"unmask": "topk"}, "return_token_ids": True}
-    stop = local.ids[3]
-    cut = complete(client, max_tokens=32, extra_body={**dlm, "stop_token_ids": [stop]})
-    (choice,) = cut.choices
-    assert tuple(choice.token_ids) == local.ids[: local.ids.index(stop)]
+    own = {"dlm": {"unmask": "topk"}, "return_token_ids": True}
+    free = complete(client, max_tokens=24, extra_body={**own, "ignore_eos": True})
+    ids = free.choices[0].token_ids
+    assert free.usage.completion_tokens == len(ids) == 24
+    assert free.choices[0].finish_reason == "length"
+    assert not set(engine.info.eos_ids) & set(ids)
+    forbidden = f"forbid({engine.info.eos_ids!r})"
+    local = alone(engine, PROMPT, max_new_tokens=24, unmask="topk", guide=forbidden)
+    assert tuple(ids) == local.ids
+    stop = next(token for token in ids if ids.index(token) >= 3)
+    extra = {**own, "ignore_eos": True, "stop_token_ids": [stop]}
+    (choice,) = complete(client, max_tokens=24, extra_body=extra).choices
+    assert choice.token_ids == ids[: ids.index(stop)]
     assert (choice.finish_reason, choice.stop_reason) == ("stop", stop)
-    ignored = complete(client, max_tokens=32, extra_body={**dlm, "ignore_eos": True})
-    assert ignored.usage.completion_tokens == 32
-    assert ignored.choices[0].finish_reason == "length"
-    assert not set(engine.info.eos_ids) & set(ignored.choices[0].token_ids)
-    short = complete(client, OTHER, max_tokens=32)
+    short = complete(client, max_tokens=32)
     least = short.usage.completion_tokens + 4
-    longer = complete(client, OTHER, max_tokens=32, extra_body={"min_tokens": least})
+    longer = complete(client, max_tokens=32, extra_body={"min_tokens": least})
     assert longer.usage.completion_tokens >= least
 
 

@@ -167,7 +167,7 @@ def test_an_error_before_a_stream_is_no_stream(client):
 
 
 def test_keys(small):
-    for key in ("wrong", "secret", "secret-1 "):
+    for key in ("sk-other", "secret", "secret-11"):
         with pytest.raises(openai.AuthenticationError) as caught:
             ask(client_of(small, key))
         assert caught.value.status_code == 401

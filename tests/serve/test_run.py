@@ -12,7 +12,7 @@ import pytest
 
 from dlm.errors import InvalidRequest
 from dlm.serve.protocol import HEAD, MOST_HEADERS
-from dlm.serve.run import listening_socket, url_of
+from dlm.serve.server import listening_socket, url_of
 from dlm.serve.settings import ServerSettings
 from tests.serve.processes import PATIENCE, ROOT, running
 
@@ -104,6 +104,20 @@ def test_the_death_of_the_engine_ends_it_with_1(client):
     assert "the engine's thread has died" in err
 
 
+def test_an_app_that_cannot_start_ends_it_with_1():
+    """What `small` waits for never comes; the log has the reason."""
+    done = subprocess.run(
+        [sys.executable, "-m", SMALL, "port=0", 'model_id="broken"'],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it cannot start" in done.stderr
+
+
 # what a client may send
 
 
@@ -178,45 +192,3 @@ def test_ipv6():
             assert one.getsockname()[0] == "::1"
     except InvalidRequest:
         pytest.skip("this machine has no IPv6 address")
-
-
-# the command
-
-
-def command(*arguments, environment=None):
-    """The exit code and the lines on stderr of `dlm serve ...`, which ends by itself."""
-    clean = {k: v for k, v in os.environ.items() if k != "DLM_API_KEY"}
-    done = subprocess.run(
-        [sys.executable, "-m", "dlm", "serve", *map(str, arguments)],
-        cwd=ROOT,
-        env=clean | {"PYTHONPATH": str(ROOT)} | (environment or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == ""
-    return done.returncode, done.stderr
-
-
-def test_wrong_settings_are_one_line_and_exit_code_2(tmp_path):
-    path = tmp_path / "server.yaml"
-    path.write_text("max-rows: 0\n", "utf-8")
-    (tmp_path / "keys").write_text("a key\n", "utf-8")
-    with listening_socket(ServerSettings(port=0)) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        for arguments, word in [
-            (["--host", "0.0.0.0"], "no API key"),
-            (["--port", port], "is used by another program"),
-            (["--max-rows", 0], "`max_rows`"),
-            (["--config", path], "server.yaml"),
-            (["--config", tmp_path / "none"], "No such file"),
-            (["--api-key-file", tmp_path / "keys"], "number 1 is not"),
-            (["--unmask", "leep", "--port", 0], "'leap'"),
-            (["--model", "no/such/folder", "--port", 0], "`model`"),
-            (["--infill", "x"], "--infill"),
-        ]:
-            code, err = command(*arguments)
-            assert (code, err.count("\n")) == (2, 1), (arguments, err)
-            assert word in err
-            assert err.startswith("dlm: error: ")

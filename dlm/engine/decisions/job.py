@@ -139,7 +139,8 @@ class DecisionJob:
         scores = [summed(terms, self._reader.found) for terms in rotated]
         each = [renormalised(score, self._options.temperature) for score in scores]
         probabilities = [fsum(column) / len(each) for column in zip(*each, strict=True)]
-        share = fsum(map(mass, scores)) / len(scores) if self._options.scoring == "chain" else None
+        pseudo = self._options.scoring == "pseudo"
+        share = None if pseudo else fsum(map(mass, scores)) / len(scores)
         return answer_of(question, probabilities, share)
 
     def _sheet(

@@ -11,8 +11,8 @@ from dlm.engine.decisions.questions import MOST_CHOICES
 from dlm.engine.decisions.template import QuestionTemplate
 from dlm.errors import InvalidRequest, shown, unknown_name
 
-Scoring = Literal["chain", "pseudo"]
-SCORINGS: Final = ("chain", "pseudo")
+Scoring = Literal["chain", "pseudo", "first"]
+SCORINGS: Final = ("chain", "pseudo", "first")
 COLDEST: Final = 1e-3
 
 
@@ -26,7 +26,8 @@ class DecisionOptions:
         order has; levels of scores have one order
     temperature: of the distribution over the labels
     template: the words around input, questions and holes
-    scoring: of labels of several tokens: `chain` or `pseudo` (see `scoring.py`)
+    scoring: of labels of several tokens: `chain`, the probability of all their tokens; `pseudo`,
+        that of each among the others; `first`, that of the first ones, which must differ
     """
 
     joint: bool = False

@@ -1,12 +1,14 @@
 """Scores of labels: the canvases to compute, and the log-probabilities that they add up to.
 
-Two ways to score a label of several tokens in its hole:
+Three ways to score a label of several tokens in its hole:
 
 chain: log p(first token) + log p(second | first) + ..., the positions to come masked. It is the log
     of a probability: labels share the forwards of equal beginnings, and one that is shorter than
     the hole ends with an end id, which counts as its last token.
 pseudo: the sum of log p(token | all others of the label), the pseudo-log-likelihood (Salazar et
     al., arXiv 1910.14659). It is no probability: tokens that foretell each other count twice.
+first: log p(first token), where every label begins with another one: a single canvas, whose other
+    tokens count as certain.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import NamedTuple
 from dlm.core import ModelInfo
 from dlm.engine.decisions.canvases import Canvas, Ids, Slot
 from dlm.engine.decisions.options import Scoring
+from dlm.errors import InvalidRequest
 
 
 class Read(NamedTuple):
@@ -59,8 +62,14 @@ class LabelTerms(NamedTuple):
 
 
 def label_terms(canvas: Canvas, info: ModelInfo, scoring: Scoring) -> list[LabelTerms]:
-    """The terms of the labels of every slot of a canvas."""
-    score = _chain if scoring == "chain" else _pseudo
+    """The terms of the labels of every slot of a canvas.
+
+    Raises `InvalidRequest` for `first` where labels begin alike.
+    """
+    score = {"chain": _chain, "pseudo": _pseudo, "first": _first}[scoring]
+    if scoring == "first":
+        for slot in canvas.slots:
+            _check_beginnings(slot)
     known: dict[Ids, Ids] = {}  # equal canvases are one object
 
     def terms(slot: Slot, label: Ids) -> Iterator[Term]:
@@ -91,6 +100,22 @@ def _pseudo(canvas: Canvas, slot: Slot, label: Ids, info: ModelInfo) -> Iterator
     for at, group in enumerate(groups):
         seen = (*content[:at], info.mask_id, *content[at + 1 :])
         yield Term(_filled(canvas, slot, seen), slot.start + at, group)
+
+
+def _first(canvas: Canvas, slot: Slot, label: Ids, info: ModelInfo) -> Iterator[Term]:
+    """The first token alone, or the end for a label without one of its own."""
+    yield Term(canvas.ids, slot.start, label[:1] or info.eos_ids)
+
+
+def _check_beginnings(slot: Slot) -> None:
+    seen: dict[Ids, int] = {}
+    for number, label in enumerate(slot.labels):
+        if seen.setdefault(label[:1], number) != number:
+            raise InvalidRequest(
+                "scoring",
+                f"'first' needs labels of different first tokens: in questions[{slot.question}], "
+                f"those of labels {seen[label[:1]]} and {number} are the same",
+            )
 
 
 def _filled(canvas: Canvas, slot: Slot, ids: Ids) -> Ids:

@@ -48,7 +48,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     check_streaming(body, asked)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
-    job = await started(request, body, asked, [prompt], [options], "chat")
+    job = await started(service, body, asked, [prompt], [options], "chat")
     shape = ChatShape(job, body)
     if body.stream or body.diffusing:
         diffusing = bool(body.diffusing)

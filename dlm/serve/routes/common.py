@@ -12,7 +12,6 @@ from fastapi.responses import Response
 from dlm.serve.answers import dumps
 from dlm.serve.errors import api_error, refused
 from dlm.serve.fields import Sampling
-from dlm.serve.gate import facts
 from dlm.serve.jobs import ClientGone, Job, unless_gone
 from dlm.serve.options import Asked, length_field
 from dlm.serve.prompts import Prompt
@@ -75,7 +74,7 @@ def _sets_length(infill: Any) -> bool:
 
 
 async def started(
-    request: Request,
+    service: Service,
     body: Sampling,
     asked: Asked,
     prompts: list[Prompt],
@@ -83,17 +82,17 @@ async def started(
     route: str,
 ) -> Job:
     """A job whose prompts are all queued. Raises `ApiError`."""
-    service = service_of(request)
+    rows, most = len(prompts) * int(options[0].get("n", 1)), service.places.most
+    if rows > most:  # waiting would not help
+        param = "n" if rows > len(prompts) else "prompt"
+        told = f"asks for {rows} answers, of which this server holds at most {most} at a time"
+        raise refused(param, f"`{param}` {told}")
     names = {**asked.names, "max_new_tokens": length_field(body)[0]}
     job = Job(service, prompts, options, names, events=asked.events)
     await job.start()
     for prompt, own in zip(prompts, options, strict=True):
         most = int(own.get("max_new_tokens") or 0)
         service.metrics.accepted(route, len(prompt.ids), job.n, most)
-    job.facts = facts(request.scope)
-    job.facts.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
-    if service.settings.log_prompts and service.text is not None:
-        job.facts.prompt = "\n".join(service.text.decode(prompt.ids) for prompt in prompts)
     return job
 
 

@@ -76,7 +76,7 @@ async def _complete(request: Request, body: Body, route: str, length: int) -> Re
     options = [options_for(service, body, asked, prompt, length) for prompt in prompts]
     if body.suffix:
         options = await in_thread(_with_suffix, service, body.suffix, prompts, options)
-    job = await started(request, body, asked, prompts, options, route)
+    job = await started(service, body, asked, prompts, options, route)
     shape = CompletionShape(job, body)
     if body.stream or body.diffusing:
         streaming = Streaming(

@@ -23,7 +23,7 @@ from dlm.serve.routes.common import (
     service_of,
     started,
 )
-from dlm.serve.schemas import Message, ResponsesRequest
+from dlm.serve.schemas import InputItem, Message, ResponsesRequest
 from dlm.serve.service import Service
 from dlm.serve.streams import EventStream, Streaming, frame
 
@@ -46,7 +46,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     check_streaming(body, asked)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
-    job = await started(request, body, asked, [prompt], [options], "responses")
+    job = await started(service, body, asked, [prompt], [options], "responses")
     shape = ResponseShape(job, body)
     if body.stream:
         return EventStream(job, Streaming(job, shape).frames())
@@ -76,17 +76,17 @@ def _check(body: ResponsesRequest) -> None:
 
 def _prompt(service: Service, body: ResponsesRequest) -> Prompt:
     """The ids of the instructions and the input. Raises `ApiError` 400."""
-    messages = [] if body.instructions is None else [_message("system", body.instructions)]
-    if isinstance(body.input, str):
-        messages.append(_message("user", body.input))
-    else:
-        for index, item in enumerate(body.input):
-            if item.type not in (None, "message") or item.role is None:
-                param = f"input[{index}]"
-                kind = f"an item of type {(item.type or 'none')[:40]!r}"
-                raise refused(param, f"`{param}`: must be a message with a role, got {kind}")
-            messages.append(_message(item.role, item.content))
-    return chat_prompt(service, messages_of(messages))
+    given = body.input
+    items = [InputItem(role="user", content=given)] if isinstance(given, str) else given
+    for index, item in enumerate(items):
+        if item.type not in (None, "message") or item.role is None:
+            param = f"input[{index}]"
+            kind = f"an item of type {(item.type or 'none')[:40]!r}"
+            raise refused(param, f"`{param}`: must be a message with a role, got {kind}")
+    talk = messages_of([_message(str(item.role), item.content) for item in items], "input")
+    if body.instructions is not None:
+        talk.insert(0, {"role": "system", "content": body.instructions})
+    return chat_prompt(service, talk)
 
 
 def _message(role: str, content: Any) -> Message:

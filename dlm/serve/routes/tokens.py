@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -39,8 +41,8 @@ def _ids(service: Service, body: TokenizeRequest) -> list[int]:
     if body.messages is not None:
         return list(chat_prompt(service, messages_of(body.messages)).ids)
     assert body.prompt is not None
-    if body.add_special_tokens is False:
-        return text.encode(body.prompt)
+    if body.add_special_tokens is False:  # by a caller who has applied the template
+        return text.vocabulary.encode(body.prompt, control=True, begin=False)
     return text.encode_prompt(body.prompt, chat=False)
 
 
@@ -71,4 +73,15 @@ async def tokenizer_info(request: Request) -> Response:
     told["eos_token"] = names.get(info.eos_ids[0]) if info.eos_ids else None
     told["eos_token_id"] = info.eos_ids[0] if info.eos_ids else None
     told |= {"mask_token_id": info.mask_id, "vocab_size": info.vocab_size}
-    return json_response({**told, "chat_template": vocabulary.template})
+    return json_response(
+        {**told, "chat_template": _template(vocabulary.template, vocabulary.variables)}
+    )
+
+
+def _template(template: str | None, variables: Mapping[str, Any]) -> str | None:
+    """The chat template with its variables set: clients render it with the messages alone."""
+    if template is None:
+        return None
+    used = {name: value for name, value in variables.items() if name in template}
+    sets = (f"{{%- set {name} = {json.dumps(str(value))} -%}}" for name, value in used.items())
+    return "".join(sets) + template

@@ -213,7 +213,7 @@ def without_torch(python: Path, wheel: Path) -> Iterator[str]:
     optional = NEEDS_TORCH | set(requirements(wheel, extras=True))
     yield f"{every_module(python, work, optional=optional)} modules imported"
     dlm = python.parent / "dlm"
-    for line in ("--version", "--help", "generate --help", "eval --help"):
+    for line in ("--version", "--help", "generate --help", "serve --help", "eval --help"):
         run(dlm, *line.split(), cwd=work)
     run(dlm, "generate", "--steps", "0", "hello", cwd=work, code=2)
     yield "help"

@@ -109,7 +109,7 @@ def snapshot_of(state: RowState, text: Text, mask: str = MASK) -> Snapshot:
     written = text_of(state, text)[0] if done else draft_text(state, ids, kinds, text, mask)
     to_fill = sum(token is None for token in state.pinned) if state.pinned else end - start
     still_open = sum(kind > Kind.COMMITTED for kind in kinds) if kinds else to_fill
-    return Snapshot(written or "", step, 1 - still_open / to_fill, done)
+    return Snapshot(written or "", step, (to_fill - still_open) / to_fill, done)
 
 
 class SnapshotReader:

@@ -145,7 +145,8 @@ def decision_error(error: Exception, ids: Sequence[str] | None = None) -> ApiErr
     elif ids is not None and head == "questions" and bracket:
         number, _, field = rest.partition("]")
         inner = field.removeprefix(".").partition("[")[0].partition(".")[0]
-        shown = {"": "", "instructions": ".instructions"}.get(inner, ".criteria")
+        own = {"": "", "name": "", "instructions": ".instructions"}
+        shown = own.get(inner, ".criteria")
         name = f"questions.{ids[int(number)]}{shown}"
     elif ids is not None and head == "input":
         name = "state"
@@ -208,15 +209,16 @@ def system_one_questions(given: Mapping[str, SystemOneQuestion]) -> list[dlm.Que
 
 
 def _system_one_question(name: str, question: SystemOneQuestion) -> dlm.Question:
-    where = f"questions.{name}.criteria"
-    instructions, criteria = as_text(question.instructions), question.criteria
+    where, criteria = f"questions.{name}.criteria", question.criteria
+    instructions = as_text(f"questions.{name}.instructions", question.instructions)
     if question.type == "score":
         if not isinstance(criteria, list):
             raise _wrong(where, "must be a list of levels, from the lowest")
-        return dlm.Score(name, instructions, [dlm.Level(as_text(level)) for level in criteria])
+        levels = [dlm.Level(as_text(where, level)) for level in criteria]
+        return dlm.Score(name, instructions, levels)
     if not isinstance(criteria, dict | None) or (criteria is None and question.type == "choice"):
         raise _wrong(where, "must map options to descriptions")
-    described = {key: as_text(text) or None for key, text in (criteria or {}).items()}
+    described = {key: as_text(where, text) or None for key, text in (criteria or {}).items()}
     if question.type == "choice":
         options = [dlm.Option(key, text) for key, text in described.items()]
         return dlm.Choice(name, instructions, options)
@@ -225,11 +227,14 @@ def _system_one_question(name: str, question: SystemOneQuestion) -> dlm.Question
     return dlm.Predicate(name, instructions, described.get("true"), described.get("false"))
 
 
-def as_text(value: Any) -> str:
-    """A text as it is, other JSON as JSON, None as nothing."""
+def as_text(where: str, value: Any) -> str:
+    """A text as it is, other JSON as JSON, None as nothing. Raises `ApiError` 400."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError as error:
+        raise _wrong(where, "is nested too deeply") from error
 
 
 def _text(where: str, content: str | Sequence[Part] | None) -> str:
@@ -247,7 +252,7 @@ def _part(where: str, part: Part) -> str:
     if part.type == "input_json":
         data = _required(f"{where}.data", part.data)
         _check_json(f"{where}.data", data)
-        return as_text(data)
+        return as_text(f"{where}.data", data)
     rule = IMAGES if part.type == "input_image" else f"is of the unknown type {part.type[:40]!r}"
     raise refused(where, f"`{where}`: {rule}", "unsupported_parameter")
 

@@ -73,8 +73,8 @@ class LocalOnly:
         if not is_loopback(address):
             return ""
         headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not is_loopback(_name_of(host)):
+        host, origin = headers.get("host"), headers.get("origin")
+        if host is not None and not is_loopback(_name_of(host)):  # browsers always send one
             return "the Host header names another host than localhost"
         if origin is None or origin in self.origins or "*" in self.origins:
             return ""

@@ -28,7 +28,7 @@ REJECTIONS: Final = frozenset({"queue_full", "draining", "too_long", "unavailabl
 FORWARDS: Final = frozenset({"step", "prefill", "refresh", "store", "verify"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MEASURED_EVERY: Final = 0.1
-"""Seconds between two looks at the event loop."""
+"""Seconds between two looks at the lag of the event loop."""
 
 
 class Metrics:
@@ -114,9 +114,7 @@ class Metrics:
         self._lag = self._histogram(
             "event_loop_lag_seconds", "Delay of what the event loop was to do at a time.", LAGS
         )
-        self._tasks = Gauge(
-            "dlm:event_loop_tasks", "Tasks of the event loop.", registry=self.registry
-        )
+        self._gauge("event_loop_tasks", "Tasks of the event loop.", tasks_here)
 
     def accepted(self, route: str, prompt_tokens: int, n: int, max_tokens: int) -> None:
         """Count a request that is taken: n answers of up to `max_tokens` to one prompt."""
@@ -166,10 +164,9 @@ class Metrics:
         self._response_time.labels(route).observe(seconds)
 
     async def watch_loop(self, every: float = MEASURED_EVERY) -> None:
-        """Measure the lag and the tasks of the running event loop until cancelled."""
+        """Measure the lag of the running event loop until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
-            self._tasks.set(len(asyncio.all_tasks()))
             due = clock() + every
             await asyncio.sleep(every)
             self._lag.observe(max(0.0, clock() - due))
@@ -188,6 +185,14 @@ class Metrics:
         self, name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()
     ) -> Histogram:
         return Histogram(f"dlm:{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+def tasks_here() -> int:
+    """Count the tasks of the running event loop; 0 where none runs."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0
 
 
 def among(value: str, known: Collection[str]) -> str:

@@ -38,7 +38,7 @@ IDLE: Final = 65
 """Seconds that a connection may wait for its next request: longer than clients and proxies do."""
 CLOSING: Final = 20
 """Seconds that the end may take once nothing runs any more."""
-STOPPED, DIED = 0, 1  # exit codes
+STOPPED, FAILED = 0, 1  # exit codes
 BY_SIGNAL: Final = 128
 """Added to the number of the signal that has ended the process at once."""
 
@@ -81,9 +81,9 @@ def listening_socket(settings: ServerSettings) -> socket.socket:
 def run(engine: dlm.Engine, settings: ServerSettings, listener: socket.socket | None = None) -> int:
     """Serve an engine until a signal, or until its thread dies; the exit code.
 
-    0: stopped by a signal, after what ran has ended or has had `settings.drain` seconds; 1: the
-    engine's thread has died. A second signal ends the process with 128 and its number.
-    `listener`: from `listening_socket`, as which this raises `InvalidRequest`.
+    0: stopped by a signal, once what ran had ended or had had `settings.drain` seconds. 1: it could
+    not start, or the engine's thread has died. A second signal ends the process with 128 and its
+    number. `listener`: from `listening_socket`, as which this raises `InvalidRequest`.
     """
     from dlm.serve.app import create_app
 
@@ -100,7 +100,10 @@ def serve(app: FastAPI, service: Watched, settings: ServerSettings, listener: so
         listener.listen(server.config.backlog)
     except OSError as error:
         raise _cannot_listen(settings, error) from None
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:  # of uvicorn: the app could not start, as the log tells
+        return FAILED
     return server.code
 
 
@@ -159,7 +162,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(LOOKED_AFTER)
             if not self.service.alive:
                 LOG.critical("the engine's thread has died: the server ends")
-                self.code, self.should_exit = DIED, True
+                self.code, self.should_exit = FAILED, True
                 self._end_within(CLOSING)
         await ticks
 
@@ -194,7 +197,7 @@ class Server(uvicorn.Server):
 
     def _end_within(self, seconds: float) -> None:
         """End the process by force if it has not ended by itself by then."""
-        timer = threading.Timer(seconds, os._exit, (DIED,))
+        timer = threading.Timer(seconds, os._exit, (FAILED,))
         timer.daemon = True
         timer.start()
 

@@ -107,19 +107,18 @@ class Streaming:
     async def frames(self) -> AsyncIterator[bytes]:
         """All frames, those that are ready at a time together; comments keep the line alive."""
         try:
-            yield b"".join(self._shape.begin())
+            ready = b"".join(self._shape.begin())
             while live := [row for row in self._rows if not row.ended]:
-                ready = b"".join([await self._read(row) for row in live])
                 if ready:
                     yield ready
                 elif not await self._wait(live):
                     yield KEEP_ALIVE
+                ready = b"".join([await self._read(row) for row in live])
             answers = [self._answers[row.number] for row in self._rows]
-            yield b"".join(self._shape.finish(answers))
+            yield ready + b"".join(self._shape.finish(answers))
         except Exception as error:
             self._job.service.metrics.failed()
             yield failure(self._job.fault(error))
-        yield DONE
 
     async def _wait(self, live: list[Row]) -> bool:
         """Wait until a row has something to send; False when it is time for a comment."""
@@ -166,7 +165,8 @@ def failure(error: ApiError) -> bytes:
 
 
 class EventStream(Response):
-    """Sends frames as they come. When the client leaves, or all is sent, `close` frees the job.
+    """Sends frames as they come, and `[DONE]`. `close` frees the job in the end, also when the
+    client has left.
 
     Frames are read when the client has taken those before: whoever reads slowly gets longer ones.
     """
@@ -201,4 +201,4 @@ class EventStream(Response):
         await send(head)
         async for body in self._frames:
             await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": DONE, "more_body": False})

@@ -27,7 +27,11 @@ class IncrementalDecoder:
 
     def feed(self, ids: Iterable[int]) -> str:
         """The text that `ids` complete; nothing but an unfinished character is held back."""
-        return "".join([self._advance([index], final=False) for index in ids])
+        fresh, held = list(ids), len(self._ids)
+        if delta := self._advance(fresh, final=False):
+            return delta
+        del self._ids[held:]  # they end within a character, and are read one by one up to it
+        return "".join([self._advance([index], final=False) for index in fresh])
 
     @property
     def holds(self) -> bool:

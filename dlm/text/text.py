@@ -127,7 +127,7 @@ class Text:
 
     def special_ids(self) -> frozenset[int]:
         """The ids of the control tokens, which `decode` leaves out."""
-        return frozenset(self.vocabulary.control.values())
+        return self.vocabulary.control_ids
 
     def begin_ids(self) -> tuple[int, ...]:
         """The id that the tokenizer has for the beginning of a text, if it has one."""
@@ -211,7 +211,7 @@ def _repair(ids: Sequence[int], byte_ids: Mapping[int, int]) -> list[int]:
     Tokenizers with byte fallback spoil a whole run for one bad byte, so that text once shown could
     change; after the repair the text of a longer list always continues that of a shorter one.
     """
-    if not byte_ids:
+    if byte_ids.keys().isdisjoint(ids):
         return list(ids)
     token_of = {byte: index for index, byte in byte_ids.items()}
     repaired: list[int] = []

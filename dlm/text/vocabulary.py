@@ -23,6 +23,7 @@ class Vocabulary:
     """Ids of strings and strings of ids. Safe to share between threads.
 
     control: control tokens -> ids
+    control_ids: these ids
     byte_ids: id -> byte of a tokenizer with byte fallback
     template: the chat template (Jinja source)
     variables: names of tokens that the template may use
@@ -40,13 +41,14 @@ class Vocabulary:
             if isinstance(token, str)
         }
         self.control = control_tokens(tokenizer, template, ids)
+        self.control_ids = frozenset(self.control.values())
         _flag(tokenizer, self.control)
         self.byte_ids = _byte_ids(tokenizer)
         self.marker = Marker(self.control)
         # What stands for unknown characters comes from plain text, and is no control token there.
         unknown = {tokenizer.unk_token_id, *_ids(tokenizer, UNKNOWN)}
         unknown -= {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id, *ids}
-        self._never = frozenset(self.control.values()) - unknown
+        self._never = self.control_ids - unknown
 
     def encode(self, text: str, *, control: bool, begin: bool) -> list[int]:
         """Ids of `text` by itself; spelled control tokens count if `control`, else they are text.

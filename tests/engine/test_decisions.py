@@ -10,6 +10,8 @@ import dlm
 from dlm.engine.decisions import Choice, Level, Option, Predicate, QuestionTemplate, Score
 from dlm.engine.decisions.canvases import ending
 from dlm.engine.engine import Engine
+from dlm.text import Text
+from dlm.text.vocabulary import Vocabulary
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 
@@ -477,6 +479,32 @@ def test_what_users_write_is_no_control_token_and_no_field(text, engine):
         holes = 1 if not options else max(len(text.encode_inside(v)) for v in asked.choices)
         assert ids.count(engine.info.mask_id) <= holes
         assert ids.count(8) <= 1  # the template's own end of a turn
+
+
+def test_a_model_without_a_chat_template_reads_raw_text(text):
+    engine = engine_of("full", text)
+    bare = Text(Vocabulary(text.vocabulary._tokenizer, None))
+    raw = Engine(engine.model, engine.info, bare)
+    answer = raw.decide("A frog.", one(choices=("x", "y")))["c"]
+    asked = "A frog.\n\nWhich?\nA. x\nB. y\nAnswer with the letter of a choice."
+    spaced = [bare.encode_inside(f" {letter}") for letter in "AB"]
+    shared = spaced[0][: len(spaced[0]) - 1]
+    start = [*bare.encode_prompt(asked, chat=False), *bare.encode_inside("\nAnswer:"), *shared]
+    canvas = [*start, engine.info.mask_id, *ending(bare, engine.info)]
+    found = log_probs(engine, canvas, len(start))[[ids[-1] for ids in spaced]]
+    assert distribution(answer) == pytest.approx(found.softmax(0).tolist(), rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_on_a_device_are_those_of_the_cpu(text, family):
+    engine = engine_of(family, text)
+    model = random_decoder(engine.model.spec).cuda()
+    device = Engine(model, engine.info, text)
+    expected, found = (one.decide("Dear winner. " * 9, QUESTIONS) for one in (engine, device))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert distribution(ours) == pytest.approx(distribution(theirs), rel=1e-2, abs=1e-4)
+    assert device.kv.pages.in_use == 0
 
 
 # memory

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import dlm
 from dlm import AsyncEngine, Engine, Guide, InvalidRequest, StopString
+from dlm.engine.generation import hole_spans
 from dlm.engine.load import BUNDLED
 from dlm.text import load_text
 from tests.engine.harness import info_of
@@ -76,9 +77,8 @@ def talker():
     return dlm.load("tiny", device="cpu")
 
 
-def read_all(request, data, abort_after=None):
-    """The deltas of each choice, by readers that come and go in any order."""
-    readers = [request.deltas(choice) for choice in range(len(request.states))]
+def read_all(request, data, readers, abort_after=None):
+    """The deltas of each reader, which come and go in any order."""
     found, live, reads = [[] for _ in readers], set(range(len(readers))), 0
     while live:
         if reads == abort_after:
@@ -119,9 +119,20 @@ def check_deltas(engine, options, data):
         return
     if data.draw(st.booleans()):
         request.ignore_events()
-    texts = read_all(request, data, data.draw(st.sampled_from([None, None, 1, 3])))
+    holes = len(hole_spans(request.states[0].pinned)) if infill else 0
+    readers = [request.deltas(choice) for choice in range(len(request.states))]
+    readers += [
+        request.deltas(c, hole) for c in range(len(request.states)) for hole in range(holes)
+    ]
+    texts = read_all(request, data, readers, data.draw(st.sampled_from([None, None, 1, 3])))
     answer = request.result()
-    assert texts == [choice.text for choice in answer.choices or (answer,)]
+    choices = answer.choices or (answer,)
+    late = [
+        text for c in range(len(choices)) for h in range(holes) for text in request.deltas(c, h)
+    ]
+    assert texts[: len(choices)] == [choice.text for choice in choices]
+    assert texts[len(choices) :] == [hole for choice in choices for hole in choice.holes]
+    assert late == texts[len(choices) :], "readers of holes that come late"
     assert list(request.deltas(0)) == ([texts[0]] if texts[0] else []), "a reader that comes late"
 
 

@@ -34,6 +34,8 @@ def small_app(settings):
 
     @asynccontextmanager
     async def lifespan(app):
+        if settings.model_id == "broken":
+            raise RuntimeError("it cannot start")
         yield
         print("closed in order", file=sys.stderr, flush=True)
 

@@ -351,13 +351,30 @@ def test_a_state_may_be_any_json(client, engine):
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a"]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a", None]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "noul", "criteria": {"yes": "b"}}}}),
+        ("state", {"state": "\ud800"}),
+        ("state", {"state": {"a": ["\ud800"]}}),
+        (
+            "questions.q.instructions",
+            {"questions": {"q": {"type": "noul", "instructions": "\ud800"}}},
+        ),
+        ("questions.\ud800", {"questions": {"\ud800": {"type": "noul"}}}),
         ("assets", {"assets": {"img": {"type": "image"}}}),
         ("dlm.rotations", {"dlm": {"rotations": 256}}),
         ("dlm.top_k", {"dlm": {"top_k": 1}}),
     ],
 )
 def test_system_one_refusals_name_the_field(client, param, changes):
-    refused(client.post("/v1/systemone", json=system_one(**changes)), param)
+    text = json.dumps(system_one(**changes))  # which writes lone surrogates as escapes
+    headers = {"content-type": "application/json"}
+    refused(client.post("/v1/systemone", content=text, headers=headers), param)
+
+
+@pytest.mark.parametrize("depth", [200, 900, 2000, 100_000])
+def test_deep_nesting_is_no_fault_of_the_server(client, depth):
+    text = json.dumps(system_one(state="STATE")).replace('"STATE"', "[" * depth + "]" * depth)
+    headers = {"content-type": "application/json"}
+    response = client.post("/v1/systemone", content=text, headers=headers)
+    assert response.status_code in (200, 400), response.text
 
 
 # OpenAI's client against a process

@@ -130,7 +130,7 @@ def test_without_keys_every_token_passes(client):
 def asked(settings, host="localhost", origin=None, address="127.0.0.1", method="GET"):
     """The status and the headers of an answer to a connection that came in at an address."""
     app, sent = small_app(ServerSettings(**settings)), []
-    headers = [(b"host", host.encode())]
+    headers = [] if host is None else [(b"host", host.encode())]
     if origin is not None:
         headers.append((b"origin", origin.encode()))
     scope = {
@@ -162,6 +162,12 @@ def asked(settings, host="localhost", origin=None, address="127.0.0.1", method="
 def test_a_keyless_server_answers_this_machine(host):
     assert asked({}, host)[0] == 200
     assert asked({}, host, origin=f"http://{host}")[0] == 200
+
+
+def test_a_probe_without_a_host_is_answered():
+    """No browser leaves the header out; load balancers do."""
+    assert asked({}, None)[0] == 200
+    assert asked({}, None, origin="http://evil.example")[0] == 403
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])

@@ -1,8 +1,11 @@
 """The process of a server: ready line, drain, second signal, watchdog, wrong addresses."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 
 import httpx2
 import pytest
@@ -11,7 +14,7 @@ from dlm.errors import InvalidRequest
 from dlm.serve.protocol import HEAD, MOST_HEADERS
 from dlm.serve.server import listening_socket, url_of
 from dlm.serve.settings import ServerSettings
-from tests.serve.processes import PATIENCE, running
+from tests.serve.processes import PATIENCE, ROOT, running
 
 SMALL = "tests.serve.small_server"
 
@@ -99,6 +102,20 @@ def test_the_death_of_the_engine_ends_it_with_1(client):
         code, err = server.ended()
     assert code == 1
     assert "the engine's thread has died" in err
+
+
+def test_an_app_that_cannot_start_ends_it_with_1():
+    """What `small` waits for never comes; the log has the reason."""
+    done = subprocess.run(
+        [sys.executable, "-m", SMALL, "port=0", 'model_id="broken"'],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it cannot start" in done.stderr
 
 
 # what a client may send

@@ -171,7 +171,8 @@ def test_help_and_wrong_settings_import_neither_torch_nor_fastapi():
     code = (
         "import sys; from dlm.cli import run; "
         f"codes = [run(c) for c in {commands!r}]; "
-        "print('>', codes, {'torch', 'fastapi', 'uvicorn', 'prometheus_client'} & sys.modules.keys())"
+        "print('>', codes, {'torch', 'fastapi', 'uvicorn', 'prometheus_client'} "
+        "& sys.modules.keys())"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -13,11 +13,11 @@ from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 
 HOLE: Final = re.compile(r"\{hole(?::([^{}]*))?\}")
 FIELD: Final = re.compile(r"\{(input|questions|instructions|labels|number)\}")
-PLACES: Final = {
-    "user": ("input", "questions"),
-    "question": ("instructions", "labels", "number"),
-    "joint_question": ("instructions", "labels", "number"),
-}.items()
+PLACES: Final = (
+    ("user", ("input", "questions")),
+    ("question", ("instructions", "labels", "number")),
+    ("joint_question", ("instructions", "labels", "number")),
+)
 """The fields that may stand in each text of a template."""
 
 

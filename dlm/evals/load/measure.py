@@ -213,8 +213,8 @@ def drain(server: ServerProcess, *, clients: int, seconds: float, seed: int) -> 
     with suppress(TimeoutError):
         code = server.wait()
     took = time.perf_counter() - stopped
-    ran = [one for one in outcomes if one.begun < stopped]
-    new = [one for one in outcomes if one.begun >= stopped]
+    new = [one for one in outcomes if one.begun >= stopped or one.status == REFUSED]
+    ran = [one for one in outcomes if one.begun < stopped and one.status != REFUSED]
     cut = [one for one in ran if one.last is None or one.begun + one.last >= stopped]
     return {
         "running_at_signal": len(cut),

@@ -52,7 +52,7 @@ async def system_one(request: Request, body: SystemOneRequest) -> Response:
     service.check_open()
     service.check_model(body.model)
     check_supported(body)
-    asked = as_text(body.state), system_one_questions(body.questions)
+    asked = as_text("state", body.state), system_one_questions(body.questions)
     try:
         found = await _decided(request, body.dlm, *asked, ids=list(body.questions))
     except ClientGone:

@@ -173,7 +173,9 @@ def status_of(answer):
     return int(answer.split(b" ", 2)[1])
 
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+)
 
 
 def test_a_chunked_body_over_the_limit(server):

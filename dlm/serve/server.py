@@ -133,7 +133,7 @@ class Server(uvicorn.Server):
         )
         self.service, self.settings, self.code = service, settings, STOPPED
         self._url = url_of(settings.host, listener)
-        self._asked_to_stop = False
+        self._draining: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -168,11 +168,10 @@ class Server(uvicorn.Server):
 
     def stop(self, number: int) -> None:
         """Begin to drain; the second time end the process at once."""
-        if self._asked_to_stop:
+        if self._draining is not None:
             LOG.warning("a second signal: the server ends at once")
             sys.stdout.flush()
             os._exit(BY_SIGNAL + number)
-        self._asked_to_stop = True
         self._end_within(self.settings.drain + CLOSING)
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
@@ -155,7 +155,8 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Say that the server is ready; then watch until it is to end."""
-        print(f"dlm: serving on {self._url}", flush=True)
+        with suppress(OSError):  # nobody reads stdout any more
+            print(f"dlm: serving on {self._url}", flush=True)
         LOG.info("serving", extra={"url": self._url})
         ticks = asyncio.create_task(super().main_loop())
         while not self.should_exit:

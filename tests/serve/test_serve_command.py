@@ -56,6 +56,21 @@ def test_sigterm_in_the_middle_of_a_stream(client):
     assert (code, "Traceback" in err) == (0, False)
 
 
+def test_a_stream_whose_time_is_over_is_cut(client):
+    with running("serve", "--port", 0, "--drain", 0) as server:
+        url = f"{server.url}/v1/chat/completions"
+        with client.stream("POST", url, json=LONG) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.signal()
+            with pytest.raises(httpx2.HTTPError):
+                assert "data: [DONE]" not in list(lines)
+        code, err = server.ended()
+    assert code == 0
+    assert "requests are cut off" in err
+    assert "Traceback" not in err
+
+
 def test_a_second_signal_does_not_wait(client):
     with running("serve", "--port", 0) as server:
         url = f"{server.url}/v1/chat/completions"

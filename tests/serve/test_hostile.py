@@ -17,6 +17,9 @@ LEAKS = re.compile(r'Traceback|File "|\.py\b|/work/|/usr/|site-packages|0x[0-9a-
 QUICK = 0.1
 """Seconds of CPU for a request of at most a MiB; the clock of processes ticks every 10 ms."""
 GROWTH = 48 * MIB
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+)
 
 
 def check_error(case, answer):
@@ -171,11 +174,6 @@ def link(server):
 
 def status_of(answer):
     return int(answer.split(b" ", 2)[1])
-
-
-HEAD = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-)
 
 
 def test_a_chunked_body_over_the_limit(server):

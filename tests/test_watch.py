@@ -1,7 +1,6 @@
 """Watching: frames of events, pictures in terminals of any width, saved traces, conversations."""
 
 import io
-import json
 import re
 from html.parser import HTMLParser
 
@@ -11,8 +10,9 @@ from rich.console import Console
 import dlm
 from dlm.cli import app, chat
 from dlm.cli.frames import END, Cell, Frame, FrameBuilder, frames_of
+from dlm.cli.page import write_page
 from dlm.cli.screen import Screen, colour, figures, one_line, picture
-from dlm.cli.trace import read_trace, write_page, write_picture, write_trace
+from dlm.cli.trace import read_trace, write_picture, write_trace
 from dlm.errors import InvalidRequest
 
 MASKED, DONE, GIVEN = 3, 1, 0
@@ -129,35 +129,38 @@ def test_broken_traces_say_what_is_wrong(text, message, tmp_path):
 
 
 class Page(HTMLParser):
-    """What a page asks for from elsewhere, and its scripts."""
+    """What a page asks for from elsewhere, and its scripts by their ids."""
 
     def __init__(self):
         super().__init__()
-        self.links, self.scripts, self.open = [], [], []
+        self.links, self.scripts, self.open = [], {}, None
 
     def handle_starttag(self, tag, attrs):
-        self.open.append(tag)
-        self.links += [value for name, value in attrs if name in ("src", "href")]
+        attributes = dict(attrs)
+        self.links += [attributes[name] for name in ("src", "href") if name in attributes]
+        self.open = attributes.get("id", len(self.scripts)) if tag == "script" else None
 
     def handle_data(self, data):
-        if self.open and self.open[-1] == "script" and data.strip():
-            self.scripts.append(data)
+        if self.open is not None:
+            self.scripts[self.open] = self.scripts.get(self.open, "") + data
+
+    def handle_endtag(self, tag):
+        self.open = None
 
 
 def test_a_page_is_one_file_that_no_token_can_break(tmp_path):
     path, page = tmp_path / "t.jsonl", tmp_path / "t.html"
-    evil = {**WORDS, 5: "</script><b>", 9: "", 2: ""}
+    evil = {**WORDS, 5: "</script><b>", 6: "<!--<script>", 9: "", 2: ""}
     write_trace(path, EVENTS, "tiny", evil.__getitem__)
     write_page(read_trace(path), 0, page)
     parsed = Page()
     parsed.feed(page.read_text())
-    assert parsed.links == []
-    (script,) = parsed.scripts
-    (data,) = re.findall(r"const trace = (.*);\n", script)
-    frames = json.loads(data)["frames"]
-    assert [frame["step"] for frame in frames] == [1, 2, 4]
-    assert frames[0]["cells"][0] == [2, "</script><b>", 0.95, "fresh"]
-    assert frames[2]["reason"] == "stop"
+    assert [link for link in parsed.links if not link.startswith(("data:", "#"))] == []
+    (tmp_path / "again.jsonl").write_text(parsed.scripts.pop("saved-trace").lstrip())
+    assert read_trace(tmp_path / "again.jsonl") == read_trace(path)
+    assert all(script.lstrip().startswith('"use strict"') for script in parsed.scripts.values())
+    with pytest.raises(InvalidRequest, match="must be one of the trace's rows, 0, got 3"):
+        write_page(read_trace(path), 3, page)
 
 
 def test_a_picture_is_written(tmp_path):

@@ -22,7 +22,7 @@ FLAGS = (
 )
 PAGE = Path(dlm.__file__).parent / "serve" / "page"
 DESK, PHONE = (1280, 900), (400, 850)
-PATIENCE = 120_000
+PATIENCE = 60_000
 """Milliseconds that anything may take on a busy machine."""
 
 
@@ -125,9 +125,7 @@ class Tab:
 
     def scrolls_sideways(self) -> bool:
         """True if the page is wider than the window."""
-        return bool(
-            self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-        )
+        return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
 
     def close(self) -> None:
         """Close the tab; nothing may have been told."""

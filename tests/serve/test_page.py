@@ -121,10 +121,10 @@ def test_the_canvas_is_seen_while_it_settles(desk):
 
 @pytest.mark.parametrize("end", ["button", "Escape"])
 def test_stop_frees_the_row(tab, server, end):
-    tab.set(prompt=COINS, length=600)
+    tab.set(prompt=COINS, length=900)
     tab.pick("dlm.unmask", "topk")
     tab.page.click("#run")
-    tab.page.wait_for_selector(".cell.filled")
+    tab.page.wait_for_selector(".cell.fresh")
     assert server.get("/load")["running"] == 1
     if end == "button":
         tab.page.click("#stop")
@@ -135,15 +135,17 @@ def test_stop_frees_the_row(tab, server, end):
     assert server.get("/load")["running"] == 0
     assert tab.figure("finish") == "stopped"
     assert tab.page.text_content("#said") == "Stopped."
-    assert 0 < len(tab.cells("mask")) < 600
-    tab.set(length=32)
+    assert 0 < len(tab.cells("mask")) < 900
+    tab.set(length=64)
     tab.run()
     assert tab.figure("finish") == "stop", "the next run is whole"
 
 
-def test_two_strategies_side_by_side(tab, server, tmp_path):
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_two_strategies_side_by_side(tab, server, tmp_path, in_turn):
     tab.set(prompt=COINS)
     tab.page.check("#compare")
+    tab.page.set_checked("#in-turn", in_turn)
     tab.pick("dlm.preset", "fast", "a")
     tab.pick("dlm.preset", "quality", "b")
     assert tab.page.text_content("#whose") == " of B"
@@ -195,7 +197,10 @@ def test_decisions(tab, server, tmp_path):
         for card in tab.page.locator(".card.answer").all()
     ]
     yes = answers[0]["probability"]
-    shares = [[yes, 1 - yes], *([p["probability"] for p in a["probabilities"]] for a in answers[1:])]
+    shares = [
+        [yes, 1 - yes],
+        *([p["probability"] for p in a["probabilities"]] for a in answers[1:]),
+    ]
     assert shown == [pytest.approx([100 * share for share in row], abs=0.06) for row in shares]
     assert tab.page.text_content(".card.answer >> nth=2 >> h3") == EVIL
     picture(tab, tmp_path, "decisions")
@@ -207,14 +212,17 @@ def test_decisions(tab, server, tmp_path):
 
 
 def test_controls_make_the_request(desk, server):
-    desk.set(prompt="It's \"so\"\n$HOME `id` \\ é")
+    desk.set(prompt='It\'s "so"\n$HOME `id` \\ é')
     assert json.loads(desk.page.text_content("#snippet")) == {}
     desk.pick("dlm.unmask", "leap")
     desk.page.fill("#strategy-a [data-argument=radius]", "2")
     desk.page.select_option("#strategy-a [data-argument=decay]", "True")
     desk.pick("dlm.cache", "dual")
     desk.page.select_option("#strategy-a [data-argument=on_edit]", "requery")
-    desk.pick("reasoning_effort", desk.page.locator("[data-field=reasoning_effort] option").all_inner_texts()[-1])
+    desk.pick(
+        "reasoning_effort",
+        desk.page.locator("[data-field=reasoning_effort] option").all_inner_texts()[-1],
+    )
     expected = {"unmask": "leap(radius=2, decay=True)", "cache": "dual(on_edit='requery')"}
     assert json.loads(desk.page.text_content("#snippet")) == expected
     desk.run()
@@ -248,6 +256,40 @@ def test_errors_name_their_field(browser, server, tmp_path):
         assert all("400 (Bad Request)" in line for line in tab.told), "the browser's own line"
         assert len(tab.told) == 1
         tab.page.close()
+
+
+def broken_stream(*chunks):
+    """The start of a stream."""
+    head = {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}
+    return "".join(f"data: {json.dumps({**head, **chunk})}\n\n" for chunk in chunks)
+
+
+@pytest.mark.parametrize("kind", ["error", "cut", "gone"])
+def test_broken_streams_are_told(browser, server, kind):
+    opened = {"v": 1, "type": "open", "row": 0, "step": 0, "ids": [4], "text": [""]}
+    opened["data"] = {"prompt": 0, "settled": 0, "kinds": [3]}
+    started = broken_stream({"dlm": {"event": opened}})
+    error = broken_stream({"error": {"message": "the model fell over", "param": None}})
+
+    def answer(route):
+        if kind == "gone":
+            return route.abort()
+        body = started + (error if kind == "error" else "")
+        return route.fulfill(body=body, headers={"Content-Type": "text/event-stream"})
+
+    tab = Tab(browser, DESK)
+    tab.open(f"{server.url}/")
+    tab.page.route("**/chat/completions", answer)
+    tab.run()
+    told = {"error": "the model fell over", "gone": "the server cannot be reached"}
+    alert = tab.page.text_content("#alert")
+    assert alert == told.get(kind, "the stream ended before its end was told")
+    assert len(tab.cells("mask")) == (0 if kind == "gone" else 1)
+    assert kind == "gone" or tab.figure("finish") == "error"
+    tab.page.unroute("**/chat/completions")
+    tab.run()
+    assert tab.figure("finish") == "stop"
+    tab.page.close()
 
 
 def test_a_key_is_asked_for_and_stays_in_the_tab(browser, server):

@@ -7,7 +7,8 @@ import pytest
 from tests.serve.browser import DESK, PHONE, Tab, chromium
 
 MODES = ("Generate", "Infill", "Decisions")
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, summary, [tabindex='0']")]
+CONTROLS = "button, input, select, textarea, summary, [tabindex='0']"
+NAMELESS = """(controls) => [...document.querySelectorAll(controls)]
   .filter((one) => one.checkVisibility() && !one.labels?.length)
   .filter((one) => !(one.getAttribute("aria-label") || one.textContent).trim())
   .map((one) => one.outerHTML)"""
@@ -18,9 +19,10 @@ CONTRAST = """(selector) => {
   };
   const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const one = document.querySelector(selector);
+  const ground = (element) => getComputedStyle(element).backgroundColor;
   let behind = one;
-  while (behind && /, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
-  const pair = [getComputedStyle(one).color, getComputedStyle(behind).backgroundColor].map((c) => light(numbers(c)));
+  while (/, 0\\)|transparent/.test(ground(behind))) behind = behind.parentElement;
+  const pair = [getComputedStyle(one).color, ground(behind)].map((c) => light(numbers(c)));
   return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
 }"""
 
@@ -105,7 +107,7 @@ def test_every_control_has_a_name_and_fits(opened, size):
         tab.page.select_option(f"#strategy-a [data-field='dlm.{field}']", index=1)
     for mode in MODES:
         tab.mode(mode)
-        assert tab.page.evaluate(NAMELESS) == []
+        assert tab.page.evaluate(NAMELESS, CONTROLS) == []
         assert not tab.scrolls_sideways()
     assert tab.page.get_attribute(".answer-text", "aria-live") == "polite"
     assert tab.page.get_attribute("html", "lang") == "en"
@@ -117,6 +119,8 @@ def test_texts_can_be_read(opened, scheme):
     tab.page.select_option("#speed", "0")
     tab.run()
     background = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.page.mouse.move(0, 0)
+    tab.page.wait_for_timeout(400)  # colours fade
     is_dark = sum(map(int, re.findall(r"\d+", background)[:3])) < 150
     assert is_dark == (scheme == "dark")
     for selector, least in {
@@ -130,8 +134,14 @@ def test_nothing_moves_for_those_who_do_not_want_it(opened):
     tab = opened(reduced_motion="reduce")
     assert tab.page.input_value("#speed") == "0", "the answer comes at once"
     tab.page.evaluate(
-        "() => { window.moved = 0; const act = Element.prototype.animate;"
-        "Element.prototype.animate = function (...all) { window.moved += 1; return act.apply(this, all); }; }"
+        """() => {
+          window.moved = 0;
+          const act = Element.prototype.animate;
+          Element.prototype.animate = function (...all) {
+            window.moved += 1;
+            return act.apply(this, all);
+          };
+        }"""
     )
     tab.run()
     tab.page.select_option("#speed", "40")
@@ -147,5 +157,7 @@ def test_pointing_at_a_token_tells_about_it(opened):
     tab.page.hover(".cell.filled >> nth=2")
     assert "position 2" in tab.page.text_content("[data-side=A] .inspector")
     tab.page.click("text=Step >> nth=0")
-    steps = tab.page.eval_on_selector_all(".cell.filled", "all => all.map((one) => one.dataset.step)")
+    steps = tab.page.eval_on_selector_all(
+        ".cell.filled", "all => all.map((one) => one.dataset.step)"
+    )
     assert all(1 <= int(step) <= tab.steps for step in steps)

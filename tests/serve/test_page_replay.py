@@ -143,9 +143,7 @@ def test_traces_go_to_and_fro(tab, engine, tmp_path):
 
 
 def test_any_step_can_be_gone_to(tab, engine):
-    events = list(
-        engine.submit("hello", max_new_tokens=32, steps=8, preset="revise").events()
-    )
+    events = list(engine.submit("hello", max_new_tokens=32, steps=8, preset="revise").events())
     steps = [event.step for event in events]
     order = random.Random(3).sample(range(max(steps) + 1), max(steps) + 1)
     walk = """([lines, order]) => {

@@ -68,13 +68,23 @@
     return new URL(path, location.href.replace(/[?#].*$/, "")).href;
   }
 
+  /** What a promise of the network gives; the browser's own words for a lost one say nothing. */
+  async function reached(promise) {
+    try {
+      return await promise;
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Error("the server cannot be reached", { cause: error });
+    }
+  }
+
   async function call(path, body, signal) {
     const headers = {};
     if (apiKey.get()) headers.Authorization = `Bearer ${apiKey.get()}`;
     if (body !== undefined) headers["Content-Type"] = "application/json";
     const method = body === undefined ? "GET" : "POST";
     const text = body === undefined ? undefined : JSON.stringify(body);
-    const response = await fetch(address(path), { method, headers, body: text, signal });
+    const response = await reached(fetch(address(path), { method, headers, body: text, signal }));
     if (response.ok) return response;
     const told = await response.json().catch(() => null);
     throw new ApiError(response.status, told?.error);
@@ -92,7 +102,7 @@
     const parser = new EventParser();
     try {
       for (;;) {
-        const { value, done } = await reader.read();
+        const { value, done } = await reached(reader.read());
         if (done) throw new Error("the stream ended before its end was told");
         for (const data of parser.push(value)) {
           if (data === "[DONE]") return;

@@ -75,7 +75,7 @@
 
   function generate(signal) {
     const used = isPair() ? strategies : strategies.slice(0, 1);
-    return stage.run(used.map((strategy) => streamed(chatBody(strategy))), signal);
+    return stage.run(used.map((strategy) => streamed(chatBody(strategy))), byId("in-turn").checked, signal);
   }
 
   async function decide(signal) {
@@ -125,6 +125,7 @@
 
   async function openFile(file) {
     if (file) showTrace(await file.text());
+    byId("file").value = ""; // the same file may be opened again
   }
 
   /* The server */
@@ -168,7 +169,7 @@
   }
 
   function compare() {
-    byId("strategy-b").hidden = !isPair();
+    for (const id of ["strategy-b", "turns"]) byId(id).hidden = !isPair();
     stage.arrange(isPair());
     tellRequest();
   }

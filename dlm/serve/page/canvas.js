@@ -139,8 +139,10 @@
       const place = pos < canvas.prompt ? `prompt ${pos}` : `position ${pos - canvas.prompt}`;
       if (kind >= KIND.MASK) return `open · ${place}`;
       const token = this.token(pos);
-      const parts = [token === "" ? "end of the text" : JSON.stringify(token)];
-      if (kind === KIND.PROMPT) parts.push("given");
+      const isGiven = kind === KIND.PROMPT;
+      const parts = [JSON.stringify(token)];
+      if (token === "") parts[0] = isGiven ? "control token" : "end of the text";
+      if (isGiven) parts.push("given");
       if (kind === KIND.COMMITTED && canvas.born[pos] !== null) {
         parts.push(`step ${canvas.born[pos]}`, `confidence ${canvas.conf[pos].toFixed(3)}`);
       }

@@ -89,7 +89,8 @@
     }
     const mass = answer.x_label_mass;
     if (typeof mass === "number") {
-      card.append(make("p", { class: "hint" }, `${(100 * mass).toFixed(1)} % of the model's mass was on these labels`));
+      const share = mass < 0.001 ? "under 0.1" : (100 * mass).toFixed(1);
+      card.append(make("p", { class: "hint" }, `${share} % of the model's own mass was on these labels`));
     }
     return card;
   }

@@ -77,14 +77,22 @@
       this.show(this.player.step, false);
     }
 
-    /** Run one body on each side. Throws the first error of a request. */
-    async run(bodies, signal) {
+    /**
+     * Run one body on each side, at once or one after the other (`inTurn`).
+     *
+     * Throws the first error of a request.
+     */
+    async run(bodies, inTurn, signal) {
       this.arrange(bodies.length > 1);
       this.sides.forEach((side) => side.reset());
       const behavior = calm.matches ? "auto" : "smooth";
       byId("stage").scrollIntoView({ behavior, block: "nearest" });
       this.player.start();
-      const runs = this.shown.map((side, at) => side.run(bodies[at], signal, () => this.refresh()));
+      const runs = [];
+      for (const [at, side] of this.shown.entries()) {
+        runs.push(side.run(bodies[at], signal, () => this.refresh()));
+        if (inTurn) await Promise.allSettled(runs);
+      }
       const ends = await Promise.allSettled(runs);
       this.redraw();
       this.player.finish();

@@ -42,15 +42,17 @@
     return { row, read, name };
   }
 
+  /** The control for a type; left alone it stands for the default. */
   function controlFor(type, standard, properties) {
-    const same = `default (${standard === null || standard === undefined ? "none" : standard})`;
     const names = literals(type);
-    if (names) return choose(properties, [["", same], ...names.map((name) => [name, name])]);
-    if (/\bbool\b/.test(type) || typeof standard === "boolean") {
-      const said = standard ? "default (yes)" : "default (no)";
-      return choose(properties, [["", said], ["True", "yes"], ["False", "no"]]);
+    if (names) {
+      const others = names.filter((name) => name !== standard).map((name) => [name, name]);
+      return choose(properties, [["", String(standard ?? "none")], ...others]);
     }
-    if (/\b(int|float)\b/.test(type) && !/tuple|list|str/.test(type)) {
+    if (type === "bool") {
+      return choose(properties, standard ? [["", "yes"], ["False", "no"]] : [["", "no"], ["True", "yes"]]);
+    }
+    if (/\b(int|float)\b/.test(type) && !/tuple|str|bool/.test(type)) {
       const step = /float/.test(type) ? "any" : "1";
       return make("input", { ...properties, type: "number", step, inputMode: "decimal" });
     }
@@ -99,7 +101,7 @@
       ]);
       this.preset.dataset.field = "dlm.preset";
       this.effort = choose({ onchange: () => this.tell(presets, effort, onChange) }, [
-        ["", "not set"], ...Object.keys(effort).map((key) => [key, key]),
+        ["", "not set"], ...Object.entries(effort).map(([key, preset]) => [key, `${key} (${preset})`]),
       ]);
       this.effort.dataset.field = "reasoning_effort";
       this.steps = make("input", { type: "number", min: 1, step: 1, placeholder: "by the strategy", oninput: onChange });

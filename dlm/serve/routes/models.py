@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -80,20 +80,21 @@ def _parts(kind: str) -> list[dict[str, Any]]:
 
 
 def _part(name: str, cls: Any) -> dict[str, Any]:
-    text = inspect.getdoc(cls) or ""
+    text, hints = inspect.getdoc(cls) or "", get_type_hints(cls)
+    arguments = (field for field in dataclasses.fields(cls) if not field.metadata.get("bound"))
     return {
         "name": name,
         "summary": " ".join(text.split("\n\n", maxsplit=1)[0].split()),
         "tier": getattr(cls, "tier", None),
         "papers": list(dict.fromkeys(re.findall(r"arXiv\s+(\d{4}\.\d{4,5})", text))),
-        "arguments": [
-            _argument(field) for field in dataclasses.fields(cls) if not field.metadata.get("bound")
-        ],
+        "arguments": [_argument(field, hints[field.name]) for field in arguments],
     }
 
 
-def _argument(field: dataclasses.Field[Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": field.name, "type": str(field.type)}
+def _argument(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
+    """An argument; its type is spelled out, as `float` or `Literal['even', 'linear']`."""
+    kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    told: dict[str, Any] = {"name": field.name, "type": kind}
     if field.default is not dataclasses.MISSING:
         told["default"] = field.default if _is_plain(field.default) else repr(field.default)
     return told

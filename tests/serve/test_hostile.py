@@ -17,6 +17,9 @@ LEAKS = re.compile(r'Traceback|File "|\.py\b|/work/|/usr/|site-packages|0x[0-9a-
 QUICK = 0.1
 """Seconds of CPU for a request of at most a MiB; the clock of processes ticks every 10 ms."""
 GROWTH = 48 * MIB
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+)
 
 
 def check_error(case, answer):
@@ -173,11 +176,6 @@ def status_of(answer):
     return int(answer.split(b" ", 2)[1])
 
 
-HEAD = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-)
-
-
 def test_a_chunked_body_over_the_limit(server):
     """Its size is not told before; the server stops reading at the limit."""
     with link(server) as one:
@@ -207,7 +205,7 @@ def test_a_length_over_the_limit_is_answered_before_the_body(server):
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
         b"Content-Length: 6\r\n\r\nabcdef",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET /health HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 5000 + b"\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 300,

@@ -82,13 +82,14 @@ def status(stats: Sequence[dlm.Stats], generation: dlm.Generation) -> str:
 def record(generation: dlm.Generation) -> dict[str, Any]:
     """One choice as plain data."""
     stats = generation.stats
-    return {
+    found = {
         "text": generation.text,
         "finish_reason": generation.finish_reason,
         "ids": list(generation.ids),
         "holes": list(generation.holes),
         "stats": asdict(stats) | {"tokens_per_forward": stats.tokens_per_forward},
     }
+    return found | ({"top_logprobs": generation.top_logprobs} if generation.top_logprobs else {})
 
 
 def settings(config: dlm.GenerationConfig) -> dict[str, Any]:

@@ -21,6 +21,9 @@ MOST: Final = 2**31 - 1
 MOST_BIAS: Final = 1e4
 """Bound of `logit_bias`: far beyond any logit, and far from overflow."""
 
+MOST_LIKELY: Final = 20
+"""Bound of `top_logprobs`, that of OpenAI's API."""
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
@@ -46,6 +49,7 @@ class GenerationConfig:
     seed: int = 0
     n: int = 1
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int = 0
     preset: str | None = None
     trace: bool = False
 
@@ -63,6 +67,7 @@ class GenerationConfig:
             require_integer("steps", self.steps, 1, most=MOST)
         require_integer("n", self.n, 1, most=1024)
         require_integer("top_k", self.top_k, 0, most=MOST)
+        require_integer("top_logprobs", self.top_logprobs, 0, most=MOST_LIKELY)
         require_number("temperature", self.temperature, low=0.0)
         require_number("top_p", self.top_p, low=0.0, high=1.0)
         if self.top_p == 0:

@@ -139,6 +139,12 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
             "integer", "1", "number of answers, each drawn with its own random numbers", http=False
         ),
         "logit_bias": Field("map", "{}", "added to the logits of ids", http=False),
+        "top_logprobs": Field(
+            "integer",
+            "0",
+            "keep this many most likely ids of each commit, with their log-probabilities",
+            http=False,
+        ),
         "preset": Field(
             "name",
             "none",

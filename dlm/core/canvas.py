@@ -16,6 +16,7 @@ class HostCanvas:
     `ids`, `kinds` run over the positions; an open position holds the mask. `conf` holds the
     confidence of each last commit (None: never), `drawn` the probability with which its id was
     drawn (1: it was not drawn), `born` its step (0: it was given, or the canvas opened with it).
+    `top` holds, by position, the most likely ids at its commit, where the events tell them.
     `settled`: how many leading positions will not change any more, as the `settle` events said.
     `reason` is the finish reason once `done` came.
     """
@@ -26,6 +27,7 @@ class HostCanvas:
         self.conf: list[float | None] = []
         self.drawn: list[float | None] = []
         self.born: list[int] = []
+        self.top: dict[int, tuple[tuple[int, float], ...]] = {}
         self.open_kind = Kind.MASK
         self.prompt = self.settled = 0
         self.reason: str | None = None
@@ -34,7 +36,7 @@ class HostCanvas:
         """Become a new canvas, of which nothing but the prompt is settled."""
         self.ids, self.kinds = ids, kinds
         self.conf, self.drawn = [None] * len(ids), [None] * len(ids)
-        self.born = [0] * len(ids)
+        self.born, self.top = [0] * len(ids), {}
         self.open_kind, self.prompt, self.settled = max(Kind.MASK, *kinds), prompt, prompt
         self.reason = None
 
@@ -56,6 +58,8 @@ class HostCanvas:
                 self.ids[at], self.kinds[at] = token, Kind.COMMITTED
                 self.conf[at], self.drawn[at] = odds
                 self.born[at] = event.step
+            if event.top or self.top:
+                self.top |= zip(event.pos, event.top or [()] * len(event.pos), strict=True)
         elif event.type in ("remask", "renoise"):
             for pos, token in zip(event.pos, event.ids, strict=True):
                 self._require(pos, event, is_open=event.type == "renoise")
@@ -82,6 +86,7 @@ class HostCanvas:
         twin = HostCanvas()
         twin.ids, twin.kinds = self.ids[:], self.kinds[:]
         twin.conf, twin.drawn, twin.born = self.conf[:], self.drawn[:], self.born[:]
+        twin.top = dict(self.top)
         twin.open_kind, twin.prompt = self.open_kind, self.prompt
         twin.settled, twin.reason = self.settled, self.reason
         return twin

@@ -32,6 +32,8 @@ class Event:
     step: forwards of the row so far, from 1
     pos, ids, conf: in parallel, the positions touched, their new ids, the confidences of commits
     drawn: of commits, the probability of each id where it was drawn from (empty: all are greedy)
+    top: of commits, where the request asks for them, the most likely ids of each position and their
+        probabilities, first the most likely
     data: of `open` and `done`; `done` carries the finish reason
     result: in a stream, the `Generation` of a `done` (None where the row has failed); neither part
         of the JSON nor compared
@@ -44,6 +46,7 @@ class Event:
     ids: tuple[int, ...] = ()
     conf: tuple[float, ...] = ()
     drawn: tuple[float, ...] = ()
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     result: Any = field(default=None, compare=False, repr=False)
 
@@ -58,6 +61,8 @@ class Event:
         for name in ("pos", "ids", "conf", "drawn"):
             if value := getattr(self, name):
                 out[name] = list(value)
+        if self.top:
+            out["top"] = [[list(entry) for entry in likely] for likely in self.top]
         if self.data:
             out["data"] = dict(self.data)
         return out
@@ -75,5 +80,6 @@ class Event:
             tuple(record.get("ids", ())),
             tuple(record.get("conf", ())),
             tuple(record.get("drawn", ())),
+            tuple(tuple((i, p) for i, p in likely) for likely in record.get("top", ())),
             dict(record.get("data", {})),
         )

@@ -7,7 +7,7 @@ numbers of the rows' parts are stacked into parameters `[R, 1]` when a row is ad
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
@@ -84,10 +84,12 @@ class RowNumbers(TensorStruct):
 
     params: of each part of a kind, its plain numbers `[R, 1]`.
     sampler: the way the rows draw (None: every row is greedy).
+    top: a row asks for this many most likely ids at its commits.
     """
 
     params: dict[str, tuple[Numbers, ...]]
     sampler: Sampler | None
+    top: int = field(default=0, metadata={"join": max})
 
 
 CALLS: Final[Mapping[str, tuple[str, str, Callable[..., Any]]]] = MappingProxyType(
@@ -233,7 +235,8 @@ class RowGroup:
     @property
     def signature(self) -> tuple[Any, ...]:
         """Equal for groups that can be one."""
-        return self.shared.signature, self.sampler is None, id(self) if self.isolated else None
+        numbers, alone = self.numbers, id(self) if self.isolated else None
+        return self.shared.signature, self.sampler is None, numbers.top > 0, alone
 
     def params(self, kind: str) -> SimpleNamespace:
         """The numbers of the only part of its kind: `[R, 1]`, and its constants."""
@@ -287,8 +290,8 @@ class RowGroup:
         return RowGroup(groups[0].shared, rows, RowNumbers.cat(numbers), caches)
 
 
-def group_of(parts: Parts, row: Rows, sampler: Sampler | None) -> RowGroup:
+def group_of(parts: Parts, row: Rows, sampler: Sampler | None, top: int = 0) -> RowGroup:
     """A group of one row on the CPU."""
     shared = GroupParts.of(parts)
     params = {kind: tuple(map(numbers_of, own)) for kind, own in shared.by_kind.items()}
-    return RowGroup(shared, row, RowNumbers(params, sampler), [parts.cache])
+    return RowGroup(shared, row, RowNumbers(params, sampler, top), [parts.cache])

@@ -42,6 +42,7 @@ from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
 from dlm.decode.sync import advance, sync
+from dlm.decode.top import read_top
 from dlm.decode.view import build_frame, build_view, read_together
 from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool
@@ -295,4 +296,5 @@ class IterationManager:
             stopped,
             active,
             group.aux_tokens,
+            read_top(view, group.numbers.top) if group.numbers.top else None,
         )

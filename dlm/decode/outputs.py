@@ -31,6 +31,8 @@ class StepOutput(NamedTuple, Generic[Array]):
     stopped: 0, or 1 + the number of the stop rule that fired, `[R]`
     active: rows that took part; the others had ended since the last sync and idled, `[R]` bool
     aux: tokens that each auxiliary model has computed, row by row
+    top: the most likely ids of each position, and the bits of their probabilities (None: no row
+        asks for them), `[R, W, 2 K]`
     failed: a part raised, and nothing was applied
     """
 
@@ -43,6 +45,7 @@ class StepOutput(NamedTuple, Generic[Array]):
     stopped: Array
     active: Array
     aux: Mapping[str, list[int]]
+    top: Array | None = None
     failed: bool = False
 
 
@@ -72,6 +75,7 @@ class PositionChange(NamedTuple):
     id: the id that it holds now
     conf: the confidence of that id
     drawn: its probability in the distribution that it was drawn from (1: it was not drawn)
+    top: the most likely ids there, with their probabilities (empty where no row asks for them)
     """
 
     op: Op
@@ -79,6 +83,7 @@ class PositionChange(NamedTuple):
     id: int
     conf: float
     drawn: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class RowStep(NamedTuple):
@@ -134,10 +139,14 @@ def read_back(
 
 
 def pack(output: StepOutput[Tensor]) -> Tensor:
-    """All tensors of an output side by side, `[R, 4 W + 10]` int64, or `[R, 5 W + 10]`."""
+    """All tensors of an output side by side, `[R, 4 W + 10]` int64; W more columns where tokens are
+    drawn, and 2 K W more with the most likely ids.
+    """
     columns = [output.op, output.pos, output.ids, output.confidence.view(torch.int32)]
     if output.drawn is not None:
         columns.append(output.drawn.view(torch.int32))
+    if output.top is not None:
+        columns.append(output.top.flatten(1))
     columns += [output.open_count, output.stopped[:, None], output.active[:, None]]
     return torch.cat(columns, dim=1)
 
@@ -146,7 +155,8 @@ def unpack(numbers: NDArray[Any], output: StepOutput[Tensor]) -> StepOutput[NDAr
     """The inverse of `pack`, on the host."""
     rows, width = output.op.shape
     whole, rest = np.split(numbers.reshape(rows, -1), [-10], axis=1)
-    op, pos, ids, conf, *drawn = np.split(whole, whole.shape[1] // width, axis=1)
+    count = 4 if output.drawn is None else 5
+    op, pos, ids, conf, *drawn = np.split(whole[:, : count * width], count, axis=1)
     open_count, stopped, active = np.split(rest, [8, 9], axis=1)
     return StepOutput(
         op,
@@ -158,6 +168,7 @@ def unpack(numbers: NDArray[Any], output: StepOutput[Tensor]) -> StepOutput[NDAr
         stopped[:, 0],
         active[:, 0] > 0,
         output.aux,
+        None if output.top is None else whole[:, count * width :].reshape(rows, width, -1),
         output.failed,
     )
 
@@ -173,11 +184,20 @@ def changes_of(output: StepOutput[NDArray[Any]]) -> list[list[PositionChange]]:
         output.ids[at].tolist(),
         output.confidence[at].tolist(),
         [1.0] * len(at[0]) if output.drawn is None else output.drawn[at].tolist(),
+        [()] * len(at[0]) if output.top is None else _likely(output.top[at]),
         strict=True,
     )
-    for row, op, pos, token, conf, drawn in values:
-        changes[row].append(PositionChange(OPS[op], pos, token, conf, drawn))
+    for row, op, pos, token, conf, drawn, top in values:
+        changes[row].append(PositionChange(OPS[op], pos, token, conf, drawn, top))
     return changes
+
+
+def _likely(top: NDArray[Any]) -> list[tuple[tuple[int, float], ...]]:
+    """Ids with their probabilities, of `[n, 2 K]` with the bits of these."""
+    ids, bits = np.split(top, 2, axis=1)
+    probs = bits.astype(np.int32).view(np.float32)
+    pairs = zip(ids.tolist(), probs.tolist(), strict=True)
+    return [tuple(zip(*pair, strict=True)) for pair in pairs]
 
 
 EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
@@ -186,16 +206,18 @@ EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(
 
 
 def events_of(
-    row: int, step: int, changes: Sequence[PositionChange], *, drawn: bool
+    row: int, step: int, changes: Sequence[PositionChange], *, drawn: bool, top: int
 ) -> list[Event]:
     """The events of one step of a row: one for each thing that happened, in the order of `Op`.
 
     drawn: its tokens are drawn, so that commits carry the probabilities of that.
+    top: commits carry this many most likely ids.
     """
     events = []
     for op, alike in groupby(sorted(changes, key=itemgetter(0)), key=itemgetter(0)):
-        _, pos, ids, conf, odds = zip(*alike, strict=True)
+        _, pos, ids, conf, odds, likely = zip(*alike, strict=True)
         writes = op in (Op.COMMIT, Op.REPLACE)
-        said = (conf, odds if drawn else ()) if writes else ()
+        first = tuple(entries[:top] for entries in likely) if top else ()
+        said = (conf, odds if drawn else (), first) if writes else ()
         events.append(Event(EVENTS[op], row, step, pos, ids, *said))
     return events

@@ -36,6 +36,8 @@ class Generation:
     choices: all n answers of the request, this one first (empty when there is one).
     proposal_logprobs: of each id, in the distribution that it was drawn from: tempered, filtered,
         without MASK (0: it was not drawn, nan: it was given; empty where a model does not tell).
+    top_logprobs: of each id, the most likely ids at its commit with their log-probabilities, as in
+        `logprobs` (an empty tuple: it was given), where the request asks for them.
     commit_steps: of each id, the forward of the row that committed it, from 1 (0: it was given).
     """
 
@@ -50,6 +52,7 @@ class Generation:
     trace: tuple[Event, ...] = field(default=(), repr=False)
     choices: tuple[Generation, ...] = field(default=(), repr=False)
     proposal_logprobs: tuple[float, ...] = field(default=(), repr=False)
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = field(default=(), repr=False)
     commit_steps: tuple[int, ...] = field(default=(), repr=False)
 
 
@@ -97,6 +100,7 @@ def generation_of(state: RowState, text: Text | None) -> Generation:
         canvas=tuple(canvas.ids),
         logprobs=logs_of(canvas.conf, canvas, len(answer)),
         proposal_logprobs=logs_of(canvas.drawn, canvas, len(answer)),
+        top_logprobs=_top_logs(state, len(answer)),
         commit_steps=tuple(canvas.born[start : start + len(answer)]),
         holes=() if text is None else tuple(map(text.decode_inside, hole_ids(state, len(answer)))),
         trace=tuple(state.trace),
@@ -200,6 +204,14 @@ def hole_ids(state: RowState, count: int) -> list[list[int]]:
 def logs_of(values: Sequence[float | None], canvas: HostCanvas, count: int) -> tuple[float, ...]:
     """Logarithms of the `values` of the first `count` generated positions."""
     return tuple(map(log_of, values[canvas.prompt : canvas.prompt + count]))
+
+
+def _top_logs(state: RowState, count: int) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """The most likely ids at the commits of the first `count` generated positions."""
+    if not state.bound.config.top_logprobs:
+        return ()
+    canvas, places = state.canvas, range(state.canvas.prompt, state.canvas.prompt + count)
+    return tuple(tuple((i, log_of(p)) for i, p in canvas.top.get(at, ())) for at in places)
 
 
 def log_of(probability: float | None) -> float:

@@ -234,8 +234,8 @@ class RowState:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
         self._require_finite(step.changes)
-        drawn = self.bound.config.temperature > 0
-        for event in events_of(self.row, number, step.changes, drawn=drawn):
+        drawn, top = self.bound.config.temperature > 0, self.bound.config.top_logprobs
+        for event in events_of(self.row, number, step.changes, drawn=drawn, top=top):
             self.emit(event)
         revisable = 0 if parts.blocks.multi_block else self.opened
         if not parts.whole_row and self._settle(revisable if parts.edit else None):

@@ -120,16 +120,13 @@ def check_deltas(engine, options, data):
     if data.draw(st.booleans()):
         request.ignore_events()
     holes = len(hole_spans(request.states[0].pinned)) if infill else 0
-    readers = [request.deltas(choice) for choice in range(len(request.states))]
-    readers += [
-        request.deltas(c, hole) for c in range(len(request.states)) for hole in range(holes)
-    ]
+    every, of_holes = range(len(request.states)), range(holes)
+    readers = [request.deltas(choice) for choice in every]
+    readers += [request.deltas(choice, hole) for choice in every for hole in of_holes]
     texts = read_all(request, data, readers, data.draw(st.sampled_from([None, None, 1, 3])))
     answer = request.result()
     choices = answer.choices or (answer,)
-    late = [
-        text for c in range(len(choices)) for h in range(holes) for text in request.deltas(c, h)
-    ]
+    late = ["".join(request.deltas(choice, hole)) for choice in every for hole in of_holes]
     assert texts[: len(choices)] == [choice.text for choice in choices]
     assert texts[len(choices) :] == [hole for choice in choices for hole in choice.holes]
     assert late == texts[len(choices) :], "readers of holes that come late"

@@ -119,12 +119,12 @@ class LiveServer:
 def frames(lines: Any) -> list[Any]:
     """The JSON of the events of a stream up to [DONE], which must be its last one."""
     found: list[Any] = []
-    for line in lines:
+    for line in filter(None, lines):
         assert "[DONE]" not in found, "something follows the end"
         if line.startswith("data: "):
             data = line.removeprefix("data: ")
             found.append(data if data == "[DONE]" else json.loads(data))
         else:
-            assert not line or line.startswith((":", "event: ")), line
+            assert line.startswith((":", "event: ")), line
     assert found.pop() == "[DONE]"
     return found

@@ -130,7 +130,7 @@ def test_effort(client, effort):
         ({"input": [{"type": "item_reference", "id": "a"}]}, "input[0]"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
-            "messages[0].content[0]",
+            "input[0].content[0]",
         ),
     ],
 )

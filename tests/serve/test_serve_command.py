@@ -14,10 +14,10 @@ from tests.serve.processes import PATIENCE, ROOT, running
 
 LONG = {
     "messages": [{"role": "user", "content": "hello"}],
-    "max_tokens": 400,
+    "max_tokens": 600,
     "stream": True,
     "stream_options": {"include_usage": True},
-    "dlm": {"unmask": "topk", "blocks": "fixed(8)", "guide": "forbid"},  # 400 forwards
+    "dlm": {"unmask": "topk", "blocks": "fixed(8)", "guide": "forbid"},  # 600 forwards
 }
 
 
@@ -36,7 +36,7 @@ def chunks(lines):
 
 def test_sigterm_in_the_middle_of_a_stream(client):
     """What runs ends as if nothing had been; new requests are told to come back later."""
-    with running("serve", "--port", 0) as server:
+    with running("serve", "--port", 0, "--drain", PATIENCE) as server:
         url = f"{server.url}/v1/chat/completions"
         with client.stream("POST", url, json=LONG) as stream:
             lines = stream.iter_lines()
@@ -50,10 +50,25 @@ def test_sigterm_in_the_middle_of_a_stream(client):
             assert refused.json()["error"]["code"] == "draining"
             assert int(refused.headers["retry-after"]) > 0
             found = chunks([*first, *lines])
-        assert found[-1]["usage"]["completion_tokens"] == 400
+        assert found[-1]["usage"]["completion_tokens"] == 600
         assert [c["choices"][0]["finish_reason"] for c in found if c["choices"]][-1] == "length"
         code, err = server.ended()
     assert (code, "Traceback" in err) == (0, False)
+
+
+def test_a_stream_whose_time_is_over_is_cut(client):
+    with running("serve", "--port", 0, "--drain", 0) as server:
+        url = f"{server.url}/v1/chat/completions"
+        with client.stream("POST", url, json=LONG) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.signal()
+            with pytest.raises(httpx2.HTTPError):
+                assert "data: [DONE]" not in list(lines)
+        code, err = server.ended()
+    assert code == 0
+    assert "requests are cut off" in err
+    assert "Traceback" not in err
 
 
 def test_a_second_signal_does_not_wait(client):

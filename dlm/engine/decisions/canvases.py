@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from dlm.core import ModelInfo
 from dlm.engine.decisions.questions import Choice, Question
 from dlm.engine.decisions.template import Order, QuestionTemplate
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, shown
 from dlm.text import Text, parse_holes
 from dlm.text.control import TURN_END_TOKENS
 
@@ -42,56 +42,87 @@ class Canvas(NamedTuple):
     slots: tuple[Slot, ...]
 
 
+class Listed(NamedTuple):
+    """A question as a canvas shows it.
+
+    question: what is asked
+    number: of the question among all of the request
+    order: numbers of its options in the order in which they are listed
+    """
+
+    question: Question
+    number: int
+    order: Order
+
+
 def build_canvas(
-    source: str,
-    questions: Sequence[Question],
-    numbers: Sequence[int],
-    orders: Sequence[Order],
-    template: QuestionTemplate,
-    text: Text,
-    info: ModelInfo,
+    source: str, asked: Sequence[Listed], template: QuestionTemplate, text: Text, info: ModelInfo
 ) -> Canvas:
     """The canvas of one question, or of several that share it.
 
-    numbers: of the questions among all of the request
-    orders: the order in which the options of each are listed
-
-    Raises `InvalidRequest` for labels that the canvas cannot tell apart, and for texts that the
-    tokenizer cannot write.
+    Spaces before a hole belong to its labels, as tokenizers join them to words. Raises
+    `InvalidRequest` for labels that the canvas cannot tell apart, and for texts that the tokenizer
+    cannot write.
     """
-    mask, encode = info.mask_id, text.encode_inside
-    assert mask is not None
-    turn = template.assistant_turn([question.name for question in questions])
-    user = template.user_turn(source, questions, orders)
+    turn = template.assistant_turn([one.question.name for one in asked])
+    user = template.user_turn(source, [(one.question, one.order) for one in asked])
     if text.vocabulary.template is None:
-        ids, turn[0] = text.encode_prompt(user, chat=False), f"{RAW_ANSWER}{turn[0]}"
+        ids, turn = text.encode_prompt(user, chat=False), turn.after(RAW_ANSWER)
     else:
         ids = text.encode_prompt([{"role": "user", "content": user}])
     slots: list[Slot] = []
-    for at, piece in enumerate(turn):
-        if isinstance(piece, str):
-            before_hole = at < len(turn) - 1
-            shown = piece.rstrip(" ") if before_hole else piece
-            for part in parse_holes("template.answer", shown):
-                ids += [mask] * part if isinstance(part, int) else encode(part, "template")
-            continue
-        before, after = str(turn[at - 1]), turn[at + 1 :]
-        spaces = " " * (len(before) - len(before.rstrip(" ")))
-        last = after == [""]
-        question, number, order = questions[piece], numbers[piece], orders[piece]
-        path = f"questions[{number}]"
-        labels = _label_ids(path, question, template.labels(question, order), spaces, text)
-        shared = common_beginning(labels)
+    for place, (before, number) in enumerate(turn.holes):
+        bare = before.rstrip(" ")
+        ids += _around(bare, text, info)
+        last = place == len(turn.holes) - 1 and not turn.rest and bool(info.eos_ids)
+        shared, labels = _labels(asked[number], template, before[len(bare) :], text, last=last)
         ids += shared
-        own = tuple(label[len(shared) :] for label in labels)
-        width = max(map(len, own))
-        if not (last and info.eos_ids) and any(len(label) < width for label in own):
-            raise InvalidRequest(path, _lengths(template, own, len(shared)))
-        slots.append(Slot(number, len(ids), width, own, last))
-        ids += [mask] * width
+        width = max(map(len, labels))
+        slots.append(Slot(asked[number].number, len(ids), width, labels, last))
+        ids += _masks(width, info)
+    ids += _around(turn.rest, text, info)
     ids += template.end if template.end is not None else ending(text, info)
     info.check_ids("template", ids)
     return Canvas(tuple(ids), tuple(slots))
+
+
+def _masks(count: int, info: ModelInfo) -> list[int]:
+    assert info.mask_id is not None
+    return [info.mask_id] * count
+
+
+def _around(piece: str, text: Text, info: ModelInfo) -> list[int]:
+    """The ids of a text of the template with its open positions."""
+    found: list[int] = []
+    for part in parse_holes("template.answer", piece):
+        if isinstance(part, int):
+            found += _masks(part, info)
+        else:
+            found += text.encode_inside(part, "template")
+    return found
+
+
+def _labels(
+    asked: Listed, template: QuestionTemplate, spaces: str, text: Text, *, last: bool
+) -> tuple[Ids, tuple[Ids, ...]]:
+    """The ids that all labels of a question begin with after `spaces`, and the rest of each.
+
+    Raises `InvalidRequest` for labels of several lengths in a hole that is not the `last` one.
+    """
+    path = f"questions[{asked.number}]"
+    labels = _label_ids(path, asked, template, spaces, text)
+    shared = common_beginning(labels)
+    own = tuple(label[len(shared) :] for label in labels)
+    if not last and len({len(label) for label in own}) > 1:
+        lengths = sorted({len(label) for label in labels})
+        hint = " or answer choices by letters" if template.choices == "values" else ""
+        raise InvalidRequest(
+            path,
+            f"has labels of {' and '.join(map(str, lengths))} tokens, and text follows its hole: "
+            "only the end of an answer can follow labels of several lengths; ask it alone with the "
+            f"hole at the end{hint}",
+        )
+    return shared, own
 
 
 def ending(text: Text, info: ModelInfo) -> list[int]:
@@ -104,29 +135,20 @@ def ending(text: Text, info: ModelInfo) -> list[int]:
 
 
 def _label_ids(
-    path: str, question: Question, labels: Sequence[str], spaces: str, text: Text
+    path: str, asked: Listed, template: QuestionTemplate, spaces: str, text: Text
 ) -> list[Ids]:
     """The ids of each label after `spaces`. Raises `InvalidRequest` for two of equal ids."""
     seen: dict[Ids, int] = {}
-    for number, label in enumerate(labels):
+    for number, label in enumerate(template.labels(asked.question, asked.order)):
         own = path
-        if isinstance(question, Choice):
+        if isinstance(asked.question, Choice):
             own = f"{path}.choices[{number}].value"
         ids = tuple(text.encode_inside(spaces + label, own))
         if seen.setdefault(ids, number) != number:
-            rule = f"is {label!r} to the model, as choices[{seen[ids]}] is"
-            raise InvalidRequest(own, f"{rule}: answer by letters to tell them apart")
+            rule = f"has the label {shown(label)}, which is to the model that of number {seen[ids]}"
+            hint = ": answer by letters" if isinstance(asked.question, Choice) else ""
+            raise InvalidRequest(own, rule + hint)
     return list(seen)
-
-
-def _lengths(template: QuestionTemplate, labels: Sequence[Ids], shared: int) -> str:
-    lengths = sorted({len(label) + shared for label in labels})
-    hint = " or answer choices by letters" if template.choices == "values" else ""
-    return (
-        f"has labels of {' and '.join(map(str, lengths))} tokens, and text follows its hole: only "
-        f"the end of an answer can follow labels of several lengths; ask it alone with the hole at "
-        f"the end{hint}"
-    )
 
 
 def common_beginning(rows: Sequence[Ids]) -> Ids:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from dlm.engine.decisions.answers import Answer, DecisionCosts, Decisions, answer_of
-from dlm.engine.decisions.canvases import Canvas, build_canvas
+from dlm.engine.decisions.canvases import Canvas, Listed, build_canvas
 from dlm.engine.decisions.options import DecisionOptions
 from dlm.engine.decisions.questions import Choice, Predicate, Question, check_questions
 from dlm.engine.decisions.reader import MOST_POSITIONS, CanvasReader, Holder
@@ -148,10 +148,9 @@ class DecisionJob:
     ) -> tuple[Canvas, list[LabelTerms]]:
         """The canvas of a group of questions whose options are listed for the `turn`-th time."""
         assert engine.text is not None
-        asked = [self.questions[n] for n in group]
-        orders = [_order(self.questions[n], turn, self._turns[n]) for n in group]
-        words = self._options.template
-        canvas = build_canvas(text, asked, group, orders, words, engine.text, engine.info)
+        questions, words = self.questions, self._options.template
+        asked = [Listed(questions[n], n, _order(questions[n], turn, self._turns[n])) for n in group]
+        canvas = build_canvas(text, asked, words, engine.text, engine.info)
         return canvas, label_terms(canvas, engine.info, self._options.scoring)
 
 

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from dlm.engine.decisions.questions import Choice, Predicate, Question, Score
 from dlm.errors import InvalidRequest, require_text, shown, unknown_name
@@ -88,20 +88,21 @@ class QuestionTemplate:
                 raise unknown_name("template", str(name), known)
         return cls(**options)
 
-    def user_turn(self, source: str, questions: Sequence[Question], orders: Sequence[Order]) -> str:
-        """The text of the user turn; several questions are numbered from 1."""
-        joint = len(questions) > 1
-        form = self.joint_question if joint else self.question
-        asked = "\n".join(
+    def user_turn(self, source: str, asked: Sequence[tuple[Question, Order]]) -> str:
+        """The text of the user turn: the input and some questions, each with the order in which its
+        options are listed; several are numbered from 1.
+        """
+        form = self.joint_question if len(asked) > 1 else self.question
+        questions = "\n".join(
             _filled(
                 form,
                 instructions=question.instructions,
                 labels=self.listing(question, order),
                 number=str(number),
             ).strip("\n")
-            for number, (question, order) in enumerate(zip(questions, orders, strict=True), start=1)
+            for number, (question, order) in enumerate(asked, start=1)
         )
-        return _filled(self.user, input=source, questions=asked).strip("\n")
+        return _filled(self.user, input=source, questions=questions).strip("\n")
 
     def labels(self, question: Question, order: Order) -> list[str]:
         """The label of each option, level, or true and false, in the question's order.
@@ -141,9 +142,8 @@ class QuestionTemplate:
                 lines = [f"{labels[at]}. {texts[at]}" for at in order]
                 return "\n".join([*lines, f"Answer with the {kind} of a choice."])
 
-    def assistant_turn(self, names: Sequence[str | None]) -> list[str | int]:
-        """The assistant turn of some questions: texts, and for each hole the number of its
-        question.
+    def assistant_turn(self, names: Sequence[str | None]) -> Turn:
+        """The assistant turn of the questions of these names.
 
         Raises `InvalidRequest` where named holes are not those of the questions.
         """
@@ -154,7 +154,7 @@ class QuestionTemplate:
             form = "\n".join(lines)
         else:
             form = self.joint_answer
-        pieces = HOLE.split(form)  # texts at the even places, names at the odd ones
+        *pieces, rest = HOLE.split(form)  # a text, the name of the hole after it, and so on
         found = pieces[1::2]
         if None in found:
             numbers = list(range(len(names)))
@@ -165,10 +165,23 @@ class QuestionTemplate:
                 rule = f"must have a hole for each of the questions {shown(list(names))}"
                 raise _wrong("joint_answer", f"{rule}, got {shown(found)}")
             numbers = [list(names).index(name) for name in found]
-        turn: list[str | int] = [pieces[0]]
-        for number, text in zip(numbers, pieces[2::2], strict=True):
-            turn += [number, text]
-        return turn
+        return Turn(tuple(zip(pieces[::2], numbers, strict=True)), rest)
+
+
+class Turn(NamedTuple):
+    """An assistant turn with holes.
+
+    holes: the text before each hole, and the place of its question among those that were asked
+    rest: the text after the last one
+    """
+
+    holes: tuple[tuple[str, int], ...]
+    rest: str
+
+    def after(self, text: str) -> Turn:
+        """The same after a text."""
+        (before, number), *others = self.holes
+        return Turn(((text + before, number), *others), self.rest)
 
 
 Order = Sequence[int]

@@ -19,6 +19,7 @@ from dlm.cli import run
 from dlm.cli.info import parts
 from dlm.model.families import FAMILIES
 from dlm.sandbox import best_sandbox
+from dlm.serve.settings import SETTINGS, ServerSettings
 from tests.helpers import PARITY, false_equations
 from tests.serve.field_table import fields_table
 
@@ -148,9 +149,26 @@ def extension_table():
     return table(["option", "type", "default", "meaning"], rows)
 
 
+def settings_table():
+    """The settings of a server, as flags."""
+    usual = ServerSettings()
+    rows = [
+        [f"`--{s.flag or name.replace('_', '-')}`", s.type, usual_value(usual, name), s.meaning]
+        for name, s in SETTINGS.items()
+        if name != "defaults"
+    ]
+    return table(["flag", "type", "default", "meaning"], rows)
+
+
+def usual_value(settings, name):
+    value = getattr(settings, name)
+    return "" if value is None or value is False or value == () else str(value).lower()
+
+
 TABLES = {
     "dlm-options": extension_table,
     "fields": fields_table,
+    "settings": settings_table,
     "families": families_table,
     "names": names_table,
     "options": options_table,

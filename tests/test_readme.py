@@ -152,17 +152,20 @@ def extension_table():
 def settings_table():
     """The settings of a server, as flags."""
     usual = ServerSettings()
-    rows = [
-        [f"`--{s.flag or name.replace('_', '-')}`", s.type, usual_value(usual, name), s.meaning]
-        for name, s in SETTINGS.items()
-        if name != "defaults"
-    ]
+    rows = []
+    for name, s in SETTINGS.items():
+        flag, meaning = s.flag or name.replace("_", "-"), s.meaning
+        if usual_value(usual, name) == "true":
+            flag, meaning = f"no-{flag}", f"do not {meaning}"
+        if name != "defaults":
+            shown = "" if s.type == "flag" else usual_value(usual, name)
+            rows.append([f"`--{flag}`", s.type, shown, meaning])
     return table(["flag", "type", "default", "meaning"], rows)
 
 
 def usual_value(settings, name):
     value = getattr(settings, name)
-    return "" if value is None or value is False or value == () else str(value).lower()
+    return "" if value in (None, False, ()) else str(value).lower()
 
 
 TABLES = {

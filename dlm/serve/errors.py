@@ -44,6 +44,8 @@ NAMES: Final[Mapping[type, str]] = MappingProxyType({list: "a list", dict: "an o
 """Kinds of JSON values."""
 LONGEST: Final = 600
 """Characters of a message."""
+LONGEST_PATH: Final = 120
+"""Characters of a path in a message."""
 _UNION: Final = re.compile(
     r"^(function-|constrained-|nullable|lax-|json-|list\[|dict\[|str$|int$|float$|bool$)"
 )
@@ -158,9 +160,10 @@ async def _on_api_error(_: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     """Unknown routes, wrong methods, bodies that are too large or no JSON."""
     assert isinstance(error, HTTPException)
+    path = shortened(request.url.path, LONGEST_PATH)
     told = {
-        404: (f"there is no {request.url.path} here", "not_found"),
-        405: (f"{request.url.path} does not take {request.method}", "method_not_allowed"),
+        404: (f"there is no {path} here", "not_found"),
+        405: (f"{path} does not take {request.method}", "method_not_allowed"),
         413: ("the body is larger than this server takes", "too_large"),
         415: ("the body must be JSON, with Content-Type: application/json", "not_json"),
     }

@@ -25,7 +25,7 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "server" in request.fixturenames:
         live = request.getfixturevalue("server")
         live.until_idle()
-        faults = live.faults()
+        faults = live.faults()  # of this test
         assert not faults
 
 

@@ -48,7 +48,7 @@ def streamed(asked, chunks):
         for choice in chunk["choices"]:
             delta = choice["delta"].get("content") if "delta" in choice else choice["text"]
             number = choice["index"]
-            if asked.mode == "diffusing" and delta and "diffusion_meta" in chunk:
+            if asked.mode == "diffusing" and delta is not None and "diffusion_meta" in chunk:
                 texts[number] = delta
             elif asked.mode != "diffusing":
                 texts[number] += delta or ""

@@ -70,7 +70,7 @@ def test_asyncio(model, engine):
 def test_stop_and_more(model):
     answer = model.bind(stop=["="], extra_body={"dlm": {"unmask": "topk"}}).invoke(QUESTIONS[0])
     assert "=" not in answer.content
-    several = model.bind(n=2, temperature=1.0).generate([[HumanMessage(QUESTIONS[0])]])
+    several = model.generate([[HumanMessage(QUESTIONS[0])]], n=2, temperature=1.0)
     assert len(several.generations[0]) == 2
     logs = model.bind(logprobs=True, top_logprobs=2).invoke(QUESTIONS[0])
     assert logs.response_metadata["logprobs"]["content"]

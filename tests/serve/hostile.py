@@ -110,7 +110,9 @@ def numbers() -> Iterator[Case]:
         for field in FIELDS:
             for value in (number, b"[" + number + b"]", b'{"a": ' + number + b"}"):
                 body = b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 2, '
-                yield CHAT, body + b'"' + field.encode() + b'": ' + value + b"}", {400}
+                free = b"e" in number and field in ("metadata", "user", "chat_template_kwargs")
+                allowed = {200, 400} if free else {400}  # JSON has numbers of any size
+                yield CHAT, body + b'"' + field.encode() + b'": ' + value + b"}", allowed
 
 
 def wrong_types() -> Iterator[Case]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "build/docs/pages"
-SHOWN = ("README.md", "CHANGELOG.md", "LICENSE", "docs/*.md", "examples/*.py", "examples/*.png")
+SHOWN = ("README.md", "CHANGELOG.md", "LICENSE", "docs/*.md", "docs/*.png")
+EXAMPLES = ("examples/*.py", "examples/*.png")
 KEPT = ("evals/results/*/*.md", "evals/results/*/*.png", "evals/results/training/run.json")
 CARDS = ("dlm/model/bundled/*/README.md",)
 
@@ -19,7 +20,7 @@ CARDS = ("dlm/model/bundled/*/README.md",)
 def main() -> int:
     """Link the pages and run the generator over them."""
     shutil.rmtree(PAGES, ignore_errors=True)
-    for pattern in (*SHOWN, *KEPT, *CARDS):
+    for pattern in (*SHOWN, *EXAMPLES, *KEPT, *CARDS):
         for file in sorted(ROOT.glob(pattern)):
             page = PAGES / file.relative_to(ROOT)
             page.parent.mkdir(parents=True, exist_ok=True)

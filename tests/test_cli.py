@@ -245,6 +245,15 @@ def test_json(call):
     assert answer["config"]["logit_bias"] == {"40": -2}
 
 
+def test_json_with_the_most_likely_ids(call):
+    answer = json.loads(call("generate", "hello", "--json", "--top-logprobs", "3", *SHORT)[1])
+    told = dlm.load().generate("hello", max_new_tokens=16, guide="forbid", top_logprobs=3)
+    assert [[tuple(e) for e in likely] for likely in answer["top_logprobs"]] == [
+        *map(list, told.top_logprobs)
+    ]
+    assert {len(likely) for likely in answer["top_logprobs"]} == {3}
+
+
 def test_choices_and_seeds(call):
     warm = ("hello", *SHORT, "--temperature", "1.5", "--n", "3")
     answer = json.loads(call("generate", *warm, "--json")[1])

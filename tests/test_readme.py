@@ -19,6 +19,7 @@ from dlm.cli import run
 from dlm.cli.info import parts
 from dlm.model.families import FAMILIES
 from dlm.sandbox import best_sandbox
+from dlm.serve.settings import SETTINGS, ServerSettings
 from tests.helpers import PARITY, false_equations
 from tests.serve.field_table import fields_table
 
@@ -148,9 +149,29 @@ def extension_table():
     return table(["option", "type", "default", "meaning"], rows)
 
 
+def settings_table():
+    """The settings of a server, as flags."""
+    usual = ServerSettings()
+    rows = []
+    for name, s in SETTINGS.items():
+        flag, meaning = s.flag or name.replace("_", "-"), s.meaning
+        if usual_value(usual, name) == "true":
+            flag, meaning = f"no-{flag}", f"do not {meaning}"
+        if name != "defaults":
+            shown = "" if s.type == "flag" else usual_value(usual, name)
+            rows.append([f"`--{flag}`", s.type, shown, meaning])
+    return table(["flag", "type", "default", "meaning"], rows)
+
+
+def usual_value(settings, name):
+    value = getattr(settings, name)
+    return "" if value in (None, False, ()) else str(value).lower()
+
+
 TABLES = {
     "dlm-options": extension_table,
     "fields": fields_table,
+    "settings": settings_table,
     "families": families_table,
     "names": names_table,
     "options": options_table,

@@ -132,9 +132,8 @@ def serve(
     sources = {name: file.get(name, usual) for name, usual in LOADING.items()}
     flags = {"model": model, "device": device, "dtype": dtype}
     sources |= {name: value for name, value in flags.items() if value is not None}
-    if mask_id is None:
-        mask_id = file.get("mask_id")
-    changes = file.get("override", {}) | overrides(override or [], mask_id)
+    corrected = file.get("override", {}) | {n: file[n] for n in ("mask_id",) if n in file}
+    changes = corrected | overrides(override or [], mask_id)
     helpers = file.get("aux", {}) | named("aux", aux or [], "MODEL")
     _serve(sources, changes, helpers, settings)
 

@@ -39,18 +39,17 @@ def most_likely(logits: Tensor, mask_id: int | None, count: int) -> Tensor:
     """
     size = logits.shape[1]
     count = min(count, size - (mask_id is not None))
-    later = torch.arange(size - 1, -1, -1, device=logits.device)
-    found = [
-        (_keys(part, mask_id) + later).topk(count, dim=1).values
-        for part in logits.split(max(1, KEYS // size))
-    ]
+    parts = logits.split(max(1, KEYS // size))
+    found = [_keys(part, mask_id).topk(count, dim=1).values for part in parts]
     return size - 1 - (torch.cat(found) & LOW_HALF)
 
 
 def _keys(logits: Tensor, mask_id: int | None) -> Tensor:
-    """The upper halves of the keys, `[N, V]` int64."""
-    logits = logits + 0.0  # a copy, without negative zeros
+    """The keys of `logits [N, V]`, int64; that of MASK is below all others."""
+    size = logits.shape[1]
+    bits = (logits + 0.0).view(torch.int32)  # of a copy without negative zeros
+    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32
+    keys += torch.arange(size - 1, -1, -1, device=logits.device)
     if mask_id is not None:
-        logits.select(1, mask_id).fill_(-torch.inf)
-    bits = logits.view(torch.int32)
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32
+        keys.select(1, mask_id).fill_(torch.iinfo(torch.int64).min)
+    return keys

@@ -46,6 +46,8 @@ def create_app(engine: dlm.Engine, settings: ServerSettings | None = None) -> Fa
         description="OpenAI's API for masked diffusion language models.",
         lifespan=life,
         redirect_slashes=False,
+        docs_url=None,  # its scripts would come from other hosts
+        redoc_url=None,
     )
     app.state.service = service
     for family in (chat, completions, responses, decisions, tokens, models, operations):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 LOGGERS: Final = ("dlm.serve", "dlm.access", "uvicorn.error")
-STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
+STANDARD: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "color_message"))
 """Attributes of every record, and one that uvicorn adds for terminals."""
 
 
@@ -30,10 +31,19 @@ class JsonLines(logging.Formatter):
         return json.dumps(told, default=str)
 
 
+def is_no_cut(record: logging.LogRecord) -> bool:
+    """Return False for a request that was cut off at the end of the server, which uvicorn reports
+    as a fault of the app; the server itself tells how many there were.
+    """
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError)
+
+
 def configure_logs(level: str) -> None:
     """Send the records of the server and of uvicorn to stderr, from `level` on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(is_no_cut)
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -96,6 +96,9 @@ class Metrics:
             "forward_passes", "Forwards of answers, by their purpose; fused ones by all.", ["kind"]
         )
         self._nfe = self._counter("nfe", "Forwards of answers; fused ones count once.")
+        self._arms = self._counter("guidance_forwards", "Further model inputs of guidance.")
+        self._aux = self._counter("aux_forwards", "Forwards of auxiliary models.")
+        self._refreshes = self._counter("cache_refresh", "Forwards that renewed stored keys.")
         self._token_forwards = self._counter("token_forwards", "Positions computed.")
         self._rate = self._histogram("tokens_per_forward", "Tokens a forward, by answer.", RATES)
         self._queries = self._counter("prefix_cache_queries", "Tokens of prompts looked up.")
@@ -140,7 +143,10 @@ class Metrics:
         for purpose, count in stats.forwards.items():
             for kind in purpose.split():
                 self._forwards.labels(among(kind, FORWARDS)).inc(count)
+            self._refreshes.inc(count if "refresh" in purpose.split() else 0)
         self._nfe.inc(stats.nfe)
+        self._arms.inc(stats.arm_forwards)
+        self._aux.inc(sum(stats.aux_forwards.values()))
         self._token_forwards.inc(stats.token_forwards)
         self._rate.observe(stats.tokens_per_forward)
         self._queries.inc(len(generation.prompt_ids))

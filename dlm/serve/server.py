@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
@@ -133,7 +133,7 @@ class Server(uvicorn.Server):
         )
         self.service, self.settings, self.code = service, settings, STOPPED
         self._url = url_of(settings.host, listener)
-        self._asked_to_stop = False
+        self._draining: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -155,7 +155,8 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Say that the server is ready; then watch until it is to end."""
-        print(f"dlm: serving on {self._url}", flush=True)
+        with suppress(OSError):  # nobody reads stdout any more
+            print(f"dlm: serving on {self._url}", flush=True)
         LOG.info("serving", extra={"url": self._url})
         ticks = asyncio.create_task(super().main_loop())
         while not self.should_exit:
@@ -168,11 +169,10 @@ class Server(uvicorn.Server):
 
     def stop(self, number: int) -> None:
         """Begin to drain; the second time end the process at once."""
-        if self._asked_to_stop:
+        if self._draining is not None:
             LOG.warning("a second signal: the server ends at once")
             sys.stdout.flush()
             os._exit(BY_SIGNAL + number)
-        self._asked_to_stop = True
         self._end_within(self.settings.drain + CLOSING)
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 

@@ -1,6 +1,7 @@
 """A small app behind the real gate and the real `serve`: `python -m tests.serve.small_server`.
 
-`/v1/slow?parts=N` streams N lines, one each 50 ms. The arguments are settings as NAME=VALUE.
+`/v1/slow` streams a line each 50 ms until `/v1/finish` is asked for. The arguments are settings as
+NAME=VALUE.
 """
 
 import asyncio
@@ -40,7 +41,8 @@ def small_app(settings):
         print("closed in order", file=sys.stderr, flush=True)
 
     app = FastAPI(lifespan=lifespan)
-    service = app.state.service = SmallService()
+    service, finished = SmallService(), asyncio.Event()
+    app.state.service = service
     metrics = app.state.metrics = Metrics(running=lambda: service.running)
 
     @app.get("/ready")
@@ -66,17 +68,25 @@ def small_app(settings):
         service.alive = False
         return {}
 
+    @app.get("/v1/finish")
+    async def finish():
+        finished.set()
+        return {}
+
     @app.get("/v1/slow")
-    async def slow(parts: int):
+    async def slow():
         if service.draining:
             return error_response(503, "about to end", "server_error", headers={"Retry-After": "1"})
 
         async def lines():
             service.running += 1
             try:
-                for number in range(parts):
+                number = 0
+                while not finished.is_set():
                     yield f"part {number}\n"
+                    number += 1
                     await asyncio.sleep(0.05)
+                yield "the end\n"
             finally:
                 service.running -= 1
 

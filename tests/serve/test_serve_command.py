@@ -8,16 +8,17 @@ import sys
 import httpx2
 import pytest
 
+from dlm.cli.app import run
 from dlm.serve.server import listening_socket
 from dlm.serve.settings import ServerSettings
 from tests.serve.processes import PATIENCE, ROOT, running
 
 LONG = {
     "messages": [{"role": "user", "content": "hello"}],
-    "max_tokens": 400,
+    "max_tokens": 600,
     "stream": True,
     "stream_options": {"include_usage": True},
-    "dlm": {"unmask": "topk", "blocks": "fixed(8)", "guide": "forbid"},  # 400 forwards
+    "dlm": {"unmask": "topk", "blocks": "fixed(8)", "guide": "forbid"},  # 600 forwards
 }
 
 
@@ -36,7 +37,7 @@ def chunks(lines):
 
 def test_sigterm_in_the_middle_of_a_stream(client):
     """What runs ends as if nothing had been; new requests are told to come back later."""
-    with running("serve", "--port", 0) as server:
+    with running("serve", "--port", 0, "--drain", PATIENCE) as server:
         url = f"{server.url}/v1/chat/completions"
         with client.stream("POST", url, json=LONG) as stream:
             lines = stream.iter_lines()
@@ -50,10 +51,25 @@ def test_sigterm_in_the_middle_of_a_stream(client):
             assert refused.json()["error"]["code"] == "draining"
             assert int(refused.headers["retry-after"]) > 0
             found = chunks([*first, *lines])
-        assert found[-1]["usage"]["completion_tokens"] == 400
+        assert found[-1]["usage"]["completion_tokens"] == 600
         assert [c["choices"][0]["finish_reason"] for c in found if c["choices"]][-1] == "length"
         code, err = server.ended()
     assert (code, "Traceback" in err) == (0, False)
+
+
+def test_a_stream_whose_time_is_over_is_cut(client):
+    with running("serve", "--port", 0, "--drain", 0) as server:
+        url = f"{server.url}/v1/chat/completions"
+        with client.stream("POST", url, json=LONG) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.signal()
+            with pytest.raises(httpx2.HTTPError):
+                assert "data: [DONE]" not in list(lines)
+        code, err = server.ended()
+    assert code == 0
+    assert "requests are cut off" in err
+    assert "Traceback" not in err
 
 
 def test_a_second_signal_does_not_wait(client):
@@ -111,6 +127,48 @@ def test_prompts_are_logged_when_asked_for(client):
         body = {"prompt": "a private word", "max_tokens": 4}
         client.post(f"{server.url}/v1/completions", json=body)
         assert server.logged("a request")["prompts"] == ["a private word"]
+
+
+def test_flags_win_over_the_file_name_by_name(monkeypatch, tmp_path):
+    """What loads the model, and its default options; the model itself is not needed for that."""
+    path = tmp_path / "server.yaml"
+    path.write_text(
+        "model: file-model\ndtype: float32\nmask_id: 1\noverride: {shift: true, eos_ids: [2]}\n"
+        "aux: {ar: a, judge: b}\nhost: 127.0.0.2\nmax_rows: 4\npage: false\n"
+        "defaults: {block_length: 8, temperature: 0.5, stop: [eos]}\n",
+        "utf-8",
+    )
+    seen = []
+    monkeypatch.setattr("dlm.cli.serve._serve", lambda *given: seen.append(given))
+    monkeypatch.setattr("dlm.cli.serve.leave_on_terminate", lambda: None)  # of this process
+    flags = "--model flag-model --override mask_id=5 --override shift=false --aux ar=c"
+    flags += " --max-rows 9 --blocks causal --max-new-tokens 7 --no-page"
+    assert run(["serve", "--config", str(path), *flags.split()]) == 0
+    ((sources, changes, helpers, settings),) = seen
+    assert sources == {"model": "flag-model", "device": "auto", "dtype": "float32"}
+    assert changes == {"mask_id": 5, "shift": False, "eos_ids": [2]}
+    assert helpers == {"ar": "c", "judge": "b"}
+    assert (settings.host, settings.max_rows, settings.page) == ("127.0.0.2", 9, False)
+    assert settings.max_new_tokens == 7
+    assert settings.defaults == {"blocks": "causal", "temperature": 0.5, "stop": ["eos"]}
+
+
+def test_keys_come_from_the_first_place_that_has_any(monkeypatch, tmp_path):
+    (tmp_path / "keys").write_text("from-key-file\n", "utf-8")
+    (tmp_path / "server.yaml").write_text("api_keys: [from-config]\n", "utf-8")
+    seen = []
+    monkeypatch.setattr("dlm.cli.serve._serve", lambda *given: seen.append(given[-1].api_keys))
+    monkeypatch.setattr("dlm.cli.serve.leave_on_terminate", lambda: None)
+    monkeypatch.setenv("DLM_API_KEY", "from-environment,another")
+    config = ["--config", str(tmp_path / "server.yaml")]
+    flags = ["--api-key", "from-flag", "--api-key-file", str(tmp_path / "keys")]
+    for arguments in ([], config, [*config, *flags]):
+        assert run(["serve", *arguments]) == 0
+    assert seen == [
+        ("from-environment", "another"),
+        ("from-config",),
+        ("from-flag", "from-key-file"),
+    ]
 
 
 # what is refused

@@ -100,6 +100,10 @@ def test_a_trace_is_dropped_on_the_page_of_a_server(browser, server, saved):
     path, answers = saved
     tab = Tab(browser, DESK)
     tab.open(f"{server.url}/")
+    tab.set(length=900)
+    tab.pick("dlm.unmask", "topk")
+    tab.page.click("#run")
+    tab.page.wait_for_selector(".cell.fresh")
     tab.mode("Infill")
     data = tab.page.evaluate_handle(
         """(text) => {
@@ -110,10 +114,12 @@ def test_a_trace_is_dropped_on_the_page_of_a_server(browser, server, saved):
         path.read_text(),
     )
     tab.page.dispatch_event("body", "drop", {"dataTransfer": data})
-    tab.page.wait_for_selector(".cell:not(.hidden)")
+    tab.page.wait_for_selector("body[data-mode=generate]")
     settled(tab)
     assert tab.answer() == answers[0]
+    assert tab.figure("finish") == "stop", "the run that was going on has ended"
     tab.set(length=32)
+    tab.pick("dlm.unmask", "")
     tab.run()
     assert tab.figure("speed").isdecimal(), "and the page still generates"
     assert not tab.page.locator(".choices >> nth=0").is_visible()

@@ -11,7 +11,7 @@ import dlm
 from dlm.cli import run
 from dlm.cli.page import write_page
 from dlm.cli.trace import read_trace, write_trace
-from tests.serve.browser import DESK, PAGE, PHONE, Tab, chromium
+from tests.serve.browser import COINS, DESK, PAGE, PHONE, Tab, chromium
 
 PROMPT = "Tell me about the sea."
 MASKED, GIVEN = 3, 0
@@ -100,7 +100,7 @@ def test_a_trace_is_dropped_on_the_page_of_a_server(browser, server, saved):
     path, answers = saved
     tab = Tab(browser, DESK)
     tab.open(f"{server.url}/")
-    tab.set(length=900)
+    tab.set(prompt=COINS, length=900)
     tab.pick("dlm.unmask", "topk")
     tab.page.click("#run")
     tab.page.wait_for_selector(".cell.fresh")
@@ -113,6 +113,7 @@ def test_a_trace_is_dropped_on_the_page_of_a_server(browser, server, saved):
         }""",
         path.read_text(),
     )
+    assert tab.page.is_enabled("#stop")
     tab.page.dispatch_event("body", "drop", {"dataTransfer": data})
     tab.page.wait_for_selector("body[data-mode=generate]")
     settled(tab)

@@ -180,10 +180,11 @@ class RowState:
         if self.bound.config.trace:
             self.trace.append(event)
 
-    def record(self, step: RowStep) -> None:
-        """Bill the row for a step, turn its changes into events, and end it where it has ended."""
-        with self.lock:
-            self._record(step)
+    def record(self, steps: Sequence[RowStep]) -> None:
+        """Bill the row for the steps up to a sync, tell what changed, and end it where it ends."""
+        with self.lock:  # whoever holds it finds the whole bill of a row that is done
+            for step in steps:
+                self._record(step)
 
     def _record(self, step: RowStep) -> None:
         ledger, took_part = self.ledger, step.took_part and not self.done

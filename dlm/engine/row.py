@@ -180,32 +180,28 @@ class RowState:
         if self.bound.config.trace:
             self.trace.append(event)
 
-    def record(self, steps: Sequence[RowStep]) -> None:
-        """Bill the row for the steps up to a sync, tell what changed, and end it where it ends."""
-        with self.lock:  # whoever holds it finds the whole bill of a row that is done
-            for step in steps:
-                self._record(step)
-
-    def _record(self, step: RowStep) -> None:
+    def record(self, step: RowStep) -> None:
+        """Bill the row for a step, turn its changes into events, and end it where it has ended."""
         ledger, took_part = self.ledger, step.took_part and not self.done
-        ledger.record(step.purpose, step.positions, step.arms, idle=not took_part)
-        ledger.staleness = max(ledger.staleness, step.key_age)
-        for name, tokens in step.aux.items():
-            ledger.record_aux(name, tokens)
-        if self.done:
-            return
-        try:
-            cause = self._changed(step) if took_part else None
-            if cause is None and step.error is not None:
-                raise step.error
-            cause = cause or ("length" if step.filled else self._spent())
-            if cause is None and ledger.nfe > self.most_steps:
-                raise self._endless()
-        except Exception as error:  # of a user's part, or an event that cannot follow
-            self.finish("error", error)
-        else:
-            if cause is not None:
-                self.finish(cause)
+        with self.lock:
+            ledger.record(step.purpose, step.positions, step.arms, idle=not took_part)
+            ledger.staleness = max(ledger.staleness, step.key_age)
+            for name, tokens in step.aux.items():
+                ledger.record_aux(name, tokens)
+            if self.done:
+                return
+            try:
+                cause = self._changed(step) if took_part else None
+                if cause is None and step.error is not None:
+                    raise step.error
+                cause = cause or ("length" if step.filled else self._spent())
+                if cause is None and ledger.nfe > self.most_steps:
+                    raise self._endless()
+            except Exception as error:  # of a user's part, or an event that cannot follow
+                self.finish("error", error)
+            else:
+                if cause is not None:
+                    self.finish(cause)
 
     def finish(self, cause: str, error: Exception | None = None) -> None:
         """End the row once; one that ends by itself settles all that is filled.

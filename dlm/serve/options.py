@@ -12,7 +12,13 @@ import dlm
 from dlm.errors import shortened
 from dlm.serve.errors import refused
 from dlm.serve.fields import Sampling, check_supported
-from dlm.serve.schemas import ChatRequest, CompletionRequest, FimRequest, ResponsesRequest
+from dlm.serve.schemas import (
+    MOST_IDS,
+    ChatRequest,
+    CompletionRequest,
+    FimRequest,
+    ResponsesRequest,
+)
 
 EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -28,6 +34,10 @@ EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The presets of each `reasoning_effort`; the first one that the model can have is taken."""
 
+MOST_ITEMS: Final = 64
+"""Items of an option in the `dlm` object."""
+LONGEST_SPEC: Final = 8192
+"""Characters of a part's spec string."""
 UNKNOWN: Final = "option"
 """The name by which the engine refuses an option that it does not have."""
 NAMES: Final = frozenset(dlm.FIELDS).union(*(field.aliases for field in dlm.FIELDS.values()))
@@ -83,6 +93,8 @@ def preset_of(effort: str, info: dlm.ModelInfo) -> str:
 
 def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
     """The `dlm` object by the names of the engine. Raises `ApiError` 400."""
+    for name, value in extension.items():
+        _check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
     try:
         dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)
@@ -92,6 +104,16 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
             name = next((key for key in extension if key not in NAMES), name)
         param = f"dlm.{shortened(name, 40)}" if name in {*dlm.FIELDS, *extension} else "dlm"
         raise refused(param, f"`{param}`: {error.message}") from error
+
+
+def _check_extent(param: str, value: Any, *, template: bool) -> None:
+    """Raise `ApiError` 400 for a value longer than any option needs."""
+    if isinstance(value, list | dict) and len(value) > (MOST_IDS if template else MOST_ITEMS):
+        raise refused(param, f"`{param}` has {len(value)} items: that is too many")
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not template and len(text) > LONGEST_SPEC:
+            told = f"must have at most {LONGEST_SPEC} characters, got {len(text)}"
+            raise refused(param, f"`{param}` {told}")
 
 
 def _defaults(

@@ -59,13 +59,17 @@ def chat_prompt(
 
     variables: for the template
     """
-    ids, missing = service.require_text("messages").encode_messages(messages, variables)
+    text, content = service.require_text("messages"), "".join(m["content"] for m in messages)
+    if variables or len(content) > service.max_length:  # else it is short enough
+        service.check_size("messages", text.render(messages, variables))
+    ids, missing = text.encode_messages(messages, variables)
     return Prompt(ids, tuple(f"the chat template does not show {name}" for name in missing))
 
 
 def plain_prompt(service: Service, prompt: str | Sequence[int]) -> Prompt:
     """The prompt of a text that is continued, or of ids. Work for a thread of its own."""
     if isinstance(prompt, str):
+        service.check_size("prompt", prompt)
         ids: Sequence[int] = service.require_text().encode_prompt(prompt, chat=False)
     else:
         ids = prompt
@@ -76,6 +80,7 @@ def plain_prompt(service: Service, prompt: str | Sequence[int]) -> Prompt:
 
 def suffix_infill(service: Service, suffix: str, length: int) -> list[int | None]:
     """A hole of `length` tokens, and the ids of the text after it."""
+    service.check_size("suffix", suffix)
     try:
         return [None] * length + list(
             service.require_text("suffix").encode_inside(suffix, "suffix")

@@ -72,6 +72,8 @@ class Service:
     def __init__(self, engine: dlm.Engine, settings: ServerSettings) -> None:
         self.engine, self.settings = dlm.AsyncEngine(engine), settings
         self.text, self.info = engine.text, engine.info
+        pieces = () if self.text is None else self.text.vocabulary.each()
+        self._longest = max(map(len, pieces), default=1)
         self.name = settings.model_id or engine.name or OWNER
         self.metrics = Metrics(
             running=lambda: self.running,
@@ -104,6 +106,15 @@ class Service:
         """The positions that a prompt and its answer may have together."""
         most = self.settings.max_canvas or self.info.max_length
         return min(most, self.info.max_length) // self.info.alignment * self.info.alignment
+
+    def check_size(self, param: str, text: str, times: int = 1) -> None:
+        """Raise `ApiError` 400 for a text that no canvas (`times`: that many) can hold, as none of
+        its tokens has more characters than the longest one there is: it is not tokenized.
+        """
+        most = times * self.max_length * self._longest
+        if len(text) > most:
+            told = f"has {len(text)} characters, of which a canvas holds {most} at the very most"
+            raise refused(param, f"`{param}` {told}", "context_length_exceeded")
 
     async def warm_up(self) -> None:
         """Decode once, so that the first request finds everything in place."""

@@ -8,7 +8,7 @@ import pytest
 from dlm import AsyncEngine, EngineError
 from tests.engine.test_async import OPTIONS, idle, new_engine, prompt
 
-LONG = {**OPTIONS, "max_new_tokens": 400, "unmask": "topk", "blocks": "fixed(16)"}
+LONG = {**OPTIONS, "max_new_tokens": 96, "unmask": "topk", "blocks": "fixed(16)"}
 
 
 def served_by(work, engine, **options):
@@ -23,7 +23,7 @@ def served_by(work, engine, **options):
 
 async def live(engine):
     while not engine.live:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
 
 
 def test_a_call_runs_in_the_driving_thread_with_the_lock_though_nothing_is_decoded():
@@ -109,7 +109,7 @@ def test_a_cancelled_call_that_has_not_begun_never_runs():
         await asyncio.to_thread(begun.wait, 60)
         second = asyncio.create_task(served.call(ran.append, "second"))
         third = asyncio.create_task(served.call(ran.append, "third"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
         first.cancel()  # it runs: its end is not waited for
         second.cancel()
         for task in (first, second):
@@ -136,10 +136,10 @@ def test_close_refuses_calls_that_wait_and_those_that_come_later():
         first = asyncio.create_task(served.call(blocks))
         await asyncio.to_thread(begun.wait, 60)
         waits = [asyncio.create_task(served.call(ran.append, n)) for n in range(3)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
         closing = asyncio.create_task(served.close())
         while not served._closed:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         go_on.set()
         await closing
         assert await first
@@ -197,7 +197,7 @@ def test_a_wait_that_has_no_end_ends_with_the_engine():
     async def main():
         served = AsyncEngine(new_engine())
         wait = asyncio.create_task(served._until(lambda: False))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
         await served.close()
         with pytest.raises(RuntimeError, match="the engine is closed"):
             await wait

@@ -264,6 +264,36 @@ def test_another_thread_sees_no_canvas_in_the_middle_of_a_step(talker, rules, mo
         assert snapshot_of(request.states[row], talker.text).text == choice.text
 
 
+def test_a_snapshot_waits_for_the_end_of_a_step_that_is_written(talker, monkeypatch):
+    """A reader comes in the middle of each change of the canvas."""
+    apply, found = dlm.HostCanvas.apply, []
+    request = talker.submit(PROMPT, **RULES[4], max_new_tokens=16, stop="none")
+    (state,) = request.states
+
+    def interrupted(self, event):
+        if event.type in ("commit", "remask"):
+            other = threading.Thread(
+                target=lambda: found.append(snapshot_of(state, talker.text, "_"))
+            )
+            other.start()
+            other.join(0.02)
+            waiting.append(other)
+        apply(self, event)
+
+    waiting, most = [], 0
+    monkeypatch.setattr(dlm.HostCanvas, "apply", interrupted)
+    while not request.done:
+        talker.step()
+        most = max(most, len(waiting))
+        for other in waiting:
+            other.join()
+        now = snapshot_of(state, talker.text, "_")
+        assert found == [now] * len(waiting)
+        found.clear()
+        waiting.clear()
+    assert most > 1, "no step had two changes"
+
+
 # one task for all
 
 

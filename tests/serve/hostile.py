@@ -110,7 +110,9 @@ def numbers() -> Iterator[Case]:
         for field in FIELDS:
             for value in (number, b"[" + number + b"]", b'{"a": ' + number + b"}"):
                 body = b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 2, '
-                yield CHAT, body + b'"' + field.encode() + b'": ' + value + b"}", {400}
+                free = b"e" in number and field in ("metadata", "user", "chat_template_kwargs")
+                allowed = {200, 400} if free else {400}  # JSON has numbers of any size
+                yield CHAT, body + b'"' + field.encode() + b'": ' + value + b"}", allowed
 
 
 def wrong_types() -> Iterator[Case]:
@@ -206,6 +208,8 @@ def parts() -> Iterator[Case]:
     for option in PARTS:
         for spec in specs:
             allowed = {400}
+            if isinstance(spec, str) and option == "stop" and ("(" in spec or " :" in spec):
+                allowed = {200, 400}  # other strings there are texts
             if isinstance(spec, str) and option == "stop" and ":" not in spec:
                 allowed = {200, 400}  # other strings there are texts
             if isinstance(spec, str) and spec.startswith(("fixed", "forbid([", "max_nfe", "cfg")):
@@ -228,7 +232,6 @@ def others() -> Iterator[Case]:
         {"99999999999": "a"},
         {"-1": "a"},
         {"a": "b"},
-        {"1": 5},
         {"1": ["a", [None]]},
         {},
         [],
@@ -257,6 +260,9 @@ def others() -> Iterator[Case]:
     yield CHAT, b'{"messages": [], "messages": [{"role": "user", "content": "a"}]}', {200, 400}
     for kwargs in ({"messages": []}, {"bos_token": "x" * MIB}, {"add_generation_prompt": 5}):
         yield CHAT, talk(chat_template_kwargs=kwargs), {200, 400}
+    yield CHAT, own(infill={"1": 5}), {200}
+    yield CHAT, own(stop="a" * 10_000), {400}
+    yield CHAT, own(stop=["a b c"] * 5000), {400}
     for ids in ([10**30], [-1], [1.5], ["a"], [None], [[1]], [5] * 70_000, [5] * 5000, [True]):
         yield TEXT, json.dumps({"prompt": ids, "max_tokens": 2}).encode(), {200, 400}
         yield "/detokenize", json.dumps({"tokens": ids}).encode(), {200, 400}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fastapi import Request
@@ -62,10 +62,21 @@ def options_for(
     """
     field, given = length_field(body)
     options = dict(asked.options)
+    for text in _texts(options.get("infill")):
+        service.check_size("dlm.infill", text)
     if given is not None or not _sets_length(asked.given.get("infill")):
         default = int(options.get("max_new_tokens", default))
         options["max_new_tokens"] = service.length_for(field, given, len(prompt.ids), default)
     return options
+
+
+def _texts(infill: Any) -> Iterator[str]:
+    """The texts of a template."""
+    if isinstance(infill, str):
+        yield infill
+    elif isinstance(infill, Mapping):
+        for part in infill.values():
+            yield from _texts(part)
 
 
 def _sets_length(infill: Any) -> bool:

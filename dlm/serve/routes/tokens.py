@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -18,6 +18,9 @@ from dlm.serve.schemas import DetokenizeRequest, TokenizeRequest
 from dlm.serve.service import Service
 
 router = APIRouter(route_class=JsonRoute)
+
+MOST_CANVASES: Final = 16
+"""Canvases that a text to be tokenized may fill, as far as its characters tell."""
 
 
 @router.post("/tokenize")
@@ -41,6 +44,7 @@ def _ids(service: Service, body: TokenizeRequest) -> list[int]:
     if body.messages is not None:
         return list(chat_prompt(service, messages_of(body.messages)).ids)
     assert body.prompt is not None
+    service.check_size("prompt", body.prompt, MOST_CANVASES)
     if body.add_special_tokens is False:  # by a caller who has applied the template
         return text.vocabulary.encode(body.prompt, control=True, begin=False)
     return text.encode_prompt(body.prompt, chat=False)

@@ -113,7 +113,7 @@ class Streaming:
                     yield ready
                 elif not await self._wait(live):
                     yield KEEP_ALIVE
-                ready = b"".join([await self._read(row) for row in live])
+                ready = b"".join(map(self._read, live))
             answers = [self._answers[row.number] for row in self._rows]
             yield ready + b"".join(self._shape.finish(answers))
         except Exception as error:
@@ -125,7 +125,7 @@ class Streaming:
         seconds = self._job.service.settings.keep_alive
         return await self._job.wait_for(lambda: any(row.has_news for row in live), seconds)
 
-    async def _read(self, row: Row) -> bytes:
+    def _read(self, row: Row) -> bytes:
         """The frames that a row has ready."""
         out: list[bytes] = []
         done = row.request.ended(row.choice)  # before its last events and text are read
@@ -138,7 +138,7 @@ class Streaming:
             self._job.service.metrics.first_text(self._job.seconds)
         if done and row.reader.ended:
             row.ended = True
-            answer = self._answers[row.number] = await self._job.answer(row.number)
+            answer = self._answers[row.number] = self._job.answer(row.number)
             out += self._shape.end(row.number, answer, row.sent)
         return b"".join(out)
 

@@ -108,14 +108,14 @@ class Request:
         return bool(self.states[choice].events)
 
     def answer(self, choice: int) -> Generation:
-        """The answer of a choice that has ended. Raises the error of a row that has failed.
+        """The answer of a choice that has ended, without waiting for a step that is under way.
 
-        Waits for the end of a step that is under way.
+        Raises the error of a row that has failed.
         """
         state = self.states[choice]
         if state.error is not None:
             raise state.error
-        with self._engine.lock:
+        with state.lock:
             return generation_of(state, self._engine.text)
 
     def completed(self, event: Event) -> Event:

@@ -132,8 +132,9 @@ class Scheduler:
             for members in self._live.forwards(self.manager.planner, self.max_token_forwards):
                 for (_, states), records in self._run(members):
                     for state, steps in zip(states, records, strict=True):
-                        for step in steps:
-                            state.record(step)
+                        with state.lock:  # its holder finds the whole bill of a row that is done
+                            for step in steps:
+                                state.record(step)
             self._keep_prefixes()
             self._set_apart()
             if self._watched:

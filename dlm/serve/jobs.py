@@ -86,10 +86,10 @@ class Job:
             self.count(answer)
         return found
 
-    async def answer(self, number: int) -> dlm.Generation:
+    def answer(self, number: int) -> dlm.Generation:
         """One answer that has ended. Raises the error of a row that has failed."""
         request = self.requests[number // self.n]
-        answer = await asyncio.to_thread(request.answer, number % self.n)
+        answer = request.answer(number % self.n)
         self.count(answer)
         return answer
 

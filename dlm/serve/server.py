@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger("dlm.serve")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+COLLECTIONS: Final = (5_000, 10, 10)
+"""New objects after which garbage is looked for, that of about 100 requests. See `gc`."""
 LOOKED_AFTER: Final = 0.1
 """Seconds between two looks at what still runs, and at the engine's thread."""
 IDLE: Final = 65
@@ -155,6 +158,9 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Say that the server is ready; then watch until it is to end."""
+        gc.collect()
+        gc.freeze()  # what starting has made stays, and looking through it takes half a second
+        gc.set_threshold(*COLLECTIONS)
         with suppress(OSError):  # nobody reads stdout any more
             print(f"dlm: serving on {self._url}", flush=True)
         LOG.info("serving", extra={"url": self._url})

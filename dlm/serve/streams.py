@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from fastapi.responses import Response
@@ -18,7 +19,9 @@ from dlm.serve.jobs import Job, disconnected
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 DONE: Final = b"data: [DONE]\n\n"
-HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+)
 
 
 def frame(body: Mapping[str, Any], event: str = "") -> bytes:
@@ -113,7 +116,7 @@ class Streaming:
                     yield ready
                 elif not await self._wait(live):
                     yield KEEP_ALIVE
-                ready = b"".join([await self._read(row) for row in live])
+                ready = b"".join(map(self._read, live))
             answers = [self._answers[row.number] for row in self._rows]
             yield ready + b"".join(self._shape.finish(answers))
         except Exception as error:
@@ -125,7 +128,7 @@ class Streaming:
         seconds = self._job.service.settings.keep_alive
         return await self._job.wait_for(lambda: any(row.has_news for row in live), seconds)
 
-    async def _read(self, row: Row) -> bytes:
+    def _read(self, row: Row) -> bytes:
         """The frames that a row has ready."""
         out: list[bytes] = []
         done = row.request.ended(row.choice)  # before its last events and text are read
@@ -138,7 +141,7 @@ class Streaming:
             self._job.service.metrics.first_text(self._job.seconds)
         if done and row.reader.ended:
             row.ended = True
-            answer = self._answers[row.number] = await self._job.answer(row.number)
+            answer = self._answers[row.number] = self._job.answer(row.number)
             out += self._shape.end(row.number, answer, row.sent)
         return b"".join(out)
 

@@ -53,7 +53,9 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     return await answered(request, job, shape.whole)
 
 
-@router.api_route("/v1/responses/{name:path}", methods=["GET", "DELETE", "POST"])
+@router.api_route(
+    "/v1/responses/{name:path}", methods=["GET", "DELETE", "POST"], include_in_schema=False
+)
 async def stored(name: str) -> Response:
     """Responses are not stored."""
     told = f"this server stores no responses, so there is no {name[:80]!r}"

@@ -120,7 +120,8 @@ BAD_TEXTS = [
     ({"prompt": "a", "best_of": 3}, "best_of"),
     ({"prompt": "a", "suffix": "b", "extra_body": {"dlm": {"infill": "[[mask:3]]"}}}, "suffix"),
     ({"prompt": "a", "suffix": "b" * 5000, "max_tokens": 4}, "suffix"),
-    ({"prompt": "a" * 20000}, "max_tokens"),
+    ({"prompt": "a b " * 1000}, "max_tokens"),
+    ({"prompt": "a" * 100_000}, "prompt"),
 ]
 
 

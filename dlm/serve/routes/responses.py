@@ -43,7 +43,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     if body.reasoning is not None and body.reasoning.effort is not None:
         body = body.model_copy(update={"reasoning_effort": body.reasoning.effort})
     asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(body, asked)
+    check_streaming(service, body, asked)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
     job = await started(service, body, asked, [prompt], [options], "responses")

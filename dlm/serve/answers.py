@@ -6,6 +6,7 @@ import json
 import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dlm
@@ -116,6 +117,20 @@ def token_fields(answer: dlm.Generation) -> dict[str, Any]:
 def _number(value: float) -> float | None:
     """A log-probability; null for a token that was given."""
     return value if math.isfinite(value) else None
+
+
+def in_hole(answer: dlm.Generation, length: int) -> dlm.Generation:
+    """The part of an answer that fills a hole of so many tokens at its beginning."""
+    part = slice(length)
+    return replace(
+        answer,
+        text=answer.holes[0] if answer.holes else "",
+        ids=answer.ids[part],
+        logprobs=answer.logprobs[part],
+        proposal_logprobs=answer.proposal_logprobs[part],
+        commit_steps=answer.commit_steps[part],
+        top_logprobs=answer.top_logprobs[part],
+    )
 
 
 def pieces(job: Job, answer: dlm.Generation) -> list[str]:

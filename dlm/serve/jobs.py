@@ -37,7 +37,7 @@ class Job:
         *,
         events: bool = False,
     ) -> None:
-        self.service, self.prompts, self._options, self._names = service, prompts, options, names
+        self.service, self.prompts, self.options, self._names = service, prompts, options, names
         self.n = int(options[0].get("n", 1))
         self.seed = int(options[0].get("seed", 0))
         self.created, self.begun, self._events = int(time.time()), time.monotonic(), events
@@ -52,10 +52,10 @@ class Job:
         Raises `ApiError`: 400 for the request, 429 without room, 503 when the server is ending.
         """
         self.service.check_open()
-        tokens = sum(int(options.get("max_new_tokens") or 0) for options in self._options) * self.n
-        self._held.enter_context(self.service.places.take(len(self._options) * self.n, tokens))
+        tokens = sum(int(options.get("max_new_tokens") or 0) for options in self.options) * self.n
+        self._held.enter_context(self.service.places.take(len(self.options) * self.n, tokens))
         try:
-            for prompt, options in zip(self.prompts, self._options, strict=True):
+            for prompt, options in zip(self.prompts, self.options, strict=True):
                 handle = self.service.engine.submit(prompt.ids, events=self._events, **options)
                 self._handles.append(handle)
             self.requests = [await handle.queued() for handle in self._handles]

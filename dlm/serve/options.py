@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import dlm
-from dlm.errors import shortened
+from dlm.errors import shortened, shown
 from dlm.serve.errors import refused
 from dlm.serve.fields import Sampling, check_supported
 from dlm.serve.schemas import (
@@ -82,7 +82,9 @@ def asked_of(body: Sampling, engine: dlm.Engine, defaults: Mapping[str, Any]) ->
     options |= _sampling(body)
     _add_stops(options, body, engine.info)
     _add_guides(options, body, engine.info)
-    names = {name: f"dlm.{name}" for name in given} | {"stop": "stop", "top_logprobs": "logprobs"}
+    names = {"stop": "stop_token_ids", "top_logprobs": "logprobs"}
+    names["guide"] = "min_tokens" if body.min_tokens else "ignore_eos"
+    names |= {name: f"dlm.{name}" for name in given}
     return Asked(options, names, events, given)
 
 
@@ -173,6 +175,10 @@ def stop_texts(body: Sampling) -> list[str]:
 def _add_stops(options: dict[str, Any], body: Sampling, info: dlm.ModelInfo) -> None:
     """Add the stop strings and ids of a body to the rules that there are."""
     rules = _listed(options.get("stop"))
+    for token in body.stop_token_ids or ():
+        if not 0 <= token < info.vocab_size:
+            rule = f"must be between 0 and {info.vocab_size - 1}, got {shown(token)}"
+            raise refused("stop_token_ids", f"`stop_token_ids` {rule}")
     if body.stop_token_ids:
         edited = options.get("edit") or _preset_edits(options.get("preset"), info)
         when, only = "block" if edited else "prefix", bool(body.ignore_eos)

@@ -62,6 +62,17 @@ def test_a_gap_before_a_suffix(client, engine):
     infill = [None] * 6 + list(engine.text.encode_inside(suffix, "suffix"))
     local = engine.generate(ids, infill=infill)
     assert answer.choices[0].text == local.holes[0]
+    assert answer.usage.completion_tokens <= 6, "the suffix is no part of the answer"
+    extra = {"return_token_ids": True}
+    told = complete(client, prompt, suffix=suffix, max_tokens=6, logprobs=1, extra_body=extra)
+    assert "".join(told.choices[0].logprobs.tokens) == local.holes[0]
+    assert tuple(told.choices[0].token_ids) == local.ids[: len(told.choices[0].token_ids)]
+    assert len(told.choices[0].token_ids) == told.usage.completion_tokens
+    extra = {"diffusing": True}
+    shown = complete(client, prompt, suffix=suffix, max_tokens=6, stream=True, extra_body=extra)
+    texts = [chunk.choices[0].text for chunk in shown]
+    assert not any("boxed" in text for text in texts)
+    assert texts[-1] == local.holes[0]
     streamed = complete(client, prompt, suffix=suffix, max_tokens=6, stream=True)
     assert "".join(chunk.choices[0].text for chunk in streamed) == local.holes[0]
     fim = client.post(

@@ -70,7 +70,11 @@ def options_for(
         service.check_size("dlm.infill", text)
     if given is not None or not _sets_length(asked.given.get("infill")):
         default = int(options.get("max_new_tokens", default))
-        options["max_new_tokens"] = service.length_for(field, given, len(prompt.ids), default)
+        length = service.length_for(field, given, len(prompt.ids), default)
+        if body.min_tokens and body.min_tokens > length:
+            told = f"must be at most the {length} tokens of `{field}`, got {body.min_tokens}"
+            raise refused("min_tokens", f"`min_tokens` {told}")
+        options["max_new_tokens"] = length
     return options
 
 

@@ -14,6 +14,7 @@ from dlm.serve.answers import (
     completion_logprobs,
     costs,
     finish_reason,
+    in_hole,
     new_id,
     token_fields,
     usage,
@@ -121,7 +122,7 @@ class CompletionShape:
         return {
             **self._head(),
             "choices": [self._whole(index, answer) for index, answer in enumerate(answers)],
-            "usage": usage(self._job, answers),
+            "usage": self._used(answers),
             "dlm": costs(self._job, answers),
         }
 
@@ -138,7 +139,8 @@ class CompletionShape:
     def canvas(self, number: int, shown: str, progress: float) -> Iterator[bytes]:
         """The whole text so far, in the form of Inception's API."""
         meta = {"diffusion_content": True, "diffusion_progress": progress}
-        yield self._chunk(number, self._echoed(number) + shown, diffusion_meta=meta)
+        shown = self._echoed(number) + shown.removesuffix(self._body.suffix or "")
+        yield self._chunk(number, shown, diffusion_meta=meta)
 
     def event(self, number: int, event: Mapping[str, Any]) -> Iterator[bytes]:
         """An event of the canvas."""
@@ -157,7 +159,7 @@ class CompletionShape:
     def finish(self, answers: list[dlm.Generation]) -> Iterator[bytes]:
         """The usage, where it was asked for."""
         if self._usage:
-            yield frame({**self._head(), "choices": [], "usage": usage(self._job, answers)})
+            yield frame({**self._head(), "choices": [], "usage": self._used(answers)})
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -166,6 +168,19 @@ class CompletionShape:
             "created": self._job.created,
             "model": self._job.service.name,
         }
+
+    def _used(self, answers: list[dlm.Generation]) -> dict[str, Any]:
+        """The usage; a suffix is no part of an answer."""
+        own = [self._own(number, answer) for number, answer in enumerate(answers)]
+        return usage(self._job, own)
+
+    def _own(self, number: int, answer: dlm.Generation) -> dlm.Generation:
+        """The answer as it is told: what fills the hole, where there is a suffix."""
+        if not self._body.suffix:
+            return answer
+        infill = self._job.options[number // self._job.n]["infill"]
+        length = next((at for at, token in enumerate(infill) if token is not None), len(infill))
+        return in_hole(answer, length)
 
     def _whole(self, number: int, answer: dlm.Generation) -> dict[str, Any]:
         text = self._echoed(number) + self._text(answer)
@@ -201,9 +216,10 @@ class CompletionShape:
     def _end(self, answer: dlm.Generation, number: int) -> dict[str, Any]:
         """The fields of a choice that has ended."""
         asked = isinstance(self._body, CompletionRequest) and self._body.logprobs is not None
+        own = self._own(number, answer)
         end: dict[str, Any] = {
-            "logprobs": completion_logprobs(self._job, answer) if asked else None,
+            "logprobs": completion_logprobs(self._job, own) if asked else None,
             "finish_reason": finish_reason(answer),
             "stop_reason": Ending(self._job, self._body, answer).reason,
         }
-        return end | (token_fields(answer) if self._body.return_token_ids else {})
+        return end | (token_fields(own) if self._body.return_token_ids else {})

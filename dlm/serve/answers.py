@@ -173,9 +173,8 @@ def _entry(piece: str, value: float) -> dict[str, Any]:
 
 
 def _alternatives(job: Job, best: Sequence[tuple[int, float]]) -> Iterator[dict[str, Any]]:
-    text = job.service.text
     for token, value in best:
-        yield _entry("" if text is None else text.decode_inside([token]), value)
+        yield _entry(job.service.token_text(token), value)
 
 
 def completion_logprobs(job: Job, answer: dlm.Generation, start: int = 0) -> dict[str, Any]:

@@ -72,8 +72,10 @@ class Service:
     def __init__(self, engine: dlm.Engine, settings: ServerSettings) -> None:
         self.engine, self.settings = dlm.AsyncEngine(engine), settings
         self.text, self.info = engine.text, engine.info
-        pieces = () if self.text is None else self.text.vocabulary.each()
-        self._longest = max(map(len, pieces), default=1)
+        vocabulary = None if self.text is None else self.text.vocabulary
+        self._longest = max(map(len, vocabulary.each() if vocabulary else ()), default=1)
+        control = vocabulary.control if vocabulary else {}
+        self._control = {token: name for name, token in control.items()}
         self.name = settings.model_id or engine.name or OWNER
         self.metrics = Metrics(
             running=lambda: self.running,
@@ -106,6 +108,15 @@ class Service:
         """The positions that a prompt and its answer may have together."""
         most = self.settings.max_canvas or self.info.max_length
         return min(most, self.info.max_length) // self.info.alignment * self.info.alignment
+
+    def token_text(self, token: int) -> str:
+        """The text of one token by itself, another one for each: its name for a control token, its
+        number for a part of a character.
+        """
+        if token in self._control:
+            return self._control[token]
+        shown = "" if self.text is None else self.text.decode_inside([token])
+        return f"token_id:{token}" if not shown or "\ufffd" in shown else shown
 
     def check_size(self, param: str, text: str, times: int = 1) -> None:
         """Raise `ApiError` 400 for a text that no canvas (`times`: that many) can hold, as none of

@@ -124,11 +124,20 @@ def test_logprobs_with_alternatives_and_steps(client):
         logs = [other.logprob for other in entry.top_logprobs]
         assert logs == sorted(logs, reverse=True)
         assert entry.step >= 1
+        assert len({other.token for other in entry.top_logprobs}) == 3
         # at temperature 0 the token is the best one
         assert entry.top_logprobs[0].logprob == pytest.approx(entry.logprob, abs=1e-4)
     *_, last = ask(client, SUM, max_tokens=32, logprobs=True, top_logprobs=3, stream=True)
     streamed = last.choices[0].logprobs.content
     assert [entry.token for entry in streamed] == [entry.token for entry in content]
+
+
+def test_alternatives_without_text_have_names(client):
+    """Control tokens by their spelling, parts of characters by their ids: none is like another."""
+    answer = ask(client, SUM, max_tokens=32, logprobs=True, top_logprobs=20)
+    found = [[other.token for other in e.top_logprobs] for e in answer.choices[0].logprobs.content]
+    assert all(len(set(tokens)) == 20 and "" not in tokens for tokens in found)
+    assert any("<|endoftext|>" in tokens for tokens in found)
 
 
 def test_logprobs_without_alternatives(client):

@@ -230,10 +230,12 @@ class RowState:
         if step.opened is not None:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
+            self.ledger.changes["block"] += 1
         self._require_finite(step.changes)
         drawn, top = self.bound.config.temperature > 0, self.bound.config.top_logprobs
         for event in events_of(self.row, number, step.changes, drawn=drawn, top=top):
             self.emit(event)
+            self.ledger.changes[event.type] += len(event.pos)
         revisable = 0 if parts.blocks.multi_block else self.opened
         if not parts.whole_row and self._settle(revisable if parts.edit else None):
             return "stop"

@@ -19,7 +19,8 @@ class Stats:
     shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request
     has computed · `kv_bytes`: size of the keys and values that the row held, in whole pages ·
     `staleness`: how many steps old the oldest key was that a step reused (0: every key was fresh,
-    or could not be out of date).
+    or could not be out of date) · `changes`: positions by what happened to them (`commit`,
+    `remask`, `replace`, `renoise`), and blocks that were opened (`block`).
     """
 
     nfe: int
@@ -34,6 +35,7 @@ class Stats:
     reused: int = 0
     kv_bytes: int = 0
     staleness: int = 0
+    changes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tokens_per_forward(self) -> float:
@@ -58,7 +60,8 @@ class Ledger:
     and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay. `reused`:
     positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
     and values that the row holds. `staleness`: how many steps old the oldest key was that a step
-    reused, 0 where keys are never out of date.
+    reused, 0 where keys are never out of date. `changes`: positions by what happened to them, and
+    blocks that were opened.
     """
 
     nfe: int = 0
@@ -72,6 +75,7 @@ class Ledger:
     reused: int = 0
     kv_bytes: int = 0
     staleness: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
 
     def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
         """One forward of the row over `arms` model inputs; `idle`: it had ended before."""
@@ -95,6 +99,7 @@ class Ledger:
             forwards=Counter(self.forwards),
             aux_forwards=Counter(self.aux_forwards),
             aux_tokens=Counter(self.aux_tokens),
+            changes=Counter(self.changes),
             inherited=self.nfe,
         )
 
@@ -114,4 +119,5 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
         ledger.reused,
         ledger.kv_bytes,
         ledger.staleness,
+        dict(ledger.changes),
     )

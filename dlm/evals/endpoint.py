@@ -27,7 +27,7 @@ STOPS: Final = 4
 OUR_STOPS: Final = 16
 """Those that a server of dlm takes."""
 STANDARD: Final = frozenset({"max_new_tokens", "temperature", "top_p", "seed", "stop"})
-OUR_FIELDS: Final = STANDARD | {"top_k", "logit_bias", "n"}
+OUR_FIELDS: Final = frozenset({*STANDARD, "top_k", "logit_bias", "n"})
 """Options that a server of dlm has in other places than its `dlm` object."""
 OWNER: Final = "dlm"
 LENGTH: Final = "length"

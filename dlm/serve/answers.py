@@ -93,6 +93,7 @@ def _cost(answer: dlm.Generation) -> dict[str, Any]:
         "tokens_per_forward": round(stats.tokens_per_forward, 4),
         "seconds": round(stats.seconds, 6),
         "forwards": dict(stats.forwards),
+        "changes": dict(stats.changes),
     }
     if answer.holes:
         body["holes"] = list(answer.holes)

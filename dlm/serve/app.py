@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import dlm
-from dlm.serve.errors import install_errors
+from dlm.serve.errors import ErrorReply, install_errors
 from dlm.serve.gate import install
 from dlm.serve.routes import (
     chat,
@@ -46,6 +46,7 @@ def create_app(engine: dlm.Engine, settings: ServerSettings | None = None) -> Fa
         description="OpenAI's API for masked diffusion language models.",
         lifespan=life,
         redirect_slashes=False,
+        responses={"4XX": {"model": ErrorReply, "description": "refused"}},
         docs_url=None,  # its scripts would come from other hosts
         redoc_url=None,
     )

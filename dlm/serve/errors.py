@@ -14,6 +14,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import dlm
@@ -49,6 +50,27 @@ LONGEST_PATH: Final = 120
 _UNION: Final = re.compile(
     r"^(function-|constrained-|nullable|lax-|json-|list\[|dict\[|str$|int$|float$|bool$)"
 )
+
+
+class ErrorDetail(BaseModel):
+    """An error as OpenAI's clients read it.
+
+    message: for the user
+    type: OpenAI's name of the kind of error
+    param: the field at fault
+    code: a name for programs
+    """
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    """The body of an error."""
+
+    error: ErrorDetail
 
 
 class ApiError(Exception):

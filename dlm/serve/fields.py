@@ -148,7 +148,9 @@ class Sampling(Body):
     return_token_ids: Annotated[
         bool | None, Field(description="ids, steps and log-probabilities of all tokens")
     ] = None
-    dlm: Annotated[dict[str, Any] | None, Field(description="options of dlm's own, strict")] = None
+    dlm: Annotated[
+        dict[str, Any] | None, Field(max_length=64, description="options of dlm's own, strict")
+    ] = None
     user: Annotated[Any, Ignored()] = None
     metadata: Annotated[Any, Ignored()] = None
     store: Annotated[bool | None, Ignored(STATE)] = None

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request
 from starlette.types import Scope
@@ -16,8 +16,6 @@ from dlm.serve.errors import ApiError, api_error
 from dlm.serve.observe import facts
 from dlm.serve.prompts import Prompt
 from dlm.serve.service import Service
-
-T = TypeVar("T")
 
 
 class ClientGone(Exception):

@@ -13,7 +13,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from dlm import Generation, __version__
+from dlm import Generation, Stats, __version__
 
 OTHER: Final = "other"
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -26,6 +26,7 @@ REASONS: Final = frozenset(
 )
 REJECTIONS: Final = frozenset({"queue_full", "draining", "too_long", "unavailable"})
 FORWARDS: Final = frozenset({"step", "prefill", "refresh", "store", "verify"})
+CHANGES: Final = ("remask", "replace", "renoise")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MEASURED_EVERY: Final = 0.1
 """Seconds between two looks at the lag of the event loop."""
@@ -101,6 +102,14 @@ class Metrics:
         self._refreshes = self._counter("cache_refresh", "Forwards that renewed stored keys.")
         self._token_forwards = self._counter("token_forwards", "Positions computed.")
         self._rate = self._histogram("tokens_per_forward", "Tokens a forward, by answer.", RATES)
+        self._unmasked = self._counter("unmasked_tokens", "Positions committed.")
+        self._remasked = self._counter(
+            "remasked_tokens", "Positions opened again, overwritten or redrawn.", ["change"]
+        )
+        self._blocks = self._counter("blocks", "Blocks that were opened.")
+        self._block_steps = self._histogram(
+            "denoise_steps_per_block", "Forwards a block, by answer.", TOKENS
+        )
         self._queries = self._counter("prefix_cache_queries", "Tokens of prompts looked up.")
         self._hits = self._counter("prefix_cache_hits", "Tokens of prompts whose keys were there.")
 
@@ -149,8 +158,18 @@ class Metrics:
         self._aux.inc(sum(stats.aux_forwards.values()))
         self._token_forwards.inc(stats.token_forwards)
         self._rate.observe(stats.tokens_per_forward)
+        self._count_changes(stats)
         self._queries.inc(len(generation.prompt_ids))
         self._hits.inc(stats.reused)
+
+    def _count_changes(self, stats: Stats) -> None:
+        changes = stats.changes
+        self._unmasked.inc(changes.get("commit", 0))
+        for change in CHANGES:
+            self._remasked.labels(change).inc(changes.get(change, 0))
+        if blocks := changes.get("block", 0):
+            self._blocks.inc(blocks)
+            self._block_steps.observe(stats.nfe / blocks)
 
     def failed(self) -> None:
         """Count a request that failed by a fault of the server or of a part."""

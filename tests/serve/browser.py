@@ -22,6 +22,8 @@ FLAGS = (
 )
 PAGE = Path(dlm.__file__).parent / "serve" / "page"
 DESK, PHONE = (1280, 900), (400, 850)
+COINS = "Sam starts with 23 coins, wins 47, loses 36, then quadruples what is left. How many?"
+"""A prompt that the bundled model answers in several lines; with a long canvas it takes seconds."""
 PATIENCE = 60_000
 """Milliseconds that anything may take on a busy machine."""
 

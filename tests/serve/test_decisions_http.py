@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 import dlm
 from dlm.serve import ServerSettings, create_app
-from tests.serve.processes import PATIENCE, running
+from tests.serve.live import PATIENCE
 
 JUDGED = "Compute 3+4.\nAnswer: 3+4=7"
 FORM = {
@@ -43,12 +43,8 @@ ASKED = [
 
 
 @pytest.fixture(scope="module")
-def engine():
-    return dlm.load()
-
-
-@pytest.fixture(scope="module")
-def client(engine):
+def local(engine):
+    """The app in this process."""
     with TestClient(create_app(engine)) as one:
         yield one
 
@@ -74,8 +70,8 @@ def refused(response, param, status=400):
 # /v1/decisions
 
 
-def test_answers_are_those_of_the_engine_in_openais_form(client, engine):
-    found = answered(client.post("/v1/decisions", json=body()))
+def test_answers_are_those_of_the_engine_in_openais_form(local, engine):
+    found = answered(local.post("/v1/decisions", json=body()))
     expected = engine.decide(JUDGED, ASKED)
     assert found["answers"] == [answer.to_json() for answer in expected]
     right, kind, sure = found["answers"]
@@ -109,23 +105,23 @@ def test_answers_are_those_of_the_engine_in_openais_form(client, engine):
         {"template": FORM},
     ],
 )
-def test_options_of_the_engine(client, engine, options):
-    found = answered(client.post("/v1/decisions", json=body(dlm=options)))
+def test_options_of_the_engine(local, engine, options):
+    found = answered(local.post("/v1/decisions", json=body(dlm=options)))
     expected = engine.decide(JUDGED, ASKED, **options)
     assert found["answers"] == [answer.to_json() for answer in expected]
 
 
-def test_unknown_fields_and_bookkeeping_are_ignored(client):
+def test_unknown_fields_and_bookkeeping_are_ignored(local):
     more = {
         "prompt_cache_key": "k",
         "prompt_cache_options": {"mode": "implicit"},
         "safety_identifier": "s",
         "a_new_field": 3,
     }
-    assert answered(client.post("/v1/decisions", json=body(**more)))["answers"]
+    assert answered(local.post("/v1/decisions", json=body(**more)))["answers"]
 
 
-def test_messages_calls_and_json_are_shown_as_a_transcript(client, engine):
+def test_messages_calls_and_json_are_shown_as_a_transcript(local, engine):
     items = [
         {"role": "system", "content": "Be brief."},
         {
@@ -153,7 +149,7 @@ def test_messages_calls_and_json_are_shown_as_a_transcript(client, engine):
         "assistant called look: up\n\nlook returned: clouds\n\n"
         "assistant: It rains.\n\nassistant: No more."
     )
-    found = answered(client.post("/v1/decisions", json=body(input=items)))
+    found = answered(local.post("/v1/decisions", json=body(input=items)))
     expected = engine.decide(told, ASKED)
     assert found["answers"] == [answer.to_json() for answer in expected]
 
@@ -201,8 +197,8 @@ IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
         ("dlm.template.answer", {"dlm": {"template": {"answer": "Yes"}}}),
     ],
 )
-def test_refusals_name_the_field(client, param, changes):
-    refused(client.post("/v1/decisions", json=body(**changes)), param)
+def test_refusals_name_the_field(local, param, changes):
+    refused(local.post("/v1/decisions", json=body(**changes)), param)
 
 
 def nested(levels):
@@ -222,19 +218,19 @@ def nested(levels):
         ({"x": "y" * 256 * 1024}, 400),
     ],
 )
-def test_json_parts_are_bounded(client, data, status):
+def test_json_parts_are_bounded(local, data, status):
     items = [{"role": "user", "content": [{"type": "input_json", "data": data}]}]
-    response = client.post("/v1/decisions", json=body(input=items, questions=QUESTIONS[:1]))
+    response = local.post("/v1/decisions", json=body(input=items, questions=QUESTIONS[:1]))
     assert response.status_code == status, response.text
 
 
-def test_a_model_of_another_name_is_not_found(client):
-    refused(client.post("/v1/decisions", json=body(model="gpt-6-luna")), "model", 404)
+def test_a_model_of_another_name_is_not_found(local):
+    refused(local.post("/v1/decisions", json=body(model="gpt-6-luna")), "model", 404)
 
 
 def test_the_servers_bound_of_a_canvas_counts(engine):
-    with TestClient(create_app(engine, ServerSettings(max_canvas=32))) as client:
-        message = refused(client.post("/v1/decisions", json=body()), "input")
+    with TestClient(create_app(engine, ServerSettings(max_canvas=32))) as local:
+        message = refused(local.post("/v1/decisions", json=body()), "input")
     assert "32" in message
 
 
@@ -295,8 +291,8 @@ def system_one(**changes):
     return {"model": "tiny", "state": JUDGED, "questions": SYSTEM_ONE} | changes
 
 
-def test_system_one_answers_in_its_own_form(client, engine):
-    found = answered(client.post("/v1/systemone", json=system_one()))
+def test_system_one_answers_in_its_own_form(local, engine):
+    found = answered(local.post("/v1/systemone", json=system_one()))
     asked = [
         dlm.Predicate("right", "Is it correct?", "the value is right"),
         dlm.Choice("kind", "", [dlm.Option("sum", "an addition"), "product"]),
@@ -329,9 +325,9 @@ def test_system_one_answers_in_its_own_form(client, engine):
     assert found["usage"]["output_tokens"] == 0
 
 
-def test_a_state_may_be_any_json(client, engine):
+def test_a_state_may_be_any_json(local, engine):
     state = [{"from": "a", "text": "hello"}, 3]
-    found = answered(client.post("/v1/systemone", json=system_one(state=state)))
+    found = answered(local.post("/v1/systemone", json=system_one(state=state)))
     shown = '[{"from": "a", "text": "hello"}, 3]'
     right = engine.decide(shown, dlm.Predicate("right", "Is it correct?", "the value is right"))
     assert found["answers"]["right"]["noul"] == pytest.approx(right["right"].probability, rel=1e-4)
@@ -351,43 +347,45 @@ def test_a_state_may_be_any_json(client, engine):
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a"]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a", None]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "noul", "criteria": {"yes": "b"}}}}),
-        ("state", {"state": "\ud800"}),
-        ("state", {"state": {"a": ["\ud800"]}}),
-        (
-            "questions.q.instructions",
-            {"questions": {"q": {"type": "noul", "instructions": "\ud800"}}},
-        ),
-        ("questions.\ud800", {"questions": {"\ud800": {"type": "noul"}}}),
         ("assets", {"assets": {"img": {"type": "image"}}}),
         ("dlm.rotations", {"dlm": {"rotations": 256}}),
         ("dlm.top_k", {"dlm": {"top_k": 1}}),
     ],
 )
-def test_system_one_refusals_name_the_field(client, param, changes):
-    text = json.dumps(system_one(**changes))  # which writes lone surrogates as escapes
-    headers = {"content-type": "application/json"}
-    refused(client.post("/v1/systemone", content=text, headers=headers), param)
+def test_system_one_refusals_name_the_field(local, param, changes):
+    refused(local.post("/v1/systemone", json=system_one(**changes)), param)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "\ud800"},
+        {"state": {"a": ["\ud800"]}},
+        {"questions": {"q": {"type": "noul", "instructions": "\ud800"}}},
+        {"questions": {"\ud800": {"type": "noul"}}},
+    ],
+)
+def test_lone_surrogates_are_refused(local, changes):
+    text = json.dumps(system_one(**changes))  # which writes them as escapes
+    response = local.post(
+        "/v1/systemone", content=text, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 400, response.text
 
 
 @pytest.mark.parametrize("depth", [200, 900, 2000, 100_000])
-def test_deep_nesting_is_no_fault_of_the_server(client, depth):
+def test_deep_nesting_is_no_fault_of_the_server(local, depth):
     text = json.dumps(system_one(state="STATE")).replace('"STATE"', "[" * depth + "]" * depth)
     headers = {"content-type": "application/json"}
-    response = client.post("/v1/systemone", content=text, headers=headers)
+    response = local.post("/v1/systemone", content=text, headers=headers)
     assert response.status_code in (200, 400), response.text
 
 
 # OpenAI's client against a process
 
 
-@pytest.fixture(scope="module")
-def server():
-    with running("serve", "--port", 0) as one:
-        yield one
-
-
 def test_openais_client_reads_the_answers(server, engine):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=PATIENCE) as sdk:
+    with openai.OpenAI(base_url=server.v1, api_key="none", timeout=PATIENCE) as sdk:
         found = sdk.decisions.create(
             model="tiny",
             input=JUDGED,
@@ -411,8 +409,7 @@ def test_openais_client_reads_the_answers(server, engine):
 
 def test_openais_asynchronous_client_decides_beside_answers(server, engine):
     async def main():
-        url = f"{server.url}/v1"
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", timeout=PATIENCE) as sdk:
+        async with openai.AsyncOpenAI(base_url=server.v1, api_key="none", timeout=PATIENCE) as sdk:
             asked = {"model": "tiny", "input": JUDGED, "questions": QUESTIONS}
             talk = [{"role": "user", "content": "Compute 3+4."}]
             return await asyncio.gather(

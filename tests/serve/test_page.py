@@ -8,9 +8,8 @@ from itertools import pairwise
 import pytest
 
 from dlm.cli.trace import read_trace
-from tests.serve.browser import DESK, PHONE, Tab, chromium
+from tests.serve.browser import COINS, DESK, PHONE, Tab, chromium
 
-COINS = "Sam starts with 23 coins, wins 47, loses 36, then quadruples what is left. How many?"
 SHELLS = "Nina has 13 shells and wins 24. How many has she?"
 EVIL = "<img src=x onerror=\"document.title='broken'\"></textarea><script>broken()</script>"
 

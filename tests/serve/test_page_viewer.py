@@ -11,7 +11,7 @@ import dlm
 from dlm.cli import run
 from dlm.cli.page import write_page
 from dlm.cli.trace import read_trace, write_trace
-from tests.serve.browser import DESK, PAGE, PHONE, Tab, chromium
+from tests.serve.browser import COINS, DESK, PAGE, PHONE, Tab, chromium
 
 PROMPT = "Tell me about the sea."
 MASKED, GIVEN = 3, 0
@@ -100,6 +100,10 @@ def test_a_trace_is_dropped_on_the_page_of_a_server(browser, server, saved):
     path, answers = saved
     tab = Tab(browser, DESK)
     tab.open(f"{server.url}/")
+    tab.set(prompt=COINS, length=900)
+    tab.pick("dlm.unmask", "topk")
+    tab.page.click("#run")
+    tab.page.wait_for_selector(".cell.fresh")
     tab.mode("Infill")
     data = tab.page.evaluate_handle(
         """(text) => {
@@ -109,11 +113,14 @@ def test_a_trace_is_dropped_on_the_page_of_a_server(browser, server, saved):
         }""",
         path.read_text(),
     )
+    assert tab.page.is_enabled("#stop")
     tab.page.dispatch_event("body", "drop", {"dataTransfer": data})
-    tab.page.wait_for_selector(".cell:not(.hidden)")
+    tab.page.wait_for_selector("body[data-mode=generate]")
     settled(tab)
     assert tab.answer() == answers[0]
+    assert tab.figure("finish") == "stop", "the run that was going on has ended"
     tab.set(length=32)
+    tab.pick("dlm.unmask", "")
     tab.run()
     assert tab.figure("speed").isdecimal(), "and the page still generates"
     assert not tab.page.locator(".choices >> nth=0").is_visible()

@@ -92,8 +92,8 @@ def test_a_slow_reader_gets_the_canvas_anew(tmp_path, engine):
 
     The model has a name of 20,000 letters, so that the kernel's buffers hold few chunks.
     """
-    own = {"unmask": "topk", "cache": "dual", "blocks": "fixed(32)"}
-    fields = {"max_tokens": 800, "ignore_eos": True, "temperature": 0.5, "seed": 4}
+    own = {"unmask": "topk", "cache": "delayed_blocks(8)", "blocks": "fixed(1)"}
+    fields = {"max_tokens": 560, "ignore_eos": True, "temperature": 0.5, "seed": 4}
     body = {"messages": SUM, "stream": True, "return_token_ids": True, **fields}
     with (
         LiveServer(tmp_path, "--model-id", "x" * 20_000) as live,
@@ -112,7 +112,7 @@ def test_a_slow_reader_gets_the_canvas_anew(tmp_path, engine):
     end = found[-1]["choices"][0]
     forbidden = f"forbid({engine.info.eos_ids!r})"
     local = engine.generate(
-        SUM, max_new_tokens=800, guide=forbidden, temperature=0.5, seed=4, **own
+        SUM, max_new_tokens=560, guide=forbidden, temperature=0.5, seed=4, **own
     )
     assert tuple(end["token_ids"]) == local.ids
     assert text == local.text

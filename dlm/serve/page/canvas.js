@@ -9,7 +9,7 @@
     [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
     [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37],
   ];
-  const CHANGES = { fresh: "fresh", replaced: "replaced", reopened: "reopened" };
+  const CHANGES = ["fresh", "replaced", "reopened"]; // sets of a frame, and classes of cells
   const PULSE = {
     fresh: [{ transform: "translateY(-3px)", opacity: 0.2 }, { transform: "none", opacity: 1 }],
     replaced: [{ backgroundColor: "var(--flash)", color: "#fff" }, {}],
@@ -88,7 +88,7 @@
     state(pos, options, ended) {
       const { canvas } = this.frame;
       const kind = canvas.kinds[pos];
-      const change = Object.keys(CHANGES).find((name) => this.frame[name].has(pos)) ?? "";
+      const change = CHANGES.find((name) => this.frame[name].has(pos)) ?? "";
       if (pos < canvas.prompt) {
         return { kind: options.prompt ? "prompt" : "hidden", text: this.token(pos), change: "" };
       }
@@ -116,7 +116,7 @@
       this.shown[pos] = key;
       const cell = this.cells[pos];
       cell.textContent = state.text;
-      const names = ["cell", state.kind, state.change && CHANGES[state.change], state.level];
+      const names = ["cell", state.kind, state.change, state.level];
       if (/[\n\r]/.test(state.text)) names.push("newline");
       if (state.border) names.push("border");
       cell.className = names.filter(Boolean).join(" ");

@@ -27,10 +27,6 @@ globalThis.dlm ??= {};
       take(this, event);
     }
 
-    isOpen(pos) {
-      return this.kinds[pos] >= KIND.MASK;
-    }
-
     require(pos, event, isOpen) {
       const kind = this.kinds[pos];
       if (kind === undefined) throw new Error(`${event.type} at ${pos}, outside of the canvas`);

@@ -67,16 +67,19 @@
     async run(body, signal, onEvent) {
       this.reset(body.model);
       this.running = true;
+      const { recording } = this; // a trace may take its place before the request has ended
       try {
         for await (const chunk of streamJson("v1/chat/completions", body, signal)) {
           this.take(chunk);
           onEvent();
         }
       } catch (error) {
-        this.finish = error.name === "AbortError" ? "stopped" : "error";
+        if (this.recording === recording) {
+          this.finish = error.name === "AbortError" ? "stopped" : "error";
+        }
         throw error;
       } finally {
-        this.running = false;
+        if (this.recording === recording) this.running = false;
         onEvent();
       }
     }

@@ -45,7 +45,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     service.check_open()
     service.check_model(body.model)
     asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(body, asked)
+    check_streaming(service, body, asked)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
     job = await started(service, body, asked, [prompt], [options], "chat")

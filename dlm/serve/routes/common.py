@@ -40,9 +40,13 @@ async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
         raise api_error(error) from error
 
 
-def check_streaming(body: Sampling, asked: Asked) -> None:
-    """Raise `ApiError` 400 for fields about streams that do not go together."""
+def check_streaming(service: Service, body: Sampling, asked: Asked) -> None:
+    """Raise `ApiError` 400 for fields about streams that do not go together, and for a stream of
+    text where there is no tokenizer.
+    """
     streams = body.stream or body.diffusing
+    if streams:
+        service.require_text("stream")
     if body.stream_options is not None and not streams:
         raise refused("stream_options", "`stream_options` needs `stream: true`")
     if asked.events and not body.stream:

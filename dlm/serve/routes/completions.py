@@ -69,7 +69,7 @@ async def _complete(request: Request, body: Body, route: str, length: int) -> Re
     service.check_open()
     service.check_model(body.model)
     asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(body, asked)
+    check_streaming(service, body, asked)
     if body.suffix and asked.given.get("infill") is not None:
         raise refused("suffix", "`suffix` and `dlm.infill` both say what follows a hole")
     prompts = await in_thread(_prompts, service, body)

@@ -43,7 +43,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     if body.reasoning is not None and body.reasoning.effort is not None:
         body = body.model_copy(update={"reasoning_effort": body.reasoning.effort})
     asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(body, asked)
+    check_streaming(service, body, asked)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
     job = await started(service, body, asked, [prompt], [options], "responses")
@@ -53,7 +53,9 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     return await answered(request, job, shape.whole)
 
 
-@router.api_route("/v1/responses/{name:path}", methods=["GET", "DELETE", "POST"])
+@router.api_route(
+    "/v1/responses/{name:path}", methods=["GET", "DELETE", "POST"], include_in_schema=False
+)
 async def stored(name: str) -> Response:
     """Responses are not stored."""
     told = f"this server stores no responses, so there is no {name[:80]!r}"

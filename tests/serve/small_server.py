@@ -29,6 +29,9 @@ class SmallService:
     def drain(self):
         self.draining = True
 
+    def cut_off(self):
+        """Its answers do not listen: they are cut by the end of the process."""
+
 
 def small_app(settings):
     """The app; its state has the service, and the metrics behind `/metrics`."""

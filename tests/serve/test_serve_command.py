@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import httpx2
 import pytest
@@ -57,16 +59,26 @@ def test_sigterm_in_the_middle_of_a_stream(client):
     assert (code, "Traceback" in err) == (0, False)
 
 
-def test_a_stream_whose_time_is_over_is_cut(client):
-    with running("serve", "--port", 0, "--drain", 0) as server:
+def test_what_is_cut_off_is_told_so(client):
+    """A stream by a last chunk, a plain request by its status."""
+    with running("serve", "--port", 0, "--drain", 0.5) as server:
         url = f"{server.url}/v1/chat/completions"
+        whole: list[httpx2.Response] = []
+        plain = {name: value for name, value in LONG.items() if not name.startswith("stream")}
+        asker = threading.Thread(target=lambda: whole.append(client.post(url, json=plain)))
         with client.stream("POST", url, json=LONG) as stream:
             lines = stream.iter_lines()
             next(lines)
+            asker.start()
+            while client.get(f"{server.url}/load").json()["running"] < 2:
+                time.sleep(0.05)
             server.signal()
-            with pytest.raises(httpx2.HTTPError):
-                assert "data: [DONE]" not in list(lines)
+            found = chunks(lines)
+        asker.join(PATIENCE)
         code, err = server.ended()
+    assert found[-1]["error"]["code"] == "draining"
+    assert whole[0].status_code == 503
+    assert whole[0].json()["error"]["code"] == "draining"
     assert code == 0
     assert "requests are cut off" in err
     assert "Traceback" not in err

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from statistics import median
@@ -23,6 +23,8 @@ WARM: Final = 0.2
 SAMPLED: Final = 1.0
 """Seconds between two looks at the memory."""
 REFUSED: Final = 503
+DRAINED: Final = 100_000
+"""Requests of a load that SIGTERM ends: more than there is time for."""
 
 
 def soak(server: ServerProcess, *, seconds: float, clients: int, seed: int) -> dict[str, Any]:
@@ -192,39 +194,40 @@ def compare(
 
 
 def drain(server: ServerProcess, *, clients: int, seconds: float, seed: int) -> dict[str, Any]:
-    """SIGTERM in the middle of a load: those that run end, and new ones are refused."""
-    stopped = 0.0
+    """SIGTERM in the middle of a load, after some seconds of it and as many before its end: those
+    that run end, and new ones are refused.
+    """
+    stopped = math.inf
+
+    def is_open() -> bool:
+        return time.perf_counter() < stopped + seconds
 
     async def load() -> list[Outcome]:
         nonlocal stopped
-        work = asyncio.create_task(
-            run_clients(server.address, iter(plain_asks(seed, 100_000)), clients, is_open)
-        )
+        asked = iter(plain_asks(seed, DRAINED))
+        work = asyncio.create_task(run_clients(server.address, asked, clients, is_open))
         await asyncio.sleep(seconds)
         stopped = time.perf_counter()
         server.terminate()
         return await work
 
-    def is_open() -> bool:
-        return not stopped or time.perf_counter() < stopped + seconds
-
     outcomes = asyncio.run(load())
-    code = None
-    with suppress(TimeoutError):
-        code = server.wait()
+    code = server.wait()
     took = time.perf_counter() - stopped
+    return {**_drained(outcomes, stopped), "exit_code": code, "seconds_to_exit": took}
+
+
+def _drained(outcomes: Sequence[Outcome], stopped: float) -> dict[str, Any]:
+    """The ends of what ran when a server was asked to stop, and of what came later."""
     new = [one for one in outcomes if one.begun >= stopped or one.status == REFUSED]
-    ran = [one for one in outcomes if one.begun < stopped and one.status != REFUSED]
-    cut = [one for one in ran if one.last is None or one.begun + one.last >= stopped]
+    old = [one for one in outcomes if one.begun < stopped and one.status != REFUSED]
+    running = [one for one in old if one.last is None or one.begun + one.last >= stopped]
     return {
-        "running_at_signal": len(cut),
-        "of_these_finished": sum(not one.error for one in cut),
+        "running_at_signal": len(running),
+        "of_these_finished": sum(not one.error for one in running),
         "new": len(new),
         "of_these_503": sum(one.status == REFUSED for one in new),
         "of_these_connections_refused": sum("ConnectionRefused" in one.error for one in new),
-        "of_these_answered": sum(not one.error for one in new),
-        "errors": sorted({one.error for one in ran if one.error}),
+        "errors": sorted({one.error for one in old if one.error}),
         "others": sorted({one.error for one in new if one.status != REFUSED}),
-        "exit_code": code,
-        "seconds_to_exit": took,
     }

@@ -42,6 +42,8 @@ class Ask:
     form: of its stream
     fault: of its client
     patience: frames that a client reads before it leaves
+    stops: stop strings
+    limits: `max_tokens` and the other options that OpenAI has fields for
     """
 
     number: int
@@ -59,19 +61,20 @@ class Ask:
         """The endpoint that is asked."""
         return "/v1/chat/completions" if self.chat else "/v1/completions"
 
-    def body(self, *, stream: bool = True) -> bytes:
+    def body(self) -> bytes:
         """The request as JSON."""
         given: dict[str, Any] = {**self.limits, "dlm": dict(self.options)}
+        given |= {"stream": True, "stream_options": {"include_usage": True}}
         if self.chat:
             given["messages"] = [{"role": "user", "content": self.prompt}]
         else:
             given["prompt"] = self.prompt
         if self.stops:
             given["stop"] = list(self.stops)
-        if stream:
-            given |= {"stream": True, "stream_options": {"include_usage": True}}
-            given |= {"diffusing": True} if self.form == "diffusing" else {}
-            given["dlm"] |= {"events": True} if self.form == "events" else {}
+        if self.form == "diffusing":
+            given["diffusing"] = True
+        elif self.form == "events":
+            given["dlm"]["events"] = True
         return json.dumps(given).encode()
 
     def submit(self, engine: dlm.Engine) -> dlm.Request:

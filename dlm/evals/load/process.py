@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 READY: Final = "dlm: serving on "
 PATIENCE: Final = 60.0
 """Seconds that a server has to start, to end, or to let go of what it holds."""
-PREFIX: Final = "dlm:"
 LAG: Final = "dlm:event_loop_lag_seconds"
 
 
@@ -30,7 +29,7 @@ LAG: Final = "dlm:event_loop_lag_seconds"
 class Held:
     """Things that a server holds while nothing runs.
 
-    running, waiting: rows, as `/load` has them
+    running, waiting: rows
     kv_usage: share of the pages
     tasks: of the event loop
     threads, files: of the process

@@ -23,8 +23,9 @@ from dlm.serve.decisions import (
     questions_of,
     system_one_questions,
 )
+from dlm.serve.errors import ApiError
 from dlm.serve.fields import check_supported
-from dlm.serve.jobs import ClientGone, disconnected
+from dlm.serve.jobs import ClientGone, finished
 from dlm.serve.routes.common import json_response, service_of
 from dlm.serve.service import Service
 
@@ -75,24 +76,15 @@ async def _decided(
     service, options = service_of(request), options_of(extension)
     _check_sizes(service, source, questions, ids)
     with service.places.take(1, 0):
-        work = asyncio.ensure_future(_work(service, source, questions, options))
-        gone = asyncio.ensure_future(disconnected(request.receive))
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            service.metrics.disconnected()
-            raise ClientGone
-        except (ClientGone, asyncio.CancelledError):
+            work = _work(service, source, questions, options)
+            return await finished(work, service, request.receive)
+        except (ClientGone, ApiError):
             raise
         except Exception as error:
             if not isinstance(error, dlm.InvalidRequest):
                 service.metrics.failed()
             raise decision_error(error, ids) from error
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
 
 
 def _check_sizes(

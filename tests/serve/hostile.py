@@ -270,6 +270,18 @@ def others() -> Iterator[Case]:
     yield TEXT, json.dumps({"prompt": [4], "max_tokens": 2}).encode(), {200, 400}
     yield TEXT, json.dumps({"prompt": "a", "n": 16, "max_tokens": 10**9}).encode(), {400}
     yield TEXT, json.dumps({"prompt": ["a"] * 64, "n": 16, "max_tokens": 2}).encode(), {400, 429}
+    asks = [{"type": "predicate", "instructions": "x"}]
+    many = [{"value": f"{n}", "description": "x " * 5000} for n in range(200)]
+    for given, questions in (
+        ("a " * (MIB // 2), asks),
+        ("a", [{"type": "predicate", "instructions": "b " * (MIB // 2)}]),
+        ("a", [{"type": "choice", "instructions": "x", "choices": many}]),
+        ("a", asks * 401),
+    ):
+        body = {"input": given, "questions": questions}
+        yield "/v1/decisions", json.dumps(body).encode(), {400}
+    state = {"state": ["b"] * 100_000, "questions": {"q": {"type": "noul", "instructions": "x"}}}
+    yield "/v1/systemone", json.dumps(state).encode(), {400}
     yield TOKENIZE, json.dumps({"prompt": "a b " * (MIB // 2)}).encode(), {200, 400}
     yield TOKENIZE, json.dumps({"prompt": "a" * (3 * MIB)}).encode(), {200, 400}
 

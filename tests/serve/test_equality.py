@@ -127,6 +127,7 @@ def check(server, engine, count, seed):
     return requests
 
 
+@pytest.mark.slow
 def test_mixed_strategies_thirty_two_at_a_time(server, engine):
     requests = check(server, engine, 200, seed=1)
     used = Counter(name for asked in requests for name in asked.body["dlm"])

@@ -235,6 +235,7 @@ def test_the_client_tries_again_as_told(small):
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_refuses_and_finishes(tmp_path):
     with LiveServer(tmp_path) as live:
         client = client_of(live)

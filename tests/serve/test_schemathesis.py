@@ -32,7 +32,7 @@ def small(tmp_path_factory):
 def test_no_request_is_a_fault_of_the_server(small):
     schema = schemathesis.openapi.from_url(f"{small.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) > 20
+    assert len(operations) >= 20
     statuses = {}
     kinds = [
         operation.as_strategy(generation_mode=mode)

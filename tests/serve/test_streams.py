@@ -69,6 +69,7 @@ def test_frames_read_byte_by_byte(server, engine):
         assert b"\n" not in block
 
 
+@pytest.mark.slow
 def test_a_line_without_news_is_kept_alive(tmp_path):
     """A rule that revises the whole row settles nothing before the end."""
     with LiveServer(tmp_path, "--keep-alive", "0.1") as live:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 import dlm
+from dlm.errors import shortened
 from dlm.serve.bodies import JsonRoute
 from dlm.serve.decided import decision_body, system_one_body
 from dlm.serve.decisions import (
@@ -73,6 +74,7 @@ async def _decided(
     ids: keys of the questions of a System One body
     """
     service, options = service_of(request), options_of(extension)
+    _check_sizes(service, source, questions, ids)
     with service.places.take(1, 0):
         try:
             work = _work(service, source, questions, options)
@@ -83,6 +85,33 @@ async def _decided(
             if not isinstance(error, dlm.InvalidRequest):
                 service.metrics.failed()
             raise decision_error(error, ids) from error
+
+
+def _check_sizes(
+    service: Service,
+    source: str | list[dict[str, str]],
+    questions: Sequence[dlm.Question],
+    ids: Sequence[str] | None,
+) -> None:
+    """Raise `ApiError` 400 for texts that no canvas can hold, before they are tokenized."""
+    text = source if isinstance(source, str) else "".join(turn["content"] for turn in source)
+    service.check_size("input" if ids is None else "state", text)
+    for number, question in enumerate(questions):
+        where = f"questions[{number}]" if ids is None else f"questions.{shortened(ids[number], 40)}"
+        service.check_size(where, "".join(_texts(question)))
+
+
+def _texts(question: dlm.Question) -> Iterator[str]:
+    """The texts of a question that the model sees."""
+    yield question.instructions
+    if isinstance(question, dlm.Predicate):
+        yield (question.true or "") + (question.false or "")
+    elif isinstance(question, dlm.Choice):
+        for option in question.options:
+            yield str(option.value) + (option.description or "")
+    else:
+        for level in question.scale:
+            yield level.label + (level.description or "")
 
 
 async def _work(

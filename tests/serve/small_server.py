@@ -29,6 +29,9 @@ class SmallService:
     def drain(self):
         self.draining = True
 
+    def cut_off(self):
+        pass  # its streams are cut with their connections
+
 
 def small_app(settings):
     """The app; its state has the service, and the metrics behind `/metrics`."""

@@ -157,6 +157,7 @@ def test_wrong_arguments_are_refused_by_name(call, param, arguments):
         ("questions[0].instructions", '[{"type": "predicate", "instructions": 3}]'),
         ("questions[0]", '[{"type": "predicate", "instructions": "x", "choices": []}]'),
         ("questions[0].choices", '[{"type": "choice", "instructions": "x"}]'),
+        ("questions[0]", '[{"type": "choice", "instructions": "x", "options": ["a", "b"]}]'),
         ("questions[0].choices", '[{"type": "choice", "instructions": "x", "choices": "xy"}]'),
         (
             "questions[0].choices[0].value",

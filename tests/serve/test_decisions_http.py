@@ -201,6 +201,48 @@ def test_refusals_name_the_field(local, param, changes):
     refused(local.post("/v1/decisions", json=body(**changes)), param)
 
 
+CHOICE = {"type": "choice", "instructions": "x"}
+AB = {"choices": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("question", "param", "hint"),
+    [
+        (CHOICE | {"options": ["a", "b"]}, ".options", "did you mean 'choices'?"),
+        (CHOICE | AB | {"foo": 1}, ".foo", "'choices', 'instructions', 'name', 'type'"),
+        (CHOICE | AB | {"levels": ["a", "b"]}, ".levels", "is no field of a choice"),
+        (QUESTIONS[0] | AB, ".choices", "is no field of a predicate"),
+        (QUESTIONS[0] | {"instruction": "y"}, ".instruction", "did you mean 'instructions'?"),
+        (CHOICE | {"choices": ["a", {"value": "b", "descripton": "c"}]}, ".choices[1].descripton",
+         "did you mean 'description'?"),
+        (QUESTIONS[2] | {"levels": ["a", {"label": "b", "value": 1}]}, ".levels[1].value",
+         "is no field of a level"),
+        (CHOICE | {"choices": ["a", 5]}, ".choices[1]", "must be a text, a boolean, or an object"),
+        (QUESTIONS[2] | {"levels": ["a", True]}, ".levels[1]", "must be a text, or an object"),
+        (QUESTIONS[0] | {"instructions": " "}, ".instructions", "must not be empty"),
+    ],
+)  # fmt: skip
+def test_what_a_question_lacks_is_refused_with_what_it_has(local, question, param, hint):
+    response = local.post("/v1/decisions", json=body(questions=[question]))
+    assert hint in refused(response, f"questions[0]{param}")
+
+
+def test_texts_stand_for_choices_and_levels(local):
+    plain = [
+        CHOICE | {"choices": ["a", True, "c"]},
+        QUESTIONS[2] | {"levels": ["low", "high"], "choices": None},
+    ]
+    long = [
+        CHOICE | {"choices": [{"value": "a"}, {"value": True}, {"value": "c"}]},
+        QUESTIONS[2] | {"levels": [{"label": "low"}, {"label": "high"}]},
+    ]
+    found, expected = (
+        answered(local.post("/v1/decisions", json=body(questions=questions)))
+        for questions in (plain, long)
+    )
+    assert found["answers"] == expected["answers"]
+
+
 def nested(levels):
     data = {"x": 1}
     for _ in range(levels - 1):
@@ -347,6 +389,7 @@ def test_a_state_may_be_any_json(local, engine):
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a"]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a", None]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "noul", "criteria": {"yes": "b"}}}}),
+        ("questions.q.choices", {"questions": {"q": {"type": "noul", "choices": ["a", "b"]}}}),
         ("assets", {"assets": {"img": {"type": "image"}}}),
         ("dlm.rotations", {"dlm": {"rotations": 256}}),
         ("dlm.top_k", {"dlm": {"top_k": 1}}),

@@ -15,15 +15,14 @@ from dlm.serve.decisions import (
     DecisionRequest,
     Extension,
     SystemOneRequest,
-    as_text,
     decision_error,
     input_of,
     options_of,
-    questions_of,
-    system_one_questions,
 )
 from dlm.serve.fields import check_supported
 from dlm.serve.jobs import ClientGone, disconnected
+from dlm.serve.parts import as_text
+from dlm.serve.questions import questions_of, system_one_questions
 from dlm.serve.routes.common import json_response, service_of
 from dlm.serve.service import Service
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import openai
 import pytest
@@ -11,6 +13,7 @@ import dlm
 from dlm.serve import ServerSettings, create_app
 from tests.serve.live import PATIENCE
 
+ROOT = Path(__file__).parents[2]
 JUDGED = "Compute 3+4.\nAnswer: 3+4=7"
 FORM = {
     "user": "{input}\n{questions}",
@@ -422,6 +425,15 @@ def test_deep_nesting_is_no_fault_of_the_server(local, depth):
     headers = {"content-type": "application/json"}
     response = local.post("/v1/systemone", content=text, headers=headers)
     assert response.status_code in (200, 400), response.text
+
+
+def test_the_bodies_of_the_documentation_are_answered(local):
+    text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    found = answered(local.post("/v1/decisions", json=json.loads(first)))
+    assert [answer["name"] for answer in found["answers"]] == ["refund", "team", "anger"]
+    found = answered(local.post("/v1/systemone", json=json.loads(second)))
+    assert list(found["answers"]) == ["refund", "team", "anger"]
 
 
 # OpenAI's client against a process

@@ -12,7 +12,6 @@ from typing import Any
 import dlm
 from dlm.serve.fields import Sampling
 from dlm.serve.jobs import Job
-from dlm.serve.options import stop_texts
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:
@@ -43,7 +42,7 @@ class Ending:
         if answer.finish_reason != "stop":
             return
         after = self._cut_text(job, answer)
-        found = [text for text in stop_texts(body) if after.startswith(text)]
+        found = [text for text in job.stop_texts if after.startswith(text)]
         if found:
             self.reason = max(found, key=len)
             self.text += self.reason if body.include_stop_str_in_output else ""

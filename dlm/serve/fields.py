@@ -7,11 +7,13 @@ ones have no effect on the answer.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from dlm.errors import shown
 from dlm.serve.errors import refused
 
 MOST_MESSAGES: Final = 1024
@@ -29,11 +31,17 @@ class Neutral:
     """The mark of a field that cannot be honoured: any value but these is refused.
 
     values: those that ask for nothing (None always does)
-    why: the reason of a refusal
+    why: the reason of a refusal, as "it ..."
     """
 
     values: tuple[Any, ...]
     why: str
+
+    @property
+    def rule(self) -> str:
+        """The values that are taken, in words."""
+        named = " or ".join(json.dumps(value) for value in self.values)
+        return f"must be {named} or left out" if named else "must be left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Ignored:
 
 ORDER: Final = "depends on the order of the tokens, and a step commits several at once"
 TOOLS: Final = "asks for tools, which this server does not have"
-STATE: Final = "this server stores nothing"
+STATE: Final = "needs stored state, and this server stores nothing"
 
 
 class Body(BaseModel):
@@ -124,7 +132,7 @@ class Sampling(Body):
         Field(ge=0, le=2**31 - 1, description="no end id among this many first tokens"),
     ] = None
     skip_special_tokens: Annotated[
-        bool | None, Neutral((True,), "must be true: control tokens are never part of a text")
+        bool | None, Neutral((True,), "asks for control tokens, which are never part of a text")
     ] = None
     logit_bias: Annotated[
         dict[str, float] | None,
@@ -153,7 +161,7 @@ class Sampling(Body):
     ] = None
     user: Annotated[Any, Ignored()] = None
     metadata: Annotated[Any, Ignored()] = None
-    store: Annotated[bool | None, Ignored(STATE)] = None
+    store: Annotated[bool | None, Ignored("this server stores nothing")] = None
     service_tier: Annotated[Any, Ignored("there is one tier")] = None
     safety_identifier: Annotated[Any, Ignored()] = None
     prompt_cache_key: Annotated[Any, Ignored("prefixes are shared by their tokens")] = None
@@ -167,9 +175,8 @@ def check_supported(body: BaseModel, where: str = "") -> None:
         for mark in field.metadata:
             taken = isinstance(mark, Neutral) and (value is None or value in mark.values)
             if isinstance(mark, Neutral) and not taken:
-                raise refused(
-                    f"{where}{name}", f"`{where}{name}` {mark.why}", "unsupported_parameter"
-                )
+                told = f"`{where}{name}` {mark.rule}, got {shown(value)}: it {mark.why}"
+                raise refused(f"{where}{name}", told, "unsupported_parameter")
         if isinstance(value, BaseModel):
             check_supported(value, f"{where}{name}.")
         elif isinstance(value, list):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 import dlm
-from dlm.serve.errors import ApiError, api_error
-from dlm.serve.observe import facts
+from dlm.serve.errors import ApiError, api_error, draining
+from dlm.serve.facts import facts
 from dlm.serve.prompts import Prompt
 from dlm.serve.service import Service
+
+T = TypeVar("T")
 
 
 class ClientGone(Exception):
@@ -25,7 +27,8 @@ class ClientGone(Exception):
 class Job:
     """The prompts of one body in the engine, with a place for each of their answers.
 
-    Choice `c` of prompt `p` is number `p * n + c` of the answers. `close` frees everything.
+    Choice `c` of prompt `p` is number `p * n + c` of the answers, which end at `stop_texts`.
+    `close` frees everything.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Job:
         self.n = int(options[0].get("n", 1))
         self.seed = int(options[0].get("seed", 0))
         self.created, self.begun, self._events = int(time.time()), time.monotonic(), events
+        rules = dlm.GenerationConfig.from_options({"stop": options[0].get("stop")})
+        self.stop_texts = rules.stop_strings()
         self.requests: list[dlm.Request] = []
         self._answers: list[dlm.Generation] = []
         self._handles: list[dlm.AsyncRequest] = []
@@ -53,7 +58,8 @@ class Job:
         """
         self.service.check_open()
         tokens = sum(int(options.get("max_new_tokens") or 0) for options in self.options) * self.n
-        self._held.enter_context(self.service.places.take(len(self.options) * self.n, tokens))
+        places = self.service.places.take(len(self.options) * self.n, tokens)
+        self._held.enter_context(places).ended = self._ended
         try:
             for prompt, options in zip(self.prompts, self.options, strict=True):
                 handle = self.service.engine.submit(prompt.ids, events=self._events, **options)
@@ -62,6 +68,10 @@ class Job:
         except BaseException as error:
             await self.close()
             raise self.fault(error) if isinstance(error, Exception) else error from error
+
+    def _ended(self) -> int:
+        """The number of answers that have ended."""
+        return sum(request.ended(c) for request in self.requests for c in range(self.n))
 
     def fault(self, error: Exception) -> ApiError:
         """An exception of the engine as the client reads it."""
@@ -98,12 +108,14 @@ class Job:
         self.service.metrics.finished(answer, self.seconds, queued)
 
     def describe(self, scope: Scope) -> None:
-        """Tell the access log of a request what it may know: tokens, and texts where they are
-        wanted.
-        """
+        """Tell the access log of a request its numbers, and texts where they are wanted."""
         told, text = facts(scope), self.service.text
         told.prompt_tokens = sum(len(prompt.ids) for prompt in self.prompts)
         told.answer_tokens = sum(answer.stats.tokens for answer in self._answers)
+        if self._answers:
+            told.nfe = sum(answer.stats.nfe for answer in self._answers)
+            told.finish_reasons = [answer.finish_reason for answer in self._answers]
+            told.seed = self.seed
         if self.service.settings.log_prompts and text is not None:
             told.prompts = [text.decode(prompt.ids) for prompt in self.prompts]
             told.answers = [answer.text or "" for answer in self._answers]
@@ -120,26 +132,38 @@ class Job:
 
 
 async def unless_gone(request: Request, job: Job) -> list[dlm.Generation]:
-    """The answers of a job, unless the client leaves first: then its rows are freed.
-
-    Raises `ClientGone`, or `ApiError`.
-    """
-    work = asyncio.ensure_future(job.results())
-    gone = asyncio.ensure_future(disconnected(request.receive))
+    """The answers of a job. Its rows are freed in any case; raises as `finished`, or `ApiError`."""
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        job.service.metrics.disconnected()
-        raise ClientGone
+        return await finished(job.results(), job.service, request.receive)
     finally:
-        for task in (work, gone):
-            task.cancel()
         job.describe(request.scope)
         await asyncio.shield(job.close())
 
 
-async def disconnected(receive: Any) -> None:
+async def finished(work: Coroutine[Any, Any, T], service: Service, receive: Receive) -> T:
+    """The result of work for a client. Raises `ClientGone` if the client leaves before, and
+    `ApiError` 503 if the server cuts it off; the work is cancelled then.
+    """
+    done = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(disconnected(receive))
+    cut = asyncio.ensure_future(service.cut.wait())
+    try:
+        await asyncio.wait({done, gone, cut}, return_when=asyncio.FIRST_COMPLETED)
+        if done.done():
+            return done.result()
+        if gone.done():
+            raise ClientGone
+        raise draining()
+    except (ClientGone, asyncio.CancelledError):
+        service.metrics.disconnected()
+        raise
+    finally:
+        for task in (done, gone, cut):
+            task.cancel()
+        await asyncio.gather(done, gone, cut, return_exceptions=True)
+
+
+async def disconnected(receive: Receive) -> None:
     """Wait until the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import dlm
-from dlm.errors import shortened, shown
+from dlm.errors import shortened, shown, unknown_name
 from dlm.serve.errors import refused
 from dlm.serve.fields import Sampling, check_supported
 from dlm.serve.schemas import (
@@ -34,16 +34,18 @@ EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The presets of each `reasoning_effort`; the first one that the model can have is taken."""
 
+LITERAL: Final = " (To end at the text itself"
+"""The beginning of advice that is not for clients: `stop` takes texts as they are."""
 MOST_ITEMS: Final = 64
 """Items of an option in the `dlm` object."""
 LONGEST_SPEC: Final = 8192
 """Characters of a part's spec string."""
-UNKNOWN: Final = "option"
-"""The name by which the engine refuses an option that it does not have."""
 NAMES: Final = frozenset(dlm.FIELDS).union(*(field.aliases for field in dlm.FIELDS.values()))
 """All names of options."""
 PARTS: Final = ("blocks", "unmask", "edit", "guide", "stop", "cache", "steps", "preset")
 """Options of a server that a request with a preset of its own does not take over."""
+SCHEDULED: Final = frozenset({"unmask", "blocks", "edit"})
+"""Parts of a request that do not go with the `steps` of a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def asked_of(body: Sampling, engine: dlm.Engine, defaults: Mapping[str, Any]) ->
             rule = "stands for a preset: leave it out beside `dlm.preset`"
             raise refused("reasoning_effort", f"`reasoning_effort` {rule}")
         options["preset"] = preset_of(body.reasoning_effort, engine.info)
-    options |= _sampling(body)
+    options |= _sampling(body, defaults.get("seed"))
     _add_stops(options, body, engine.info)
     _add_guides(options, body, engine.info)
     names = {"stop": "stop_token_ids", "top_logprobs": "logprobs"}
@@ -96,16 +98,19 @@ def preset_of(effort: str, info: dlm.ModelInfo) -> str:
 def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
     """The `dlm` object by the names of the engine. Raises `ApiError` 400."""
     for name, value in extension.items():
+        if name not in NAMES:
+            known = [*(known for known, field in dlm.FIELDS.items() if field.http), "events"]
+            raise refused(f"dlm.{shortened(name, 40)}", unknown_name("dlm", name, known).message)
         _check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
     try:
         dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)
     except dlm.InvalidRequest as error:
-        name = error.param
-        if name == UNKNOWN:  # the message names its value alone
-            name = next((key for key in extension if key not in NAMES), name)
-        param = f"dlm.{shortened(name, 40)}" if name in {*dlm.FIELDS, *extension} else "dlm"
-        raise refused(param, f"`{param}`: {error.message}") from error
+        option, _, part = error.param.partition(": ")
+        param = f"dlm.{shortened(option, 40)}" if option in {*dlm.FIELDS, *extension} else "dlm"
+        rule = error.message.partition(LITERAL)[0]
+        told = f"{part}: {rule}" if part else rule
+        raise refused(param, f"`{param}`: {told}") from error
 
 
 def _check_extent(param: str, value: Any, *, template: bool) -> None:
@@ -121,19 +126,31 @@ def _check_extent(param: str, value: Any, *, template: bool) -> None:
 def _defaults(
     body: Sampling, given: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The server's defaults; without its parts where the request has a preset of its own."""
+    """The server's defaults: without its parts where the request has a preset of its own, without
+    its steps where it has a rule or blocks of its own, without its stop strings where it has some.
+    """
     own = "preset" in given or body.reasoning_effort is not None
-    return {name: value for name, value in defaults.items() if not (own and name in PARTS)}
+    found = {name: value for name, value in defaults.items() if not (own and name in PARTS)}
+    if SCHEDULED.intersection(given):
+        found.pop("steps", None)
+    if body.stop is not None and "stop" in found:
+        texts = dlm.GenerationConfig.from_options({"stop": found["stop"]}).stop_strings()
+        found["stop"] = [rule for rule in _listed(found["stop"]) if rule not in texts]
+    return found
 
 
-def _sampling(body: Sampling) -> dict[str, Any]:
-    """The options that OpenAI's fields set. A request without a seed gets one of its own."""
+def _sampling(body: Sampling, seed: int | None) -> dict[str, Any]:
+    """The options that OpenAI's fields set. A request without a seed gets one of its own, unless
+    the server has a default.
+    """
+    if body.seed is None and seed is None:
+        seed = secrets.randbits(32)
     fields = {
         "temperature": body.temperature,
         "top_p": body.top_p,
         "top_k": None if body.top_k is None else max(body.top_k, 0),
         "n": body.n,
-        "seed": secrets.randbits(32) if body.seed is None else body.seed,
+        "seed": seed if body.seed is None else body.seed,
         "logit_bias": _biases(body.logit_bias),
         "top_logprobs": _alternatives(body),
     }

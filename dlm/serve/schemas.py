@@ -40,7 +40,7 @@ class Message(Body):
     refusal: Annotated[Any, Neutral((), "cannot be shown to a model")] = None
     tool_calls: Annotated[list[Any] | None, Neutral(([],), TOOLS)] = None
     function_call: Annotated[Any, Neutral((), TOOLS)] = None
-    audio: Annotated[Any, Neutral((), "text alone is understood")] = None
+    audio: Annotated[Any, Neutral((), "is no text")] = None
 
 
 class ResponseFormat(Body):
@@ -89,8 +89,8 @@ class ChatRequest(Sampling):
     parallel_tool_calls: Annotated[Any, Ignored("there are no tools")] = None
     functions: Annotated[list[Any] | None, Neutral(([],), TOOLS)] = None
     function_call: Annotated[Any, Neutral(("none", "auto"), TOOLS)] = None
-    modalities: Annotated[Any, Neutral((["text"],), "answers are text")] = None
-    audio: Annotated[Any, Neutral((), "answers are text")] = None
+    modalities: Annotated[Any, Neutral((["text"],), "asks for more than text")] = None
+    audio: Annotated[Any, Neutral((), "asks for more than text")] = None
     prediction: Annotated[Any, Neutral((), "is not supported; give known text in dlm.infill")] = (
         None
     )

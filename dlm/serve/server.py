@@ -39,6 +39,8 @@ LOOKED_AFTER: Final = 0.1
 """Seconds between two looks at what still runs, and at the engine's thread."""
 IDLE: Final = 65
 """Seconds that a connection may wait for its next request: longer than clients and proxies do."""
+TELLING: Final = 2
+"""Seconds for telling clients that their requests are cut off."""
 CLOSING: Final = 20
 """Seconds that the end may take once nothing runs any more."""
 STOPPED, FAILED = 0, 1  # exit codes
@@ -55,6 +57,10 @@ class Watched(Protocol):
 
     def drain(self) -> None:
         """Refuse new requests."""
+        ...
+
+    def cut_off(self) -> None:
+        """End what still runs."""
         ...
 
 
@@ -195,6 +201,10 @@ class Server(uvicorn.Server):
         if self._is_busy():
             cut = {"running": self.service.running, "waiting": self.service.waiting}
             LOG.warning("requests are cut off: their time is over", extra=cut)
+            self.service.cut_off()
+            until = clock() + TELLING
+            while self._is_busy() and clock() < until:
+                await asyncio.sleep(LOOKED_AFTER / 2)
         self.should_exit = True
 
     def _is_busy(self) -> bool:

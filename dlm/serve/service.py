@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import dlm
@@ -20,36 +22,62 @@ SMOOTHING: Final = 0.2
 """Weight of the newest answer in the mean of tokens a second."""
 
 
+@dataclass(slots=True, eq=False)
+class Held:
+    """Places that one request holds.
+
+    rows: its answers
+    tokens: of all of them at most
+    ended: gives the number of answers that have ended, whether they were sent or not
+    """
+
+    rows: int
+    tokens: int
+    ended: Callable[[], int] = lambda: 0
+
+    @property
+    def left(self) -> int:
+        """The answers that have not ended."""
+        return self.rows - self.ended()
+
+
 class Places:
-    """The rows that the server has let in, as far as they have not ended: a bound for the queue.
+    """The answers that the server has let in, as far as they have not ended: a bound for the queue.
 
     Used by the event loop's thread alone.
     """
 
     def __init__(self, most: int) -> None:
-        self.most, self.taken, self.tokens = most, 0, 0
+        self.most = most
+        self._held: set[Held] = set()
         self._rate, self._since, self._done = START_RATE, time.monotonic(), 0
 
+    @property
+    def taken(self) -> int:
+        """Answers that have not ended."""
+        return sum(held.left for held in self._held)
+
     @contextmanager
-    def take(self, rows: int, tokens: int) -> Iterator[None]:
-        """Hold places for rows of so many tokens in all. Raises `ApiError` 429 without room."""
-        if self.taken + rows > self.most:
+    def take(self, rows: int, tokens: int) -> Iterator[Held]:
+        """Hold places for answers of so many tokens in all. Raises `ApiError` 429 without room."""
+        if (taken := self.taken) + rows > self.most:
+            tokens = sum(held.tokens * held.left // held.rows for held in self._held)
             raise busy(
-                f"the queue is full: {self.taken} answers run or wait, {rows} more are asked for, "
+                f"the queue is full: {taken} answers run or wait, {rows} more are asked for, "
                 f"of at most {self.most}",
-                math.ceil(self.tokens / self._rate),
+                math.ceil(tokens / self._rate),
             )
-        if not self.taken:
+        if not taken:
             self._since, self._done = time.monotonic(), 0
-        self.taken, self.tokens = self.taken + rows, self.tokens + tokens
+        self._held.add(held := Held(rows, tokens))
         try:
-            yield
+            yield held
         finally:
-            self.taken, self.tokens = self.taken - rows, self.tokens - tokens
+            self._held.discard(held)
             self._measure(tokens)
 
     def _measure(self, tokens: int) -> None:
-        """Take the tokens of rows that have ended into the rate."""
+        """Take the tokens of answers that have ended into the rate."""
         self._done += tokens
         seconds = time.monotonic() - self._since
         if seconds > 1:
@@ -67,6 +95,7 @@ class Service:
     info: traits of the model
     draining: the server is about to end
     ready: the model has decoded once
+    cut: set when what still runs is to be cut off
     """
 
     def __init__(self, engine: dlm.Engine, settings: ServerSettings) -> None:
@@ -86,6 +115,7 @@ class Service:
         self.fingerprint = f"dlm-{dlm.__version__}"
         self.created = int(time.time())
         self.draining = self.ready = False
+        self.cut = asyncio.Event()
         self.places = Places(settings.max_rows + settings.max_waiting)
 
     @property
@@ -136,6 +166,11 @@ class Service:
     def drain(self) -> None:
         """Take no new requests; those that run go on."""
         self.draining = True
+
+    def cut_off(self) -> None:
+        """End what still runs: its clients are told so."""
+        self.draining = True
+        self.cut.set()
 
     async def close(self) -> None:
         """Abort what runs and end the engine's threads."""

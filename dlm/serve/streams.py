@@ -15,10 +15,12 @@ from starlette.types import Receive, Scope, Send
 import dlm
 from dlm.serve.answers import dumps
 from dlm.serve.errors import ApiError, error_body
-from dlm.serve.jobs import Job, disconnected
+from dlm.serve.jobs import ClientGone, Job, finished
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 DONE: Final = b"data: [DONE]\n\n"
+STALLED: Final = 300.0
+"""Seconds for which a client may leave a frame unread."""
 HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 )
@@ -182,26 +184,32 @@ class EventStream(Response):
         self._job, self._frames = job, frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all, or stop when the client has left."""
-        work = asyncio.ensure_future(self._send(send))
-        gone = asyncio.ensure_future(disconnected(receive))
+        """Send all, or stop when the client has left; one that is cut off is told so."""
+        job = self._job
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
-            else:
-                self._job.service.metrics.disconnected()
+            head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(head)
+            await finished(self._send(send), job.service, receive)
+        except ClientGone:
+            pass
+        except ApiError as error:
+            with suppress(TimeoutError):
+                await _send_within(1.0, send, failure(error) + DONE, more=False)
         finally:
-            for task in (work, gone):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
-            self._job.describe(scope)
-            await asyncio.shield(self._job.close())
+            job.describe(scope)
+            await asyncio.shield(job.close())
 
     async def _send(self, send: Send) -> None:
-        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(head)
-        async for body in self._frames:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        """Send all frames. Raises `ClientGone` if the client takes nothing for a long time."""
+        try:
+            async for body in self._frames:
+                await _send_within(STALLED, send, body, more=True)
+            await _send_within(STALLED, send, DONE, more=False)
+        except TimeoutError:
+            raise ClientGone from None
+
+
+async def _send_within(seconds: float, send: Send, body: bytes, *, more: bool) -> None:
+    """Send a part of a body. Raises `TimeoutError` if the client does not take it in time."""
+    async with asyncio.timeout(seconds):
+        await send({"type": "http.response.body", "body": body, "more_body": more})

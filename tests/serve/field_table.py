@@ -43,7 +43,7 @@ def facts(schema, name):
     for mark in field.metadata:
         if isinstance(mark, Neutral):
             taken = ", ".join(f"`{spelled(value)}`" for value in mark.values) or "null"
-            return f"{taken} alone", f"else refused: {mark.why}"
+            return f"{taken} alone", f"else refused: it {mark.why}"
         if isinstance(mark, Ignored):
             return "any", f"without effect: {mark.why}"
     shape = schema.model_json_schema()["properties"][name]

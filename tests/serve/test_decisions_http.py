@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 
 import dlm
 from dlm.serve import ServerSettings, create_app
+from dlm.serve.logs import JsonLines
 from tests.serve.live import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -316,6 +318,27 @@ def test_a_client_that_leaves_frees_everything(engine):
     asyncio.run(main())
     assert sent[0]["status"] == 499
     assert engine.kv.pages.in_use == 0
+
+
+def test_the_access_log_tells_numbers_and_faults_but_no_text(local, engine, caplog):
+    caplog.set_level(logging.INFO, "dlm.access")
+    found = answered(local.post("/v1/decisions", json=body()))
+    refused(local.post("/v1/decisions", json=body(input=[{"role": "SECRET"}])), "input[0].role")
+    ask = {"messages": [{"role": "user", "content": "SECRET"}], "max_tokens": 8, "seed": 3, "n": 2}
+    told = answered(local.post("/v1/chat/completions", json=ask))
+    local.post("/v1/nowhere")
+    decided, wrong, chat, nowhere = (vars(record) for record in caplog.records)
+    assert (decided["nfe"], decided["prompt_tokens"]) == (
+        found["dlm"]["nfe"],
+        found["usage"]["input_tokens"],
+    )
+    assert (wrong["param"], wrong["code"]) == ("input[0].role", "invalid_value")
+    assert "code" not in decided
+    assert (chat["seed"], chat["answer_tokens"]) == (3, told["usage"]["completion_tokens"])
+    assert chat["finish_reasons"] == [cost["finish_reason"] for cost in told["dlm"]["choices"]]
+    assert chat["nfe"] == sum(cost["nfe"] for cost in told["dlm"]["choices"])
+    assert nowhere["code"] == "not_found"
+    assert "SECRET" not in "".join(JsonLines().format(record) for record in caplog.records)
 
 
 # /v1/systemone

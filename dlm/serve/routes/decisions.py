@@ -19,8 +19,10 @@ from dlm.serve.decisions import (
     input_of,
     options_of,
 )
+from dlm.serve.errors import ApiError
+from dlm.serve.facts import facts
 from dlm.serve.fields import check_supported
-from dlm.serve.jobs import ClientGone, disconnected
+from dlm.serve.jobs import ClientGone, finished
 from dlm.serve.parts import as_text
 from dlm.serve.questions import questions_of, system_one_questions
 from dlm.serve.routes.common import json_response, service_of
@@ -72,24 +74,18 @@ async def _decided(
     """
     service, options = service_of(request), options_of(extension)
     with service.places.take(1, 0):
-        work = asyncio.ensure_future(_work(service, source, questions, options))
-        gone = asyncio.ensure_future(disconnected(request.receive))
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            service.metrics.disconnected()
-            raise ClientGone
-        except (ClientGone, asyncio.CancelledError):
+            work = _work(service, source, questions, options)
+            found = await finished(work, service, request.receive)
+        except (ClientGone, ApiError):
             raise
         except Exception as error:
             if not isinstance(error, dlm.InvalidRequest):
                 service.metrics.failed()
             raise decision_error(error, ids) from error
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+    told = facts(request.scope)
+    told.prompt_tokens, told.nfe = found.costs.input_tokens, found.costs.nfe
+    return found
 
 
 async def _work(

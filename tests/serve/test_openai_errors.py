@@ -8,6 +8,7 @@ import time
 import openai
 import pytest
 
+from tests.serve.field_table import fields_table
 from tests.serve.live import PATIENCE, LiveServer
 
 SUM = [{"role": "user", "content": "12+5=?"}]
@@ -154,6 +155,18 @@ def test_of_several_forms_the_one_that_was_meant_is_told(client, fields, message
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="tiny", **fields)
     assert caught.value.body["message"] == message
+
+
+def test_the_table_of_fields_tells_the_bounds(client):
+    table = fields_table()
+    assert "list of at most 16 strings of at most 256 characters |" in table
+    assert "list of at most 64 strings, or" in table
+    client.completions.create(model="tiny", prompt="a", stop=["b" * 256] * 16, max_tokens=1)
+    with pytest.raises(openai.BadRequestError, match="at most 256 characters"):
+        client.completions.create(model="tiny", prompt="a", stop=["b" * 257], max_tokens=1)
+    assert "tokens of each answer at most; left out: 16 |" in table
+    told = client.completions.create(model="tiny", prompt="a", extra_body={"ignore_eos": True})
+    assert told.usage.completion_tokens == 16
 
 
 def test_a_prompt_that_is_too_long_tells_both_numbers(client):

@@ -46,11 +46,25 @@ def test_bars_for_each_label(call):
     assert code == 0
     lines = out.splitlines()
     assert lines[0].startswith("Is it correct?")
-    labels = [line.split()[0] for line in lines if line.startswith("  ")]
+    masses = [line for line in lines if "of the model's own mass was on these labels" in line]
+    assert len(masses) == 3
+    labels = [line.split()[0] for line in lines if line.startswith("  ") and line not in masses]
     assert labels == ["true", "false", "sum", "product", "low", "mid", "high"]
     assert float(lines[1].split()[-1].rstrip("%")) > 90
     assert err.count("\n") == 1
     assert "forward" in err
+
+
+def test_answers_that_the_model_would_not_have_written_are_marked(call):
+    _, out, _ = call("decide", JUDGED, "--predicate", "Is it correct?", *FORM)
+    (line,) = [line for line in out.splitlines() if "own mass" in line]
+    assert float(line.split()[0].rstrip("%")) > 90
+    assert "do not trust" not in line
+    _, out, _ = call("decide", "I was charged twice.", "--predicate", "Is a refund asked for?")
+    told = " ".join(out.split())
+    assert "under 0.1% of the model's own mass was on these labels: do not trust" in told
+    _, out, _ = call("decide", JUDGED, "--predicate", "Is it?", "--scoring", "pseudo")
+    assert "own mass" not in out, "pseudo-likelihoods have none"
 
 
 def test_json_is_what_the_engine_answers(call, tmp_path):
@@ -143,6 +157,7 @@ def test_wrong_arguments_are_refused_by_name(call, param, arguments):
         ("questions[0].instructions", '[{"type": "predicate", "instructions": 3}]'),
         ("questions[0]", '[{"type": "predicate", "instructions": "x", "choices": []}]'),
         ("questions[0].choices", '[{"type": "choice", "instructions": "x"}]'),
+        ("questions[0]", '[{"type": "choice", "instructions": "x", "options": ["a", "b"]}]'),
         ("questions[0].choices", '[{"type": "choice", "instructions": "x", "choices": "xy"}]'),
         (
             "questions[0].choices[0].value",

@@ -24,6 +24,8 @@ from dlm.errors import InvalidRequest, require_text, shown
 
 BAR: Final = 30
 """Columns of a bar."""
+LITTLE: Final = 0.01
+"""A label mass below this is a warning: the model would have written something else."""
 
 
 def decide(
@@ -171,6 +173,9 @@ def show(
         title = question.instructions if answer.name is None else answer.name
         console.print(Text(f"{title}  ", style="bold").append(verdict(answer), style="cyan"))
         console.print(bars(answer))
+        if answer.label_mass is not None:
+            is_little = answer.label_mass < LITTLE
+            console.print(Text(mass(answer.label_mass), style="yellow" if is_little else "dim"))
     sys.stdout.flush()
     line = (
         f"{counted(costs.nfe, 'row')} in {counted(costs.forwards, 'forward')}, "
@@ -189,6 +194,17 @@ def verdict(answer: dlm.Answer) -> str:
         case dlm.ScoreAnswer():
             top = len(answer.levels) - 1
             return f"{answer.score:.2f} of {top} (confidence {answer.confidence:.2f})"
+
+
+def mass(share: float) -> str:
+    """The share of the model's own probability that the labels had, and a warning if it is small.
+
+    share: an answer's `label_mass`
+    """
+    told = "under 0.1%" if share < 0.001 else f"{share:.1%}"
+    warning = ": do not trust it"
+    line = f"  {told} of the model's own mass was on these labels"
+    return line + warning if share < LITTLE else line
 
 
 def bars(answer: dlm.Answer) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from dlm.cli.interrupts import leave_on_terminate
 from dlm.cli.options import given, named, overrides, takes_fields
 from dlm.serve.settings import PER_REQUEST, SETTINGS, ServerSettings, Setting
 
+LOG: Final = logging.getLogger("dlm.serve")
 PANEL: Final = "Server"
 LOADING: Final[Mapping[str, str]] = MappingProxyType(
     {"model": "tiny", "device": "auto", "dtype": "auto"}
@@ -123,8 +125,9 @@ def serve(
 ) -> None:
     """Serve a model over HTTP as OpenAI's clients expect it, with a live page at /.
 
-    It stops at the first Ctrl-C or SIGTERM, once running requests have ended (exit code 0), and at
-    the second at once.
+    At the first Ctrl-C or SIGTERM it lets running requests end (exit code 0).
+
+    A second one ends it at once.
     """
     leave_on_terminate()
     file = _read(config)
@@ -144,11 +147,15 @@ def _serve(
     helpers: Mapping[str, str],
     settings: ServerSettings,
 ) -> None:
+    from dlm.serve.logs import configure_logs
     from dlm.serve.server import listening_socket, run
 
     listener = listening_socket(settings)
     source = sources["model"]
     dlm.inspect(source, aux=helpers, overrides=changes).explain(**settings.defaults)
+    configure_logs(settings.log_level)
+    told = {"model": source, "device": sources["device"], "dtype": sources["dtype"]}
+    LOG.info("loading the model", extra=told)
     engine = dlm.load(
         source,
         device=sources["device"],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dlm
-from dlm.serve.decisions import SystemOneQuestion
+from dlm.serve.questions import SystemOneQuestion
 
 
 def decision_body(model: str, found: dlm.Decisions) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -16,40 +14,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 import dlm
-from dlm.errors import shortened, shown
+from dlm.errors import shortened
+from dlm.serve.facts import facts
+from dlm.serve.faults import told_faults
 
 log = logging.getLogger("dlm.serve")
 
 INVALID: Final = "invalid_request_error"
 SERVER: Final = "server_error"
 BUSY: Final = "rate_limit_error"
-MOST_TOLD: Final = 3
-"""Faults of a body that one message lists."""
-RULES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "string_unicode": "must be Unicode text",
-        "string_type": "must be a string",
-        "list_type": "must be a list",
-        "dict_type": "must be an object",
-        "model_attributes_type": "must be an object",
-        "model_type": "must be an object",
-        "too_short": "must have at least {min_length} items",
-        "too_long": "must have at most {max_length} items",
-        "string_too_long": "must have at most {max_length} characters",
-    }
-)
-"""Rules that a value breaks, by pydantic's name of the fault."""
-NAMES: Final[Mapping[type, str]] = MappingProxyType({list: "a list", dict: "an object"})
-"""Kinds of JSON values."""
 LONGEST: Final = 600
 """Characters of a message."""
 LONGEST_PATH: Final = 120
 """Characters of a path in a message."""
-_UNION: Final = re.compile(
-    r"^(function-|constrained-|nullable|lax-|json-|list\[|dict\[|str$|int$|float$|bool$)"
-)
 
 
 class ErrorDetail(BaseModel):
@@ -111,6 +91,29 @@ def error_body(
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
+class ErrorResponse(Response):
+    """An error as a response, which notes its field and code for the access log as it is sent."""
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        body: bytes,
+        status: int,
+        headers: Mapping[str, str] | None,
+        *,
+        param: str | None,
+        code: str | None,
+    ) -> None:
+        super().__init__(body, status, dict(headers or {}))
+        self.told = param, code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        facts(scope).error = self.told
+        await super().__call__(scope, receive, send)
+
+
 def error_response(
     status: int,
     message: str,
@@ -121,7 +124,7 @@ def error_response(
 ) -> Response:
     """An error as a response."""
     body = json.dumps(error_body(message, type, param, code)).encode()
-    return Response(body, status, dict(headers or {}), "application/json")
+    return ErrorResponse(body, status, headers, param=param, code=code)
 
 
 def answer_to(error: ApiError) -> Response:
@@ -198,57 +201,5 @@ async def _on_http(request: Request, error: Exception) -> Response:
 async def _on_invalid(_: Request, error: Exception) -> Response:
     """A body, path or query of the wrong form."""
     assert isinstance(error, RequestValidationError)
-    return answer_to(invalid_body(error.errors()))
-
-
-def invalid_body(faults: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The error 400 for faults that pydantic found: the first ones, each with its field."""
-    rules: dict[str, list[str]] = {}
-    given: dict[str, str] = {}
-    for fault in faults:
-        where = _field(fault["loc"])
-        rules.setdefault(where, []).append(_rule(fault))
-        given.setdefault(where, _given(fault))
-    lines = [
-        (f"`{where}` " if where else "") + " or ".join(dict.fromkeys(own)) + given[where]
-        for where, own in rules.items()
-    ]
-    more = f" (and {len(lines) - MOST_TOLD} more)" if len(lines) > MOST_TOLD else ""
-    param = next(iter(rules)) or None
-    return ApiError(400, "; ".join(lines[:MOST_TOLD]) + more, param=param, code="invalid_value")
-
-
-def _field(places: Sequence[Any]) -> str:
-    """The field of a fault, as `messages[0].content`."""
-    where = ""
-    for place in places:
-        if isinstance(place, int):
-            where += f"[{place}]"
-        elif place not in ("body", "query", "path") and not _UNION.match(place):
-            where += f".{place}" if where else place
-    return shortened(where, 80)
-
-
-def _rule(fault: Mapping[str, Any]) -> str:
-    """The rule that a value breaks, in words that follow the field's name."""
-    if fault["type"] == "missing":
-        return "is required"
-    if fault["type"] in RULES:
-        return RULES[fault["type"]].format_map(fault.get("ctx", {}))
-    words = str(fault["msg"]).removeprefix("Value error, ")
-    for theirs in ("Input should be ", "Input should ", "Extra inputs are "):
-        if words.startswith(theirs):
-            ours = {"Input should be ": "must be ", "Input should ": "must "}
-            return ours.get(theirs, "is ") + words.removeprefix(theirs)
-    return words[:1].lower() + words[1:]
-
-
-def _given(fault: Mapping[str, Any]) -> str:
-    """The value at fault, shortened: its kind where it is a list or an object."""
-    if fault["type"] == "missing":
-        return ""
-    value = fault.get("input")
-    plain = isinstance(value, str | int | float | bool | None)
-    if isinstance(value, bool | None):
-        return f", got {json.dumps(value)}"
-    return f", got {shown(value)}" if plain else f", got {NAMES.get(type(value), 'another value')}"
+    message, param = told_faults(error.errors())
+    return answer_to(ApiError(400, message, param=param, code="invalid_value"))

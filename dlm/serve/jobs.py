@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope
 
 import dlm
 from dlm.serve.errors import ApiError, api_error, draining
-from dlm.serve.observe import facts
+from dlm.serve.facts import facts
 from dlm.serve.prompts import Prompt
 from dlm.serve.service import Service
 
@@ -108,12 +108,14 @@ class Job:
         self.service.metrics.finished(answer, self.seconds, queued)
 
     def describe(self, scope: Scope) -> None:
-        """Tell the access log of a request what it may know: tokens, and texts where they are
-        wanted.
-        """
+        """Tell the access log of a request its numbers, and texts where they are wanted."""
         told, text = facts(scope), self.service.text
         told.prompt_tokens = sum(len(prompt.ids) for prompt in self.prompts)
         told.answer_tokens = sum(answer.stats.tokens for answer in self._answers)
+        if self._answers:
+            told.nfe = sum(answer.stats.nfe for answer in self._answers)
+            told.finish_reasons = [answer.finish_reason for answer in self._answers]
+            told.seed = self.seed
         if self.service.settings.log_prompts and text is not None:
             told.prompts = [text.decode(prompt.ids) for prompt in self.prompts]
             told.answers = [answer.text or "" for answer in self._answers]

@@ -7,9 +7,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,12 +16,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlm.serve.errors import error_response
+from dlm.serve.facts import facts, request_id
 from dlm.serve.metrics import OTHER, Metrics
 
 LOG: Final = logging.getLogger("dlm.serve")
 ACCESS: Final = logging.getLogger("dlm.access")
-FACTS: Final = "dlm.request"
-"""Key of a request's `RequestFacts` in its ASGI scope."""
 REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 """An id that a client may give: visible ASCII of bounded length."""
 REJECTED: Final[Mapping[int, str]] = MappingProxyType({429: "queue_full", 503: "draining"})
@@ -31,36 +29,6 @@ PROBES: Final = ("/health", "/ready", "/load", "/metrics")
 """Routes that machines ask all the time: their lines are for debugging."""
 LONGEST_PATH: Final = 200
 """Characters of a path in the log."""
-
-
-@dataclass(slots=True)
-class RequestFacts:
-    """The part of a request that the log tells; handlers fill in what they know.
-
-    id: given by the client, or made here
-    prompt_tokens, answer_tokens: of all its prompts and answers, None where they are not known
-    prompts, answers: their texts, logged if the settings say so
-    """
-
-    id: str
-    prompt_tokens: int | None = None
-    answer_tokens: int | None = None
-    prompts: Sequence[str] | None = None
-    answers: Sequence[str] | None = None
-
-
-def facts(scope: Scope) -> RequestFacts:
-    """The facts of a request that came through the gate; fresh ones of another."""
-    found = scope.setdefault(FACTS, None)
-    if found is None:
-        found = scope[FACTS] = RequestFacts(f"req-{uuid.uuid4().hex}")
-    assert isinstance(found, RequestFacts)
-    return found
-
-
-def request_id(scope: Scope) -> str:
-    """The id of a request: in its answer's `X-Request-Id`, in logs and in error texts."""
-    return facts(scope).id
 
 
 class Observe:
@@ -125,6 +93,7 @@ class Observe:
         if status in REJECTED and route not in PROBES:
             self.metrics.rejected(REJECTED[status])
         found = facts(scope)
+        param, code = found.error or (None, None)
         line: dict[str, Any] = {
             "request_id": found.id,
             "method": scope["method"],
@@ -133,6 +102,11 @@ class Observe:
             "seconds": round(seconds, 4),
             "prompt_tokens": found.prompt_tokens,
             "answer_tokens": found.answer_tokens,
+            "nfe": found.nfe,
+            "finish_reasons": found.finish_reasons,
+            "seed": found.seed,
+            "param": param,
+            "code": code,
         }
         if self.log_prompts:
             line |= {"prompts": found.prompts, "answers": found.answers}

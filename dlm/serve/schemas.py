@@ -51,7 +51,10 @@ class ResponseFormat(Body):
 
 TextFormat = Annotated[ResponseFormat | None, Field(description="`text` alone")]
 Length = Annotated[
-    int | None, Field(ge=1, le=2**31 - 1, description="tokens of the answer at most")
+    int | None,
+    Field(
+        ge=1, le=2**31 - 1, description="tokens of the answer at most; left out: `--max-new-tokens`"
+    ),
 ]
 Alternatives = Annotated[
     int | None, Field(ge=0, le=MOST_TOP, description="most likely tokens told with each token")
@@ -113,7 +116,8 @@ class CompletionRequest(Sampling):
         Field(description="texts as they are, without the chat template, or token ids"),
     ]
     max_tokens: Annotated[
-        int | None, Field(ge=0, le=2**31 - 1, description="tokens of each answer at most")
+        int | None,
+        Field(ge=0, le=2**31 - 1, description="tokens of each answer at most; left out: 16"),
     ] = None
     logprobs: Alternatives = None
     echo: Annotated[bool | None, Field(description="the prompt before each answer")] = None

@@ -8,6 +8,8 @@ from dlm.serve.schemas import (
     ResponsesRequest,
 )
 
+MOST_SHOWN = 4096
+"""Longer texts are as good as unbounded: the bound of the body comes first."""
 ENDPOINTS = {
     "chat": ChatRequest,
     "completions": CompletionRequest,
@@ -69,7 +71,14 @@ def kind_of(shape):
     kind = shape["type"]
     if kind == "array":
         inner = shape.get("items", {})
-        return f"list of {plural(values_of(inner))}" if "type" in inner else "list"
+        most = f"at most {shape['maxItems']} " if "maxItems" in shape else ""
+        if "type" not in inner and "anyOf" not in inner:
+            return f"list of {most}items" if most else "list"
+        return f"list of {most}{plural(values_of(inner))}"
+    if kind == "string" and shape.get("maxLength", MOST_SHOWN) < MOST_SHOWN:
+        return f"string of at most {shape['maxLength']} characters"
+    if kind == "object" and "maxProperties" in shape:
+        return f"object of at most {shape['maxProperties']} fields"
     low = shape.get("minimum", shape.get("exclusiveMinimum"))
     high = shape.get("maximum", shape.get("exclusiveMaximum"))
     if kind not in ("integer", "number") or low is None:
@@ -81,4 +90,5 @@ def kind_of(shape):
 
 def plural(words):
     """`list of integers` -> `lists of integers`, `string` -> `strings`."""
-    return words.replace("list", "lists", 1) if words.startswith("list") else f"{words}s"
+    first, space, rest = words.partition(" ")
+    return f"{first}s{space}{rest}"

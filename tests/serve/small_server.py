@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from dlm.serve import gate
 from dlm.serve.errors import error_response
+from dlm.serve.facts import facts
 from dlm.serve.metrics import Metrics
-from dlm.serve.observe import facts
 from dlm.serve.server import listening_socket, serve
 from dlm.serve.settings import ServerSettings
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import logging
+import re
+from pathlib import Path
 
 import openai
 import pytest
@@ -9,8 +12,10 @@ from starlette.testclient import TestClient
 
 import dlm
 from dlm.serve import ServerSettings, create_app
+from dlm.serve.logs import JsonLines
 from tests.serve.live import PATIENCE
 
+ROOT = Path(__file__).parents[2]
 JUDGED = "Compute 3+4.\nAnswer: 3+4=7"
 FORM = {
     "user": "{input}\n{questions}",
@@ -201,6 +206,48 @@ def test_refusals_name_the_field(local, param, changes):
     refused(local.post("/v1/decisions", json=body(**changes)), param)
 
 
+CHOICE = {"type": "choice", "instructions": "x"}
+AB = {"choices": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("question", "param", "hint"),
+    [
+        (CHOICE | {"options": ["a", "b"]}, ".options", "did you mean 'choices'?"),
+        (CHOICE | AB | {"foo": 1}, ".foo", "'choices', 'instructions', 'name', 'type'"),
+        (CHOICE | AB | {"levels": ["a", "b"]}, ".levels", "is no field of a choice"),
+        (QUESTIONS[0] | AB, ".choices", "is no field of a predicate"),
+        (QUESTIONS[0] | {"instruction": "y"}, ".instruction", "did you mean 'instructions'?"),
+        (CHOICE | {"choices": ["a", {"value": "b", "descripton": "c"}]}, ".choices[1].descripton",
+         "did you mean 'description'?"),
+        (QUESTIONS[2] | {"levels": ["a", {"label": "b", "value": 1}]}, ".levels[1].value",
+         "is no field of a level"),
+        (CHOICE | {"choices": ["a", 5]}, ".choices[1]", "must be a text, a boolean, or an object"),
+        (QUESTIONS[2] | {"levels": ["a", True]}, ".levels[1]", "must be a text, or an object"),
+        (QUESTIONS[0] | {"instructions": " "}, ".instructions", "must not be empty"),
+    ],
+)  # fmt: skip
+def test_what_a_question_lacks_is_refused_with_what_it_has(local, question, param, hint):
+    response = local.post("/v1/decisions", json=body(questions=[question]))
+    assert hint in refused(response, f"questions[0]{param}")
+
+
+def test_texts_stand_for_choices_and_levels(local):
+    plain = [
+        CHOICE | {"choices": ["a", True, "c"]},
+        QUESTIONS[2] | {"levels": ["low", "high"], "choices": None},
+    ]
+    long = [
+        CHOICE | {"choices": [{"value": "a"}, {"value": True}, {"value": "c"}]},
+        QUESTIONS[2] | {"levels": [{"label": "low"}, {"label": "high"}]},
+    ]
+    found, expected = (
+        answered(local.post("/v1/decisions", json=body(questions=questions)))
+        for questions in (plain, long)
+    )
+    assert found["answers"] == expected["answers"]
+
+
 def nested(levels):
     data = {"x": 1}
     for _ in range(levels - 1):
@@ -271,6 +318,27 @@ def test_a_client_that_leaves_frees_everything(engine):
     asyncio.run(main())
     assert sent[0]["status"] == 499
     assert engine.kv.pages.in_use == 0
+
+
+def test_the_access_log_tells_numbers_and_faults_but_no_text(local, engine, caplog):
+    caplog.set_level(logging.INFO, "dlm.access")
+    found = answered(local.post("/v1/decisions", json=body()))
+    refused(local.post("/v1/decisions", json=body(input=[{"role": "SECRET"}])), "input[0].role")
+    ask = {"messages": [{"role": "user", "content": "SECRET"}], "max_tokens": 8, "seed": 3, "n": 2}
+    told = answered(local.post("/v1/chat/completions", json=ask))
+    local.post("/v1/nowhere")
+    decided, wrong, chat, nowhere = (vars(record) for record in caplog.records)
+    assert (decided["nfe"], decided["prompt_tokens"]) == (
+        found["dlm"]["nfe"],
+        found["usage"]["input_tokens"],
+    )
+    assert (wrong["param"], wrong["code"]) == ("input[0].role", "invalid_value")
+    assert "code" not in decided
+    assert (chat["seed"], chat["answer_tokens"]) == (3, told["usage"]["completion_tokens"])
+    assert chat["finish_reasons"] == [cost["finish_reason"] for cost in told["dlm"]["choices"]]
+    assert chat["nfe"] == sum(cost["nfe"] for cost in told["dlm"]["choices"])
+    assert nowhere["code"] == "not_found"
+    assert "SECRET" not in "".join(JsonLines().format(record) for record in caplog.records)
 
 
 # /v1/systemone
@@ -347,6 +415,7 @@ def test_a_state_may_be_any_json(local, engine):
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a"]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "score", "criteria": ["a", None]}}}),
         ("questions.q.criteria", {"questions": {"q": {"type": "noul", "criteria": {"yes": "b"}}}}),
+        ("questions.q.choices", {"questions": {"q": {"type": "noul", "choices": ["a", "b"]}}}),
         ("assets", {"assets": {"img": {"type": "image"}}}),
         ("dlm.rotations", {"dlm": {"rotations": 256}}),
         ("dlm.top_k", {"dlm": {"top_k": 1}}),
@@ -379,6 +448,15 @@ def test_deep_nesting_is_no_fault_of_the_server(local, depth):
     headers = {"content-type": "application/json"}
     response = local.post("/v1/systemone", content=text, headers=headers)
     assert response.status_code in (200, 400), response.text
+
+
+def test_the_bodies_of_the_documentation_are_answered(local):
+    text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    found = answered(local.post("/v1/decisions", json=json.loads(first)))
+    assert [answer["name"] for answer in found["answers"]] == ["refund", "team", "anger"]
+    found = answered(local.post("/v1/systemone", json=json.loads(second)))
+    assert list(found["answers"]) == ["refund", "team", "anger"]
 
 
 # OpenAI's client against a process

@@ -8,6 +8,7 @@ import time
 import openai
 import pytest
 
+from tests.serve.field_table import fields_table
 from tests.serve.live import PATIENCE, LiveServer
 
 SUM = [{"role": "user", "content": "12+5=?"}]
@@ -114,7 +115,7 @@ BAD_TEXTS = [
     ({"prompt": []}, "prompt"),
     ({"prompt": [""]}, "prompt"),
     ({"prompt": [[]]}, "prompt"),
-    ({"prompt": [5, "a"]}, "prompt"),
+    ({"prompt": [5, "a"]}, "prompt[1]"),
     ({"prompt": [99999]}, "prompt"),
     ({"prompt": [-1]}, "prompt"),
     ({"prompt": ["a"] * 65}, "prompt"),
@@ -136,6 +137,36 @@ def test_a_bad_field_of_a_completion_is_named(client, fields, param):
         client.completions.create(**{"model": "tiny", **fields})
     assert caught.value.param == param
     assert caught.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": ["a", 5]}, "`prompt[1]` must be a string, got 5"),
+        ({"prompt": [5, "a"]}, "`prompt[1]` must be a valid integer, got 'a'"),
+        ({"prompt": [[5], [6, "a"]]}, "`prompt[1][1]` must be a valid integer, got 'a'"),
+        ({"prompt": ["hi"] * 65}, "`prompt` must have at most 64 items, got 65"),
+        ({"prompt": {"a": 1}}, "`prompt` must be a string or must be a list, got an object"),
+        ({"prompt": "a", "stop": [1]}, "`stop[0]` must be a string, got 1"),
+        ({"prompt": "a", "stop": ["a"] * 17}, "`stop` must have at most 16 items, got 17"),
+    ],
+)
+def test_of_several_forms_the_one_that_was_meant_is_told(client, fields, message):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model="tiny", **fields)
+    assert caught.value.body["message"] == message
+
+
+def test_the_table_of_fields_tells_the_bounds(client):
+    table = fields_table()
+    assert "list of at most 16 strings of at most 256 characters |" in table
+    assert "list of at most 64 strings, or" in table
+    client.completions.create(model="tiny", prompt="a", stop=["b" * 256] * 16, max_tokens=1)
+    with pytest.raises(openai.BadRequestError, match="at most 256 characters"):
+        client.completions.create(model="tiny", prompt="a", stop=["b" * 257], max_tokens=1)
+    assert "tokens of each answer at most; left out: 16 |" in table
+    told = client.completions.create(model="tiny", prompt="a", extra_body={"ignore_eos": True})
+    assert told.usage.completion_tokens == 16
 
 
 def test_a_prompt_that_is_too_long_tells_both_numbers(client):

@@ -257,6 +257,39 @@ def test_errors_name_their_field(browser, server, tmp_path):
         tab.page.close()
 
 
+def test_a_wrong_number_holds_back_the_modes_that_have_it(tab):
+    tab.set(prompt=COINS, seed=1.5)
+    tab.page.click("#run")
+    assert tab.page.evaluate("document.activeElement.id") == "seed", "the browser points at it"
+    assert tab.page.locator("#stop").is_disabled()
+    tab.page.keyboard.press("Control+Enter")
+    assert tab.page.locator("#stop").is_disabled()
+    tab.mode("Decisions")
+    tab.page.click("#run")
+    tab.page.wait_for_selector(".card.answer")
+
+
+@pytest.mark.parametrize("act", ["edit", "mode", "refused run"])
+def test_an_error_goes_when_its_request_does(browser, server, act):
+    tab = Tab(browser, DESK)
+    tab.open(f"{server.url}/")
+    tab.pick("dlm.edit", "rcr")
+    tab.page.click("#run")
+    tab.page.wait_for_selector("#alert:not([hidden])")
+    tab.page.click("text=curl")
+    assert tab.page.locator("#alert").is_visible(), "the request is the same"
+    if act == "edit":
+        tab.set(prompt=COINS)
+    elif act == "mode":
+        tab.mode("Decisions")
+    else:
+        tab.page.evaluate("document.getElementById('seed').value = 1.5")
+        tab.page.click("#run")
+    assert tab.page.locator("#alert").is_hidden()
+    assert tab.page.locator("[aria-invalid]").count() == 0
+    tab.page.close()
+
+
 def broken_stream(*chunks):
     """The start of a stream."""
     head = {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}

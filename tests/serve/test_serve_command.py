@@ -141,6 +141,16 @@ def test_prompts_are_logged_when_asked_for(client):
         assert server.logged("a request")["prompts"] == ["a private word"]
 
 
+def test_it_tells_that_it_loads_before_it_serves(client):
+    with running("serve", "--port", 0, "--device", "cpu") as server:
+        loading = server.logged("loading the model")
+        serving = server.logged("serving")
+    assert {"model": "tiny", "device": "cpu", "dtype": "auto", "level": "info"}.items() <= (
+        loading.items()
+    )
+    assert loading["time"] < serving["time"]
+
+
 def test_flags_win_over_the_file_name_by_name(monkeypatch, tmp_path):
     """What loads the model, and its default options; the model itself is not needed for that."""
     path = tmp_path / "server.yaml"

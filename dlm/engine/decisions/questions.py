@@ -113,10 +113,10 @@ def question_of(path: str, given: Any) -> Question:
 
 
 def _check_keys(path: str, given: Mapping[Any, Any], needed: set[str], optional: set[str]) -> None:
-    for key in needed - given.keys():
-        raise InvalidRequest(f"{path}.{key}", "is required")
     for key in given.keys() - needed - optional:
         raise unknown_name(path, str(key), needed | optional)
+    for key in needed - given.keys():
+        raise InvalidRequest(f"{path}.{key}", "is required")
 
 
 def check_questions(questions: Any) -> tuple[Question, ...]:

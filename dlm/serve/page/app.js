@@ -56,9 +56,16 @@
     byId("snippet").textContent = snippets(isChat ? CHAT : DECIDE, body)[chosen("form")];
   }
 
+  /** True if all numbers of the shown mode are ones; else the browser tells which is not. */
+  function areNumbersRight() {
+    const fields = [...byId("ask").querySelectorAll("input[data-field]")];
+    return fields.filter((one) => one.checkVisibility()).every((one) => one.reportValidity());
+  }
+
   async function run() {
     if (running || !strategies.length) return;
     complain(null);
+    if (!areNumbersRight()) return;
     running = new AbortController();
     setRunning(true);
     try {
@@ -148,13 +155,20 @@
       const root = byId(`strategy-${name.toLowerCase()}`);
       return new StrategyForm(root, catalogue, `Strategy ${name}`, () => {
         touched = at;
-        tellRequest();
+        edited();
       });
     });
     tellRequest();
   }
 
+  /** Something of the request has changed: what was told of the last one no longer holds. */
+  function edited() {
+    complain(null);
+    tellRequest();
+  }
+
   function setMode(mode) {
+    complain(null);
     document.querySelector(`input[name=mode][value=${mode}]`).checked = true;
     document.body.dataset.mode = mode;
     tellRequest();
@@ -183,7 +197,7 @@
 
   function listen() {
     on("ask", "submit", run);
-    on("ask", "input", tellRequest);
+    on("ask", "input", edited);
     on("stop", "click", () => running?.abort());
     on("hole", "click", insertHole);
     on("compare", "change", compare);
@@ -194,8 +208,11 @@
       apiKey.set(byId("key").value);
       connect();
     });
-    for (const one of document.querySelectorAll("input[name=mode], input[name=form]")) {
-      one.addEventListener("change", () => setMode(chosen("mode")));
+    for (const one of document.querySelectorAll("input[name=mode]")) {
+      one.addEventListener("change", () => setMode(one.value));
+    }
+    for (const one of document.querySelectorAll("input[name=form]")) {
+      one.addEventListener("change", tellRequest);
     }
     document.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();

@@ -16,16 +16,16 @@ from dlm.serve.decisions import (
     DecisionRequest,
     Extension,
     SystemOneRequest,
-    as_text,
     decision_error,
     input_of,
     options_of,
-    questions_of,
-    system_one_questions,
 )
 from dlm.serve.errors import ApiError
+from dlm.serve.facts import facts
 from dlm.serve.fields import check_supported
 from dlm.serve.jobs import ClientGone, finished
+from dlm.serve.parts import as_text
+from dlm.serve.questions import questions_of, system_one_questions
 from dlm.serve.routes.common import json_response, service_of
 from dlm.serve.service import Service
 
@@ -78,13 +78,16 @@ async def _decided(
     with service.places.take(1, 0):
         try:
             work = _work(service, source, questions, options)
-            return await finished(work, service, request.receive)
+            found = await finished(work, service, request.receive)
         except (ClientGone, ApiError):
             raise
         except Exception as error:
             if not isinstance(error, dlm.InvalidRequest):
                 service.metrics.failed()
             raise decision_error(error, ids) from error
+    told = facts(request.scope)
+    told.prompt_tokens, told.nfe = found.costs.input_tokens, found.costs.nfe
+    return found
 
 
 def _check_sizes(

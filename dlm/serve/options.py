@@ -100,7 +100,8 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in extension.items():
         if name not in NAMES:
             known = [*(known for known, field in dlm.FIELDS.items() if field.http), "events"]
-            raise refused(f"dlm.{shortened(name, 40)}", unknown_name("dlm", name, known).message)
+            param = f"dlm.{shortened(name, 40)}"
+            raise refused(param, f"`{param}`: {unknown_name('dlm', name, known).message}")
         _check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
     try:
         dlm.GenerationConfig.check_untrusted(extension)

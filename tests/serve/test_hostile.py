@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
@@ -13,7 +14,8 @@ import pytest
 from tests.serve.hostile import CHAT, MIB, POSTS, SUM, cases
 from tests.serve.live import PATIENCE
 
-LEAKS = re.compile(r'Traceback|File "|\.py\b|/work/|/usr/|site-packages|0x[0-9a-f]{6}')
+ROOT = re.escape(str(Path(__file__).parents[2]))
+LEAKS = re.compile(rf'Traceback|File "|\.py\b|{ROOT}/|/usr/|site-packages|0x[0-9a-f]{{6}}')
 QUICK = 0.1
 """Seconds of CPU for a request of at most a MiB; the clock of processes ticks every 10 ms."""
 GROWTH = 48 * MIB

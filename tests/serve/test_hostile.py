@@ -16,8 +16,8 @@ from tests.serve.live import PATIENCE
 
 ROOT = re.escape(str(Path(__file__).parents[2]))
 LEAKS = re.compile(rf'Traceback|File "|\.py\b|{ROOT}/|/usr/|site-packages|0x[0-9a-f]{{6}}')
-QUICK = 0.1
-"""Seconds of CPU for a request of at most a MiB; the clock of processes ticks every 10 ms."""
+QUICK = 0.5
+"""Seconds of CPU for a request of at most a MiB: five times what an idle machine takes at most."""
 GROWTH = 48 * MIB
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

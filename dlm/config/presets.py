@@ -57,7 +57,7 @@ _STORED: Final[Options] = MappingProxyType({"blocks": "fixed", "cache": "block_c
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
         "quality": Preset(
-            use="one token a step and no reused keys that could be stale: slow, the reference",
+            use="one token a step and no reused keys that could be stale: slow",
             full={"unmask": "topk", "blocks": "fixed(32)", "cache": "none"},
             shifted={"unmask": _DREAM, "blocks": "whole", "cache": "none"},
             block_causal={"unmask": "dynamic(1.0)", **_STORED},

@@ -211,8 +211,16 @@ def test_decisions(tab, server, tmp_path):
 
 
 def test_controls_make_the_request(desk, server):
-    desk.set(prompt='It\'s "so"\n$HOME `id` \\ é')
-    assert json.loads(desk.page.text_content("#snippet")) == {}
+    prompt = 'It\'s "so"\n$HOME `id` \\ é'
+    desk.set(prompt=prompt)
+    whole = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": 64,
+        "temperature": 0,
+        "seed": 0,
+    }
+    assert json.loads(desk.page.text_content("#snippet")) == whole
     desk.pick("dlm.unmask", "leap")
     desk.page.fill("#strategy-a [data-argument=radius]", "2")
     desk.page.select_option("#strategy-a [data-argument=decay]", "True")
@@ -223,7 +231,9 @@ def test_controls_make_the_request(desk, server):
         desk.page.locator("[data-field=reasoning_effort] option").all_inner_texts()[-1],
     )
     expected = {"unmask": "leap(radius=2, decay=True)", "cache": "dual(on_edit='requery')"}
-    assert json.loads(desk.page.text_content("#snippet")) == expected
+    asked = json.loads(desk.page.text_content("#snippet"))
+    assert asked.pop("reasoning_effort")
+    assert asked == whole | {"dlm": expected}
     desk.run()
     desk.page.click("text=curl")
     command = desk.page.text_content("#snippet")

@@ -55,10 +55,9 @@
     ].join("");
   }
 
-  /** {json, curl, python}: the `dlm` object (of decisions the body), and two calls. */
+  /** {json, curl, python}: the body, and two calls that send it. */
   function snippets(path, body) {
-    const told = body.messages ? body.dlm ?? {} : body;
-    return { json: JSON.stringify(told, null, 2), curl: curl(path, body), python: sdk(path, body) };
+    return { json: JSON.stringify(body, null, 2), curl: curl(path, body), python: sdk(path, body) };
   }
 
   Object.assign(globalThis.dlm, { snippets });

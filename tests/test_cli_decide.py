@@ -173,3 +173,18 @@ def test_wrong_files_are_refused_by_name(call, tmp_path, param, content):
     file = tmp_path / "questions.json"
     file.write_text(content)
     refused(call("decide", "A frog.", "--questions", file), param)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("model: tiny", "is no JSON: Expecting value at line 1, column 1"),
+        ("[" * 100_000, "is nested too deeply"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_files_without_questions_say_so(call, tmp_path, content, words):
+    file = tmp_path / "questions.json"
+    if content is not None:
+        file.write_text(content)
+    assert words in refused(call("decide", "A frog.", "--questions", file), "questions")

@@ -120,11 +120,22 @@ def test_a_trace_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "holds no events"), ("{]", "line 1"), ('{"v": 7, "type": "open"}', "version must be 1"),
-     ('{"v": 1}', "line 1")],
+     ('{"v": 1}', "line 1: must have a field 'type'"), ("{]", "line 1: is no JSON"),
+     ("[1]", r"line 1: must be an object, got \[1\]"),
+     ('{"v": 1, "type": "open"}', "must have a field 'row'"),
+     ('{"v": 1, "type": "open", "row": 0, "step": 0, "ids": 5}', "a field of a wrong form")],
 )  # fmt: skip
 def test_broken_traces_say_what_is_wrong(text, message, tmp_path):
     (tmp_path / "t.jsonl").write_text(text)
     with pytest.raises(InvalidRequest, match=message):
+        read_trace(tmp_path / "t.jsonl")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(InvalidRequest, match=r"`trace`: .*no\.jsonl cannot be read: No such file"):
+        read_trace(tmp_path / "no.jsonl")
+    (tmp_path / "t.jsonl").write_bytes(b"\xff")
+    with pytest.raises(InvalidRequest, match="is no UTF-8 text"):
         read_trace(tmp_path / "t.jsonl")
 
 

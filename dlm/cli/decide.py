@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from json import loads
+from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 import dlm
+from dlm.cli.files import read_text
 from dlm.cli.options import Device, Dtype, Json, Model, flag, named
 from dlm.cli.output import show_json
 from dlm.cli.prompt import read_prompt
@@ -121,9 +122,12 @@ def read_questions(file: Path) -> list[dlm.Question]:
     Raises `InvalidRequest`.
     """
     try:
-        given = loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRequest("questions", f"{file} cannot be read: {error}") from error
+        given = loads(read_text("questions", file))
+    except JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequest("questions", f"{file} is no JSON: {error.msg} at {place}") from error
+    except RecursionError as error:
+        raise InvalidRequest("questions", f"{file} is nested too deeply") from error
     items = given.get("questions") if isinstance(given, Mapping) else given
     if not isinstance(items, list):
         rule = "must hold a list of questions, or an object with a list `questions`"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import dlm
+from dlm.cli.files import read_text
 from dlm.cli.frames import DecodeToken, Frame, frames_of
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, shown
 
 VERSION: Final = 1
 
@@ -68,23 +69,34 @@ def trace_lines(
 def read_trace(path: Path) -> Trace:
     """A saved trace. Raises `InvalidRequest` naming the line that is wrong."""
     model, texts, events = "", None, []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("trace", f"{path} is no UTF-8 text: {error.reason}") from error
+    lines = read_text("trace", path).splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError(f"must be an object, got {shown(record)}")
             if record["type"] == "trace":
                 model = str(record.get("model", ""))
                 texts = {int(i): str(text) for i, text in record.get("texts", {}).items()} or None
             else:
                 events.append(dlm.Event.from_json(record))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InvalidRequest("trace", f"{path}, line {number}: {error!r}") from error
+            raise InvalidRequest("trace", f"{path}, line {number}: {_fault(error)}") from error
     if not events:
         raise InvalidRequest("trace", f"{path} holds no events")
     return Trace(events, model, texts)
+
+
+def _fault(error: Exception) -> str:
+    """The words for an exception that a line of a trace has caused."""
+    match error:
+        case json.JSONDecodeError():
+            return f"is no JSON: {error.msg}"
+        case KeyError():
+            return f"must have a field {error.args[0]!r}: an event of a trace has one"
+        case ValueError():
+            return str(error)
+    return f"has a field of a wrong form: {error}"
 
 
 def require_matplotlib() -> None:

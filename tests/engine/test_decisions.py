@@ -430,7 +430,7 @@ def test_wrong_options_are_refused_by_name(text, param, source, options):
 def test_a_canvas_beyond_the_model_is_refused_with_its_numbers(text):
     engine = engine_of("full", text)
     asked = [one(name="a"), one(name="b", instructions="Which? " * 2000)]
-    message = assert_refused("input", engine.decide, "It.", asked)
+    message = assert_refused("questions[1].instructions", engine.decide, "It.", asked)
     assert "questions[1]" in message
     assert "1024" in message
     bounded = engine_of("full", text, max_token_forwards=30)

@@ -281,6 +281,31 @@ def test_the_servers_bound_of_a_canvas_counts(engine):
     assert "32" in message
 
 
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"input": "word " * 3000}, "input"),
+        ({"dlm": {"template": {"answer": "[[mask:4000]]{hole}"}}}, "dlm.template.answer"),
+        ({"dlm": {"template": {"user": "so " * 3000 + "{questions}"}}}, "dlm.template.user"),
+        (
+            {"questions": [QUESTIONS[0] | {"instructions": "word " * 3000}]},
+            "questions[0].instructions",
+        ),
+        (
+            {"questions": [QUESTIONS[0], CHOICE | {"choices": [f"{n} pears" for n in range(250)]}]},
+            "questions[1].choices",
+        ),
+        (
+            {"questions": [QUESTIONS[2] | {"levels": [f"{n} " + "a b " * 99 for n in range(9)]}]},
+            "questions[0].levels",
+        ),
+    ],
+)
+def test_a_canvas_that_is_too_large_blames_what_takes_most_of_it(local, changes, param):
+    message = refused(local.post("/v1/decisions", json=body(**changes)), param)
+    assert "; the limit of the model is 1024" in message
+
+
 def test_a_client_that_leaves_frees_everything(engine):
     """The app is called as a server does, and told that the client has gone."""
     app = create_app(engine)

@@ -12,7 +12,7 @@ import torch
 from dlm.engine.decisions.answers import Answer, DecisionCosts, Decisions, answer_of
 from dlm.engine.decisions.canvases import Canvas, Listed, build_canvas
 from dlm.engine.decisions.options import DecisionOptions
-from dlm.engine.decisions.questions import Choice, Predicate, Question, check_questions
+from dlm.engine.decisions.questions import Choice, Predicate, Question, Score, check_questions
 from dlm.engine.decisions.reader import MOST_POSITIONS, CanvasReader, Holder
 from dlm.engine.decisions.scoring import (
     LabelTerms,
@@ -88,7 +88,7 @@ class DecisionJob:
         for group, turns in zip(groups, lists, strict=True):
             for turn in range(turns):
                 canvas, found = self._sheet(engine, text, group, turn)
-                _check_length(engine, canvas, limits)
+                self._check_length(engine, canvas, text, limits)
                 count += len({term.ids for one in found for label in one.labels for term in label})
                 _check_count(count)
                 self.input_tokens += len(canvas.ids)
@@ -153,29 +153,68 @@ class DecisionJob:
         canvas = build_canvas(text, asked, words, engine.text, engine.info)
         return canvas, label_terms(canvas, engine.info, self._options.scoring)
 
+    def _check_length(
+        self, engine: Asked, canvas: Canvas, text: str, limits: Mapping[str, int]
+    ) -> None:
+        """Raise `InvalidRequest` for a canvas beyond one of the `limits`, naming the field that
+        takes most of it, and `Unavailable` for one beyond the key/value budget.
+        """
+        numbers, size = [slot.question for slot in canvas.slots], engine.info.alignment
+        length = -(-len(canvas.ids) // size) * size
+        which = f"questions[{numbers[0]}]" if len(numbers) == 1 else f"{len(numbers)} questions"
+        for name, limit in limits.items():
+            if length > limit:
+                shares = self._shares(engine, canvas, text)
+                most = max(shares, key=lambda param: shares[param])
+                rule = f"takes {shares[most]} of the {length} positions of the canvas of {which}"
+                raise InvalidRequest(most, f"{rule}; the limit of {name} is {limit}")
+        pages = engine.kv.pages
+        if not pages.fits(pages.pages_for(length)):
+            raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
-def _order(question: Question, turn: int, turns: int) -> Order:
-    """The options in the order of the `turn`-th of `turns` lists: rotated by equal parts."""
-    match question:
-        case Predicate():
-            count = 2
-        case Choice():
-            count = len(question.choices)
-        case _:
-            return range(len(question.levels))
-    first = turn % turns * count // turns
-    return [(first + at) % count for at in range(count)]
+    def _shares(self, engine: Asked, canvas: Canvas, text: str) -> dict[str, int]:
+        """The positions of a canvas that each field takes, nearly: parts are tokenized alone."""
+        assert engine.text is not None
+        words, encode = self._options.template, engine.text.encode
+        turn = "answer" if len(canvas.slots) == 1 else "joint_answer"
+        masks = sum(token == engine.info.mask_id for token in canvas.ids)
+        shares = {
+            "input": len(encode(text)),
+            "template.user": len(encode(words.user)),
+            f"template.{turn}": masks - sum(slot.width for slot in canvas.slots),
+        }
+        asked = {slot.question: self.questions[slot.question] for slot in canvas.slots}
+        for number, question in asked.items():
+            shares[f"questions[{number}].instructions"] = len(encode(question.instructions))
+        labels = max(len(canvas.ids) - sum(shares.values()), 0)  # with what is listed around them
+        lists = {Choice: ".choices", Score: ".levels"}
+        longest = max(asked, key=lambda number: _label_count(asked[number]))
+        shares[f"questions[{longest}]{lists.get(type(asked[longest]), '')}"] = labels
+        return shares
 
 
-def _most_rotations(question: Question) -> int:
-    """The number of orders in which its options can be listed: that of levels is fixed."""
+def _label_count(question: Question) -> int:
     match question:
         case Predicate():
             return 2
         case Choice():
             return len(question.choices)
         case _:
-            return 1
+            return len(question.levels)
+
+
+def _order(question: Question, turn: int, turns: int) -> Order:
+    """The options in the order of the `turn`-th of `turns` lists: rotated by equal parts."""
+    count = _label_count(question)
+    if isinstance(question, Score):
+        return range(count)
+    first = turn % turns * count // turns
+    return [(first + at) % count for at in range(count)]
+
+
+def _most_rotations(question: Question) -> int:
+    """The number of orders in which its options can be listed: that of levels is fixed."""
+    return 1 if isinstance(question, Score) else _label_count(question)
 
 
 def _check_model(engine: Asked, *, joint: bool) -> None:
@@ -197,22 +236,6 @@ def _check_count(count: int) -> None:
             f"take {count} canvases or more, of at most {MOST_CANVASES}: ask fewer at once, in "
             "fewer rotations, or answer choices by letters",
         )
-
-
-def _check_length(engine: Asked, canvas: Canvas, limits: Mapping[str, int]) -> None:
-    """Raise `InvalidRequest` for a canvas beyond one of the `limits`, `Unavailable` for one beyond
-    the key/value budget.
-    """
-    numbers, size = [slot.question for slot in canvas.slots], engine.info.alignment
-    length = -(-len(canvas.ids) // size) * size
-    which = f"questions[{numbers[0]}]" if len(numbers) == 1 else f"its {len(numbers)} questions"
-    for name, limit in limits.items():
-        if length > limit:
-            rule = f"with {which} takes a canvas of {length} positions"
-            raise InvalidRequest("input", f"{rule}; the limit of {name} is {limit}")
-    pages = engine.kv.pages
-    if not pages.fits(pages.pages_for(length)):
-        raise Unavailable(f"a canvas of {length} positions does not fit the key/value budget")
 
 
 def _transcript(source: Any) -> str:

@@ -44,7 +44,8 @@ if __name__ == "__main__":
     arguments = ["--model", given.model, "--device", "cpu", "--max-rows", "32"]
     shared = {"clients": given.clients, "seed": given.seed}
     counts = {name: getattr(given, name) for name in ("rounds", "requests", "alone")}
-    found = {"header": {**session(), "options": vars(given) | {"out": str(given.out)}}}
+    told = {name: value for name, value in vars(given).items() if name != "out"}
+    found = {"header": {**session(), "options": told}}
     with ServerProcess(arguments, given.out / "server.log") as server:
         if given.seconds:
             found["load"] = soak(server, seconds=given.seconds, **shared)

@@ -22,6 +22,8 @@ WARM: Final = 0.2
 """Share of a load in which memory may grow: pools and caches fill."""
 SAMPLED: Final = 1.0
 """Seconds between two looks at the memory."""
+SHOWN: Final = 10
+"""One of this many looks is reported."""
 REFUSED: Final = 503
 DRAINED: Final = 100_000
 """Requests of a load that SIGTERM ends: more than there is time for."""
@@ -77,7 +79,7 @@ def memory_figures(samples: Sequence[tuple[float, float]]) -> dict[str, Any]:
         "last": float(sizes[-1]),
         "most": max(size for _, size in samples),
         "growth_a_minute": float(slope),
-        "samples": [(round(at, 1), round(size, 2)) for at, size in samples],
+        "samples": [(round(at, 1), round(size, 2)) for at, size in samples[::SHOWN]],
     }
 
 

@@ -234,6 +234,9 @@ def test_a_broken_file_beside_a_class_is_one_sentence(tmp_path):
 def test_a_broken_model_of_sentencepiece(tmp_path, monkeypatch):
     needs_pieces("pieces")
     (tmp_path / "tokenizer.model").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InvalidRequest, match=r"`model`: .*(cannot be read|no model)"):
+        load_text(tmp_path)  # with tiktoken it is tried as a file of that
+    monkeypatch.setattr("dlm.text.loading.find_spec", lambda name: None)
     with pytest.raises(InvalidRequest, match=r"tokenizer.model is no model of sentencepiece: "):
         load_text(tmp_path)
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)

@@ -147,6 +147,7 @@ def _serve(
     helpers: Mapping[str, str],
     settings: ServerSettings,
 ) -> None:
+    import dlm.serve.app  # a missing package is told before a model is loaded
     from dlm.serve.logs import configure_logs
     from dlm.serve.server import listening_socket, run
 

@@ -251,7 +251,10 @@ def test_ids_of_equal_pieces_are_matched_whatever_their_numbers():
 
 def spelled(*pieces, control, end):
     vocabulary = SimpleNamespace(
-        pieces=lambda: list(pieces), control=control, variables={"eos_token": end}
+        pieces=lambda: list(pieces),
+        control=control,
+        control_ids=frozenset(control.values()),
+        variables={"eos_token": end},
     )
     return Text(vocabulary)
 

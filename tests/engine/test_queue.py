@@ -95,7 +95,9 @@ def test_options_of_strangers_import_nothing(options, param, words, monkeypatch)
     assert refused.value.param == param
 
 
-OPENAI = {"max_new_tokens", "temperature", "top_p", "top_k", "seed", "n", "logit_bias"}
+OPENAI = {"max_new_tokens", "temperature", "top_p", "top_k", "seed", "n", "logit_bias"} | {
+    "top_logprobs"
+}
 
 
 def test_options_with_a_field_of_openai_are_set_there_alone():

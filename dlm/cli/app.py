@@ -21,10 +21,13 @@ from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import (
     PANEL,
     PART,
+    Aux,
     Device,
     Dtype,
     Json,
+    MaskId,
     Model,
+    Override,
     flag,
     given,
     named,
@@ -53,22 +56,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MaskId = Annotated[
-    int | None,
-    typer.Option(metavar="INTEGER", help="mask id to use instead of the one in the files"),
-]
-Override = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE", help="value to use instead of the one in the files; may be repeated"
-    ),
-]
-Aux = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=MODEL", help="a causal model that rules may ask for; may be repeated"
-    ),
-]
 StopText = Annotated[
     list[str] | None,
     typer.Option(

@@ -54,6 +54,22 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cu
 Dtype = Annotated[
     str, typer.Option(metavar="NAME", help="auto, float32, bfloat16, float16 or float64")
 ]
+MaskId = Annotated[
+    int | None,
+    typer.Option(metavar="INTEGER", help="mask id to use instead of the one in the files"),
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="value to use instead of the one in the files; may be repeated"
+    ),
+]
+Aux = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=MODEL", help="a causal model that rules may ask for; may be repeated"
+    ),
+]
 Json = Annotated[bool, flag("--json", "print one JSON object")]
 
 

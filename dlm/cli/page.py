@@ -17,7 +17,7 @@ LINKED: Final = re.compile(
     r'|<script src="([a-z]+\.js)"></script>'
 )
 PLACE: Final = '<script type="application/jsonl" id="saved-trace" data-row="0"></script>'
-"""Where the page takes a trace."""
+"""The element of the page that holds a trace."""
 
 
 def write_page(trace: Trace, row: int, path: Path) -> None:

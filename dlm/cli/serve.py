@@ -15,7 +15,15 @@ from rich.markup import escape
 
 import dlm
 from dlm.cli.interrupts import leave_on_terminate
-from dlm.cli.options import given, named, overrides, takes_fields
+from dlm.cli.options import (
+    Aux,
+    MaskId,
+    Override,
+    given,
+    named,
+    overrides,
+    takes_fields,
+)
 from dlm.serve.settings import PER_REQUEST, SETTINGS, ServerSettings, Setting
 
 LOG: Final = logging.getLogger("dlm.serve")
@@ -54,22 +62,6 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", help="auto, float32, bfloat16, float16 or float64 (default: auto)"
-    ),
-]
-MaskId = Annotated[
-    int | None,
-    typer.Option(metavar="INTEGER", help="mask id to use instead of the one in the files"),
-]
-Override = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE", help="value to use instead of the one in the files; may be repeated"
-    ),
-]
-Aux = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=MODEL", help="a causal model that rules may ask for; may be repeated"
     ),
 ]
 

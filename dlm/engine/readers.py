@@ -138,7 +138,7 @@ class SnapshotReader:
 
 
 def _span(state: RowState, hole: int) -> tuple[int, int]:
-    """Where a hole of `infill` begins and ends in the answer."""
+    """The bounds of a hole of `infill` in the answer."""
     spans = hole_spans(state.pinned) if state.pinned else []
     if not spans:
         raise InvalidRequest("hole", "needs a request with `infill`")

@@ -140,7 +140,7 @@ def pieces(job: Job, answer: dlm.Generation) -> list[str]:
     text = job.service.text
     if text is None:
         return [""] * len(answer.ids)
-    decoder = dlm.IncrementalDecoder(text)
+    decoder = dlm.IncrementalDecoder(text, inside=bool(answer.holes))
     found = [decoder.feed([token]) for token in answer.ids]
     if found:
         found[-1] += decoder.finish()

@@ -79,7 +79,7 @@ Effort = Literal["none", "instant", "minimal", "low", "medium", "high", "xhigh",
 
 
 class StreamOptions(Body):
-    """What a stream tells beside the text."""
+    """The facts that a stream tells beside the text."""
 
     include_usage: bool | None = None
     continuous_usage_stats: Annotated[

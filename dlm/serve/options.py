@@ -50,7 +50,7 @@ SCHEDULED: Final = frozenset({"unmask", "blocks", "edit"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a body asks of the engine, apart from its prompt and length.
+    """The wishes of a body, apart from its prompt and length.
 
     options: of the engine
     names: for an option, the field of the body that set it

@@ -142,7 +142,7 @@ Metadata = Annotated[
     ],
     Field(max_length=16),
 ]
-"""What a response repeats, bounded as OpenAI has it."""
+"""The metadata that a response repeats, bounded as OpenAI has it."""
 
 
 class InputItem(Body):

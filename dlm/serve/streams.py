@@ -33,7 +33,11 @@ def frame(body: Mapping[str, Any], event: str = "") -> bytes:
 
 
 class Shape(Protocol):
-    """The frames of one endpoint; each method gives those of one moment."""
+    """The bodies of one endpoint: a whole one, and the frames of each moment of a stream."""
+
+    def whole(self, answers: list[dlm.Generation]) -> dict[str, Any]:
+        """The body of answers that are not streamed."""
+        ...
 
     def begin(self) -> Iterator[bytes]:
         """The first frames of all answers."""

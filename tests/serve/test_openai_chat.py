@@ -279,3 +279,15 @@ def test_models(client):
     assert (card.id, card.object, card.owned_by) == ("tiny", "model", "dlm")
     assert card.max_model_len == 1024
     assert client.models.retrieve("tiny") == card
+
+
+def test_tokens_of_a_filled_template_join_to_its_text(client):
+    """Given parts included, whose tokens go on with a text."""
+    answer = ask(
+        client,
+        logprobs=True,
+        extra_body={"dlm": {"infill": " cat, [[mask:2]] wolf"}},
+    )
+    (choice,) = answer.choices
+    assert choice.message.content.startswith(" cat, ")
+    assert "".join(entry.token for entry in choice.logprobs.content) == choice.message.content

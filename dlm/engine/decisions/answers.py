@@ -102,7 +102,7 @@ Answer = PredicateAnswer | ChoiceAnswer | ScoreAnswer
 
 @dataclass(frozen=True, slots=True)
 class DecisionCosts:
-    """What the answers of one input took.
+    """The costs of the answers about one input.
 
     nfe: canvases computed, a prefill of shared keys included
     forwards: calls of the model, each over one or more canvases

@@ -117,7 +117,7 @@ class ServerProcess:
         return found
 
     def held(self) -> Held:
-        """What it holds now; the one request that asks does not count."""
+        """The rows, pages and memory it holds now; the one request that asks does not count."""
         values = self.metrics()
         return Held(
             running=round(values["dlm:num_requests_running", ""]),
@@ -129,7 +129,7 @@ class ServerProcess:
         )
 
     def held_at_rest(self, before: Held) -> Held:
-        """What it holds once it is as before a load, or after some patience."""
+        """The same once it is as before a load, or after some patience."""
         until = time.monotonic() + PATIENCE / 6
         while (now := self.held()).tasks > before.tasks and time.monotonic() < until:
             time.sleep(0.2)

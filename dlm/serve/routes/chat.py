@@ -33,7 +33,7 @@ from dlm.serve.routes.common import (
 )
 from dlm.serve.schemas import ChatRequest
 from dlm.serve.service import Service
-from dlm.serve.streams import EventStream, Streaming, frame
+from dlm.serve.streams import frame
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -49,12 +49,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
     job = await started(service, body, asked, [prompt], [options], "chat")
-    shape = ChatShape(job, body)
-    if body.stream or body.diffusing:
-        diffusing = bool(body.diffusing)
-        streaming = Streaming(job, shape, diffusing=diffusing)
-        return EventStream(job, streaming.frames())
-    return await answered(request, job, shape.whole)
+    return await answered(request, body, job, ChatShape(job, body))
 
 
 def _prompt(service: Service, body: ChatRequest) -> Prompt:

@@ -16,6 +16,7 @@ from dlm.serve.jobs import ClientGone, Job, unless_gone
 from dlm.serve.options import Asked, length_field
 from dlm.serve.prompts import Prompt
 from dlm.serve.service import Service
+from dlm.serve.streams import EventStream, Shape, Streaming
 
 
 def service_of(request: Request) -> Service:
@@ -116,10 +117,17 @@ async def started(
 
 
 async def answered(
-    request: Request, job: Job, shape: Callable[[list[Any]], Mapping[str, Any]]
+    request: Request, body: Sampling, job: Job, shape: Shape, *, hole: bool = False
 ) -> Response:
-    """The whole answer of a job as a response; none where the client has left."""
+    """The answers of a job: a stream where the body asks for one, else a whole body; none where the
+    client has left.
+
+    hole: a stream has the text of the first hole alone
+    """
+    if body.stream or body.diffusing:
+        streaming = Streaming(job, shape, diffusing=bool(body.diffusing), hole=hole)
+        return EventStream(job, streaming.frames())
     try:
-        return json_response(shape(await unless_gone(request, job)))
+        return json_response(shape.whole(await unless_gone(request, job)))
     except ClientGone:
         return Response(status_code=499)

@@ -34,7 +34,7 @@ from dlm.serve.routes.common import (
 )
 from dlm.serve.schemas import CompletionRequest, FimRequest
 from dlm.serve.service import Service
-from dlm.serve.streams import EventStream, Streaming, frame
+from dlm.serve.streams import frame
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -78,16 +78,7 @@ async def _complete(request: Request, body: Body, route: str, length: int) -> Re
     if body.suffix:
         options = await in_thread(_with_suffix, service, body.suffix, prompts, options)
     job = await started(service, body, asked, prompts, options, route)
-    shape = CompletionShape(job, body)
-    if body.stream or body.diffusing:
-        streaming = Streaming(
-            job,
-            shape,
-            diffusing=bool(body.diffusing),
-            hole=bool(body.suffix),
-        )
-        return EventStream(job, streaming.frames())
-    return await answered(request, job, shape.whole)
+    return await answered(request, body, job, CompletionShape(job, body), hole=bool(body.suffix))
 
 
 def _prompts(service: Service, body: Body) -> list[Prompt]:

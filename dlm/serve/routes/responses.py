@@ -25,7 +25,7 @@ from dlm.serve.routes.common import (
 )
 from dlm.serve.schemas import InputItem, Message, ResponsesRequest
 from dlm.serve.service import Service
-from dlm.serve.streams import EventStream, Streaming, frame
+from dlm.serve.streams import frame
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -47,10 +47,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Response:
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
     job = await started(service, body, asked, [prompt], [options], "responses")
-    shape = ResponseShape(job, body)
-    if body.stream:
-        return EventStream(job, Streaming(job, shape).frames())
-    return await answered(request, job, shape.whole)
+    return await answered(request, body, job, ResponseShape(job, body))
 
 
 @router.api_route(

@@ -72,6 +72,10 @@ class Scheduler:
             state.finish("error" if error else "abort", error)
         self._drop_done()
 
+    def draft(self, state: RowState) -> dict[int, tuple[int, float]]:
+        """Of a row's last step, the token and confidence of each position that stayed open."""
+        return self._live.draft(state) if state in self._live else state.draft
+
     def start(self, state: RowState) -> None:
         """Give a row its canvas and park it before its first step."""
         state.parked = True

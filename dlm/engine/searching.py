@@ -1,0 +1,268 @@
+"""The verb `search` of engines, and the nouns of its answers.
+
+An engine decodes rows; the policies that decide which rows are worth it live in `dlm.search`, above
+it. They are found by name, as parts are, so that no engine needs to know them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from dlm.core import Event, ModelInfo
+from dlm.engine.generation import Generation
+from dlm.engine.scheduler import Scheduler
+from dlm.errors import InvalidRequest
+from dlm.registry import Registry
+from dlm.text import Text
+from dlm.text.prompts import Prompt, is_batch, plain
+
+SEARCHER: Final = Registry("search", {"searcher": "dlm.search.searcher:Searcher"})
+"""The class that prepares a search."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCosts:
+    """The costs of a search.
+
+    nfe: all forwards: those of rows, and those of verifiers in forwards of the model
+    row_forwards: forwards of rows; the first one of equal rows counts once
+    shared_forwards: forwards that rows took part in and that an equal row was billed for
+    launches: calls of the model in which rows of the search took part
+    token_forwards: positions computed for rows
+    verifier_forwards: forwards of verifiers
+    verifier_nfe: the same in forwards of the model: those of another model count by its size
+    verifier_calls: answers that verifiers have judged
+    verifier_errors: verdicts that raised an exception, which count as the lowest score
+    seconds: wall time
+    """
+
+    nfe: float = 0
+    row_forwards: int = 0
+    shared_forwards: int = 0
+    launches: int = 0
+    token_forwards: int = 0
+    verifier_forwards: int = 0
+    verifier_nfe: float = 0
+    verifier_calls: int = 0
+    verifier_errors: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A finished answer of a search.
+
+    number: its place among the candidates of the search, from 0
+    node: the number of the node it is the answer of
+    score: given by the verifier; NaN where it was not judged
+    feedback: the verifier's words (empty: none)
+    spans: positions of the canvas that the verifier points to, as (start, end)
+    answer: the answer itself
+    nfe: forwards that the search had spent when it was judged
+    """
+
+    number: int
+    node: int
+    answer: Generation
+    score: float = float("nan")
+    feedback: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
+    nfe: float = 0
+
+    @property
+    def text(self) -> str:
+        """The text of the answer; empty without a tokenizer."""
+        return self.answer.text or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """A point of the curve of a search: from `nfe` forwards on, this was the best answer."""
+
+    nfe: float
+    score: float
+    text: str
+    candidate: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNode:
+    """A node of a search as its tree shows it.
+
+    number: from 0, in the order of their making
+    parent: the node that it was forked from (None: it started from the prompt)
+    edge: its number among its parent's children
+    work: what was done on it, as pairs of a verb and the forwards of the row after it
+    text: the canvas, `_` at open positions
+    score: of its answer (NaN: not judged)
+    nfe: forwards of its own
+    """
+
+    number: int
+    parent: int | None
+    edge: int
+    work: tuple[tuple[str, int], ...] = ()
+    text: str = ""
+    score: float = float("nan")
+    nfe: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer of a search, with all that it has tried.
+
+    best: the answer
+    score: its score (NaN: no verifier was asked)
+    candidates: all finished answers, in the order of their making
+    costs: of the whole search
+    curve: the best answer against the forwards spent
+    reason: `done`, `target` (a score that cannot be improved), `budget` or `abort`
+    oracle: the verifier has seen what no answer may know; for analysis only
+    tree: all nodes
+    """
+
+    best: Generation
+    score: float
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    costs: SearchCosts
+    curve: tuple[Improvement, ...] = field(repr=False)
+    reason: str
+    oracle: bool = False
+    tree: tuple[TreeNode, ...] = field(default=(), repr=False)
+
+    @property
+    def text(self) -> str | None:
+        """The text of the best answer; None without a tokenizer."""
+        return self.best.text
+
+    def summary(self) -> dict[str, Any]:
+        """Score, costs and reason as JSON values."""
+        return {
+            "score": self.score,
+            "reason": self.reason,
+            "candidates": len(self.candidates),
+            "oracle": self.oracle,
+            **asdict(self.costs),
+        }
+
+
+class SearchJob(Protocol):
+    """A search on its way; `advance` moves it between the steps of the engine that decode its rows.
+
+    done: it has ended
+    """
+
+    done: bool
+
+    @property
+    def runnable(self) -> bool:
+        """True if rows of it wait for steps of the engine; else it waits for a verifier."""
+        ...
+
+    def advance(self) -> None:
+        """Take note of the rows that rest and go on from there, under the engine's lock."""
+        ...
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the verifier."""
+        ...
+
+    def abort(self) -> None:
+        """End the search and free its pages; `result` has what there is."""
+        ...
+
+    def events(self) -> list[Event]:
+        """The events `candidate` that nobody has taken yet."""
+        ...
+
+    def result(self) -> SearchResult:
+        """The answer. Raises the error of a search that has failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a user may say of a search; `None` is what suits the policy.
+
+    search: the policy, an object or a spec string such as `"best_of(8)"`
+    verifier: the judge of answers: an object, a name, a spec string, a function of a text, or a
+        list of them, which is an ensemble by ranks
+    budget: bounds by name: `nfe`, `token_forwards`, `seconds`; the search ends at the first
+    target: a score at which the search ends (None: the highest that the verifier can give)
+    allow_oracle: take verifiers that know the right answer, for analysis
+    on_improve: called with every `Improvement`
+    trusted: False takes registered names alone, for options of strangers
+    """
+
+    search: Any = "best_of"
+    verifier: Any = None
+    budget: Mapping[str, float] | None = None
+    target: float | None = None
+    allow_oracle: bool = False
+    on_improve: Callable[[Improvement], object] | None = None
+    trusted: bool = True
+
+
+class Searching:
+    """Gives an engine the verb `search`."""
+
+    info: ModelInfo
+    text: Text | None
+    scheduler: Scheduler
+    lock: threading.RLock
+
+    def step(self) -> None:
+        """Advance every live row."""
+        raise NotImplementedError
+
+    def search(
+        self,
+        prompt: Prompt,
+        search: Any = "best_of",
+        *,
+        verifier: Any = None,
+        budget: Mapping[str, float] | None = None,
+        target: float | None = None,
+        allow_oracle: bool = False,
+        on_improve: Callable[[Improvement], object] | None = None,
+        **options: Any,
+    ) -> SearchResult:
+        """Answer one prompt by a search over the ways of unmasking it.
+
+        `search` is a policy and `verifier` the judge of its answers, as `SearchOptions` has them;
+        `options` are those of `generate`. Raises `InvalidRequest` before any work starts, and the
+        error of a row that fails. Ctrl-C ends the search; `Interrupted` carries what there is.
+        """
+        given = SearchOptions(search, verifier, budget, target, allow_oracle, on_improve)
+        job = self.prepare_search(prompt, given, options)
+        try:
+            while not job.done:
+                with self.lock:
+                    job.advance()
+                if job.runnable:
+                    self.step()
+                elif not job.done:
+                    job.wait()
+        finally:
+            with self.lock:
+                job.abort()
+        return job.result()
+
+    def _searched(self, prompt: Prompt, options: Mapping[str, Any]) -> Generation:
+        """The best answer of a search, with a summary of it."""
+        found = self.search(prompt, **options)
+        return replace(found.best, search=found.summary())
+
+    def prepare_search(
+        self, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]
+    ) -> SearchJob:
+        """A checked search that has not begun, made in any thread. Errors as in `search`."""
+        asked = plain(prompt)
+        if is_batch(asked):
+            raise InvalidRequest("prompt", f"must be one prompt for a search, got {len(asked)}")
+        searcher: Any = SEARCHER.load("searcher")
+        job: SearchJob = searcher(self, asked, given, dict(options)).job()
+        return job

@@ -1,0 +1,204 @@
+"""`Executor`: does the work items of one search on the rows of an engine.
+
+Every item becomes a task: it is ready at once, or when the rows it waits for have come to rest. The
+engine's scheduler decodes the rows of all searches and requests together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from math import inf
+from typing import Any, Protocol
+
+from dlm.engine import completing, node
+from dlm.engine.generation import Generation
+from dlm.engine.live import Until
+from dlm.engine.node import Holder, Node
+from dlm.errors import InvalidRequest
+from dlm.search.nodes import Hypothesis
+from dlm.search.work import Advance, Branch, Complete, Drop, Point, Remask, SearchNode, Start
+from dlm.text.prompts import Prompt
+
+
+class Task(Protocol):
+    """An item of work that has begun."""
+
+    @property
+    def ready(self) -> bool:
+        """True if the result is there."""
+        ...
+
+    def result(self) -> Any:
+        """The result. Raises the error of a row that has failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A task that is ready at once; `value` is its result."""
+
+    value: Any
+    ready: bool = True
+
+    def result(self) -> Any:
+        """The result."""
+        return self.value
+
+
+@dataclass(slots=True)
+class Decoding:
+    """A node on its way to a point, which it may reach in several rounds.
+
+    goal: the point
+    fills: it fills a copy of another node, whose answer is the result
+    """
+
+    node: Hypothesis
+    goal: Until
+    fills: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """True if the row has come to its point, or its end."""
+        one = self.node
+        return one.rests and (one.done or node.has_reached(one.row, self.goal))
+
+    @property
+    def most(self) -> int:
+        """Forwards that bring the row to its point, as a rule: one for each open position."""
+        still_open = len(self.node.open) + 1
+        return still_open if self.goal.nfe is None else self.goal.nfe - self.node.nfe
+
+    def result(self) -> Any:
+        """The node, or the answer of one that fills another."""
+        self.node.row.raise_error()
+        self.node.note("advance")
+        if not self.fills:
+            return self.node
+        found = self.node.row.result()
+        self.node.row.close()
+        return found
+
+
+class Executor:
+    """Does the work items of one search, but for `Score`, on an engine whose lock is held.
+
+    nodes: all nodes of the search
+    """
+
+    def __init__(self, engine: Holder, prompt: Prompt, options: Mapping[str, Any]) -> None:
+        self._engine, self._prompt, self._options = engine, prompt, dict(options)
+        self._roots: dict[str, Node] = {}
+        self.nodes: list[Hypothesis] = []
+        self.root(Start(0))  # what is wrong with the request is told before any work
+
+    def begin(
+        self, item: Start | Branch | Advance | Remask | Complete | Drop
+    ) -> Finished | Decoding:
+        """Begin an item; a row that is to be decoded waits for `go_on`."""
+        match item:
+            case Start():
+                return Finished(self._start(item))
+            case Branch():
+                return Finished(self._branch(self._own(item.node), item.edge))
+            case Remask():
+                return Finished(self._remask(self._own(item.node), item.positions))
+            case Advance():
+                return self._decoding(self._own(item.node), item.until)
+            case Complete():
+                return self._complete(self._own(item.node), item.steps)
+            case Drop():
+                self._drop(self._own(item.node))
+                return Finished(None)
+
+    def root(self, item: Start) -> Node:
+        """A row before its first step that all starts of its kind are forks of."""
+        key = repr((sorted(item.options.items()), item.canvas, item.feedback))
+        if key not in self._roots:
+            options = {**self._options, **item.options}
+            prompt = with_feedback(self._prompt, item.feedback)
+            canvas = None if item.canvas is None else list(item.canvas)
+            self._roots[key] = node.start(self._engine, prompt, canvas, options)
+        return self._roots[key]
+
+    def go_on(self, task: Decoding, forwards: float = inf) -> None:
+        """Let a node that rests go on to its point, in at most this many forwards."""
+        goal = task.goal
+        if forwards < inf:
+            most = task.node.nfe + int(forwards)
+            goal = replace(goal, nfe=most if goal.nfe is None else min(goal.nfe, most))
+        node.go_on(self._engine, task.node.row, goal)
+
+    def draft(self, one: Hypothesis) -> Generation:
+        """The answer of a node with the tokens of its last step where it is open."""
+        with suppress(InvalidRequest):  # it has taken no step since it was opened
+            return completing.from_draft(self._engine, one.row)
+        return one.row.result()
+
+    def close(self) -> None:
+        """End all rows and free their pages."""
+        for one in self.nodes:
+            one.row.close()
+        for root in self._roots.values():
+            root.close()
+
+    def _start(self, item: Start) -> Hypothesis:
+        row = node.fork(self._engine, self.root(item), item.edge)
+        return self._noted(None, item.edge, row, "start")
+
+    def _branch(self, parent: Hypothesis, edge: int) -> Hypothesis:
+        row = node.fork(self._engine, parent.row, path_of(parent.row.path, edge))
+        return self._noted(parent, edge, row, "branch")
+
+    def _noted(self, parent: Hypothesis | None, edge: int, row: Node, verb: str) -> Hypothesis:
+        made = Hypothesis(len(self.nodes), parent, edge, row)
+        made.note(verb)
+        self.nodes.append(made)
+        return made
+
+    def _remask(self, one: Hypothesis, positions: Any) -> Hypothesis:
+        node.reopen(self._engine, one.row, positions)
+        one.note(f"remask {len(set(positions))}")
+        return one
+
+    def _decoding(self, one: Hypothesis, until: Point) -> Decoding:
+        goal = node.point_of(one.row, until.steps, until.blocks, until.open_ratio)
+        return Decoding(one, goal)
+
+    def _complete(self, one: Hypothesis, steps: int) -> Finished | Decoding:
+        if one.done or not steps:
+            found = one.row.result() if one.done else completing.from_draft(self._engine, one.row)
+            return Finished(found)
+        row = completing.filling_twin(self._engine, one.row, steps)
+        twin = self._noted(one, -1, row, "complete")
+        return Decoding(twin, Until(), fills=True)
+
+    def _drop(self, one: Hypothesis) -> None:
+        one.row.close()
+        one.note("drop")
+
+    def _own(self, given: SearchNode) -> Hypothesis:
+        """A node of this search. Raises `InvalidRequest` for another's."""
+        if not (isinstance(given, Hypothesis) and self.nodes[given.number] is given):
+            raise InvalidRequest("search", f"node {given.number} is of another search")
+        return given
+
+
+def path_of(parent: int, edge: int) -> int:
+    """The path of the draws of a child: no two edges of a tree share one, but for chance."""
+    digest = blake2b(f"{parent}/{edge}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def with_feedback(prompt: Prompt, feedback: str) -> Prompt:
+    """The prompt with words of a verifier after it. Raises `InvalidRequest` for a prompt of ids."""
+    if not feedback:
+        return prompt
+    if isinstance(prompt, str):
+        return f"{prompt}\n{feedback}"
+    if prompt and isinstance(prompt[0], Mapping):
+        return [*prompt, {"role": "user", "content": feedback}]
+    raise InvalidRequest("search", "feedback needs a prompt of text or messages, got ids")

@@ -1,0 +1,223 @@
+"""`Job`: one search on its way, from its first work item to its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from math import inf, isnan
+from random import Random
+from typing import Any
+
+from dlm.core import Event
+from dlm.engine.node import Holder
+from dlm.engine.searching import Candidate, SearchCosts, SearchOptions, SearchResult
+from dlm.errors import EngineError
+from dlm.search.budget import SearchBudget
+from dlm.search.executor import Executor
+from dlm.search.frames import Frame
+from dlm.search.judging import Jury
+from dlm.search.policy import Policy, rng_of
+from dlm.search.verifier import Question, Verifier
+
+
+class Job:
+    """A search: a policy, its executor and its jury on one engine.
+
+    done: it has ended
+    """
+
+    def __init__(
+        self,
+        engine: Holder,
+        executor: Executor,
+        policy: Policy,
+        verifier: Verifier | None,
+        question: Question,
+        budget: SearchBudget,
+        given: SearchOptions,
+        seed: int,
+    ) -> None:
+        self._engine, self._executor, self._budget, self._seed = engine, executor, budget, seed
+        self._spent_by_verifiers = question.spent
+        self._oracle = verifier is not None and verifier.oracle
+        self.wake: Callable[[], object] = _nobody
+        self._jury = Jury(
+            verifier, question, given.target, self._nfe, given.on_improve, lambda: self.wake()
+        )
+        self._frame = Frame(policy.run(self), executor, self._jury)
+        self._begun = time.perf_counter()
+        self._seconds, self._launches, self._seen = 0.0, 0, 0
+        self._reason, self._error = "", None  # type: tuple[str, Exception | None]
+        self.done = False
+
+    # for policies
+
+    @property
+    def best(self) -> Candidate | None:
+        """The answer with the highest score so far; of equals the first."""
+        return self._jury.best
+
+    @property
+    def settled(self) -> bool:
+        """True if the best score is the target, or the highest that there is."""
+        return self._jury.settled
+
+    @property
+    def left(self) -> float:
+        """Forwards that the search may still spend; infinite without a budget."""
+        return max(self._budget.nfe - self._dealt(), 0.0)
+
+    def rng(self, *key: int | str) -> Random:
+        """Random numbers of the search's seed."""
+        return rng_of(self._seed, key)
+
+    # for the engine that drives it
+
+    @property
+    def runnable(self) -> bool:
+        """True if rows wait for steps of the engine."""
+        return not self.done and any(True for _ in self._frame.decoding())
+
+    def advance(self) -> None:
+        """Take note of the rows that rest and go on from there, under the engine's lock."""
+        if self.done:
+            return
+        forwards = self._clock()
+        self._launches += forwards > self._seen
+        try:
+            self._frame.move()
+            if not self._frame.done:
+                self._deal()
+        except Exception as error:
+            self._error = error
+            self._end("error")
+        else:
+            if self._frame.done:
+                self._end("target" if self.settled else "done")
+            elif self._budget.spent(self.costs()):
+                self._end("budget")
+        self._seen = forwards
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the verifier."""
+        self._jury.wait(seconds)
+
+    def abort(self) -> None:
+        """End the search and free its pages; `result` has what there is."""
+        if not self.done:
+            self._end("abort")
+
+    def events(self) -> list[Event]:
+        """The events `candidate` that nobody has taken yet."""
+        fresh, self._jury.fresh = self._jury.fresh, []
+        return [_event(candidate) for candidate in fresh]
+
+    def costs(self) -> SearchCosts:
+        """The costs so far."""
+        own = [one.own() for one in self._executor.nodes]
+        shared = sum(counts.inherited for counts in own)
+        rows, spent = sum(counts.nfe for counts in own) - shared, self._spent_by_verifiers
+        return SearchCosts(
+            nfe=rows + spent.nfe,
+            row_forwards=rows,
+            shared_forwards=shared,
+            launches=self._launches,
+            token_forwards=sum(counts.token_forwards for counts in own),
+            verifier_forwards=spent.forwards,
+            verifier_nfe=spent.nfe,
+            verifier_calls=spent.calls,
+            verifier_errors=spent.errors,
+            seconds=self._seconds if self.done else time.perf_counter() - self._begun,
+        )
+
+    def result(self) -> SearchResult:
+        """The answer. Raises the error of a search that has failed."""
+        if self._error is not None:
+            raise self._error
+        chosen = self._frame.value if isinstance(self._frame.value, Candidate) else self.best
+        if chosen is None:
+            raise EngineError("the search has no answer: it was ended before its first step")
+        return SearchResult(
+            best=chosen.answer,
+            score=chosen.score,
+            candidates=tuple(self._jury.candidates),
+            costs=self.costs(),
+            curve=tuple(self._jury.curve),
+            reason=self._reason,
+            oracle=self._oracle,
+            tree=tuple(one.shown() for one in self._executor.nodes),
+        )
+
+    def _nfe(self) -> float:
+        return self.costs().nfe
+
+    def _clock(self) -> int:
+        """Forwards that rows took part in, shared ones counted for each."""
+        return sum(one.own().nfe for one in self._executor.nodes)
+
+    def _dealt(self) -> float:
+        """Forwards in the sense of the budget.
+
+        One that equal rows share counts for each of them, as its sharing depends on the batch.
+        """
+        return self._clock() + self._spent_by_verifiers.nfe
+
+    def _deal(self) -> None:
+        """Let the nodes that rest before their points go on.
+
+        With a bound on forwards they set out in rounds, when nothing else moves, and each takes a
+        reserve from what is left; those that find none wait. So the answer does not depend on how
+        rows are batched, and the bound is kept.
+        """
+        there = list(self._frame.decoding())
+        if self._budget.nfe == inf:
+            for task in there:
+                if task.node.rests:
+                    self._executor.go_on(task)
+            return
+        if not all(task.node.rests for task in there):
+            return
+        left = int(self.left)
+        if there and not left:
+            return self._end("budget")
+        for task in there:
+            if left and (task is there[0] or task.most <= left):
+                reserve = min(task.most, left)
+                self._executor.go_on(task, reserve)
+                left -= reserve
+
+    def _end(self, reason: str) -> None:
+        """End everything; without an answer, the row that has come furthest gives one."""
+        self._reason = reason
+        if not self._frame.done:
+            self._frame.stop()
+        if self.best is None and reason != "error":
+            self._give_what_there_is()
+        self._seconds = time.perf_counter() - self._begun
+        self.done = True
+        self._jury.close()
+        self._executor.close()
+
+    def _give_what_there_is(self) -> None:
+        """Keep the answer of the row that has come furthest, filled with its last draft."""
+        begun = [one for one in self._executor.nodes if one.nfe]
+        if begun:
+            furthest = min(begun, key=lambda one: (len(one.open), one.number))
+            self._jury.keep(furthest, self._executor.draft(furthest))
+
+
+def _event(candidate: Candidate) -> Event:
+    """A candidate as an event of its search."""
+    score = None if isnan(candidate.score) or abs(candidate.score) == inf else candidate.score
+    data: Mapping[str, Any] = {
+        "candidate": candidate.number,
+        "node": candidate.node,
+        "score": score,
+        "text": candidate.answer.text,
+        "nfe": candidate.nfe,
+    }
+    return Event("candidate", candidate.node, candidate.answer.stats.nfe, data=data)
+
+
+def _nobody() -> None:
+    """Nobody waits."""

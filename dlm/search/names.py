@@ -1,0 +1,26 @@
+"""The registered policies and verifiers: their names for users, and the places of their code."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dlm.config.spec_strings import GROUP
+from dlm.registry import Registry
+
+POLICIES: Final = Registry(
+    "search",
+    {
+        "best_of": "dlm.search.policies.sampling:BestOf",
+    },
+    GROUP,
+)
+"""The registered ways to search."""
+
+VERIFIERS: Final = Registry(
+    "verifier",
+    {
+        "confidence": "dlm.search.verifiers.free:Confidence",
+    },
+    GROUP,
+)
+"""The registered judges of answers."""

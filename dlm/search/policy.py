@@ -1,0 +1,77 @@
+"""`Policy`, the base of the ways to search, and `Context`, the facts that a policy may ask for."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from random import Random
+from typing import ClassVar, Protocol
+
+from dlm.engine.searching import Candidate
+from dlm.search.work import Advance, Run, Score, SearchNode, Start
+
+
+class Context(Protocol):
+    """The facts that a policy may ask for while it runs."""
+
+    @property
+    def best(self) -> Candidate | None:
+        """The answer with the highest score so far; of equals the first."""
+        ...
+
+    @property
+    def settled(self) -> bool:
+        """True if the best score is the target, or the highest that there is."""
+        ...
+
+    @property
+    def left(self) -> float:
+        """Forwards that this search, or this part of it, may still spend; infinite without a
+        budget.
+        """
+        ...
+
+    def rng(self, *key: int | str) -> Random:
+        """Random numbers of the search's seed; the same key gives the same ones."""
+        ...
+
+
+class Policy:
+    """A way to search: a frozen dataclass of plain values.
+
+    tier: how well it is proved, `T1` to `T3`
+    judges: it needs scores (`confidence` where no verifier is given)
+    diverse: it needs answers that differ, so the request must draw at random
+    """
+
+    __slots__ = ()
+
+    tier: ClassVar[str] = "own rule"
+    judges: ClassVar[bool] = True
+    diverse: ClassVar[bool] = True
+
+    @abstractmethod
+    def run(self, search: Context) -> Run:
+        """The work of the search; it returns its answer, a `Candidate`, or None for the best."""
+
+
+def rng_of(seed: int, key: Sequence[int | str]) -> Random:
+    """Random numbers that depend on `seed` and `key` alone."""
+    digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=16).digest()
+    return Random(int.from_bytes(digest))
+
+
+def sample(edge: int) -> Run:
+    """Decode one answer from the prompt and judge it; returns its node and candidate."""
+    (node,) = yield [Start(edge)]
+    yield [Advance(node)]
+    ((candidate,),) = yield [Score([node])]
+    return node, candidate
+
+
+def finish(node: SearchNode) -> Run:
+    """Decode a node to its end and judge the answer; returns the candidate."""
+    yield [Advance(node)]
+    ((candidate,),) = yield [Score([node])]
+    return candidate

@@ -1,0 +1,102 @@
+"""`Searcher`: a search as a user asks for it, checked and bound to its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any
+
+from dlm.config import GenerationConfig
+from dlm.config.checks import require_number
+from dlm.config.spec_strings import parse_with
+from dlm.engine.binding import prompt_ids
+from dlm.engine.node import Holder
+from dlm.engine.searching import SearchOptions
+from dlm.errors import InvalidRequest, shown
+from dlm.search.budget import SearchBudget
+from dlm.search.executor import Executor
+from dlm.search.job import Job
+from dlm.search.names import POLICIES, VERIFIERS
+from dlm.search.policy import Policy
+from dlm.search.verifier import Question, Spent, Verifier
+from dlm.text.prompts import Prompt
+
+
+class Searcher:
+    """A checked request for a search. Raises `InvalidRequest` for what is wrong with it.
+
+    policy, verifier, budget: bound to the request
+    """
+
+    def __init__(
+        self, engine: Holder, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]
+    ) -> None:
+        self._engine, self._prompt, self._given = engine, prompt, given
+        config = GenerationConfig.from_options(options, trusted=given.trusted)
+        if config.n != 1:
+            raise InvalidRequest("n", f"must be 1: a search gives one answer, got {config.n}")
+        self._options, self._seed = dict(options), config.seed
+        self.policy = parse_policy(given.search, trusted=given.trusted)
+        if self.policy.diverse and config.temperature == 0:
+            name = type(self.policy).__name__
+            rule = f"must be above 0 for {name}, whose answers would all be the same"
+            raise InvalidRequest("temperature", f"{rule}, got {config.temperature:g}")
+        self.budget = SearchBudget.from_options(given.budget)
+        if given.target is not None:
+            require_number("target", given.target, low=-inf)
+        verifier = parse_verifier(given.verifier, trusted=given.trusted)
+        if verifier is None and self.policy.judges:
+            verifier = parse_verifier("confidence")
+        if verifier is not None and verifier.oracle and not given.allow_oracle:
+            rule = "knows the right answer: it is for analysis, and taken with `allow_oracle=True`"
+            raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+        self._ids = prompt_ids(prompt, engine.text, engine.info, ())
+        self._question = Question(prompt, words_of(prompt), self._ids, engine, Spent())
+        self.verifier = None if verifier is None else verifier.bind(self._question)
+
+    def job(self) -> Job:
+        """The search, before its first step. Raises what `start` raises."""
+        executor = Executor(self._engine, self._prompt, self._options)
+        return Job(
+            self._engine,
+            executor,
+            self.policy,
+            self.verifier,
+            self._question,
+            self.budget,
+            self._given,
+            self._seed,
+        )
+
+
+def parse_policy(spec: Any, *, trusted: bool = True) -> Policy:
+    """The policy that a spec means. Raises `InvalidRequest`."""
+    policy = parse_with(POLICIES, spec, trusted=trusted)
+    if not isinstance(policy, Policy):
+        rule = "is no search policy: inherit dlm.search.Policy"
+        raise InvalidRequest("search", f"{type(policy).__name__} {rule}")
+    return policy
+
+
+def parse_verifier(spec: Any, *, trusted: bool = True) -> Verifier | None:
+    """The verifier that a spec means: one, a function of a text, or a list of them for an ensemble.
+
+    Raises `InvalidRequest`.
+    """
+    if spec is None:
+        return None
+    verifier = parse_with(VERIFIERS, spec, trusted=trusted)
+    if not isinstance(verifier, Verifier):
+        rule = "is no verifier: inherit dlm.search.Verifier"
+        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+    return verifier
+
+
+def words_of(prompt: Prompt) -> str | None:
+    """The user's words in a prompt: the text, or the user's last message; None for ids."""
+    if isinstance(prompt, str):
+        return prompt
+    if not prompt or not isinstance(prompt[0], Mapping):
+        return None
+    said = [m["content"] for m in prompt if isinstance(m, Mapping) and m.get("role") == "user"]
+    return said[-1] if said and isinstance(said[-1], str) else shown(prompt)

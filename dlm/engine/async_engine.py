@@ -17,12 +17,14 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 
 from dlm.config.checks import require_integer
 from dlm.engine.async_request import AsyncRequest, AsyncStream
+from dlm.engine.async_search import AsyncSearch
 from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
 from dlm.engine.decisions.job import Input
 from dlm.engine.decisions.verbs import run_job
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request
+from dlm.engine.searching import SearchJob, SearchOptions, SearchResult
 from dlm.errors import EngineError
 from dlm.text.prompts import Prompt
 
@@ -47,6 +49,7 @@ class AsyncEngine:
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
         self._running: dict[AsyncRequest, Request] = {}
+        self._searches: dict[AsyncSearch, SearchJob] = {}
         self._listeners: dict[Callable[[], object], Callable[[], bool]] = {}  # tell: has news
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._driver: threading.Thread | None = None
@@ -102,6 +105,35 @@ class AsyncEngine:
     async def run_decisions(self, job: DecisionJob) -> Decisions:
         """The answers of prepared questions. Errors as in `Engine.decide`."""
         return await run_job(self, job, self.engine.lock)
+
+    async def search(self, prompt: Prompt, search: Any = "best_of", **options: Any) -> SearchResult:
+        """Answer one prompt by a search, as `Engine.search` does; others are decoded beside it.
+
+        A cancelled task ends it. `on_improve` is called in the driving thread.
+        """
+        handle = await self.start_search(prompt, search, **options)
+        try:
+            return await handle
+        finally:
+            await asyncio.shield(handle.abort())
+
+    async def start_search(
+        self, prompt: Prompt, search: Any = "best_of", **options: Any
+    ) -> AsyncSearch:
+        """Begin a search; its handle. Options and errors as in `Engine.search`."""
+        given, rest = SearchOptions.taken(search, options)
+        job = await asyncio.to_thread(self.engine.prepare_search, prompt, given, rest)
+        return self.run_search(job)
+
+    def run_search(self, job: SearchJob) -> AsyncSearch:
+        """Drive a prepared search; its handle."""
+        handle = AsyncSearch(self, job)
+        job.wake = self._nudge
+        with self._wake:
+            self._check_open()
+            self._searches[handle] = job
+            self._start()
+        return handle
 
     async def call(
         self, function: Callable[[*Arguments], Result], *arguments: *Arguments
@@ -178,24 +210,38 @@ class AsyncEngine:
         """
         with self._wake:
             self._running = {h: r for h, r in self._running.items() if not r.done}
+            self._searches = {h: job for h, job in self._searches.items() if not job.done}
             self._tell()
-            while not (self._closed or self._running or self._calls):
+            while not (self._closed or self._running or self._calls or self._search_goes_on()):
                 self._wake.wait()
             if self._closed:
                 return False
             ending = [r for handle, r in self._running.items() if handle.aborted]
             calls, idle = len(self._calls), not self._running
+            searches = list(self._searches.items())
         if calls:
             self._run_calls(calls)
         try:
             for request in ending:
                 request.abort()
-            if not ending and not idle:
+            for handle, job in searches:
+                with self.engine.lock:
+                    job.abort() if handle.aborted else job.advance()
+            if not ending and not (idle and not any(job.runnable for _, job in searches)):
                 self.engine.step()
         except Exception as error:  # of the engine itself: nobody shall wait for ever
             with self.engine.lock:
                 self.engine.scheduler.end_all(error)
         return True
+
+    def _search_goes_on(self) -> bool:
+        """True if a search has rows to decode, a verdict to look at, or is to end."""
+        return any(handle.aborted or job.can_move for handle, job in self._searches.items())
+
+    def _nudge(self) -> None:
+        """Let the driving thread look at its searches."""
+        with self._wake:
+            self._wake.notify()
 
     def _run_calls(self, count: int) -> None:
         """Run the first functions that wait, and tell those who wait for them."""
@@ -218,6 +264,9 @@ class AsyncEngine:
             self._driver.join()
         for request in self._running.values():
             request.abort()
+        with self.engine.lock:
+            for job in self._searches.values():
+                job.abort()
         self._end(RuntimeError("the engine is closed"))
 
     def _end(self, over: Exception) -> None:
@@ -225,6 +274,7 @@ class AsyncEngine:
         with self._wake:
             self._over = self._over or over
             self._running.clear()
+            self._searches.clear()
             for job, _ in self._calls:
                 if job.set_running_or_notify_cancel():
                     job.set_exception(over)

@@ -17,14 +17,14 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 
 from dlm.config.checks import require_integer
 from dlm.engine.async_request import AsyncRequest, AsyncStream
-from dlm.engine.async_search import AsyncSearch
+from dlm.engine.async_search import AsyncSearch, AsyncSearching
 from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
 from dlm.engine.decisions.job import Input
 from dlm.engine.decisions.verbs import run_job
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
 from dlm.engine.request import Request
-from dlm.engine.searching import SearchJob, SearchOptions, SearchResult
+from dlm.engine.searching import SearchJob
 from dlm.errors import EngineError
 from dlm.text.prompts import Prompt
 
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
-class AsyncEngine:
+class AsyncEngine(AsyncSearching):
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
     The names and values of options and the form of a prompt are checked when a method is called.
@@ -48,8 +48,8 @@ class AsyncEngine:
         self.engine, self.max_events = engine, max_events
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
-        self._running: dict[AsyncRequest, Request] = {}
         self._searches: dict[AsyncSearch, SearchJob] = {}
+        self._running: dict[AsyncRequest, Request] = {}
         self._listeners: dict[Callable[[], object], Callable[[], bool]] = {}  # tell: has news
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._driver: threading.Thread | None = None
@@ -105,35 +105,6 @@ class AsyncEngine:
     async def run_decisions(self, job: DecisionJob) -> Decisions:
         """The answers of prepared questions. Errors as in `Engine.decide`."""
         return await run_job(self, job, self.engine.lock)
-
-    async def search(self, prompt: Prompt, search: Any = "best_of", **options: Any) -> SearchResult:
-        """Answer one prompt by a search, as `Engine.search` does; others are decoded beside it.
-
-        A cancelled task ends it. `on_improve` is called in the driving thread.
-        """
-        handle = await self.start_search(prompt, search, **options)
-        try:
-            return await handle
-        finally:
-            await asyncio.shield(handle.abort())
-
-    async def start_search(
-        self, prompt: Prompt, search: Any = "best_of", **options: Any
-    ) -> AsyncSearch:
-        """Begin a search; its handle. Options and errors as in `Engine.search`."""
-        given, rest = SearchOptions.taken(search, options)
-        job = await asyncio.to_thread(self.engine.prepare_search, prompt, given, rest)
-        return self.run_search(job)
-
-    def run_search(self, job: SearchJob) -> AsyncSearch:
-        """Drive a prepared search; its handle."""
-        handle = AsyncSearch(self, job)
-        job.wake = self._nudge
-        with self._wake:
-            self._check_open()
-            self._searches[handle] = job
-            self._start()
-        return handle
 
     async def call(
         self, function: Callable[[*Arguments], Result], *arguments: *Arguments
@@ -233,15 +204,6 @@ class AsyncEngine:
             with self.engine.lock:
                 self.engine.scheduler.end_all(error)
         return True
-
-    def _search_goes_on(self) -> bool:
-        """True if a search has rows to decode, a verdict to look at, or is to end."""
-        return any(handle.aborted or job.can_move for handle, job in self._searches.items())
-
-    def _nudge(self) -> None:
-        """Let the driving thread look at its searches."""
-        with self._wake:
-            self._wake.notify()
 
     def _run_calls(self, count: int) -> None:
         """Run the first functions that wait, and tell those who wait for them."""

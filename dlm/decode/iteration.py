@@ -14,16 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from dlm.core import (
-    AuxView,
-    Frame,
-    Model,
-    ModelInfo,
-    Phase,
-    Proposal,
-    StepView,
-    Stop,
-)
+from dlm.core import AuxView, Frame, Model, ModelInfo, Phase, Proposal, StepView, Stop
 from dlm.decode.apply import (
     CanvasUpdate,
     check_scratch,
@@ -43,6 +34,7 @@ from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
 from dlm.decode.sync import advance, sync
 from dlm.decode.top import read_top
+from dlm.decode.twins import hand_out
 from dlm.decode.view import build_frame, build_view, read_together
 from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool
@@ -166,6 +158,8 @@ class IterationManager:
         """
         packed = self.planner.pack(groups, plans)
         logits = self.model(packed, self.kv.store)
+        if packed.shared is not None:
+            logits = hand_out(packed.shared, logits, self.kv.store)
         for group, planned in zip(groups, plans, strict=True):
             rows, written = group.rows, planned.window.written
             rows.kv_ids.put_(written, rows.ids.take(written))

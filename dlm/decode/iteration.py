@@ -28,13 +28,13 @@ from dlm.decode.apply import (
 )
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
+from dlm.decode.leaders import hand_out
 from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
 from dlm.decode.sync import advance, sync
 from dlm.decode.top import read_top
-from dlm.decode.twins import hand_out
 from dlm.decode.view import build_frame, build_view, read_together
 from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool

@@ -11,9 +11,9 @@ from dlm.core import STATISTICS, CacheManager, ForwardPlan, ModelInfo, Packed, P
 from dlm.core.contracts import checked_plan, guarded
 from dlm.decode.apply import edit_budget
 from dlm.decode.group import RowGroup
+from dlm.decode.leaders import Leaders, billed_once, confirmed, with_shared, without_followers
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
-from dlm.decode.twins import Leaders, billed_once, confirmed, with_shared, without_followers
 from dlm.decode.view import row_info
 from dlm.decode.window import KeyAges, Planned, window_of
 from dlm.errors import blaming, is_foreign

@@ -11,8 +11,8 @@ from torch import Tensor
 from dlm.core import BlockTable, Parts, Rows
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
+from dlm.decode.leaders import leaders_of
 from dlm.decode.planning import Planner
-from dlm.decode.twins import leaders_of
 from dlm.engine.admission import skipped_of
 from dlm.engine.row import RowState
 
@@ -150,7 +150,7 @@ class LiveRows:
         while uncut:
             group = uncut.pop()
             pieces = runs_within(_sizes(group, planner), most)
-            if len(pieces) > 1:  # in one without its leader, a twin is computed
+            if len(pieces) > 1:  # a row that is parted from its leader is computed
                 uncut += [piece for piece, _ in self.divide(group, pieces)]
         sizes = [sum(_sizes(group, planner)) for group, _ in self.groups]
         return [[self.groups[i] for i in run] for run in runs_within(sizes, most)]
@@ -167,7 +167,7 @@ def _chosen(group: RowGroup, states: Sequence[RowState], rows: Sequence[int]) ->
 
 
 def _paired(group: RowGroup, states: list[RowState]) -> GroupRows:
-    """A group whose rows have changed, with the twins among them known to it."""
+    """A group whose rows have changed; it knows which of them have the same input."""
     group.leaders = leaders_of([state.lineage for state in states])
     return group, states
 

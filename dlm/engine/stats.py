@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from dlm.decode.twins import SHARED
+from dlm.decode.leaders import SHARED
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Twins: rows whose next forward has the same input, so that one of them is computed for all.
+"""Leaders: rows that are computed for all rows with the same input in a forward.
 
-Forks of a row are equal but for the path of their random draws. Of twins in a group the first one
-leads: the model computes its queries alone, and the others take its logits and copies of its keys.
-Each draws and decides for itself, so that they differ from the next forward on.
+Forks of a row are equal but for the path of their random draws, until they draw. The first of such
+rows in a group leads: the model computes its queries alone, and the rows that follow it take its
+logits and copies of its keys. Each draws and decides for itself, and is computed from then on.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from dlm.model.kv_store import KVStore
 SHARED: Final = "shared"
 """The purpose of a forward for a row that takes what was computed for another one."""
 Leaders = tuple[int, ...]
-"""The row that is computed for each row, itself where it has no twin before it."""
+"""The row that is computed for each row: itself, unless it follows another one."""
 
 
 def leaders_of(lineages: Sequence[Hashable]) -> Leaders | None:
-    """The first row of the lineage of each row; empty lineages have no twins. None: nobody has."""
+    """The first row with the lineage of each row; one without a lineage leads itself.
+
+    None where nobody follows another row.
+    """
     first: dict[Hashable, int] = {}
     found = tuple(first.setdefault(own, row) if own else row for row, own in enumerate(lineages))
     return _unless_alone(found)
@@ -38,9 +41,9 @@ def _unless_alone(leaders: Leaders) -> Leaders | None:
 
 
 def confirmed(plan: ForwardPlan, leaders: Leaders) -> Leaders | None:
-    """The leaders of those rows whose queries are those of their leader; None: there are none.
+    """The leaders where a row's queries are those of its leader; it leads itself elsewhere.
 
-    A cache policy may look at the path of a row, and plan twins differently.
+    A cache policy may look at the path of a row and plan it differently. None where nobody follows.
     """
     queries: list[list[Any]] = [[] for _ in leaders]
     for segment in plan.segments:

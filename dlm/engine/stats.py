@@ -14,8 +14,9 @@ class Stats:
     """The costs of a generation.
 
     `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
-    together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
-    `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
+    together; one that rows with the same input share counts for each of them, its positions for
+    the first) · `tokens`: generated before the first end id · `token_forwards`: positions computed
+    · `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
     the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
     models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
     shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request

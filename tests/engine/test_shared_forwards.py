@@ -164,6 +164,32 @@ def test_every_cache_policy(cache: str, changes: dict[str, Any], temperature: fl
         check_together(changes, "parked", options, PATHS[:3])
 
 
+@pytest.mark.parametrize("case", ["dual", "block-causal", "shifted, two arms"])
+def test_one_attention_call_for_runs_of_any_shape(case: str, monkeypatch: Any) -> None:
+    """As flash attention on CUDA serves them; on the CPU each run is a call."""
+    monkeypatch.setattr(planning, "takes_ragged", lambda storage: True)
+    options, changes = ROWS[case]
+    check_together(changes, "fresh", asked(options, temperature=1.0, max_new_tokens=24), PATHS[:3])
+
+
+def test_forks_of_several_rows_in_one_forward() -> None:
+    """Groups of other parts, with two inputs, with shadows, and rows that nobody follows."""
+    cases = ["dual", "two arms", "shadows, two arms", "no cache", "row editor"]
+    kinds = [asked(ROWS[case][0], temperature=1.0, seed=n) for n, case in enumerate(cases)]
+    ways = [way for options in kinds for way in alone({}, "fresh", options, PATHS[:3])]
+    engine, spy = new_engine({})
+    families = [forks(engine, "fresh", options, PATHS[:3]) for options in kinds]
+    nodes = [node for family in zip(*families, strict=True) for node in family]
+    engine.resume(nodes, steps=1)
+    assert spy.sizes == [sum(way.sizes[0] for way in ways[::3])]
+    engine.resume(nodes)
+    assert [node.ids for family in families for node in family] == [way.ids for way in ways]
+    assert sum(node.nfe - node.inherited for node in nodes) == sum(
+        len(way.sizes) for way in ways
+    ) - 2 * len(cases)
+    assert engine.kv.pages.in_use == 0
+
+
 def test_auxiliary_models_read_for_each_row() -> None:
     found = []
     for together in (False, True):

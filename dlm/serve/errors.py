@@ -193,7 +193,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     told = {
         404: (f"there is no {path} here", "not_found"),
         405: (f"{path} does not take {request.method}", "method_not_allowed"),
-        413: ("the body is larger than this server takes", "too_large"),
+        413: ("the body is larger than this server takes", "request_too_large"),
         415: ("the body must be JSON, with Content-Type: application/json", "not_json"),
     }
     phrase = HTTPStatus(error.status_code).phrase.lower()

@@ -67,7 +67,7 @@ class Body(BaseModel):
     )
 
 
-class Request(Body):
+class EndpointBody(Body):
     """The base of the bodies of endpoints that answer: unknown fields are kept, to be looked up."""
 
     model_config = ConfigDict(extra="allow")
@@ -94,7 +94,7 @@ class StreamOptions(Body):
     include_obfuscation: Annotated[bool | None, Ignored("chunks are never padded")] = None
 
 
-class Sampling(Request):
+class Sampling(EndpointBody):
     """Fields that all endpoints which generate have in common."""
 
     model: Annotated[

@@ -91,7 +91,7 @@ def search(
     """Answer a prompt by a search. The best answer goes to stdout, one line about it to stderr."""
     settings = given(options, stop_string)
     config = dlm.GenerationConfig.from_options(settings)
-    judge: Any = verifier if verifier and len(verifier) > 1 else (verifier or [None])[0]
+    judge = verifier[0] if verifier and len(verifier) == 1 else verifier or None
     asked = dlm.SearchOptions(search, judge, bounds(budget or []), target, allow_oracle)
     request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
     output.check_file("out", out)

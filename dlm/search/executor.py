@@ -13,6 +13,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Any, Protocol
 
+from dlm.config import GenerationConfig
 from dlm.engine import completing, node
 from dlm.engine.generation import Generation
 from dlm.engine.live import Until
@@ -94,10 +95,13 @@ class Executor:
         engine: Holder,
         prompt: Prompt,
         options: Mapping[str, Any],
+        *,
         most_rows: int | None = None,
+        trusted: bool = True,
     ) -> None:
         self._engine, self._prompt, self._options = engine, prompt, dict(options)
         self._most_rows, self._held = most_rows, list[Hypothesis]()
+        self._trusted = trusted
         self._roots: dict[str, Node] = {}
         self.nodes: list[Hypothesis] = []
         self.root(Start(0))  # what is wrong with the request is told before any work
@@ -125,6 +129,7 @@ class Executor:
         """A row before its first step that all starts of its kind are forks of."""
         key = repr((sorted(item.options.items()), item.canvas, item.feedback))
         if key not in self._roots:
+            GenerationConfig.from_options(item.options, trusted=self._trusted)
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
             canvas = None if item.canvas is None else list(item.canvas)

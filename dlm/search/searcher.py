@@ -57,7 +57,13 @@ class Searcher:
 
     def job(self) -> Job:
         """The search, before its first step. Raises what `start` raises."""
-        executor = Executor(self._engine, self._prompt, self._options, self._given.most_rows)
+        executor = Executor(
+            self._engine,
+            self._prompt,
+            self._options,
+            most_rows=self._given.most_rows,
+            trusted=self._given.trusted,
+        )
         return Job(
             self._engine,
             executor,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from dlm.engine.async_engine import AsyncEngine
     from dlm.engine.async_request import AsyncRequest, AsyncStream
+    from dlm.engine.async_search import AsyncSearch
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.decisions import (
         Answer,
@@ -64,6 +65,14 @@ if TYPE_CHECKING:
     from dlm.engine.node import Node
     from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
+    from dlm.engine.searching import (
+        Candidate,
+        Improvement,
+        SearchCosts,
+        SearchOptions,
+        SearchResult,
+        TreeNode,
+    )
     from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
@@ -74,6 +83,8 @@ if TYPE_CHECKING:
         RuleError,
         Unavailable,
     )
+    from dlm.search.policy import Policy
+    from dlm.search.verifier import Verdict, Verifier
     from dlm.text import IncrementalDecoder, Text
 
 __version__ = "0.1.0"
@@ -85,10 +96,12 @@ __all__ = [
     "Answer",
     "AsyncEngine",
     "AsyncRequest",
+    "AsyncSearch",
     "AsyncStream",
     "BlockScheduler",
     "Budget",
     "CacheManager",
+    "Candidate",
     "CausalEngine",
     "CheckpointError",
     "Choice",
@@ -107,6 +120,7 @@ __all__ = [
     "GenerationConfig",
     "Guide",
     "HostCanvas",
+    "Improvement",
     "IncrementalDecoder",
     "Inspection",
     "Interrupted",
@@ -117,6 +131,7 @@ __all__ = [
     "Node",
     "Option",
     "Part",
+    "Policy",
     "Predicate",
     "PredicateAnswer",
     "Proposal",
@@ -126,6 +141,9 @@ __all__ = [
     "RuleError",
     "Score",
     "ScoreAnswer",
+    "SearchCosts",
+    "SearchOptions",
+    "SearchResult",
     "SnapshotReader",
     "Stats",
     "StepView",
@@ -133,8 +151,11 @@ __all__ = [
     "StopString",
     "Stream",
     "Text",
+    "TreeNode",
     "Unavailable",
     "Unmasker",
+    "Verdict",
+    "Verifier",
     "__version__",
     "bundled_names",
     "inspect",
@@ -203,6 +224,16 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Stream": "dlm.engine.request",
         "Text": "dlm.text",
         "Unavailable": "dlm.errors",
+        "AsyncSearch": "dlm.engine.async_search",
+        "Candidate": "dlm.engine.searching",
+        "Improvement": "dlm.engine.searching",
+        "SearchCosts": "dlm.engine.searching",
+        "SearchOptions": "dlm.engine.searching",
+        "SearchResult": "dlm.engine.searching",
+        "TreeNode": "dlm.engine.searching",
+        "Policy": "dlm.search.policy",
+        "Verdict": "dlm.search.verifier",
+        "Verifier": "dlm.search.verifier",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",

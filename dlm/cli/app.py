@@ -17,9 +17,9 @@ from dlm.cli import info as tell
 from dlm.cli import trace as tracing
 from dlm.cli.decide import decide
 from dlm.cli.faults import report_error
+from dlm.cli.help import PlainGroup
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import (
-    PANEL,
     PART,
     Aux,
     Device,
@@ -28,6 +28,7 @@ from dlm.cli.options import (
     MaskId,
     Model,
     Override,
+    StopText,
     flag,
     given,
     named,
@@ -36,6 +37,7 @@ from dlm.cli.options import (
 )
 from dlm.cli.page import write_page
 from dlm.cli.prompt import read_prompt
+from dlm.cli.search import SINGLE, search
 from dlm.cli.serve import serve
 from dlm.cli.streams import (
     FAULT,
@@ -50,22 +52,12 @@ from dlm.errors import InvalidRequest
 COLLECTIONS = 50_000, 20, 20
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Decode diffusion language models.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-StopText = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stop-string",
-        metavar="STRING",
-        help="a string that ends the text, even if it spells a rule; may be repeated",
-        rich_help_panel=PANEL,
-    ),
-]
-
 
 app.add_typer(benchmark.app, name="eval")
 
@@ -117,7 +109,7 @@ def generate(
         output.explanation(checkpoint.explain(**settings), as_json=json)
         return
     request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
-    output.check_file(trace)
+    output.check_file("trace", trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     if not quiet:
         output.long_canvas(engine, config)
@@ -172,6 +164,7 @@ def chat(
 
 
 app.command(epilog=PART)(serve)
+app.command(epilog=PART)(takes_fields(search, left_out=SINGLE))
 app.command()(decide)
 
 
@@ -191,8 +184,8 @@ def trace(
     ] = 8.0,
 ) -> None:
     """Show a saved trace again: in the terminal, as an HTML page, or as a picture."""
-    for path in (html, png):
-        output.check_file(path)
+    for name, path in (("html", html), ("png", png)):
+        output.check_file(name, path)
     if png is not None:
         tracing.require_matplotlib()
     saved = tracing.read_trace(file)

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from dlm.core import Event
-from dlm.engine.searching import SearchJob, SearchOptions, SearchResult
+from dlm.engine.search_job import SearchJob
+from dlm.engine.searching import Candidate, SearchCosts, SearchOptions, SearchResult
 from dlm.text.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -33,6 +34,29 @@ class AsyncSearch:
     def done(self) -> bool:
         """True if it has ended."""
         return self._job.done
+
+    @property
+    def best(self) -> Candidate | None:
+        """The answer with the highest score so far; None before the first one."""
+        return self._job.best
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that it holds: decoded ones and parked ones; 0 once it has ended."""
+        return 0 if self.done else self._job.rows
+
+    @property
+    def has_events(self) -> bool:
+        """True if there are events that nobody has taken yet."""
+        return self._job.has_events
+
+    def costs(self) -> SearchCosts:
+        """The costs so far."""
+        return self._job.costs()
+
+    def pending(self) -> list[Event]:
+        """The events `candidate` that nobody has taken yet."""
+        return self._job.events()
 
     async def result(self) -> SearchResult:
         """Wait for the answer. Raises the error of a row that has failed."""

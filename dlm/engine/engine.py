@@ -158,8 +158,7 @@ class Engine(Parking, Deciding, Searching):
         if options.get("search") is not None:
             if streamer is not None:
                 raise InvalidRequest("streamer", "follows one row, got a search of many")
-            found = [self._searched(p, options) for p in (asked if batch else [asked])]
-            return found if batch else found[0]
+            return self._searched(asked if batch else [asked], options, batch=batch)
         config = GenerationConfig.from_options(options)
         if streamer is not None and (batch or config.n > 1):
             raise InvalidRequest("streamer", "follows one answer, got several prompts or n > 1")

@@ -7,14 +7,16 @@ it. They are found by name, as parts are, so that no engine needs to know them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Final, Protocol, Self
+from math import isfinite
+from typing import Any, Final, Self
 
-from dlm.core import Event, ModelInfo
+from dlm.core import ModelInfo
 from dlm.engine.generation import Generation
 from dlm.engine.scheduler import Scheduler
-from dlm.errors import InvalidRequest
+from dlm.engine.search_job import SearchJob
+from dlm.errors import Interrupted, InvalidRequest
 from dlm.registry import Registry
 from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
@@ -138,61 +140,19 @@ class SearchResult:
         """The text of the best answer; None without a tokenizer."""
         return self.best.text
 
+    def answer(self) -> Generation:
+        """The best answer with a summary of the search."""
+        return replace(self.best, search=self.summary())
+
     def summary(self) -> dict[str, Any]:
-        """Score, costs and reason as JSON values."""
+        """Score (None: there is none, or no finite one), costs and reason as JSON values."""
         return {
-            "score": self.score,
+            "score": self.score if isfinite(self.score) else None,
             "reason": self.reason,
             "candidates": len(self.candidates),
             "oracle": self.oracle,
             **asdict(self.costs),
         }
-
-
-class SearchJob(Protocol):
-    """A search on its way; `advance` moves it between the steps of the engine that decode its rows.
-
-    done: it has ended
-    wake: called from another thread when a verdict is there
-    """
-
-    done: bool
-    wake: Callable[[], object]
-
-    @property
-    def can_move(self) -> bool:
-        """True if it waits for no verdict alone, or for one that is there."""
-        ...
-
-    @property
-    def has_events(self) -> bool:
-        """True if there are events that nobody has taken yet."""
-        ...
-
-    @property
-    def runnable(self) -> bool:
-        """True if rows of it wait for steps of the engine; else it waits for a verifier."""
-        ...
-
-    def advance(self) -> None:
-        """Take note of the rows that rest and go on from there, under the engine's lock."""
-        ...
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for the verifier."""
-        ...
-
-    def abort(self) -> None:
-        """End the search and free its pages; `result` has what there is."""
-        ...
-
-    def events(self) -> list[Event]:
-        """The events `candidate` that nobody has taken yet."""
-        ...
-
-    def result(self) -> SearchResult:
-        """The answer. Raises the error of a search that has failed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +166,9 @@ class SearchOptions:
     target: a score at which the search ends (None: the highest that the verifier can give)
     allow_oracle: take verifiers that know the right answer, for analysis
     on_improve: called with every `Improvement`
-    trusted: False takes registered names alone, for options of strangers
+    trusted: False takes registered names alone as `search` and `verifier`, for those of strangers
+    words: the user's words, for verifiers (None: as the prompt has them)
+    most_rows: rows that it may hold at a time (None: any number); one more ends it with an error
     """
 
     search: Any = "best_of"
@@ -216,11 +178,13 @@ class SearchOptions:
     allow_oracle: bool = False
     on_improve: Callable[[Improvement], object] | None = None
     trusted: bool = True
+    words: str | None = None
+    most_rows: int | None = None
 
     @classmethod
     def taken(cls, search: Any, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """The options of a search among others, and those others."""
-        names = {one.name for one in fields(cls)} - {"search", "trusted"}
+        names = {one.name for one in fields(cls)} - {"search", "trusted", "words", "most_rows"}
         own = {name: value for name, value in options.items() if name in names}
         rest = {name: value for name, value in options.items() if name not in names}
         return cls(search, **own), rest
@@ -259,6 +223,20 @@ class Searching:
         given = SearchOptions(search, verifier, budget, target, allow_oracle, on_improve)
         job = self.prepare_search(prompt, given, options)
         try:
+            for _ in self.search_steps(job):
+                pass
+        except KeyboardInterrupt as stop:
+            if job.best is None:
+                raise
+            raise Interrupted(job.result()) from stop
+        return job.result()
+
+    def search_steps(self, job: SearchJob) -> Iterator[SearchJob]:
+        """Drive a prepared search; yields it after every step, to look at its costs and its best.
+
+        Leaving the loop early ends the search; `job.result` then has what there is.
+        """
+        try:
             while not job.done:
                 with self.lock:
                     job.advance()
@@ -266,15 +244,28 @@ class Searching:
                     self.step()
                 elif not job.done:
                     job.wait()
+                yield job
         finally:
             with self.lock:
                 job.abort()
-        return job.result()
 
-    def _searched(self, prompt: Prompt, options: Mapping[str, Any]) -> Generation:
-        """The best answer of a search, with a summary of it."""
-        found = self.search(prompt, **options)
-        return replace(found.best, search=found.summary())
+    def _searched(
+        self, prompts: Sequence[Prompt], options: Mapping[str, Any], *, batch: bool
+    ) -> Generation | list[Generation]:
+        """The best answer of a search for each prompt (`batch` False: of the one), with a summary.
+
+        Raises `Interrupted` with those that there are.
+        """
+        found: list[Generation] = []
+        for prompt in prompts:
+            try:
+                result = self.search(prompt, **options)
+            except Interrupted as stop:
+                partial: Any = stop.partial
+                found.append(partial.answer())
+                raise Interrupted(found if batch else found[0]) from stop
+            found.append(result.answer())
+        return found if batch else found[0]
 
     def prepare_search(
         self, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Any, Protocol
 
+from dlm.config import GenerationConfig
 from dlm.engine import completing, node
 from dlm.engine.generation import Generation
 from dlm.engine.live import Until
@@ -89,8 +90,18 @@ class Executor:
     nodes: all nodes of the search
     """
 
-    def __init__(self, engine: Holder, prompt: Prompt, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        engine: Holder,
+        prompt: Prompt,
+        options: Mapping[str, Any],
+        *,
+        most_rows: int | None = None,
+        trusted: bool = True,
+    ) -> None:
         self._engine, self._prompt, self._options = engine, prompt, dict(options)
+        self._most_rows, self._held = most_rows, list[Hypothesis]()
+        self._trusted = trusted
         self._roots: dict[str, Node] = {}
         self.nodes: list[Hypothesis] = []
         self.root(Start(0))  # what is wrong with the request is told before any work
@@ -118,6 +129,7 @@ class Executor:
         """A row before its first step that all starts of its kind are forks of."""
         key = repr((sorted(item.options.items()), item.canvas, item.feedback))
         if key not in self._roots:
+            GenerationConfig.from_options(item.options, trusted=self._trusted)
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
             canvas = None if item.canvas is None else list(item.canvas)
@@ -138,6 +150,10 @@ class Executor:
             return completing.from_draft(self._engine, one.row)
         return one.row.result()
 
+    def held(self) -> list[Hypothesis]:
+        """The nodes whose rows are decoded or parked."""
+        return [one for one in self._held if not one.done]
+
     def close(self) -> None:
         """End all rows and free their pages."""
         for one in self.nodes:
@@ -155,6 +171,11 @@ class Executor:
 
     def _noted(self, parent: Hypothesis | None, edge: int, row: Node, verb: str) -> Hypothesis:
         made = Hypothesis(len(self.nodes), parent, edge, row)
+        self._held = [*self.held(), made]
+        if self._most_rows is not None and len(self._held) > self._most_rows:
+            row.close()
+            rule = f"must hold at most {self._most_rows} rows at a time here"
+            raise InvalidRequest("search", f"{rule}: ask for fewer at once")
         made.note(verb)
         self.nodes.append(made)
         return made

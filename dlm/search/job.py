@@ -73,6 +73,16 @@ class Job:
     # for the engine that drives it
 
     @property
+    def candidates(self) -> int:
+        """The number of finished answers so far."""
+        return len(self._jury.candidates)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that it holds: decoded ones and parked ones."""
+        return len(self._executor.held())
+
+    @property
     def runnable(self) -> bool:
         """True if rows wait for steps of the engine."""
         return not self.done and any(True for _ in self._frame.decoding())

@@ -32,7 +32,7 @@ class Searcher:
         self, engine: Holder, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]
     ) -> None:
         self._engine, self._prompt, self._given = engine, prompt, given
-        config = GenerationConfig.from_options(options, trusted=given.trusted)
+        config = GenerationConfig.from_options(options)
         if config.n != 1:
             raise InvalidRequest("n", f"must be 1: a search gives one answer, got {config.n}")
         self._options, self._seed = dict(options), config.seed
@@ -51,12 +51,19 @@ class Searcher:
             rule = "knows the right answer: it is for analysis, and taken with `allow_oracle=True`"
             raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
         self._ids = prompt_ids(prompt, engine.text, engine.info, ())
-        self._question = Question(prompt, words_of(prompt), self._ids, engine, Spent())
+        words = words_of(prompt) if given.words is None else given.words
+        self._question = Question(prompt, words, self._ids, engine, Spent())
         self.verifier = None if verifier is None else verifier.bind(self._question)
 
     def job(self) -> Job:
         """The search, before its first step. Raises what `start` raises."""
-        executor = Executor(self._engine, self._prompt, self._options)
+        executor = Executor(
+            self._engine,
+            self._prompt,
+            self._options,
+            most_rows=self._given.most_rows,
+            trusted=self._given.trusted,
+        )
         return Job(
             self._engine,
             executor,

@@ -9,16 +9,17 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import dlm
-from dlm.errors import shortened, shown, unknown_name
-from dlm.serve.errors import refused
-from dlm.serve.fields import Sampling, check_supported
+from dlm.errors import shortened, unknown_name
+from dlm.serve.errors import api_error, refused
+from dlm.serve.extents import check_extent
+from dlm.serve.fields import Sampling
 from dlm.serve.schemas import (
-    MOST_IDS,
     ChatRequest,
     CompletionRequest,
     FimRequest,
     ResponsesRequest,
 )
+from dlm.serve.search_fields import SEARCH_FIELDS, search_of
 
 EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -34,12 +35,6 @@ EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The presets of each `reasoning_effort`; the first one that the model can have is taken."""
 
-LITERAL: Final = " (To end at the text itself"
-"""The beginning of advice that is not for clients: `stop` takes texts as they are."""
-MOST_ITEMS: Final = 64
-"""Items of an option in the `dlm` object."""
-LONGEST_SPEC: Final = 8192
-"""Characters of a part's spec string."""
 NAMES: Final = frozenset(dlm.FIELDS).union(*(field.aliases for field in dlm.FIELDS.values()))
 """All names of options."""
 PARTS: Final = ("blocks", "unmask", "edit", "guide", "stop", "cache", "steps", "preset")
@@ -54,40 +49,42 @@ class Asked:
 
     options: of the engine
     names: for an option, the field of the body that set it
-    events: send the events of the canvas
+    events: send the events of the canvas, or the candidates of a search
     given: options of the `dlm` object by the names of the engine
+    search: the search that is asked for
     """
 
     options: Mapping[str, Any]
     names: Mapping[str, str]
     events: bool
     given: Mapping[str, Any]
+    search: dlm.SearchOptions | None = None
 
 
-def asked_of(body: Sampling, engine: dlm.Engine, defaults: Mapping[str, Any]) -> Asked:
+def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -> Asked:
     """The options that a body asks for, on top of the server's `defaults`.
 
     Raises `ApiError` 400 that names the field.
     """
-    check_supported(body)
     extension = dict(body.dlm or {})
     events = extension.pop("events", False)
     if not isinstance(events, bool):
         raise refused("dlm.events", f"`dlm.events`: must be true or false, got {events!r}")
+    search = search_of(extension, body)
     given = _extension(extension)
     options = {**_defaults(body, given, defaults), **given}
     if body.reasoning_effort is not None:
         if "preset" in given:
             rule = "stands for a preset: leave it out beside `dlm.preset`"
             raise refused("reasoning_effort", f"`reasoning_effort` {rule}")
-        options["preset"] = preset_of(body.reasoning_effort, engine.info)
+        options["preset"] = preset_of(body.reasoning_effort, info)
     options |= _sampling(body, defaults.get("seed"))
-    _add_stops(options, body, engine.info)
-    _add_guides(options, body, engine.info)
-    names = {"stop": "stop_token_ids", "top_logprobs": "logprobs"}
+    _add_stops(options, body, info)
+    _add_guides(options, body, info)
+    names = {"top_logprobs": "logprobs"}
     names["guide"] = "min_tokens" if body.min_tokens else "ignore_eos"
     names |= {name: f"dlm.{name}" for name in given}
-    return Asked(options, names, events, given)
+    return Asked(options, names, events, given, search)
 
 
 def preset_of(effort: str, info: dlm.ModelInfo) -> str:
@@ -99,29 +96,18 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
     """The `dlm` object by the names of the engine. Raises `ApiError` 400."""
     for name, value in extension.items():
         if name not in NAMES:
-            known = [*(known for known, field in dlm.FIELDS.items() if field.http), "events"]
+            known = [known for known, field in dlm.FIELDS.items() if field.http]
+            known += [*SEARCH_FIELDS, "events"]
             param = f"dlm.{shortened(name, 40)}"
             raise refused(param, f"`{param}`: {unknown_name('dlm', name, known).message}")
-        _check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
+        check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
     try:
         dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)
     except dlm.InvalidRequest as error:
-        option, _, part = error.param.partition(": ")
+        option = error.param.partition(": ")[0]
         param = f"dlm.{shortened(option, 40)}" if option in {*dlm.FIELDS, *extension} else "dlm"
-        rule = error.message.partition(LITERAL)[0]
-        told = f"{part}: {rule}" if part else rule
-        raise refused(param, f"`{param}`: {told}") from error
-
-
-def _check_extent(param: str, value: Any, *, template: bool) -> None:
-    """Raise `ApiError` 400 for a value longer than any option needs."""
-    if isinstance(value, list | dict) and len(value) > (MOST_IDS if template else MOST_ITEMS):
-        raise refused(param, f"`{param}` has {len(value)} items: that is too many")
-    for text in value if isinstance(value, list) else [value]:
-        if isinstance(text, str) and not template and len(text) > LONGEST_SPEC:
-            told = f"must have at most {LONGEST_SPEC} characters, got {len(text)}"
-            raise refused(param, f"`{param}` {told}")
+        raise api_error(error, {option: param}) from error
 
 
 def _defaults(
@@ -180,6 +166,8 @@ def _biases(given: Mapping[str, float] | None) -> dict[int, float] | None:
         if not -100 <= bias <= 100:
             rule = "must be between -100 and 100"
             raise refused("logit_bias", f"`logit_bias.{token}`: {rule}, got {bias:g}")
+        if int(token) in found:
+            raise refused("logit_bias", f"`logit_bias`: the id {int(token)} is there twice")
         found[int(token)] = bias
     return found
 
@@ -193,10 +181,10 @@ def stop_texts(body: Sampling) -> list[str]:
 def _add_stops(options: dict[str, Any], body: Sampling, info: dlm.ModelInfo) -> None:
     """Add the stop strings and ids of a body to the rules that there are."""
     rules = _listed(options.get("stop"))
-    for token in body.stop_token_ids or ():
-        if not 0 <= token < info.vocab_size:
-            rule = f"must be between 0 and {info.vocab_size - 1}, got {shown(token)}"
-            raise refused("stop_token_ids", f"`stop_token_ids` {rule}")
+    try:
+        info.check_answer_ids("stop_token_ids", body.stop_token_ids or ())
+    except dlm.InvalidRequest as error:
+        raise api_error(error) from error
     if body.stop_token_ids:
         edited = options.get("edit") or _preset_edits(options.get("preset"), info)
         when, only = "block" if edited else "prefix", bool(body.ignore_eos)

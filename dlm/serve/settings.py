@@ -44,6 +44,7 @@ class ServerSettings:
     max_body_bytes: int = 4 * 2**20
     max_canvas: int | None = None
     max_new_tokens: int = 128
+    max_search_nfe: int = 4096
     keep_alive: float = 10.0
     drain: float = 30.0
     allowed_origins: tuple[str, ...] = ()
@@ -243,6 +244,9 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "integer",
             "length of the answer where a chat asks for none",
             partial(check_integer, low=1),
+        ),
+        "max_search_nfe": Setting(
+            "integer", "forwards that one search may spend", partial(check_integer, low=1)
         ),
         "keep_alive": Setting(
             "number",

@@ -126,7 +126,9 @@ BAD_TEXTS = [
     ({"prompt": "a", "best_of": 3}, "best_of"),
     ({"prompt": "a", "suffix": "b", "extra_body": {"dlm": {"infill": "[[mask:3]]"}}}, "suffix"),
     ({"prompt": "a", "suffix": "b" * 5000, "max_tokens": 4}, "suffix"),
-    ({"prompt": "a b " * 1000}, "max_tokens"),
+    ({"prompt": "a b " * 1000}, "prompt"),
+    ({"prompt": ["a", "a b " * 1000], "max_tokens": 4}, "prompt"),
+    ({"prompt": "a", "max_tokens": 1024}, "max_tokens"),
     ({"prompt": "a" * 100_000}, "prompt"),
 ]
 

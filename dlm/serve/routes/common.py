@@ -10,11 +10,15 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from dlm.serve.answers import dumps
+from dlm.serve.endpoints import check_own_fields
 from dlm.serve.errors import api_error, refused
-from dlm.serve.fields import Sampling
+from dlm.serve.fields import Body, Sampling, check_supported
 from dlm.serve.jobs import ClientGone, Job, unless_gone
-from dlm.serve.options import Asked, length_field
+from dlm.serve.lengths import check_prompt, new_tokens, too_long
+from dlm.serve.options import Asked, asked_of, length_field
 from dlm.serve.prompts import Prompt
+from dlm.serve.schemas import ResponseFormat
+from dlm.serve.searches import SearchJob, SearchStreaming
 from dlm.serve.service import Service
 from dlm.serve.streams import EventStream, Shape, Streaming
 
@@ -41,7 +45,38 @@ async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
         raise api_error(error) from error
 
 
-def check_streaming(service: Service, body: Sampling, asked: Asked) -> None:
+def service_for(request: Request, body: Body, model: str | None) -> Service:
+    """The service for a body that asks for `model`. Raises `ApiError`: 503 while no requests are
+    taken, 404 for a model that is not served, 400 for a field that cannot be honoured
+    or is one of another endpoint.
+    """
+    service = service_of(request)
+    service.check_open()
+    service.check_model(model)
+    check_supported(body)
+    check_own_fields(body)
+    return service
+
+
+def opened(request: Request, body: Sampling) -> tuple[Service, Asked]:
+    """The service for a body of an endpoint that generates, and the wishes of the body.
+
+    Raises `ApiError` as `service_for`, and 400 for options that are wrong or do not go together.
+    """
+    service = service_for(request, body, body.model)
+    asked = asked_of(body, service.info, service.settings.defaults)
+    _check_streaming(service, body, asked)
+    return service, asked
+
+
+def check_format(param: str, form: ResponseFormat | None) -> None:
+    """Raise `ApiError` 400 for an answer in another form than text."""
+    if form is not None and form.type != "text":
+        rule = "must be {'type': 'text'}: a grammar needs tokens in their order"
+        raise refused(param, f"`{param}` {rule}", "unsupported_parameter")
+
+
+def _check_streaming(service: Service, body: Sampling, asked: Asked) -> None:
     """Raise `ApiError` 400 for fields about streams that do not go together, and for a stream of
     text where there is no tokenizer.
     """
@@ -59,19 +94,21 @@ def check_streaming(service: Service, body: Sampling, asked: Asked) -> None:
 
 
 def options_for(
-    service: Service, body: Sampling, asked: Asked, prompt: Prompt, default: int
+    service: Service, body: Sampling, asked: Asked, prompt: Prompt, default: int, after: int = 0
 ) -> dict[str, Any]:
     """The options of one prompt, with its length. Raises `ApiError` 400.
 
     default: new tokens where the body names no number
+    after: tokens of a suffix
     """
+    check_prompt(service, prompt)
     field, given = length_field(body)
     options = dict(asked.options)
     for text in _texts(options.get("infill")):
         service.check_size("dlm.infill", text)
     if given is not None or not _sets_length(asked.given.get("infill")):
         default = int(options.get("max_new_tokens", default))
-        length = service.length_for(field, given, len(prompt.ids), default)
+        length = new_tokens(service, body, prompt, default, after)
         if body.min_tokens and body.min_tokens > length:
             told = f"must be at most the {length} tokens of `{field}`, got {body.min_tokens}"
             raise refused("min_tokens", f"`min_tokens` {told}")
@@ -107,13 +144,45 @@ async def started(
         param = "n" if rows > len(prompts) else "prompt"
         told = f"asks for {rows} answers, of which this server holds at most {most} at a time"
         raise refused(param, f"`{param}` {told}")
-    names = {**asked.names, "max_new_tokens": length_field(body)[0]}
-    job = Job(service, prompts, options, names, events=asked.events)
+    field, given = length_field(body)
+    if given is None and _sets_length(asked.given.get("infill")):
+        field = "dlm.infill"
+    job = _job(service, asked, prompts, options, {**asked.names, "max_new_tokens": field})
     await job.start()
+    await _check_templates(job)
     for prompt, own in zip(prompts, options, strict=True):
         most = int(own.get("max_new_tokens") or 0)
         service.metrics.accepted(route, len(prompt.ids), job.n, most)
     return job
+
+
+def _job(
+    service: Service,
+    asked: Asked,
+    prompts: list[Prompt],
+    options: list[dict[str, Any]],
+    names: Mapping[str, str],
+) -> Job:
+    """The job of a body. Raises `ApiError` 400 for a search of several prompts, and for one that
+    asks for more than this server allows.
+    """
+    if asked.search is None:
+        return Job(service, prompts, options, names, events=asked.events)
+    if len(prompts) > 1:
+        raise refused("prompt", f"`prompt` must be one beside `dlm.search`, got {len(prompts)}")
+    return SearchJob(service, prompts[0], options[0], names, asked.search, events=asked.events)
+
+
+async def _check_templates(job: Job) -> None:
+    """End a job whose template, which tells its length by itself, is too long for this server.
+
+    The engine knows the model's bound alone. Raises `ApiError` 400.
+    """
+    for prompt, length in zip(job.prompts, job.lengths, strict=True):
+        if length > job.service.max_length:
+            await job.close()
+            told = f"a prompt of {len(prompt.ids)} tokens and the {length - len(prompt.ids)} of it"
+            raise too_long(job.service, "dlm.infill", told)
 
 
 async def answered(
@@ -124,6 +193,9 @@ async def answered(
 
     hole: a stream has the text of the first hole alone
     """
+    if (body.stream or body.diffusing) and isinstance(job, SearchJob):
+        found = SearchStreaming(job, shape, diffusing=bool(body.diffusing))
+        return EventStream(job, found.frames())
     if body.stream or body.diffusing:
         streaming = Streaming(job, shape, diffusing=bool(body.diffusing), hole=hole)
         return EventStream(job, streaming.frames())

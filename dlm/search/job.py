@@ -17,7 +17,7 @@ from dlm.search.executor import Executor
 from dlm.search.frames import Frame
 from dlm.search.judging import Jury
 from dlm.search.policy import Policy, rng_of
-from dlm.search.verifier import Question, Verifier
+from dlm.search.verifier import Question, Verifier, whole
 
 
 class Job:
@@ -39,7 +39,7 @@ class Job:
     ) -> None:
         self._engine, self._executor, self._budget, self._seed = engine, executor, budget, seed
         self._spent_by_verifiers = question.spent
-        self._oracle = verifier is not None and verifier.oracle
+        self._oracle = verifier is not None and any(one.oracle for one in whole(verifier))
         self.wake: Callable[[], object] = _nobody
         self._jury = Jury(
             verifier, question, given.target, self._nfe, given.on_improve, lambda: self.wake()

@@ -59,6 +59,23 @@ class Ending:
         return whole[len(answer.text or "") :]
 
 
+def ended_choice(
+    body: Sampling, answer: dlm.Generation, ending: Ending, logprobs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The fields of a choice that has ended, beside its text."""
+    end: dict[str, Any] = {
+        "finish_reason": finish_reason(answer),
+        "stop_reason": ending.reason,
+        "logprobs": logprobs,
+    }
+    return end | (token_fields(answer) if body.return_token_ids else {})
+
+
+def diffusion_meta(progress: float) -> dict[str, Any]:
+    """The mark of a chunk that holds a whole text, in the form of Inception's API."""
+    return {"diffusion_meta": {"diffusion_content": True, "diffusion_progress": progress}}
+
+
 def usage(job: Job, answers: Sequence[dlm.Generation]) -> dict[str, Any]:
     """The tokens of a request: of each prompt once, and of all answers."""
     prompt = sum(len(prompt.ids) for prompt in job.prompts)

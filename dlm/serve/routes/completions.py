@@ -13,21 +13,21 @@ from dlm.serve.answers import (
     Ending,
     completion_logprobs,
     costs,
-    finish_reason,
+    diffusion_meta,
+    ended_choice,
     in_hole,
     new_id,
-    token_fields,
     usage,
 )
 from dlm.serve.bodies import JsonRoute
 from dlm.serve.errors import refused
 from dlm.serve.jobs import Job
-from dlm.serve.options import asked_of
 from dlm.serve.prompts import Prompt, plain_prompt, suffix_infill
 from dlm.serve.routes.common import (
     answered,
-    check_streaming,
+    check_format,
     in_thread,
+    opened,
     options_for,
     service_of,
     started,
@@ -53,8 +53,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     if body.echo and body.logprobs is not None:
         rule = "cannot be combined with `logprobs`: log-likelihoods are computed by `dlm-lm-eval`"
         raise refused("echo", f"`echo` {rule}", "unsupported_parameter")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise refused("response_format", "`response_format` must be {'type': 'text'}")
+    check_format("response_format", body.response_format)
     return await _complete(request, body, "completions", DEFAULT_TOKENS)
 
 
@@ -66,11 +65,7 @@ async def fim_completions(request: Request, body: FimRequest) -> Response:
 
 
 async def _complete(request: Request, body: Body, route: str, length: int) -> Response:
-    service = service_of(request)
-    service.check_open()
-    service.check_model(body.model)
-    asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(service, body, asked)
+    service, asked = opened(request, body)
     if body.suffix and asked.given.get("infill") is not None:
         raise refused("suffix", "`suffix` and `dlm.infill` both say what follows a hole")
     prompts = await in_thread(_prompts, service, body)
@@ -129,9 +124,8 @@ class CompletionShape:
 
     def canvas(self, number: int, shown: str, progress: float) -> Iterator[bytes]:
         """The whole text so far, in the form of Inception's API."""
-        meta = {"diffusion_content": True, "diffusion_progress": progress}
         shown = self._echoed(number) + shown.removesuffix(self._body.suffix or "")
-        yield self._chunk(number, shown, diffusion_meta=meta)
+        yield self._chunk(number, shown, **diffusion_meta(progress))
 
     def event(self, number: int, event: Mapping[str, Any]) -> Iterator[bytes]:
         """An event of the canvas."""
@@ -139,13 +133,11 @@ class CompletionShape:
 
     def end(self, number: int, answer: dlm.Generation, sent: int) -> Iterator[bytes]:
         """The reason of the end, with the rest of the text."""
-        text, more = self._text(answer), {"dlm": costs(self._job, [answer])}
-        if not self._body.diffusing:
-            yield self._chunk(number, text[sent:], self._end(answer, number), **more)
-            return
-        meta = {"diffusion_content": True, "diffusion_progress": 1.0}
-        whole = self._echoed(number) + text
-        yield self._chunk(number, whole, self._end(answer, number), diffusion_meta=meta, **more)
+        text, end = self._ended(number, answer)
+        rest, more = text[sent:], {"dlm": costs(self._job, [answer])}
+        if self._body.diffusing:
+            rest, more = self._echoed(number) + text, more | diffusion_meta(1.0)
+        yield self._chunk(number, rest, end, **more)
 
     def finish(self, answers: list[dlm.Generation]) -> Iterator[bytes]:
         """The usage, where it was asked for."""
@@ -174,8 +166,8 @@ class CompletionShape:
         return in_hole(answer, length)
 
     def _whole(self, number: int, answer: dlm.Generation) -> dict[str, Any]:
-        text = self._echoed(number) + self._text(answer)
-        return {"index": number, "text": text, **self._end(answer, number)}
+        text, end = self._ended(number, answer)
+        return {"index": number, "text": self._echoed(number) + text, **end}
 
     def _chunk(
         self, number: int, text: str, end: Mapping[str, Any] | None = None, **more: Any
@@ -184,12 +176,6 @@ class CompletionShape:
         told: dict[str, Any] = {"usage": None} if self._usage else {}
         choice = {"index": number, "text": text, **rest}
         return frame({**self._head(), "choices": [choice], **told, **more})
-
-    def _text(self, answer: dlm.Generation) -> str:
-        """The text of an answer: what fills the hole, where there is a suffix."""
-        if self._body.suffix:
-            return answer.holes[0] if answer.holes else ""
-        return Ending(self._job, self._body, answer).text
 
     def _echoed(self, number: int) -> str:
         """The text of a prompt, where it is to be repeated."""
@@ -204,13 +190,10 @@ class CompletionShape:
         text = self._job.service.text
         return "" if text is None else text.decode(self._job.prompts[number // self._job.n].ids)
 
-    def _end(self, answer: dlm.Generation, number: int) -> dict[str, Any]:
-        """The fields of a choice that has ended."""
+    def _ended(self, number: int, answer: dlm.Generation) -> tuple[str, dict[str, Any]]:
+        """The text of an answer without its prompt, and the fields of a choice that has ended."""
         asked = isinstance(self._body, CompletionRequest) and self._body.logprobs is not None
-        own = self._own(number, answer)
-        end: dict[str, Any] = {
-            "logprobs": completion_logprobs(self._job, own) if asked else None,
-            "finish_reason": finish_reason(answer),
-            "stop_reason": Ending(self._job, self._body, answer).reason,
-        }
-        return end | (token_fields(own) if self._body.return_token_ids else {})
+        own, ending = self._own(number, answer), Ending(self._job, self._body, answer)
+        logprobs = completion_logprobs(self._job, own) if asked else None
+        text = (own.text or "") if self._body.suffix else ending.text
+        return text, ended_choice(self._body, own, ending, logprobs)

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from dlm.engine.node import Node
     from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
-    from dlm.engine.scoring import LogLikelihood, ScoringOptions
+    from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
     from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
@@ -128,6 +128,7 @@ __all__ = [
     "RuleError",
     "Score",
     "ScoreAnswer",
+    "ScoringJob",
     "ScoringOptions",
     "SnapshotReader",
     "Stats",
@@ -200,6 +201,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
         "RuleError": "dlm.errors",
+        "ScoringJob": "dlm.engine.scoring",
         "ScoringOptions": "dlm.engine.scoring",
         "SnapshotReader": "dlm.engine.readers",
         "Stats": "dlm.engine.stats",

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 
 from dlm.config.checks import require_integer
 from dlm.engine.async_request import AsyncRequest, AsyncStream
+from dlm.engine.async_search import AsyncSearch, AsyncSearching
 from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
 from dlm.engine.decisions.job import Input
 from dlm.engine.engine import Engine
@@ -25,6 +26,7 @@ from dlm.engine.jobs import run_job
 from dlm.engine.request import Request
 from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
 from dlm.engine.scoring.verbs import Answer, Pair
+from dlm.engine.searching import SearchJob
 from dlm.errors import EngineError
 from dlm.text.prompts import Prompt
 
@@ -32,7 +34,7 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
-class AsyncEngine:
+class AsyncEngine(AsyncSearching):
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
     The names and values of options and the form of a prompt are checked when a method is called.
@@ -48,6 +50,7 @@ class AsyncEngine:
         self.engine, self.max_events = engine, max_events
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
+        self._searches: dict[AsyncSearch, SearchJob] = {}
         self._running: dict[AsyncRequest, Request] = {}
         self._listeners: dict[Callable[[], object], Callable[[], bool]] = {}  # tell: has news
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -197,19 +200,24 @@ class AsyncEngine:
         """
         with self._wake:
             self._running = {h: r for h, r in self._running.items() if not r.done}
+            self._searches = {h: job for h, job in self._searches.items() if not job.done}
             self._tell()
-            while not (self._closed or self._running or self._calls):
+            while not (self._closed or self._running or self._calls or self._search_goes_on()):
                 self._wake.wait()
             if self._closed:
                 return False
             ending = [r for handle, r in self._running.items() if handle.aborted]
             calls, idle = len(self._calls), not self._running
+            searches = list(self._searches.items())
         if calls:
             self._run_calls(calls)
         try:
             for request in ending:
                 request.abort()
-            if not ending and not idle:
+            for handle, job in searches:
+                with self.engine.lock:
+                    job.abort() if handle.aborted else job.advance()
+            if not ending and not (idle and not any(job.runnable for _, job in searches)):
                 self.engine.step()
         except Exception as error:  # of the engine itself: nobody shall wait for ever
             with self.engine.lock:
@@ -237,6 +245,9 @@ class AsyncEngine:
             self._driver.join()
         for request in self._running.values():
             request.abort()
+        with self.engine.lock:
+            for job in self._searches.values():
+                job.abort()
         self._end(RuntimeError("the engine is closed"))
 
     def _end(self, over: Exception) -> None:
@@ -244,6 +255,7 @@ class AsyncEngine:
         with self._wake:
             self._over = self._over or over
             self._running.clear()
+            self._searches.clear()
             for job, _ in self._calls:
                 if job.set_running_or_notify_cancel():
                     job.set_exception(over)

@@ -41,9 +41,8 @@ class Job:
         self._spent_by_verifiers = question.spent
         self._oracle = verifier is not None and any(one.oracle for one in whole(verifier))
         self.wake: Callable[[], object] = _nobody
-        self._jury = Jury(
-            verifier, question, given.target, self._nfe, given.on_improve, lambda: self.wake()
-        )
+        self.has_news = True
+        self._jury = Jury(verifier, question, given.target, self._nfe, given.on_improve, self._told)
         self._frame = Frame(policy.run(self), executor, self._jury)
         self._begun = time.perf_counter()
         self._seconds, self._launches, self._seen = 0.0, 0, 0
@@ -82,6 +81,7 @@ class Job:
         """Take note of the rows that rest and go on from there, under the engine's lock."""
         if self.done:
             return
+        self.has_news = False
         forwards = self._clock()
         self._launches += forwards > self._seen
         try:
@@ -106,6 +106,16 @@ class Job:
         """End the search and free its pages; `result` has what there is."""
         if not self.done:
             self._end("abort")
+
+    @property
+    def can_move(self) -> bool:
+        """True if it waits for no verdict alone, or for one that is there."""
+        return self.has_news or self.runnable or not self._frame.waits
+
+    @property
+    def has_events(self) -> bool:
+        """True if there are events that nobody has taken yet."""
+        return bool(self._jury.fresh)
 
     def events(self) -> list[Event]:
         """The events `candidate` that nobody has taken yet."""
@@ -147,6 +157,11 @@ class Job:
             oracle=self._oracle,
             tree=tuple(one.shown() for one in self._executor.nodes),
         )
+
+    def _told(self) -> None:
+        """A verdict is there; told from another thread."""
+        self.has_news = True
+        self.wake()
 
     def _nfe(self) -> float:
         return self.costs().nfe

@@ -23,8 +23,9 @@ class SelfVerify(Verifier):
     """`self_verify`: the probability of `Yes` that the model gives when it is asked whether an
     answer is right (self-verified feedback of Prism, arXiv 2602.01842), by `Engine.decide`.
 
-    A forward an answer. The probability is over `Yes` and `No` alone, the tokens of both, where the
-    paper takes the largest logits among spellings. The model favours what it has written itself.
+    A forward an answer. The probability is that of the first token of `Yes` against that of `No`,
+    where the paper takes the largest logits among several spellings. The model favours what it has
+    written itself.
 
     form: the text that is judged, of `{question}` and `{answer}`
     ask: the question about it
@@ -66,7 +67,10 @@ class SelfVerify(Verifier):
             before, _, after = self.form.partition("{answer}")
             words = [part.replace("{question}", question.text or "") for part in (before, after)]
             found = question.engine.decide(
-                (answer.text or "").join(words), Predicate(None, self.ask), template=template
+                (answer.text or "").join(words),
+                Predicate(None, self.ask),
+                template=template,
+                scoring="first",
             )
             question.spent.add(found.costs.nfe, found.costs.nfe)
             return Verdict(found.answers[0].probability)

@@ -193,14 +193,20 @@ def each(
     return verdicts
 
 
+def require_tokenizer(verifier: Verifier, question: Question) -> None:
+    """Raise `InvalidRequest` where a model has no tokenizer: the verifier reads texts."""
+    if question.engine.text is None:
+        rule = "reads texts, and this model has no tokenizer"
+        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+
+
 def require_words(verifier: Verifier, question: Question) -> str:
     """The user's words in a prompt.
 
-    Raises `InvalidRequest` for a prompt of ids, and where a model has no tokenizer: the verifier
-    reads texts.
+    Raises `InvalidRequest` for a prompt of ids, and where a model has no tokenizer.
     """
-    if question.text is None or question.engine.text is None:
-        found = "a prompt of ids" if question.engine.text is not None else "no tokenizer"
-        name = type(verifier).__name__
-        raise InvalidRequest("verifier", f"{name} reads texts, and this request has {found}")
+    require_tokenizer(verifier, question)
+    if question.text is None:
+        rule = "reads the words of the prompt, and this one is of ids"
+        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
     return question.text

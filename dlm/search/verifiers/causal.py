@@ -12,7 +12,7 @@ import torch
 from dlm.engine.autoregressive import CausalEngine
 from dlm.engine.binding import prompt_ids
 from dlm.engine.generation import Generation
-from dlm.engine.load import load_causal
+from dlm.engine.load import bundled_names, load_causal
 from dlm.errors import InvalidRequest, shown
 from dlm.search.verifier import FAILED, Question, Verdict, Verifier, require_words
 from dlm.search.verifiers.free import mean_log
@@ -46,6 +46,11 @@ class CausalLikelihood(OtherModel):
     def parameters(self) -> int:
         """The number of the model's parameters."""
         return sum(one.numel() for one in self.engine.model.parameters())
+
+    @property
+    def private(self) -> bool:
+        """True but for the models that ship."""
+        return self.model not in bundled_names()
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`; loads the model."""

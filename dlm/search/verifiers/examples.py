@@ -75,10 +75,14 @@ def examples_of(prompt: str) -> list[Example]:
 
 
 def _docstrings(source: str) -> Iterator[str]:
+    """The docstrings of a program as they are spelled: few authors double their backslashes."""
     tree = parsed(source)
     for node in () if tree is None else ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
-            yield ast.get_docstring(node) or ""
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(
+            node
+        ):
+            spelled = ast.get_source_segment(source, node.body[0]) or ""
+            yield spelled.lstrip("rRuU").strip("\"'")
 
 
 def _typed(text: str) -> list[Example]:

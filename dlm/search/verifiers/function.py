@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from dlm.engine.generation import Generation
 from dlm.errors import InvalidRequest, shown
-from dlm.search.verifier import FAILED, Question, Verdict, Verifier, require_words
+from dlm.search.verifier import FAILED, Question, Verdict, Verifier, require_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class UserFunction(Verifier):
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""
-        require_words(self, question)
+        require_tokenizer(self, question)
         return self
 
     def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:

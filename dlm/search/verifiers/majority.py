@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from dlm.engine.generation import Generation
 from dlm.search.extract import extract as extractor_of
-from dlm.search.verifier import Question, Verdict, Verifier, ask, require_words
+from dlm.search.verifier import Question, Verdict, Verifier, ask, require_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Majority(Verifier):
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""
-        require_words(self, question)
+        require_tokenizer(self, question)
         return replace(self, weight=self.weight.bind(question)) if self.weight else self
 
     def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:

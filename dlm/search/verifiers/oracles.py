@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dlm.engine.generation import Generation
 from dlm.search.extract import extract as extractor_of
-from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
+from dlm.search.verifier import Question, Verdict, Verifier, each, require_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ExactAnswer(Verifier):
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""
-        require_words(self, question)
+        require_tokenizer(self, question)
         return self
 
     def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:

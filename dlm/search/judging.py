@@ -44,6 +44,7 @@ class Jury:
         compares them, with their scores among all of them
     best: the one with the highest score; of equals the first
     curve: the best against the forwards spent
+    asked: times that the thread of the verifier was asked
     fresh: candidates that nobody has been told of
     """
 
@@ -62,6 +63,7 @@ class Jury:
         self.target = highest if target is None else min(target, highest)
         self._thread: ThreadPoolExecutor | None = None
         self._waits: set[Future[Sequence[Verdict]]] = set()
+        self.asked = 0
         self._verdicts: list[Verdict] = []
         self._nodes: list[Hypothesis] = []
         self.candidates: list[Candidate] = []
@@ -87,6 +89,7 @@ class Jury:
         if not any(one.blocks for one in whole(self._verifier)):
             return Finished(finish(self._ask(answers)))
         self._thread = self._thread or ThreadPoolExecutor(1, "dlm-verify")
+        self.asked += 1
         verdicts = self._thread.submit(self._ask, answers)
         self._waits.add(verdicts)
         verdicts.add_done_callback(self._told)

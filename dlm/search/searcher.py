@@ -55,7 +55,7 @@ class Searcher:
                     raise InvalidRequest("verifier", f"{type(one).__name__} {rule}")
         self._ids = prompt_ids(prompt, engine.text, engine.info, ())
         needed = {} if verifier is None else verifier.options
-        self._options = {**needed, **options}
+        self._options = {**options, **needed}
         self._question = Question(prompt, words_of(prompt), self._ids, engine, Spent())
         self.verifier = None if verifier is None else verifier.bind(self._question)
 

@@ -99,9 +99,10 @@ class Verifier:
     relative: its scores compare answers
     parts: verifiers that it is made of; what they are, it is too (see `whole`)
     private: it reads files, or runs what nobody has checked: not for requests of strangers
-    options: options of generation that its answers need, where the request has none of their names
+    options: options of generation that its answers need, whatever the request has under their names
     highest: no score is above it; a search that reaches it is settled
-    cost: forwards of the model that one answer takes
+    cost: forwards of the model that one answer takes, as far as that is known before; 0 where it
+        computes nothing
     """
 
     __slots__ = ()

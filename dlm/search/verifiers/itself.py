@@ -116,8 +116,8 @@ class PseudoLikelihood(Verifier):
 
     @property
     def cost(self) -> float:
-        """Canvases of `pseudo`; those of `chain` depend on the answer."""
-        return float(ceil(1 / self.rate)) if self.method == "pseudo" else 0.0
+        """Canvases of `pseudo` with full attention; others depend on the answer, and are more."""
+        return float(ceil(1 / self.rate)) if self.method == "pseudo" else 1.0
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""

@@ -20,12 +20,12 @@ class Majority(Verifier):
     An answer from which nothing can be extracted has no vote, and the score 0. Of answers that come
     to the same, all have the same score.
 
-    extract: name of an extractor (`dlm.search.extract`), or a function from a text to its answer
+    extract: name of an extractor (`dlm.search.extract`), or a function from a text to its answer,
         or None
     weight: a verifier; a vote counts `exp(score)`, as for log-probabilities (empty: 1)
     """
 
-    extract: Any = "last_number"
+    extract: Any = "auto"
     weight: Any = ""
 
     tier: ClassVar[str] = "T2"

@@ -31,6 +31,11 @@ class OtherModel(Verifier):
         return True
 
     @property
+    def cost(self) -> float:
+        """That of a row as long as the canvas, of a model of equal size."""
+        return 1.0
+
+    @property
     @abstractmethod
     def parameters(self) -> int:
         """The number of the model's parameters."""

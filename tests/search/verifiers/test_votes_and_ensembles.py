@@ -40,7 +40,7 @@ class Fails(Verifier):
 
 def test_a_vote_is_a_share_of_all_answers(engine):
     texts = ["it is 7", "7", "seven", "so 8", "= 7"]
-    assert scores_of(engine, "majority", PROMPT, texts) == [0.6, 0.6, 0, 0.2, 0.6]
+    assert scores_of(engine, "majority('number')", PROMPT, texts) == [0.6, 0.6, 0, 0.2, 0.6]
     assert scores_of(engine, Majority(lambda t: t[:1]), PROMPT, texts) == [0.2, 0.2, 0.4, 0.4, 0.2]
 
 

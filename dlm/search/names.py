@@ -11,6 +11,9 @@ POLICIES: Final = Registry(
     "search",
     {
         "best_of": "dlm.search.policies.sampling:BestOf",
+        "gibbs": "dlm.search.policies.gibbs:Gibbs",
+        "self_smc": "dlm.search.policies.smc:SelfSMC",
+        "smc": "dlm.search.policies.smc:SMC",
     },
     GROUP,
 )

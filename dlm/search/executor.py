@@ -6,20 +6,31 @@ engine's scheduler decodes the rows of all searches and requests together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import inf
 from typing import Any, Protocol
 
-from dlm.engine import completing, node
+from dlm.engine import completing, node, rereading
 from dlm.engine.generation import Generation
 from dlm.engine.live import Until
-from dlm.engine.node import Holder, Node
+from dlm.engine.node import Node
+from dlm.engine.rereading import Reader
 from dlm.errors import InvalidRequest
-from dlm.search.nodes import Hypothesis
-from dlm.search.work import Advance, Branch, Complete, Drop, Point, Remask, SearchNode, Start
+from dlm.search.nodes import Hypothesis, RowCosts
+from dlm.search.work import (
+    Advance,
+    Branch,
+    Complete,
+    Drop,
+    Point,
+    Remask,
+    Reread,
+    SearchNode,
+    Start,
+)
 from dlm.text.prompts import Prompt
 
 
@@ -87,16 +98,18 @@ class Executor:
     """Does the work items of one search, but for `Score`, on an engine whose lock is held.
 
     nodes: all nodes of the search
+    reread: forwards over canvases as they were, and the positions computed in them
     """
 
-    def __init__(self, engine: Holder, prompt: Prompt, options: Mapping[str, Any]) -> None:
+    def __init__(self, engine: Reader, prompt: Prompt, options: Mapping[str, Any]) -> None:
         self._engine, self._prompt, self._options = engine, prompt, dict(options)
         self._roots: dict[str, Node] = {}
         self.nodes: list[Hypothesis] = []
+        self.reread = RowCosts()
         self.root(Start(0))  # what is wrong with the request is told before any work
 
     def begin(
-        self, item: Start | Branch | Advance | Remask | Complete | Drop
+        self, item: Start | Branch | Advance | Remask | Complete | Reread | Drop
     ) -> Finished | Decoding:
         """Begin an item; a row that is to be decoded waits for `go_on`."""
         match item:
@@ -110,6 +123,8 @@ class Executor:
                 return self._decoding(self._own(item.node), item.until)
             case Complete():
                 return self._complete(self._own(item.node), item.steps)
+            case Reread():
+                return Finished(self._reread(self._own(item.node), item.hidden))
             case Drop():
                 self._drop(self._own(item.node))
                 return Finished(None)
@@ -175,6 +190,13 @@ class Executor:
         row = completing.filling_twin(self._engine, one.row, steps)
         twin = self._noted(one, -1, row, "complete")
         return Decoding(twin, Until(), fills=True)
+
+    def _reread(self, one: Hypothesis, hidden: Sequence[int]) -> tuple[float, ...]:
+        logs = rereading.reread(self._engine, one.row, hidden)
+        forwards, positions = self.reread.nfe + 1, self.reread.token_forwards + len(logs)
+        self.reread = RowCosts(forwards, 0, positions)
+        one.note(f"reread {len(hidden)}")
+        return logs
 
     def _drop(self, one: Hypothesis) -> None:
         one.row.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf, nan
+from math import ceil, inf, log, nan
 from random import Random
 from typing import Any
 
@@ -21,7 +21,18 @@ from dlm.engine.stats import Stats
 from dlm.search.executor import Finished
 from dlm.search.frames import Frame
 from dlm.search.policy import Policy, rng_of
-from dlm.search.work import Advance, Branch, Complete, Drop, Point, Remask, Run, Score, Start
+from dlm.search.work import (
+    Advance,
+    Branch,
+    Complete,
+    Drop,
+    Point,
+    Remask,
+    Reread,
+    Run,
+    Score,
+    Start,
+)
 from tests.search.joint import LENGTH, VOCAB, Canvas, Reward, Tabular, put, uniform_of
 
 PROMPT = (9, 8)
@@ -140,6 +151,10 @@ class Table:
         return self.best is not None and self.best.score >= self.target
 
     @property
+    def free(self) -> bool:
+        return True
+
+    @property
     def left(self) -> float:
         return self.most - self.forwards
 
@@ -164,6 +179,8 @@ class Table:
                 return Finished(self._remask(item.node, item.positions))
             case Complete():
                 return Finished(self._complete(item.node, item.steps))
+            case Reread():
+                return Finished(self._reread(item.node, item.hidden))
             case Drop():
                 item.node.dropped = True
                 return Finished(None)
@@ -248,6 +265,17 @@ class Table:
             del one.drawn[own]
         one.before = None
         return one
+
+    def _reread(self, one: TableNode, hidden: Sequence[int]) -> tuple[float, ...]:
+        """A token that is seen is certain, as the joint knows no other."""
+        self.forwards += 1
+        seen = one.canvas
+        for at in hidden:
+            seen = put(seen, at - len(PROMPT), None)
+        logs = [0.0] * LENGTH
+        for at in (at for at, token in enumerate(seen) if token is None):
+            logs[at] = log(self.model.probs(seen, at)[one.canvas[at]])
+        return (0.0,) * len(PROMPT) + tuple(logs)
 
     def _complete(self, one: TableNode, steps: int) -> Generation:
         if one.done:

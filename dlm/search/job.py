@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, inf, isnan
 from random import Random
 from typing import Any
@@ -58,9 +58,24 @@ class Job:
         return self._jury.best
 
     @property
+    def candidates(self) -> Sequence[Candidate]:
+        """All answers so far, in the order in which they were judged."""
+        return self._jury.candidates
+
+    @property
     def settled(self) -> bool:
         """True if the best score is the target, or the highest that there is."""
         return self._jury.settled
+
+    @property
+    def target(self) -> float:
+        """The score that settles the search; infinite where none does."""
+        return self._jury.target
+
+    @property
+    def free(self) -> bool:
+        """True if verdicts take no forwards."""
+        return self._jury.free
 
     @property
     def left(self) -> float:
@@ -72,11 +87,6 @@ class Job:
         return rng_of(self._seed, key)
 
     # for the engine that drives it
-
-    @property
-    def candidates(self) -> int:
-        """The number of finished answers so far."""
-        return len(self._jury.candidates)
 
     @property
     def rows(self) -> int:
@@ -137,6 +147,7 @@ class Job:
         """The costs so far."""
         own = [one.own() for one in self._executor.nodes]
         shared = sum(counts.inherited for counts in own)
+        own.append(self._executor.reread)
         rows, spent = sum(counts.nfe for counts in own) - shared, self._spent_by_verifiers
         return SearchCosts(
             nfe=rows + spent.nfe,
@@ -186,7 +197,8 @@ class Job:
 
         One that equal rows share counts for each of them, as its sharing depends on the batch.
         """
-        return self._clock() + self._spent_by_verifiers.nfe
+        rows = self._clock() + self._executor.reread.nfe
+        return rows + self._spent_by_verifiers.nfe
 
     def _deal(self) -> None:
         """Let the nodes that rest before their points go on.

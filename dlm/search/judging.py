@@ -72,6 +72,11 @@ class Jury:
         self.best: Candidate | None = None
 
     @property
+    def free(self) -> bool:
+        """True if verdicts take no forwards."""
+        return self._verifier is not None and not self._verifier.cost
+
+    @property
     def settled(self) -> bool:
         """True if the best score is the target, or the highest that there is."""
         return self.best is not None and self.best.score >= self.target

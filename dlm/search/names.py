@@ -11,6 +11,10 @@ POLICIES: Final = Registry(
     "search",
     {
         "best_of": "dlm.search.policies.sampling:BestOf",
+        "neighbours": "dlm.search.policies.neighbours:Neighbours",
+        "gibbs": "dlm.search.policies.gibbs:Gibbs",
+        "self_smc": "dlm.search.policies.smc:SelfSMC",
+        "smc": "dlm.search.policies.smc:SMC",
     },
     GROUP,
 )

@@ -10,7 +10,7 @@ from dlm.config import GenerationConfig
 from dlm.config.checks import require_number
 from dlm.config.spec_strings import parse_with
 from dlm.engine.binding import prompt_ids
-from dlm.engine.node import Holder
+from dlm.engine.rereading import Reader
 from dlm.engine.searching import SearchOptions
 from dlm.errors import InvalidRequest, shown
 from dlm.search.budget import SearchBudget
@@ -30,7 +30,7 @@ class Searcher:
     """
 
     def __init__(
-        self, engine: Holder, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]
+        self, engine: Reader, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]
     ) -> None:
         self._engine, self._prompt, self._given = engine, prompt, given
         config = GenerationConfig.from_options(options)

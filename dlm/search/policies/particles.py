@@ -101,7 +101,8 @@ class Particles(Policy):
         """
         nodes = yield [Start(sweep * self.n + slot) for slot in range(bool(reference), self.n)]
         swarm = [*reference[:1], *map(Particle, nodes)]
-        logs, evidence, met, edges = [0.0] * self.n, 0.0, dict(), count(sweep << 24)
+        logs, evidence, edges = [0.0] * self.n, 0.0, count(sweep << 24)
+        met = dict[int, SearchNode]()
         for number in count():
             swarm, gains = yield from self._moved(swarm, number, reference)
             logs = [a + b for a, b in zip(logs, gains, strict=True)]

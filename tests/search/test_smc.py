@@ -122,7 +122,7 @@ def test_a_guess_that_cannot_be_judged_leaves_the_target_alone():
 
 
 def test_rows_are_moved_once_and_forks_cost_nothing():
-    table = search(SMC(8, 3, lam=1.0), MODEL, reward, seed=4)
+    table = search(SMC(8, 3, lam=5.0), MODEL, reward, seed=4)
     assert table.forwards == 8 * 6
     assert len(table.candidates) <= 8
     assert table.answer.score == max(c.score for c in table.candidates)

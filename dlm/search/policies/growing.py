@@ -184,9 +184,8 @@ class Growing(Policy):
                 self._join(grown, one, State(node, one.path[-1].depth + 1))
             ends = {one.path[-1]: None for one in moving if one.path[-1].ended}
             fresh = [state for state in ends if state.answer is None]
-            answers = (
-                (yield [Score([state.node for state in fresh if state.node])])[0] if fresh else ()
-            )
+            rows = [state.node for state in fresh if state.node is not None]
+            answers = (yield [Score(rows)])[0] if rows else ()
             for state, answer in zip(fresh, answers, strict=True):
                 state.answer = answer
             moving = [one for one in moving if not one.path[-1].ended]

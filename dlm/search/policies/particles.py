@@ -212,8 +212,9 @@ def systematic(weights: Sequence[float], uniform: float) -> list[int]:
     up, and that many times in the mean.
     """
     n, slot, found, reached = len(weights), 0, list[int](), weights[0]
+    last = max(index for index, weight in enumerate(weights) if weight)
     for number in range(n):
-        while reached * n < number + uniform and slot < n - 1:
+        while slot < last and reached * n <= number + uniform:
             slot += 1
             reached += weights[slot]
         found.append(slot)

@@ -15,6 +15,8 @@ POLICIES: Final = Registry(
         "gibbs": "dlm.search.policies.gibbs:Gibbs",
         "self_smc": "dlm.search.policies.smc:SelfSMC",
         "smc": "dlm.search.policies.smc:SMC",
+        "tree": "dlm.search.policies.tree:Tree",
+        "unmaskfork": "dlm.search.policies.unmaskfork:UnMaskFork",
     },
     GROUP,
 )

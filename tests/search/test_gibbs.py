@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+import pytest
+
 from dlm.search.policies.gibbs import Gibbs
 from dlm.search.policies.smc import SMC
 from tests.search.joint import Tabular, by_level, excess, tilted, variation
 from tests.search.tabular import search
 
 MODEL = Tabular()
-RUNS = 1500
+RUNS = 1000
 
 
 def reward(x):
@@ -29,31 +31,30 @@ def counts(answers):
 
 
 def test_a_few_sweeps_draw_the_target():
-    found = draws(Gibbs(4, 3, sweeps=5, lam=1.0, pick="draw"))
+    found = draws(Gibbs(4, 2, sweeps=5, lam=1.0, pick="draw"))
     assert excess(found, TARGET) < 1.2
     assert excess(counts(found), LEVELS) < 2
 
 
 def test_carried_weights_draw_it_too():
-    found = draws(Gibbs(4, 3, 0.5, sweeps=5, lam=1.0, pick="draw", potential="sum"))
+    found = draws(Gibbs(4, 2, 0.5, sweeps=5, lam=1.0, pick="draw", potential="sum"))
     assert excess(counts(found), LEVELS) < 2
 
 
 def test_the_bias_falls_with_the_sweeps():
     bias = [
-        variation(counts(draws(Gibbs(3, 3, sweeps=sweeps, lam=1.0, pick="draw"))), LEVELS)
-        for sweeps in (1, 2, 5)
+        variation(counts(draws(Gibbs(2, 2, sweeps=sweeps, lam=1.0, pick="draw"))), LEVELS)
+        for sweeps in (1, 4, 12)
     ]
-    assert bias[0] > 1.6 * bias[1]
-    assert bias[1] > 1.6 * bias[2]
+    assert bias[0] > 1.5 * bias[1] > 1.5 * bias[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Forgetful(Gibbs):
-    """The reference may be lost in resampling, and another row takes its slot."""
+    """Every sweep begins anew, without a reference."""
 
-    def _next(self, swarm, ancestors, edges, *, pinned):
-        return (yield from Gibbs._next(self, swarm, ancestors, edges, pinned=False))
+    def filtered(self, search, reference=(), sweep=0):
+        return (yield from Gibbs.filtered(self, search, (), sweep))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,10 @@ class Greedy(Gibbs):
         return [0] * pinned + [best] * (self.n - pinned)
 
 
-def test_a_wrong_resampling_is_found_out():
-    found = draws(Greedy(4, 3, sweeps=5, lam=1.0, pick="draw"))
-    assert excess(counts(found), LEVELS) > 4
+@pytest.mark.parametrize("wrong", [Greedy, Forgetful])
+def test_a_wrong_chain_is_found_out(wrong):
+    found = draws(wrong(4, 2, sweeps=5, lam=1.0, pick="draw"))
+    assert excess(counts(found), LEVELS) > 2
 
 
 def test_a_sweep_costs_all_rows_but_the_reference():

@@ -101,7 +101,8 @@ class Particles(Policy):
         """
         nodes = yield [Start(sweep * self.n + slot) for slot in range(bool(reference), self.n)]
         swarm = [*reference[:1], *map(Particle, nodes)]
-        logs, evidence, met, edges = [0.0] * self.n, 0.0, dict(), count(sweep << 24)
+        logs, evidence, edges = [0.0] * self.n, 0.0, count(sweep << 24)
+        met = dict[int, SearchNode]()
         for number in count():
             swarm, gains = yield from self._moved(swarm, number, reference)
             logs = [a + b for a, b in zip(logs, gains, strict=True)]
@@ -211,8 +212,9 @@ def systematic(weights: Sequence[float], uniform: float) -> list[int]:
     up, and that many times in the mean.
     """
     n, slot, found, reached = len(weights), 0, list[int](), weights[0]
+    last = max(index for index, weight in enumerate(weights) if weight)
     for number in range(n):
-        while reached * n < number + uniform and slot < n - 1:
+        while slot < last and reached * n <= number + uniform:
             slot += 1
             reached += weights[slot]
         found.append(slot)

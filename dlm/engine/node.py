@@ -100,6 +100,11 @@ class Node:
         """The part of `nfe` that other rows have paid: ancestors, or one that shared a forward."""
         return self._state.ledger.inherited
 
+    def counts(self) -> tuple[int, int, int]:
+        """The counts `nfe`, `inherited` and `token_forwards`, of one moment."""
+        ledger = self._state.ledger
+        return ledger.nfe, ledger.inherited, ledger.token_forwards
+
     @property
     def logprobs(self) -> tuple[float, ...]:
         """Log-probability of each token at its commit, at temperature 1 over all ids, by position.
@@ -127,6 +132,10 @@ class Node:
         while mailbox:
             taken.append(mailbox.popleft())
         return taken
+
+    def ignore_events(self) -> None:
+        """Nobody will read the events of the row and of its forks: do not keep them."""
+        self._state.events = None
 
     def result(self) -> Generation:
         """The answer as it is now; its `finish_reason` is `parked` where the row goes on.

@@ -11,12 +11,18 @@ POLICIES: Final = Registry(
     "search",
     {
         "best_of": "dlm.search.policies.sampling:BestOf",
+        "cascade": "dlm.search.policies.wrappers:Cascade",
         "neighbours": "dlm.search.policies.neighbours:Neighbours",
         "gibbs": "dlm.search.policies.gibbs:Gibbs",
+        "hex": "dlm.search.policies.voting:Hex",
+        "rollover": "dlm.search.policies.wrappers:Rollover",
+        "seeds": "dlm.search.policies.sampling:Seeds",
         "self_smc": "dlm.search.policies.smc:SelfSMC",
         "smc": "dlm.search.policies.smc:SMC",
+        "temporal_vote": "dlm.search.policies.voting:TemporalVote",
         "tree": "dlm.search.policies.tree:Tree",
         "unmaskfork": "dlm.search.policies.unmaskfork:UnMaskFork",
+        "vote": "dlm.search.policies.voting:Vote",
     },
     GROUP,
 )

@@ -378,10 +378,10 @@ def test_rows_of_their_own_take_not_one_operation_more(
             monkeypatch.setattr(iteration, "hand_out", None)
         for node in nodes:
             engine.scheduler.resume(node._state)
-        engine.step()
-        monkeypatch.undo()
-        engine.step()
+        for _ in range(2):
+            engine.step()
         with Operations() as seen:
             engine.step()
+        monkeypatch.undo()
         counts.append(seen.count)
-    assert counts[0] == counts[1], "of steps after the shared one"
+    assert counts[0] == counts[1], "of a step after the shared one"

@@ -129,6 +129,13 @@ def test_rows_are_moved_once_and_forks_cost_nothing():
     assert len(table.nodes) > 8
 
 
+def test_a_settled_search_stops():
+    table = search(SMC(8, 3), MODEL, lambda x: 1.0, seed=4, target=1.0, rule=Rule("random"))
+    assert table.forwards == 48
+    again = search(SMC(8, 3), MODEL, reward, seed=4, target=0.0)
+    assert again.settled
+
+
 def test_one_row_is_a_plain_sample():
     one = search(SMC(1, 3), MODEL, reward, seed=4)
     assert one.forwards == 6

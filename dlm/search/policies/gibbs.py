@@ -44,9 +44,9 @@ class Gibbs(SMC):
         """See `Policy`."""
         reference: list[Particle] = []
         for sweep in range(self.sweeps):
+            cloud = yield from self.filtered(search, reference, sweep)
             if self.pick == "best" and search.settled:
                 break
-            cloud = yield from self.filtered(search, reference, sweep)
             reference = lineage(drawn(cloud, search.rng("reference", sweep)))
             kept = {one.node.number for one in reference}
             yield [Drop(node) for node in cloud.nodes if node.number not in kept]

@@ -41,7 +41,7 @@ class Particle:
 
 
 class Cloud(NamedTuple):
-    """Particles that have come to their ends.
+    """Particles that have come to their ends, or stand where a search was settled.
 
     particles: one a slot; slots may share a row
     logs: their log-weights
@@ -107,7 +107,7 @@ class Particles(Policy):
             swarm, gains = yield from self._moved(swarm, number, reference)
             logs = [a + b for a, b in zip(logs, gains, strict=True)]
             met |= {particle.node.number: particle.node for particle in swarm}
-            if all(particle.node.done for particle in swarm):
+            if all(one.node.done for one in swarm) or (self.pick == "best" and search.settled):
                 break
             ancestors = list(range(self.n))
             if effective(logs) < self.ess * self.n:

@@ -10,8 +10,12 @@ from dlm.registry import Registry
 POLICIES: Final = Registry(
     "search",
     {
+        "beam": "dlm.search.policies.beam:Beam",
         "best_of": "dlm.search.policies.sampling:BestOf",
         "gibbs": "dlm.search.policies.gibbs:Gibbs",
+        "lookum": "dlm.search.policies.lookum:LookUM",
+        "lopa": "dlm.search.policies.lopa:LoPA",
+        "order": "dlm.search.policies.order:Order",
         "self_smc": "dlm.search.policies.smc:SelfSMC",
         "smc": "dlm.search.policies.smc:SMC",
         "tree": "dlm.search.policies.tree:Tree",

@@ -25,7 +25,7 @@ class Gibbs(SMC):
 
     Resampling is multinomial, as the proof of invariance asks for (Andrieu et al. 2010).
 
-    n, segments, ess, pick, potential, lam, lookahead: as in `smc`
+    n, segments, ess, pick, potential, lam, lookahead, guesses: as in `smc`
     sweeps: runs, the first one included
     """
 
@@ -45,7 +45,7 @@ class Gibbs(SMC):
         reference: list[Particle] = []
         for sweep in range(self.sweeps):
             cloud = yield from self.filtered(search, reference, sweep)
-            if self.pick == "best" and search.settled:
+            if self.settled(search):
                 break
             reference = lineage(drawn(cloud, search.rng("reference", sweep)))
             kept = {one.node.number for one in reference}

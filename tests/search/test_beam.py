@@ -40,10 +40,19 @@ def test_a_beam_costs_its_rows_and_their_look_ahead():
 
 
 def test_a_beam_finds_more_than_as_many_forwards_of_best_of():
-    beams = [search(Beam(4, 2, 3), MODEL, needle, seed=s) for s in range(60)]
-    plain = [search(BestOf(11), MODEL, needle, seed=s) for s in range(60)]
-    assert all(table.forwards <= 66 for table in beams)
+    policy = Beam(4, 4, 6, lookahead=0)
+    beams = [search(policy, MODEL, needle, seed=s) for s in range(60)]
+    plain = [search(BestOf(16), MODEL, needle, seed=s) for s in range(60)]
+    assert all(table.forwards <= 16 * 6 for table in beams)
     assert mean(t.best.score for t in beams) > mean(t.best.score for t in plain) + 0.04
+
+
+def test_guesses_are_answers_where_they_are_asked_for():
+    plain = search(Beam(2, 4, 6, lookahead=0), MODEL, needle, seed=8)
+    guesses = search(Beam(2, 4, 6, lookahead=0, guesses=True), MODEL, needle, seed=8)
+    assert guesses.forwards == plain.forwards
+    assert len(guesses.candidates) > len(plain.candidates)
+    assert guesses.best.score >= plain.best.score
 
 
 def test_a_beam_of_one_is_a_plain_sample():

@@ -98,10 +98,13 @@ class Order(Policy):
         ways = [_longer(way, node) for way, node in zip(parents, nodes, strict=True)]
         ended = [node for node in nodes if node.done]
         answers = iter((yield [Score(ended)])[0] if ended else ())
-        ways = [way._replace(answer=next(answers)) if way.node.done else way for way in ways]
+        ways = [
+            way._replace(answer=next(answers)) if node.done else way
+            for way, node in zip(ways, nodes, strict=True)
+        ]
         if self.estimate == "path":
             return ways
-        others = [way.node for way in ways if way.answer is None]
+        others = [node for node in nodes if not node.done]
         filled = yield [Complete(node, 1) for node in others]
         guesses = iter((yield [Score(others, filled, keep=False)])[0] if others else ())
         return [_scored(way, way.answer or next(guesses)) for way in ways]

@@ -93,7 +93,8 @@ class Executor:
         self._engine, self._prompt, self._options = engine, prompt, dict(options)
         self._roots: dict[str, Node] = {}
         self.nodes: list[Hypothesis] = []
-        self.root(Start(0))  # what is wrong with the request is told before any work
+        # what is wrong with the request is told before any work
+        self._length = self.root(Start(0)).length
 
     def begin(
         self, item: Start | Branch | Advance | Remask | Complete | Drop
@@ -120,7 +121,7 @@ class Executor:
         if key not in self._roots:
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
-            canvas = None if item.canvas is None else list(item.canvas)
+            canvas = None if item.canvas is None else list(item.canvas)[: self._length]
             self._roots[key] = node.start(self._engine, prompt, canvas, options)
         return self._roots[key]
 

@@ -156,3 +156,11 @@ def assert_unbiased(policy, exact, runs=600, **more):
     error = stdev(found) / runs**0.5
     assert error < 0.1 * exact
     assert abs(mean(found) - exact) < 3 * error
+
+
+def test_guesses_are_answers_where_they_are_asked_for():
+    plain = search(SMC(4, 6, lam=1.0), MODEL, reward, seed=6)
+    guesses = search(SMC(4, 6, lam=1.0, guesses=True), MODEL, reward, seed=6)
+    assert guesses.forwards == plain.forwards
+    assert len(guesses.candidates) == len(plain.candidates) + 4 * 5
+    assert guesses.best.score >= plain.best.score

@@ -81,6 +81,11 @@ class Node:
         return self._state.parked
 
     @property
+    def length(self) -> int:
+        """The positions that its answer may take; the canvas of a block-causal model has more."""
+        return self._state.bound.length
+
+    @property
     def end_ids(self) -> Collection[int]:
         """The ids that end its answer."""
         return self._state.end_ids

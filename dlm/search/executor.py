@@ -119,7 +119,8 @@ class Executor:
         self.nodes: list[Hypothesis] = []
         self._moving: list[Hypothesis] = []
         self.costs, self.launches = RowCosts(), 0
-        self.root(Start(0))  # what is wrong with the request is told before any work
+        # what is wrong with the request is told before any work
+        self._length = self.root(Start(0)).length
 
     def begin(
         self, item: Start | Branch | Advance | Remask | Complete | Reread | Drop
@@ -149,8 +150,7 @@ class Executor:
             GenerationConfig.from_options(item.options, trusted=self._trusted)
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
-            surplus = GenerationConfig(**GenerationConfig.named(options)).max_new_tokens
-            canvas = None if item.canvas is None else list(item.canvas)[:surplus]
+            canvas = None if item.canvas is None else list(item.canvas)[: self._length]
             self._roots[key] = root = node.start(self._engine, prompt, canvas, options)
             root.ignore_events()
         return self._roots[key]

@@ -10,11 +10,15 @@ from dlm.registry import Registry
 POLICIES: Final = Registry(
     "search",
     {
+        "beam": "dlm.search.policies.beam:Beam",
         "best_of": "dlm.search.policies.sampling:BestOf",
         "cascade": "dlm.search.policies.wrappers:Cascade",
-        "neighbours": "dlm.search.policies.neighbours:Neighbours",
         "gibbs": "dlm.search.policies.gibbs:Gibbs",
         "hex": "dlm.search.policies.voting:Hex",
+        "lookum": "dlm.search.policies.lookum:LookUM",
+        "lopa": "dlm.search.policies.lopa:LoPA",
+        "neighbours": "dlm.search.policies.neighbours:Neighbours",
+        "order": "dlm.search.policies.order:Order",
         "rollover": "dlm.search.policies.wrappers:Rollover",
         "seeds": "dlm.search.policies.sampling:Seeds",
         "self_smc": "dlm.search.policies.smc:SelfSMC",

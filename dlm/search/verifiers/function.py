@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import isnan
 from typing import Any, ClassVar
 
@@ -73,3 +74,15 @@ def verdict_of(result: Any) -> Verdict:
     if isnan(number):
         raise ValueError("must be a number, got NaN")
     return Verdict(number, words)
+
+
+def function_at(path: str) -> Any:
+    """The function at "package.module:function"; None where there is none, or a class."""
+    module, _, name = path.partition(":")
+    if not name.isidentifier():
+        return None
+    try:
+        found = getattr(import_module(module), name, None)
+    except Exception:  # told when the path is read as that of a class
+        return None
+    return None if isinstance(found, type) or not callable(found) else found

@@ -9,11 +9,12 @@ from dlm.config.spec_strings import parse_with
 from dlm.errors import InvalidRequest, shown
 from dlm.search.names import VERIFIERS
 from dlm.search.verifier import Verifier
-from dlm.search.verifiers.function import UserFunction
+from dlm.search.verifiers.function import UserFunction, function_at
 
 
 def parse_verifier(spec: Any, *, trusted: bool = True) -> Verifier | None:
-    """The verifier that a spec means: one, a function of a text, or a list of them for an ensemble.
+    """The verifier that a spec means: one, a function of a text or the path of one
+    ("package.module:function"), or a list of them for an ensemble.
 
     trusted: False takes registered names alone, and none that is `private`
 
@@ -37,8 +38,9 @@ def _unresolved(spec: Any, *, trusted: bool) -> Verifier:
     if isinstance(spec, list | tuple):
         made: Callable[..., Verifier] = VERIFIERS.load("ensemble")
         return made(tuple(spec))
-    if trusted and callable(spec) and not isinstance(spec, Verifier | type):
-        return UserFunction(spec)
+    given = function_at(spec) if trusted and isinstance(spec, str) else spec
+    if trusted and callable(given) and not isinstance(given, Verifier | type):
+        return UserFunction(given)
     verifier = parse_with(VERIFIERS, spec, trusted=trusted)
     if not isinstance(verifier, Verifier):
         rule = "is no verifier: inherit dlm.search.Verifier, or give a function"

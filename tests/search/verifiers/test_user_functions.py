@@ -135,6 +135,15 @@ def test_strangers_may_give_no_functions(engine):
         assert refused.value.param == "verifier"
 
 
+def test_a_function_is_given_by_its_path(engine):
+    assert scores_of(engine, "operator:length_hint", PROMPT, ["7", "abc"]) == [1, 3]
+    with pytest.raises(InvalidRequest):
+        parse_verifier("operator:length_hint", trusted=False)
+    for path in ("operator:no_such", "no_such_module:f", "collections:OrderedDict", ":f", "a:"):
+        with pytest.raises(InvalidRequest):
+            parse_verifier(path)
+
+
 @pytest.mark.parametrize("given", [7, "no_such", Verifier, object(), [], ["confidence", 3], ()])
 def test_other_things_are_refused(given):
     with pytest.raises(InvalidRequest) as refused:

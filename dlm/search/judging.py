@@ -114,6 +114,7 @@ class Jury:
         self._wake()
 
     def _ask(self, answers: Sequence[Generation]) -> Sequence[Verdict]:
+        """The verdicts; each answer counts as a call."""
         assert self._verifier is not None
         self._question.spent.add(calls=len(answers))
         return ask(self._verifier, answers, self._question)
@@ -128,12 +129,10 @@ class Jury:
     ) -> list[Candidate]:
         """Candidates with these verdicts; those that are kept may change the best."""
         before, nfe = len(self.candidates), self._spent()
-        made = [
-            Candidate(before + place * keep, node.number, answer, score, feedback, spans, nfe)
-            for place, (node, answer, (score, feedback, spans, _)) in enumerate(
-                zip(nodes, answers, verdicts, strict=True)
-            )
-        ]
+        made = list[Candidate]()
+        for node, answer, (score, feedback, spans, _) in zip(nodes, answers, verdicts, strict=True):
+            number = before + (len(made) if keep else 0)
+            made.append(Candidate(number, node.number, answer, score, feedback, spans, nfe))
         judged = [*self._verdicts, *verdicts]
         candidates = self._compared([*self.candidates, *made], judged)
         if keep:

@@ -83,6 +83,6 @@ def function_at(path: str) -> Any:
         return None
     try:
         found = getattr(import_module(module), name, None)
-    except Exception:  # told when the path is read as that of a class
+    except (Exception, SystemExit):  # told when the path is read as that of a class
         return None
     return None if isinstance(found, type) or not callable(found) else found

@@ -14,7 +14,6 @@ from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
 from dlm.search.verifiers.free import mean_log
 
-FIELDS: Final = ("{question}", "{answer}")
 METHODS: Final = ("pseudo", "chain")
 
 

@@ -128,6 +128,16 @@ def test_a_search_whose_verifier_always_fails_has_an_answer(engine):
     assert found.best is found.candidates[0].answer
 
 
+def test_the_first_failure_is_told_in_the_log(engine, caplog):
+    def judge(text):
+        raise RuntimeError("no such judge")
+
+    verdicts_of(engine, judge, PROMPT, ["7", "8"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "a verifier has failed: RuntimeError: no such judge"
+    ]
+
+
 def test_strangers_may_give_no_functions(engine):
     for given in (length, [length], ["confidence", length]):
         with pytest.raises(InvalidRequest) as refused:

@@ -100,8 +100,10 @@ class Job:
         self._seen = forwards
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait for the verifier."""
-        self._jury.wait(seconds)
+        """Wait for the verifier, no longer than the search may take."""
+        left = self._budget.seconds - (time.perf_counter() - self._begun)
+        most = min(left, inf if seconds is None else seconds)
+        self._jury.wait(None if most == inf else max(most, 0.0))
 
     def abort(self) -> None:
         """End the search and free its pages; `result` has what there is."""

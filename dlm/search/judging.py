@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from math import inf, isnan
 from typing import cast
@@ -42,9 +42,10 @@ class Jury:
 
     candidates: all finished answers, in the order in which they were judged; of a verifier that
         compares them, with their scores among all of them
-    best: the one with the highest score; of equals the first
+    best: the one with the highest score; of equals that of the first node, as the order in which
+        verdicts arrive is that of the time they take
     curve: the best against the forwards spent
-    asked: times that the thread of the verifier was asked
+    asked: times that the verifier was asked in another thread
     fresh: candidates that nobody has been told of
     """
 
@@ -61,7 +62,7 @@ class Jury:
         self._on_improve, self._wake = on_improve, wake
         highest = inf if verifier is None else verifier.highest
         self.target = highest if target is None else min(target, highest)
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._waits: set[Future[Sequence[Verdict]]] = set()
         self.asked = 0
         self._verdicts: list[Verdict] = []
@@ -88,22 +89,21 @@ class Jury:
             return Finished(finish([Verdict(float("nan"))] * len(answers)))
         if not any(one.blocks for one in whole(self._verifier)):
             return Finished(finish(self._ask(answers)))
-        self._thread = self._thread or ThreadPoolExecutor(1, "dlm-verify")
+        self._threads = self._threads or ThreadPoolExecutor(self._verifier.workers, "dlm-verify")
         self.asked += 1
-        verdicts = self._thread.submit(self._ask, answers)
+        verdicts = self._threads.submit(self._ask, answers)
         self._waits.add(verdicts)
         verdicts.add_done_callback(self._told)
         return Asking(verdicts, finish)
 
     def wait(self, seconds: float | None) -> None:
         """Wait for the first verdicts that are asked for."""
-        for verdicts in list(self._waits)[:1]:
-            verdicts.exception(seconds)
+        wait(list(self._waits), seconds, FIRST_COMPLETED)
 
     def close(self) -> None:
         """Ask nothing more."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def keep(self, node: Hypothesis, answer: Generation) -> Candidate:
         """An answer that nobody judges."""
@@ -160,7 +160,7 @@ class Jury:
 
     def _choose(self, nfe: float) -> None:
         """Note the best candidate, and tell when it is another one."""
-        best = max(self.candidates, key=lambda one: (not isnan(one.score), one.score))
+        best = max(self.candidates, key=_order)
         improved = self.best is None or best.number != self.best.number
         self.best = best
         if improved:
@@ -168,3 +168,9 @@ class Jury:
             self.curve.append(point)
             if self._on_improve is not None:
                 self._on_improve(point)
+
+
+def _order(one: Candidate) -> tuple[bool, float, int, int]:
+    """The order of candidates from the worst to the best."""
+    unknown = isnan(one.score)
+    return not unknown, 0.0 if unknown else one.score, -one.node, -one.number

@@ -105,8 +105,10 @@ class Verifier:
     oracle: it knows the right answer, which no user has: for analysis alone
     blocks: it computes, waits or runs programs, so it is asked beside the decoding thread
     relative: its scores compare answers
-    parts: verifiers that it is made of; what they are, it is too (see `whole`)
-    private: it reads files, or runs what nobody has checked: not for requests of strangers
+    parts: verifiers that it is made of; it is an oracle if one of them is, and blocks if one does
+        (see `whole`)
+    workers: threads that may ask it at a time, if it `blocks`
+    private: it reads files, or runs programs that could do harm: not for requests of strangers
     options: options of generation that its answers need, whatever the request has under their names
     highest: no score is above it; a search that reaches it is settled
     cost: forwards of the model that one answer takes, as far as that is known before; 0 where it
@@ -124,6 +126,11 @@ class Verifier:
     def parts(self) -> tuple[Verifier, ...]:
         """Verifiers that it is made of."""
         return ()
+
+    @property
+    def workers(self) -> int:
+        """Threads that may ask it at a time: by default one, or as many as all parts allow."""
+        return min((part.workers for part in self.parts), default=1)
 
     @property
     def private(self) -> bool:
@@ -146,11 +153,11 @@ class Verifier:
         return fsum(part.cost for part in self.parts)
 
     def resolve(self, parse: Callable[[Any], Verifier]) -> Verifier:
-        """The same with `parts` that are parsed from what the user gave; by default it has none."""
+        """The same with its parts parsed from their specs; by default it has none."""
         return self
 
     def bind(self, question: Question) -> Verifier:
-        """Fill in what the request decides; by default nothing.
+        """Fill in the values that the request decides; by default nothing.
 
         Raises `InvalidRequest` when the verifier cannot judge answers of this request.
         """

@@ -1,6 +1,6 @@
 """The tests that a prompt shows, and the program that checks them one after the other.
 
-Tests are lines of an interpreter (`>>> f(2)`, and below it what it prints), in docstrings or
+Tests are lines of an interpreter (`>>> f(2)`, and its output below), in docstrings or
 anywhere in the prompt, and `assert` statements on lines of their own, as MBPP shows them.
 """
 
@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 from dlm.sandbox.fences import blocks_of
 from dlm.sandbox.source import parsed
 
-QUOTES: Final = re.compile(r"(?:\"{3}|'{3})\s*$", re.MULTILINE)
+QUOTES: Final = re.compile(r"(?:\"{3}|'{3})[ \t]*$", re.MULTILINE)
 """The end of a docstring in a text that does not parse."""
 DOCSTRING: Final = re.compile(r"[rRuU]?(\"{3}|'{3}|\"|')(?P<words>.*)\1", re.DOTALL)
-ASSERTION: Final = re.compile(r"^[ \t]*(assert\b.+?)[ \t]*$", re.MULTILINE)
+ASSERTION: Final = re.compile(r"^[ \t]*(assert\b.*)$", re.MULTILINE)
 HEAD: Final = """
 import ast as _ast, contextlib as _contextlib, io as _io
 
@@ -57,7 +57,7 @@ class Example(NamedTuple):
     """One test of a prompt.
 
     source: a statement or an expression
-    wanted: what the interpreter prints after it (empty: it only must not raise)
+    wanted: output of the interpreter (empty: it only must not raise)
     """
 
     source: str
@@ -70,7 +70,8 @@ def examples_of(prompt: str) -> list[Example]:
     sources = [prompt] if parsed(prompt) is not None else fenced
     found = [one for source in sources for text in _docstrings(source) for one in _typed(text)]
     found = found or _typed(QUOTES.sub("\n", prompt))
-    return [*found, *(Example(line) for line in ASSERTION.findall(prompt) if _calls(line))]
+    lines = (line.rstrip() for line in ASSERTION.findall(prompt))
+    return [*found, *(Example(line) for line in lines if _calls(line))]
 
 
 def _docstrings(source: str) -> Iterator[str]:

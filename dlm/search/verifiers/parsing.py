@@ -1,15 +1,18 @@
-"""`parse_verifier`: from what a user gives to a verifier."""
+"""`parse_verifier`: from the spec of a user to a verifier."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dlm.config.spec_strings import parse_with
 from dlm.errors import InvalidRequest, shown
 from dlm.search.names import VERIFIERS
 from dlm.search.verifier import Verifier
 from dlm.search.verifiers.function import UserFunction, function_at
+
+DEEPEST: Final = 4
+"""Verifiers that one may stand inside of."""
 
 
 def parse_verifier(spec: Any, *, trusted: bool = True) -> Verifier | None:
@@ -20,12 +23,16 @@ def parse_verifier(spec: Any, *, trusted: bool = True) -> Verifier | None:
 
     Raises `InvalidRequest`.
     """
-    return None if spec is None else _parsed(spec, trusted=trusted)
+    return None if spec is None else _parsed(spec, 0, trusted=trusted)
 
 
-def _parsed(spec: Any, *, trusted: bool) -> Verifier:
+def _parsed(spec: Any, depth: int, *, trusted: bool) -> Verifier:
+    """A verifier that stands inside `depth` others."""
+    if depth > DEEPEST:
+        raise InvalidRequest("verifier", f"must be nested at most {DEEPEST} deep")
+
     def parse(inner: Any) -> Verifier:
-        return _parsed(inner, trusted=trusted)
+        return _parsed(inner, depth + 1, trusted=trusted)
 
     verifier = _unresolved(spec, trusted=trusted).resolve(parse)
     if verifier.private and not trusted:  # its parts have been asked

@@ -95,6 +95,17 @@ def test_coroutines_of_one_round_run_side_by_side(engine):
     assert scores_of(engine, meets, PROMPT, ["a", "b"]) == [1, 1]
 
 
+def test_answers_of_a_search_are_judged_side_by_side_by_a_coroutine_function(engine):
+    gate = threading.Barrier(4)
+
+    async def judge(text):
+        await asyncio.to_thread(gate.wait, 20)
+        return len(text)
+
+    found = engine.search(PROMPT, "best_of(4)", verifier=judge, temperature=1.0, seed=1)
+    assert found.costs.verifier_errors == 0, "four are under way at once"
+
+
 @pytest.mark.parametrize("text", STRANGE)
 def test_a_function_sees_the_text_as_it_is(engine, text):
     seen = []
@@ -154,7 +165,15 @@ def test_a_function_is_given_by_its_path(engine):
             parse_verifier(path)
 
 
-@pytest.mark.parametrize("given", [7, "no_such", Verifier, object(), [], ["confidence", 3], ()])
+DEEP = "confidence"
+for _ in range(300):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [7, "no_such", Verifier, object(), [], ["confidence", 3], (), ["confidence"] * 17, DEEP],
+)
 def test_other_things_are_refused(given):
     with pytest.raises(InvalidRequest) as refused:
         parse_verifier(given)

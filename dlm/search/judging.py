@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from math import inf, isnan
 from threading import TIMEOUT_MAX
@@ -46,7 +45,7 @@ class Jury:
 
     best: the candidate with the highest score; of equals the first
     curve: the best against the forwards spent
-    asked: times that the thread of the verifier was asked
+    asked: times that the verifier was asked in another thread
     fresh: candidates that nobody has been told of
     """
 
@@ -63,7 +62,7 @@ class Jury:
         self._on_improve, self._wake = on_improve, wake
         highest = inf if verifier is None else verifier.highest
         self.target = highest if target is None else min(target, highest)
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._waits: set[Future[Sequence[Verdict]]] = set()
         self.asked = 0
         self._verdicts: list[Verdict] = []
@@ -104,23 +103,22 @@ class Jury:
             return Finished(finish([Verdict(float("nan"))] * len(answers)))
         if not any(one.blocks for one in whole(self._verifier)):
             return Finished(finish(self._ask(answers)))
-        self._thread = self._thread or ThreadPoolExecutor(1, "dlm-verify")
+        self._threads = self._threads or ThreadPoolExecutor(self._verifier.workers, "dlm-verify")
         self.asked += 1
-        verdicts = self._thread.submit(self._ask, answers)
+        verdicts = self._threads.submit(self._ask, answers)
         self._waits.add(verdicts)
         verdicts.add_done_callback(self._told)
         return Asking(verdicts, finish)
 
     def wait(self, seconds: float) -> None:
         """Wait for the first verdicts that are asked for."""
-        with suppress(TimeoutError):
-            for verdicts in list(self._waits)[:1]:
-                verdicts.exception(None if seconds == inf else min(seconds, TIMEOUT_MAX))
+        most = None if seconds == inf else min(seconds, TIMEOUT_MAX)
+        wait(list(self._waits), most, FIRST_COMPLETED)
 
     def close(self) -> None:
         """Ask nothing more."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def keep(self, node: Hypothesis, answer: Generation) -> Candidate:
         """An answer that nobody judges."""
@@ -131,6 +129,7 @@ class Jury:
         self._wake()
 
     def _ask(self, answers: Sequence[Generation]) -> Sequence[Verdict]:
+        """The verdicts; each answer counts as a call."""
         assert self._verifier is not None
         self._question.spent.add(calls=len(answers))
         return ask(self._verifier, answers, self._question)

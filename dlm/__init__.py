@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from dlm.engine.node import Node
     from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
+    from dlm.engine.search_job import SearchJob
     from dlm.engine.searching import (
         Candidate,
         Improvement,
@@ -142,6 +143,7 @@ __all__ = [
     "Score",
     "ScoreAnswer",
     "SearchCosts",
+    "SearchJob",
     "SearchOptions",
     "SearchResult",
     "SnapshotReader",
@@ -228,6 +230,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Candidate": "dlm.engine.searching",
         "Improvement": "dlm.engine.searching",
         "SearchCosts": "dlm.engine.searching",
+        "SearchJob": "dlm.engine.search_job",
         "SearchOptions": "dlm.engine.searching",
         "SearchResult": "dlm.engine.searching",
         "TreeNode": "dlm.engine.searching",

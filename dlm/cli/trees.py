@@ -148,6 +148,7 @@ def write_picture(found: SavedSearch, path: Path) -> None:
         _draw_line(tree, line, colormaps["viridis"](norm(score)) if isfinite(score) else "0.7")
     _draw_parents(tree, lines_of(found.nodes))
     tree.invert_yaxis()
+    tree.set_xlim(0, 1.3 * max([line.end for line in lines_of(found.nodes)], default=1))
     tree.set_xlabel("forwards of the row")
     tree.set_yticks([])
     tree.set_title(summary(found), fontsize=8, parse_math=False)
@@ -155,6 +156,7 @@ def write_picture(found: SavedSearch, path: Path) -> None:
     ends = [point.nfe for point in points] + [found.costs.nfe] * bool(points)
     scores = [point.score for point in points]
     curve.step(ends, scores + scores[-1:], where="post")
+    curve.set_xlim(0, max(found.costs.nfe, 1))
     curve.set_xlabel("forwards of the search")
     curve.set_ylabel("best score")
     figure.savefig(path, dpi=120)

@@ -36,11 +36,14 @@ def test_programs_run(server, code, capsys):
     assert capsys.readouterr().out.strip()
 
 
-def test_the_command_of_the_readme(server):
-    (command,) = lines("curl", README)
+@pytest.mark.parametrize(
+    ("page", "shown"), [(README, '"cat, cow, wolf"'), (DOCS / "search.md", '"candidates":8')]
+)
+def test_the_command_of_a_page(server, page, shown):
+    (command,) = lines("curl", page)
     words = shlex.split(command.replace(ADDRESS, server.url))
     done = subprocess.run([*words, "-sS"], capture_output=True, text=True, timeout=PATIENCE)
-    assert '"cat, cow, wolf"' in done.stdout, done.stderr
+    assert shown in done.stdout, done.stderr
 
 
 @pytest.mark.slow

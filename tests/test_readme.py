@@ -92,9 +92,8 @@ def parts_table():
 def searches_table(kind):
     """The policies or the verifiers, without the name at the beginning of a description."""
     found = (part for part in searches() if part["kind"] == kind)
-    return table(
-        COLUMNS, [[n, re.sub(r"^`[^`]*`: ", "", line), *m] for n, line, *m in described(found)]
-    )
+    rows = [[n, re.sub(r"^`[^`]*`: ", "", line), *more] for n, line, *more in described(found)]
+    return table(COLUMNS, rows)
 
 
 def names_table():
@@ -282,7 +281,8 @@ def test_commands_run(page, capsys, monkeypatch, tmp_path):
         assert not {"|", ">", "<"} & set(words)
         code, shown = run(words[1:]), capsys.readouterr()
         assert code == 0, shown.err
-        assert false_equations(shown.out) == [], command
+        if words[1] != "trace":  # a tree shows the wrong answers of a search as well
+            assert false_equations(shown.out) == [], command
         if words[1] == "generate" and "--explain" not in words:
             assert shown.out.strip(), command
 

@@ -1,12 +1,13 @@
 """Searches that are driven from outside: step by step, interrupted, bounded, for strangers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 import dlm
 from dlm.errors import Interrupted, InvalidRequest
-from dlm.search import Advance, Drop, Run, Score, Start, finish
+from dlm.search import Advance, Context, Drop, Run, Score, Start, finish
+from dlm.search.names import POLICIES
 
 PROMPT = "Countdown: use 2 10 3 to make 9."
 OPTIONS = {"temperature": 1.0, "max_new_tokens": 24, "seed": 1}
@@ -23,7 +24,7 @@ class Holding(dlm.Policy):
 
     n: int = 6
 
-    def run(self, search: dlm.Policy) -> Run:
+    def run(self, search: Context) -> Run:
         for edge in range(self.n):
             (node,) = yield [Start(edge)]
             if edge % 2:
@@ -38,7 +39,7 @@ class Varied(dlm.Policy):
 
     unmask: str
 
-    def run(self, search: dlm.Policy) -> Run:
+    def run(self, search: Context) -> Run:
         (node,) = yield [Start(0, {"unmask": self.unmask})]
         yield [Advance(node)]
         ((candidate,),) = yield [Score([node])]
@@ -118,30 +119,22 @@ def test_an_interrupt_before_the_first_step_is_one(engine, monkeypatch):
 
 def test_rows_that_are_let_go_are_not_held(engine):
     job = prepared(engine, Holding(6), most_rows=4)
-    for _ in engine.search_steps(job):
-        pass
+    list(engine.search_steps(job))
     assert job.result().reason == "done"
     assert job.rows == 0
 
 
 def test_more_rows_than_allowed_end_a_search(engine):
     job = prepared(engine, Holding(8), most_rows=4)
+    list(engine.search_steps(job))
     with pytest.raises(InvalidRequest, match="at most 4 rows"):
-        for _ in engine.search_steps(job):
-            pass
         job.result()
     assert engine.kv.pages.usage == 0
 
 
-class Trusting:
-    """A class that is never to be imported for a stranger."""
-
-
 def test_options_that_a_policy_makes_of_a_strangers_words_are_checked(engine, monkeypatch):
     """The policy itself is one that a server would have registered."""
-    known = dlm.search.names.POLICIES
-    path = f"{__name__}:Varied"
-    registry = type(known)(known.kind, {**known.entries, "varied": path}, known.group)
+    registry = replace(POLICIES, entries={**POLICIES.entries, "varied": f"{__name__}:Varied"})
     monkeypatch.setattr("dlm.search.searcher.POLICIES", registry)
     for spec, fine in (("threshold(0.5)", True), ("os:PathLike()", False)):
         search = f"varied({spec!r})"

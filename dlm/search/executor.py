@@ -129,7 +129,8 @@ class Executor:
         """A row before its first step that all starts of its kind are forks of."""
         key = repr((sorted(item.options.items()), item.canvas, item.feedback))
         if key not in self._roots:
-            GenerationConfig.from_options(item.options, trusted=self._trusted)
+            if not self._trusted:  # a policy may have made them of a stranger's words
+                GenerationConfig.from_options(item.options, trusted=False)
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
             canvas = None if item.canvas is None else list(item.canvas)

@@ -109,6 +109,15 @@ def test_an_interrupt_of_generate_carries_generations(engine, monkeypatch):
     assert second.search["reason"] == "abort"
 
 
+def test_an_interrupt_between_prompts_keeps_the_answers_before(engine, monkeypatch):
+    whole = engine.generate(PROMPT, search="best_of(1)", **OPTIONS)
+    stop_after(monkeypatch, whole.stats.nfe)
+    with pytest.raises(Interrupted) as stopped:
+        engine.generate([PROMPT, PROMPT], search="best_of(1)", **OPTIONS)
+    (only,) = stopped.value.partial
+    assert only.text == whole.text
+
+
 def test_an_interrupt_before_the_first_step_is_one(engine, monkeypatch):
     stop_after(monkeypatch, 0)
     with pytest.raises(KeyboardInterrupt) as stopped:

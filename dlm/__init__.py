@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from dlm.engine.node import Node
     from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
+    from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
     from dlm.engine.search_job import SearchJob
     from dlm.engine.searching import (
         Candidate,
@@ -128,6 +129,7 @@ __all__ = [
     "InvalidRequest",
     "Kind",
     "Level",
+    "LogLikelihood",
     "ModelInfo",
     "Node",
     "Option",
@@ -142,6 +144,8 @@ __all__ = [
     "RuleError",
     "Score",
     "ScoreAnswer",
+    "ScoringJob",
+    "ScoringOptions",
     "SearchCosts",
     "SearchJob",
     "SearchOptions",
@@ -215,10 +219,13 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "InvalidRequest": "dlm.errors",
         "Kind": "dlm.core",
         "ModelInfo": "dlm.core",
+        "LogLikelihood": "dlm.engine.scoring",
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
         "RuleError": "dlm.errors",
+        "ScoringJob": "dlm.engine.scoring",
+        "ScoringOptions": "dlm.engine.scoring",
         "SnapshotReader": "dlm.engine.readers",
         "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",

@@ -160,7 +160,7 @@ def progress(job: SearchJob, most: float | None = None) -> str:
     """
     spent = f"{job.costs().nfe:.0f}"
     forwards = counted(int(job.costs().nfe), "forward") if most is None else f"{spent} of {most}"
-    parts = [forwards, counted(job.candidates, "answer")]
+    parts = [forwards, counted(len(job.candidates), "answer")]
     if job.best is not None and not isnan(job.best.score):
         parts.append(f"best {job.best.score:.4g}")
     return " · ".join(parts)

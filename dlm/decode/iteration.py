@@ -14,16 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from dlm.core import (
-    AuxView,
-    Frame,
-    Model,
-    ModelInfo,
-    Phase,
-    Proposal,
-    StepView,
-    Stop,
-)
+from dlm.core import AuxView, Frame, Model, ModelInfo, Phase, Proposal, StepView, Stop
 from dlm.decode.apply import (
     CanvasUpdate,
     check_scratch,
@@ -37,6 +28,7 @@ from dlm.decode.apply import (
 )
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
+from dlm.decode.leaders import hand_out
 from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
 from dlm.decode.planning import Planner
@@ -166,6 +158,8 @@ class IterationManager:
         """
         packed = self.planner.pack(groups, plans)
         logits = self.model(packed, self.kv.store)
+        if packed.shared is not None:
+            logits = hand_out(packed.shared, logits, self.kv.store)
         for group, planned in zip(groups, plans, strict=True):
             rows, written = group.rows, planned.window.written
             rows.kv_ids.put_(written, rows.ids.take(written))

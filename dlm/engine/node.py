@@ -97,7 +97,7 @@ class Node:
 
     @property
     def inherited(self) -> int:
-        """The part of `nfe` that an ancestor has paid."""
+        """The part of `nfe` that other rows have paid: ancestors, or one that shared a forward."""
         return self._state.ledger.inherited
 
     @property

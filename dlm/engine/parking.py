@@ -56,7 +56,8 @@ class Parking:
     def fork(self, parent: Node, path: int) -> Node:
         """A second row that stands as `parent` does and draws along `path` from here on.
 
-        The same path repeats the parent's draws. Keys are shared until either row writes. Raises
+        The same path repeats the parent's draws. Keys are shared until either row writes, and the
+        next forward, computed once, where both take it in one call of `resume`. Raises
         `Unavailable` when the pool has no room for the fork's own.
         """
         return node.fork(self, parent, path)

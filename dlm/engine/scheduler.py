@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import count
 from queue import SimpleQueue
 from traceback import clear_frames
 
@@ -37,6 +38,7 @@ class Scheduler:
         self._live = LiveRows()
         self._parked = ParkedRows(manager)
         self._watched: list[RowState] = []  # they are to be parked at some point
+        self._lineages = count(1)
 
     @property
     def live(self) -> int:
@@ -93,15 +95,16 @@ class Scheduler:
     def fork(self, state: RowState, *, choice: int, row: int, path: int) -> RowState:
         """A second row that starts as this one stands now and draws along `path`.
 
-        That of a parked row is parked. Rows share their pages until one of them writes. Raises
-        `Unavailable` when the pool could not give the fork pages of its own, `InvalidRequest` for
-        a row that waits.
+        That of a parked row is parked. Rows share their pages until one of them writes, and their
+        next forward if both take it at once. Raises `Unavailable` when the pool could not give the
+        fork pages of its own, `InvalidRequest` for a row that waits.
         """
         owner = next((rows for rows in (self._live, self._parked) if state in rows), None)
         if owner is None and not (state.parked or state.done):
             raise InvalidRequest("fork", "a row that waits cannot be forked")
         if owner is not None:
             self.page_manager.share(state.bound.parts, owner.pages(state))
+        state.lineage = state.lineage or (next(self._lineages),)
         child = state.fork(choice=choice, row=row, path=path)
         if owner is not None:
             owner.double(state, child)

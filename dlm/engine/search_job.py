@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from dlm.core import Event
@@ -27,8 +27,8 @@ class SearchJob(Protocol):
         ...
 
     @property
-    def candidates(self) -> int:
-        """The number of finished answers so far."""
+    def candidates(self) -> Sequence[Candidate]:
+        """All finished answers so far."""
         ...
 
     @property

@@ -6,7 +6,7 @@ engine's scheduler decodes the rows of all searches and requests together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -14,13 +14,24 @@ from math import inf
 from typing import Any, Protocol
 
 from dlm.config import GenerationConfig
-from dlm.engine import completing, node
+from dlm.engine import completing, node, rereading
 from dlm.engine.generation import Generation
 from dlm.engine.live import Until
-from dlm.engine.node import Holder, Node
+from dlm.engine.node import Node
+from dlm.engine.rereading import Reader
 from dlm.errors import InvalidRequest
-from dlm.search.nodes import Hypothesis
-from dlm.search.work import Advance, Branch, Complete, Drop, Point, Remask, SearchNode, Start
+from dlm.search.nodes import Hypothesis, RowCosts
+from dlm.search.work import (
+    Advance,
+    Branch,
+    Complete,
+    Drop,
+    Point,
+    Remask,
+    Reread,
+    SearchNode,
+    Start,
+)
 from dlm.text.prompts import Prompt
 
 
@@ -88,11 +99,12 @@ class Executor:
     """Does the work items of one search, but for `Score`, on an engine whose lock is held.
 
     nodes: all nodes of the search
+    reread: forwards over canvases as they were, and the positions computed in them
     """
 
     def __init__(
         self,
-        engine: Holder,
+        engine: Reader,
         prompt: Prompt,
         options: Mapping[str, Any],
         *,
@@ -104,10 +116,11 @@ class Executor:
         self._trusted = trusted
         self._roots: dict[str, Node] = {}
         self.nodes: list[Hypothesis] = []
+        self.reread = RowCosts()
         self.root(Start(0))  # what is wrong with the request is told before any work
 
     def begin(
-        self, item: Start | Branch | Advance | Remask | Complete | Drop
+        self, item: Start | Branch | Advance | Remask | Complete | Reread | Drop
     ) -> Finished | Decoding:
         """Begin an item; a row that is to be decoded waits for `go_on`."""
         match item:
@@ -121,6 +134,8 @@ class Executor:
                 return self._decoding(self._own(item.node), item.until)
             case Complete():
                 return self._complete(self._own(item.node), item.steps)
+            case Reread():
+                return Finished(self._reread(self._own(item.node), item.hidden))
             case Drop():
                 self._drop(self._own(item.node))
                 return Finished(None)
@@ -197,6 +212,13 @@ class Executor:
         row = completing.filling_twin(self._engine, one.row, steps)
         twin = self._noted(one, -1, row, "complete")
         return Decoding(twin, Until(), fills=True)
+
+    def _reread(self, one: Hypothesis, hidden: Sequence[int]) -> tuple[float, ...]:
+        logs = rereading.reread(self._engine, one.row, hidden)
+        forwards, positions = self.reread.nfe + 1, self.reread.token_forwards + len(logs)
+        self.reread = RowCosts(forwards, 0, positions)
+        one.note(f"reread {len(hidden)}")
+        return logs
 
     def _drop(self, one: Hypothesis) -> None:
         one.row.close()

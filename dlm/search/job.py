@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from math import inf, isnan
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, inf, isnan
 from random import Random
 from typing import Any
 
@@ -17,7 +17,7 @@ from dlm.search.executor import Executor
 from dlm.search.frames import Frame
 from dlm.search.judging import Jury
 from dlm.search.policy import Policy, rng_of
-from dlm.search.verifier import Question, Verifier
+from dlm.search.verifier import Question, Verifier, whole
 
 
 class Job:
@@ -39,7 +39,8 @@ class Job:
     ) -> None:
         self._engine, self._executor, self._budget, self._seed = engine, executor, budget, seed
         self._spent_by_verifiers = question.spent
-        self._oracle = verifier is not None and verifier.oracle
+        self._verdict_cost = 0 if verifier is None else ceil(verifier.cost)
+        self._oracle = verifier is not None and any(one.oracle for one in whole(verifier))
         self.wake: Callable[[], object] = _nobody
         self.has_news = True
         self._jury = Jury(verifier, question, given.target, self._nfe, given.on_improve, self._told)
@@ -57,9 +58,24 @@ class Job:
         return self._jury.best
 
     @property
+    def candidates(self) -> Sequence[Candidate]:
+        """All answers so far, in the order in which they were judged."""
+        return self._jury.candidates
+
+    @property
     def settled(self) -> bool:
         """True if the best score is the target, or the highest that there is."""
         return self._jury.settled
+
+    @property
+    def target(self) -> float:
+        """The score that settles the search; infinite where none does."""
+        return self._jury.target
+
+    @property
+    def free(self) -> bool:
+        """True if verdicts take no forwards."""
+        return self._jury.free
 
     @property
     def left(self) -> float:
@@ -73,11 +89,6 @@ class Job:
     # for the engine that drives it
 
     @property
-    def candidates(self) -> int:
-        """The number of finished answers so far."""
-        return len(self._jury.candidates)
-
-    @property
     def rows(self) -> int:
         """The number of rows that it holds: decoded ones and parked ones."""
         return len(self._executor.held())
@@ -85,7 +96,7 @@ class Job:
     @property
     def runnable(self) -> bool:
         """True if rows wait for steps of the engine."""
-        return not self.done and any(True for _ in self._frame.decoding())
+        return not self.done and any(not task.node.rests for task in self._frame.decoding())
 
     def advance(self) -> None:
         """Take note of the rows that rest and go on from there, under the engine's lock."""
@@ -136,6 +147,7 @@ class Job:
         """The costs so far."""
         own = [one.own() for one in self._executor.nodes]
         shared = sum(counts.inherited for counts in own)
+        own.append(self._executor.reread)
         rows, spent = sum(counts.nfe for counts in own) - shared, self._spent_by_verifiers
         return SearchCosts(
             nfe=rows + spent.nfe,
@@ -185,14 +197,16 @@ class Job:
 
         One that equal rows share counts for each of them, as its sharing depends on the batch.
         """
-        return self._clock() + self._spent_by_verifiers.nfe
+        rows = self._clock() + self._executor.reread.nfe
+        return rows + self._spent_by_verifiers.nfe
 
     def _deal(self) -> None:
         """Let the nodes that rest before their points go on.
 
-        With a bound on forwards they set out in rounds, when nothing else moves, and each takes a
-        reserve from what is left; those that find none wait. So the answer does not depend on how
-        rows are batched, and the bound is kept.
+        With a bound on forwards they set out in rounds, when nothing else moves and no verdict is
+        awaited, and each takes a reserve from what is left, and one for its verdict; those that
+        find none wait. So the answer does not depend on how rows are batched or how long a verifier
+        takes, and the bound is kept, but for the verdict on a first answer that takes all.
         """
         there = list(self._frame.decoding())
         if self._budget.nfe == inf:
@@ -200,16 +214,27 @@ class Job:
                 if task.node.rests:
                     self._executor.go_on(task)
             return
-        if not all(task.node.rests for task in there):
+        if not (all(task.node.rests for task in there) and self._has_all_verdicts()):
             return
-        left = int(self.left)
-        if there and not left:
+        there, left, cost = list(self._frame.decoding()), int(self.left), self._verdict_cost
+        if there and left <= (0 if self.best is None else cost):
             return self._end("budget")
         for task in there:
-            if left and (task is there[0] or task.most <= left):
-                reserve = min(task.most, left)
+            first = task is there[0]
+            most = left if first and self.best is None else left - cost
+            if first or task.most <= most:
+                reserve = min(task.most, most)
                 self._executor.go_on(task, reserve)
-                left -= reserve
+                left -= reserve + cost
+
+    def _has_all_verdicts(self) -> bool:
+        """True if no verdict is awaited, and the policies have taken note of all of them."""
+        while not self._frame.waits:
+            asked = self._jury.asked
+            self._frame.move()
+            if self._jury.asked == asked:
+                return True
+        return False
 
     def _end(self, reason: str) -> None:
         """End everything; without an answer, the row that has come furthest gives one."""

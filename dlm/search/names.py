@@ -11,6 +11,12 @@ POLICIES: Final = Registry(
     "search",
     {
         "best_of": "dlm.search.policies.sampling:BestOf",
+        "neighbours": "dlm.search.policies.neighbours:Neighbours",
+        "gibbs": "dlm.search.policies.gibbs:Gibbs",
+        "self_smc": "dlm.search.policies.smc:SelfSMC",
+        "smc": "dlm.search.policies.smc:SMC",
+        "tree": "dlm.search.policies.tree:Tree",
+        "unmaskfork": "dlm.search.policies.unmaskfork:UnMaskFork",
     },
     GROUP,
 )
@@ -19,7 +25,21 @@ POLICIES: Final = Registry(
 VERIFIERS: Final = Registry(
     "verifier",
     {
+        "causal_lm": "dlm.search.verifiers.causal:CausalLikelihood",
         "confidence": "dlm.search.verifiers.free:Confidence",
+        "countdown": "dlm.search.verifiers.rules:Countdown",
+        "ensemble": "dlm.search.verifiers.ensemble:Ensemble",
+        "exact_answer": "dlm.search.verifiers.oracles:ExactAnswer",
+        "hidden_tests": "dlm.search.verifiers.programs:HiddenTests",
+        "majority": "dlm.search.verifiers.majority:Majority",
+        "path_entropy": "dlm.search.verifiers.free:PathEntropy",
+        "path_logprob": "dlm.search.verifiers.free:PathLogprob",
+        "pll": "dlm.search.verifiers.itself:PseudoLikelihood",
+        "reward_model": "dlm.search.verifiers.reward:RewardModel",
+        "rules": "dlm.search.verifiers.rules:TaskRules",
+        "self_verify": "dlm.search.verifiers.itself:SelfVerify",
+        "sudoku": "dlm.search.verifiers.rules:Sudoku",
+        "tests": "dlm.search.verifiers.programs:PublicTests",
     },
     GROUP,
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import inf
 from random import Random
 from typing import ClassVar, Protocol
 
 from dlm.engine.searching import Candidate
-from dlm.search.work import Advance, Run, Score, SearchNode, Start
+from dlm.search.work import Advance, Complete, Point, Run, Score, SearchNode, Start
 
 
 class Context(Protocol):
@@ -21,8 +22,23 @@ class Context(Protocol):
         ...
 
     @property
+    def candidates(self) -> Sequence[Candidate]:
+        """All answers so far, in the order in which they were judged."""
+        ...
+
+    @property
     def settled(self) -> bool:
         """True if the best score is the target, or the highest that there is."""
+        ...
+
+    @property
+    def target(self) -> float:
+        """The score that settles the search; infinite where none does."""
+        ...
+
+    @property
+    def free(self) -> bool:
+        """True if verdicts take no forwards."""
         ...
 
     @property
@@ -75,3 +91,21 @@ def finish(node: SearchNode) -> Run:
     yield [Advance(node)]
     ((candidate,),) = yield [Score([node])]
     return candidate
+
+
+def finish_watched(search: Context, node: SearchNode) -> Run:
+    """Decode a node to its end and judge the answer; returns the candidate.
+
+    Where verdicts are free and one can settle the search, each step's draft is judged on the way:
+    the tokens that the step drew for the positions it left open. Only a draft that settles the
+    search becomes a candidate.
+    """
+    while search.free and search.target < inf and not node.done:
+        yield [Advance(node, Point(steps=1))]
+        if not node.done:
+            (draft,) = yield [Complete(node)]
+            ((judged,),) = yield [Score([node], [draft], keep=False)]
+            if judged.score >= search.target:
+                ((candidate,),) = yield [Score([node], [draft])]
+                return candidate
+    return (yield from finish(node))

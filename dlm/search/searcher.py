@@ -10,15 +10,16 @@ from dlm.config import GenerationConfig
 from dlm.config.checks import require_number
 from dlm.config.spec_strings import parse_with
 from dlm.engine.binding import prompt_ids
-from dlm.engine.node import Holder
+from dlm.engine.rereading import Reader
 from dlm.engine.searching import SearchOptions
 from dlm.errors import InvalidRequest, shown
 from dlm.search.budget import SearchBudget
 from dlm.search.executor import Executor
 from dlm.search.job import Job
-from dlm.search.names import POLICIES, VERIFIERS
+from dlm.search.names import POLICIES
 from dlm.search.policy import Policy
-from dlm.search.verifier import Question, Spent, Verifier
+from dlm.search.verifier import Question, Spent, whole
+from dlm.search.verifiers.parsing import parse_verifier
 from dlm.text.prompts import Prompt
 
 
@@ -29,13 +30,13 @@ class Searcher:
     """
 
     def __init__(
-        self, engine: Holder, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]
+        self, engine: Reader, prompt: Prompt, given: SearchOptions, options: Mapping[str, Any]
     ) -> None:
         self._engine, self._prompt, self._given = engine, prompt, given
         config = GenerationConfig.from_options(options)
         if config.n != 1:
             raise InvalidRequest("n", f"must be 1: a search gives one answer, got {config.n}")
-        self._options, self._seed = dict(options), config.seed
+        self._seed = config.seed
         self.policy = parse_policy(given.search, trusted=given.trusted)
         if self.policy.diverse and config.temperature == 0:
             name = type(self.policy).__name__
@@ -47,10 +48,14 @@ class Searcher:
         verifier = parse_verifier(given.verifier, trusted=given.trusted)
         if verifier is None and self.policy.judges:
             verifier = parse_verifier("confidence")
-        if verifier is not None and verifier.oracle and not given.allow_oracle:
-            rule = "knows the right answer: it is for analysis, and taken with `allow_oracle=True`"
-            raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+        if verifier is not None and not given.allow_oracle:
+            for one in whole(verifier):
+                if one.oracle:
+                    rule = "knows the right answer: it is for analysis, with `allow_oracle=True`"
+                    raise InvalidRequest("verifier", f"{type(one).__name__} {rule}")
         self._ids = prompt_ids(prompt, engine.text, engine.info, ())
+        needed = {} if verifier is None else verifier.options
+        self._options = {**options, **needed}
         words = words_of(prompt) if given.words is None else given.words
         self._question = Question(prompt, words, self._ids, engine, Spent())
         self.verifier = None if verifier is None else verifier.bind(self._question)
@@ -83,20 +88,6 @@ def parse_policy(spec: Any, *, trusted: bool = True) -> Policy:
         rule = "is no search policy: inherit dlm.search.Policy"
         raise InvalidRequest("search", f"{type(policy).__name__} {rule}")
     return policy
-
-
-def parse_verifier(spec: Any, *, trusted: bool = True) -> Verifier | None:
-    """The verifier that a spec means: one, a function of a text, or a list of them for an ensemble.
-
-    Raises `InvalidRequest`.
-    """
-    if spec is None:
-        return None
-    verifier = parse_with(VERIFIERS, spec, trusted=trusted)
-    if not isinstance(verifier, Verifier):
-        rule = "is no verifier: inherit dlm.search.Verifier"
-        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
-    return verifier
 
 
 def words_of(prompt: Prompt) -> str | None:

@@ -169,6 +169,17 @@ class Drop:
     node: SearchNode
 
 
-Work = Start | Branch | Advance | Remask | Complete | Score | Drop
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """One forward over the canvas of a node as it is, but for `hidden` positions, which are masked.
+
+    Gives the log-probability of each token, at temperature 1 over all ids, by position.
+    """
+
+    node: SearchNode
+    hidden: Sequence[int] = ()
+
+
+Work = Start | Branch | Advance | Remask | Complete | Reread | Score | Drop
 Run: TypeAlias = "Generator[Sequence[Work | Run], list[Any], Any]"
 """A policy at work."""

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 import dlm
 from dlm.errors import shown
 from dlm.search.budget import SearchBudget
-from dlm.search.searcher import parse_policy, parse_verifier
+from dlm.search.searcher import parse_policy
+from dlm.search.verifiers.parsing import parse_verifier
 from dlm.serve.errors import api_error, refused
 from dlm.serve.extents import check_extent
 from dlm.serve.fields import Sampling

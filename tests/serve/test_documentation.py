@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import leave_out_built_in_tasks
 from tests.serve.live import PATIENCE
 from tests.test_readme import DOCS, README, SERVED, code_blocks
 
@@ -48,6 +49,7 @@ def test_the_harness_command(server, monkeypatch, capsys):
     (command,) = lines("lm-eval")
     monkeypatch.setattr("sys.argv", shlex.split(command.replace(ADDRESS, server.url)))
     monkeypatch.chdir(ROOT)
+    leave_out_built_in_tasks(monkeypatch)
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     command_line.cli_evaluate()

@@ -25,7 +25,6 @@ from fastapi import FastAPI
 
 from dlm.errors import InvalidRequest
 from dlm.serve.logs import configure_logs
-from dlm.serve.memory import bound_arenas
 from dlm.serve.protocol import http_protocol
 from dlm.serve.settings import ServerSettings
 
@@ -109,7 +108,6 @@ def run(engine: dlm.Engine, settings: ServerSettings, listener: socket.socket | 
 def serve(app: FastAPI, service: Watched, settings: ServerSettings, listener: socket.socket) -> int:
     """Serve an app that answers for `service`; otherwise as `run`."""
     configure_logs(settings.log_level)
-    bound_arenas()
     server = Server(app, service, settings, listener)
     try:
         listener.listen(server.config.backlog)

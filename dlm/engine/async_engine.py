@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,13 +38,20 @@ class AsyncEngine:
     The rest (tokenizing, binding parts to the model, a place in the queue) is done aside, and its
     errors are raised where the request is awaited. A cancelled task frees its rows within one step.
     A reader who is `max_events` events of a row behind gets one `open` event in place of these,
-    with the canvas as it is then. `close` (or `async with`) ends the threads. Should the driving
-    thread die, `alive` is False and whoever waits gets an `EngineError`.
+    with the canvas as it is then. `on_step` is called in the driving thread after each step with
+    the positions that it has computed. `close` (or `async with`) ends the threads. Should the
+    driving thread die, `alive` is False and whoever waits gets an `EngineError`.
     """
 
-    def __init__(self, engine: Engine, *, max_events: int = 1024) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_events: int = 1024,
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> None:
         require_integer("max_events", max_events, 2)
-        self.engine, self.max_events = engine, max_events
+        self.engine, self.max_events, self._on_step = engine, max_events, on_step
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
         self._running: dict[AsyncRequest, Request] = {}
@@ -52,6 +60,7 @@ class AsyncEngine:
         self._driver: threading.Thread | None = None
         self._closed = False
         self._over: Exception | None = None  # raised by waits that have no end any more
+        self._busy: float | None = None  # time at which the step that runs has begun
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,8 +134,20 @@ class AsyncEngine:
 
     @property
     def alive(self) -> bool:
-        """False once the driving thread has died of something unexpected."""
+        """False once the driving thread has died of something unexpected, or was given up."""
         return not isinstance(self._over, EngineError)
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds since the step or the function that runs has begun; 0 while none does."""
+        begun = self._busy
+        return 0.0 if begun is None else time.monotonic() - begun
+
+    def give_up(self, reason: str) -> None:
+        """Stop waiting for a driving thread that hangs: `alive` is False, and whoever waits gets an
+        `EngineError` with the reason. The thread itself cannot be ended.
+        """
+        self._end(EngineError(reason))
 
     async def close(self) -> None:
         """Stop driving. What runs is aborted; what is not queued or has not begun yet raises
@@ -187,20 +208,25 @@ class AsyncEngine:
             calls, idle = len(self._calls), not self._running
         if calls:
             self._run_calls(calls)
+        self._busy = time.monotonic()
         try:
             for request in ending:
                 request.abort()
             if not ending and not idle:
+                before = self.engine.scheduler.computed
                 self.engine.step()
+                self._on_step(self.engine.scheduler.computed - before)
         except Exception as error:  # of the engine itself: nobody shall wait for ever
             with self.engine.lock:
                 self.engine.scheduler.end_all(error)
+        self._busy = None
         return True
 
     def _run_calls(self, count: int) -> None:
         """Run the first functions that wait, and tell those who wait for them."""
         for _ in range(count):
             job, function = self._calls.popleft()
+            self._busy = time.monotonic()
             if job.set_running_or_notify_cancel():
                 try:
                     with self.engine.lock:
@@ -214,7 +240,7 @@ class AsyncEngine:
             self._closed = True
             self._wake.notify()
         self._binder.shutdown()  # what it still has to do finds the engine closed
-        if self._driver is not None:
+        if self._driver is not None and self.alive:
             self._driver.join()
         for request in self._running.values():
             request.abort()

@@ -151,12 +151,13 @@ def echoed_logprobs(
     pieces = token_pieces(job, ids)
     ended = [None] * _has_end_id(job, body, answer)
     written = sum(map(len, own["tokens"]))
-    told = body.logprobs and [*blind, *_alternatives(job, score)]
-    chosen = own["top_logprobs"] or [None] * len(own["tokens"])
+    top: list[Any] | None = None
+    if body.logprobs:
+        top = [*blind, *_alternatives(job, score), *(own["top_logprobs"] or []), *ended]
     return {
         "tokens": [*pieces, *own["tokens"], *("" for _ in ended)],
         "token_logprobs": [*blind, *score.logprobs, *own["token_logprobs"], *ended],
-        "top_logprobs": [*told, *chosen, *ended] if told else None,
+        "top_logprobs": top,
         "text_offset": [*_offsets(pieces), *own["text_offset"], *(start + written for _ in ended)],
         "steps": [*[0] * len(ids), *own["steps"], *ended],
     }

@@ -133,11 +133,11 @@ class ScoringJob:
         """A reader of rows; the forwards for their shared keys count for the first of them."""
         scheduler = self._engine.scheduler
         most = scheduler.max_token_forwards or MOST_POSITIONS
-        size = max(most // self._engine.info.alignment, 1) * self._engine.info.alignment
-        self._nfe[rows[0].wants[0].pair] += -(-shared // size)
-        return CanvasReader(
+        reader = CanvasReader(
             self._engine, rows, self._note, most, most_rows=scheduler.max_rows, shared=shared
         )
+        self._nfe[rows[0].wants[0].pair] += reader.shared_forwards
+        return reader
 
     def _note(self, rows: Sequence[ScoredRow], logits: Tensor) -> None:
         """Write down what is read of rows in `logits [N, V]`."""

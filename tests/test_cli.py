@@ -112,6 +112,16 @@ def test_help(call, arguments):
     assert "info" in out
 
 
+@pytest.mark.parametrize(
+    "command", ["", "generate", "chat", "serve", "decide", "verify", "eval", "eval bundled"]
+)
+def test_help_shows_no_value_beside_itself(call, command):
+    code, out, _ = call(*command.split(), "--help")
+    assert code == 0
+    (line,) = (line for line in out.splitlines() if " -h " in line)
+    assert "<" not in line
+
+
 def test_help_and_wrong_arguments_import_neither_torch_nor_transformers():
     commands = [
         ["--help"],

@@ -17,6 +17,7 @@ from dlm.cli import info as tell
 from dlm.cli import trace as tracing
 from dlm.cli.decide import decide
 from dlm.cli.faults import report_error
+from dlm.cli.help import PlainGroup
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import (
     PANEL,
@@ -50,6 +51,7 @@ from dlm.errors import InvalidRequest
 COLLECTIONS = 50_000, 20, 20
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Decode diffusion language models.",
     add_completion=False,
     pretty_exceptions_enable=False,

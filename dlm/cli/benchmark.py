@@ -76,7 +76,7 @@ def command(name: str) -> Callable[..., None]:
             typer.Option(metavar="NUMBER,...", help="thresholds to commit at, one after the other"),
         ] = "",
         limit: Limit = None,
-        samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers an item")] = 1,
+        samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers to each item")] = 1,
         rows: Rows = 1,
         data_file: Annotated[
             Path | None, typer.Option(metavar="FILE", help="the benchmark's file of problems")

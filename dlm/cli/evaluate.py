@@ -9,11 +9,13 @@ import typer
 
 import dlm
 from dlm.cli.checks import at_least, names, server_alone
+from dlm.cli.help import PlainGroup
 from dlm.cli.options import flag
 from dlm.cli.stages import run_eval, tell_results
 from dlm.errors import InvalidRequest
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Compare decoding settings on test sets.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -37,7 +39,8 @@ Limit = Annotated[
 ]
 Split = Annotated[str, typer.Option(metavar="NAME", help="test or dev")]
 Rows = Annotated[
-    int, typer.Option(metavar="INTEGER", help="requests in flight; 1 times single requests")
+    int,
+    typer.Option(metavar="INTEGER", help="requests in flight; 1: each is timed by itself"),
 ]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept")]
 Model = Annotated[
@@ -84,7 +87,7 @@ def bundled(
     rungs: Rungs = "",
     limit: Limit = None,
     split: Split = "test",
-    samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers an item")] = 1,
+    samples: Annotated[int, typer.Option(metavar="INTEGER", help="answers to each item")] = 1,
     rows: Rows = 1,
     out: Out = Path("runs/bundled"),
     model: ServedModel = None,

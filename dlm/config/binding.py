@@ -64,7 +64,7 @@ def bind(
     edits = _listed(config, "edit")
     early, rules, budgets, strings = _stops(config, "eos('block')" if edits else "eos", info)
     guides = _listed(config, "guide")
-    info.check_ids("logit_bias", config.logit_bias)
+    info.check_answer_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
     ends = frozenset(i for rule in rules for i in rule.end_ids) or frozenset(info.eos_ids)

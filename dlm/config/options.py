@@ -138,7 +138,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "n": Field(
             "integer", "1", "number of answers, each drawn with its own random numbers", http=False
         ),
-        "logit_bias": Field("map", "{}", "added to the logits of ids", http=False),
+        "logit_bias": Field("map", "none", "added to the logits of ids", http=False),
         "top_logprobs": Field(
             "integer",
             "0",

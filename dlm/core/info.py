@@ -56,3 +56,14 @@ class ModelInfo:
                 raise InvalidRequest(
                     param, f"ids must be between 0 and {self.vocab_size - 1}, got {shown(token)}"
                 )
+
+    def check_answer_ids(self, param: str, ids: Iterable[int]) -> None:
+        """Raise `InvalidRequest` for the first of `ids` that no answer can have: one outside the
+        vocabulary, or the mask, which is never committed.
+        """
+        for token in ids:
+            self.check_ids(param, (token,))
+            if token == self.mask_id:
+                raise InvalidRequest(
+                    param, f"the id {token} is the mask, which is never part of an answer"
+                )

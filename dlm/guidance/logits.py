@@ -21,10 +21,10 @@ class Bias(Guide):
     pairs: tuple[tuple[int, float], ...]
 
     def bind(self, info: ModelInfo) -> Self:
-        """Raises `InvalidRequest` for ids outside the vocabulary, and for none."""
+        """Raises `InvalidRequest` for ids that no answer can have, and for none."""
         if not self.pairs:
             raise InvalidRequest("guide", "`pairs` must hold at least one (id, number)")
-        info.check_ids("guide", (token for token, _ in self.pairs))
+        info.check_answer_ids("guide", (token for token, _ in self.pairs))
         return self
 
     def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
@@ -60,7 +60,7 @@ class Forbid(Guide):
     def bind(self, info: ModelInfo) -> Self:
         """Resolve a name to the model's end ids.
 
-        Raises `InvalidRequest` for ids outside the vocabulary, for none, and when nothing would be
+        Raises `InvalidRequest` for ids that no answer can have, for none, and when nothing would be
         left.
         """
         ends = {"eos": info.eos_ids, "end_of_text": info.eos_ids[:1]}
@@ -70,7 +70,7 @@ class Forbid(Guide):
             raise InvalidRequest(
                 "guide", f"`ids` must name some of the vocabulary but not all of it, got {len(ids)}"
             )
-        info.check_ids("guide", ids)
+        info.check_answer_ids("guide", ids)
         return replace(self, ids=ids)
 
     def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 import dlm
 from dlm.serve.errors import ApiError, api_error
-from dlm.serve.fields import MOST_MESSAGES, Body, Ignored, Neutral, Strict, Text
+from dlm.serve.fields import MOST_MESSAGES, Body, EndpointBody, Ignored, Neutral, Strict, Text
 from dlm.serve.parts import IMAGES, Parts, required, text_of, wrong
 from dlm.serve.questions import SystemOneQuestion, WireQuestion
 
@@ -43,7 +43,7 @@ class Item(Body):
     output: Text | Parts | None = None
 
 
-class DecisionRequest(Body):
+class DecisionRequest(EndpointBody):
     """The body of `/v1/decisions`."""
 
     model: Annotated[str | None, Field(max_length=256)] = None
@@ -55,7 +55,7 @@ class DecisionRequest(Body):
     dlm: Extension | None = None
 
 
-class SystemOneRequest(Body):
+class SystemOneRequest(EndpointBody):
     """The body of `/v1/systemone`."""
 
     model: Annotated[str | None, Field(max_length=256)] = None

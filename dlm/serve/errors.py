@@ -26,6 +26,8 @@ log = logging.getLogger("dlm.serve")
 INVALID: Final = "invalid_request_error"
 SERVER: Final = "server_error"
 BUSY: Final = "rate_limit_error"
+LITERAL: Final = " (To end at the text itself"
+"""The beginning of advice that is not for clients: `stop` takes texts as they are."""
 LONGEST: Final = 600
 """Characters of a message."""
 LONGEST_PATH: Final = 120
@@ -142,8 +144,10 @@ def api_error(error: Exception, names: Mapping[str, str] | None = None) -> ApiEr
     if isinstance(error, ApiError):
         return error
     if isinstance(error, dlm.InvalidRequest):
-        param = (names or {}).get(error.param, error.param)
-        return refused(param, f"`{param}`: {error.message}")
+        option, _, part = error.param.partition(": ")
+        param = (names or {}).get(option, option)
+        rule = error.message.partition(LITERAL)[0]
+        return refused(param, f"`{param}`: {part}: {rule}" if part else f"`{param}`: {rule}")
     if isinstance(error, dlm.Unavailable):
         return busy(str(error), error.retry_after)
     if isinstance(error, dlm.CheckpointError | dlm.RuleError):
@@ -189,7 +193,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     told = {
         404: (f"there is no {path} here", "not_found"),
         405: (f"{path} does not take {request.method}", "method_not_allowed"),
-        413: ("the body is larger than this server takes", "too_large"),
+        413: ("the body is larger than this server takes", "request_too_large"),
         415: ("the body must be JSON, with Content-Type: application/json", "not_json"),
     }
     phrase = HTTPStatus(error.status_code).phrase.lower()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from dlm.errors import shown
-from dlm.serve.errors import refused
+from dlm.serve.errors import ApiError, refused
 
 MOST_MESSAGES: Final = 1024
 MOST_PARTS: Final = 256
@@ -67,6 +67,12 @@ class Body(BaseModel):
     )
 
 
+class EndpointBody(Body):
+    """The base of the bodies of endpoints that answer: unknown fields are kept, to be looked up."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Strict(Body):
     """The base of schemas of dlm's own: unknown fields are refused."""
 
@@ -88,7 +94,7 @@ class StreamOptions(Body):
     include_obfuscation: Annotated[bool | None, Ignored("chunks are never padded")] = None
 
 
-class Sampling(Body):
+class Sampling(EndpointBody):
     """Fields that all endpoints which generate have in common."""
 
     model: Annotated[
@@ -168,6 +174,12 @@ class Sampling(Body):
     priority: Annotated[Any, Ignored("requests are served in their order")] = None
 
 
+def unsupported(param: str, mark: Neutral, value: Any) -> ApiError:
+    """The error 400 for a field whose value cannot be honoured."""
+    told = f"`{param}` {mark.rule}, got {shown(value)}: it {mark.why}"
+    return refused(param, told, "unsupported_parameter")
+
+
 def check_supported(body: BaseModel, where: str = "") -> None:
     """Raise `ApiError` 400 for a field that is set to a value which cannot be honoured."""
     for name, field in type(body).model_fields.items():
@@ -175,8 +187,7 @@ def check_supported(body: BaseModel, where: str = "") -> None:
         for mark in field.metadata:
             taken = isinstance(mark, Neutral) and (value is None or value in mark.values)
             if isinstance(mark, Neutral) and not taken:
-                told = f"`{where}{name}` {mark.rule}, got {shown(value)}: it {mark.why}"
-                raise refused(f"{where}{name}", told, "unsupported_parameter")
+                raise unsupported(f"{where}{name}", mark, value)
         if isinstance(value, BaseModel):
             check_supported(value, f"{where}{name}.")
         elif isinstance(value, list):

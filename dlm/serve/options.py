@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import dlm
-from dlm.errors import shortened, shown, unknown_name
-from dlm.serve.errors import refused
+from dlm.errors import shortened, unknown_name
+from dlm.serve.errors import api_error, refused
 from dlm.serve.fields import Sampling
 from dlm.serve.schemas import (
     MOST_IDS,
@@ -34,8 +34,6 @@ EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The presets of each `reasoning_effort`; the first one that the model can have is taken."""
 
-LITERAL: Final = " (To end at the text itself"
-"""The beginning of advice that is not for clients: `stop` takes texts as they are."""
 MOST_ITEMS: Final = 64
 """Items of an option in the `dlm` object."""
 LONGEST_SPEC: Final = 8192
@@ -83,7 +81,7 @@ def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -
     options |= _sampling(body, defaults.get("seed"))
     _add_stops(options, body, info)
     _add_guides(options, body, info)
-    names = {"stop": "stop_token_ids", "top_logprobs": "logprobs"}
+    names = {"top_logprobs": "logprobs"}
     names["guide"] = "min_tokens" if body.min_tokens else "ignore_eos"
     names |= {name: f"dlm.{name}" for name in given}
     return Asked(options, names, events, given)
@@ -106,11 +104,9 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
         dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)
     except dlm.InvalidRequest as error:
-        option, _, part = error.param.partition(": ")
+        option = error.param.partition(": ")[0]
         param = f"dlm.{shortened(option, 40)}" if option in {*dlm.FIELDS, *extension} else "dlm"
-        rule = error.message.partition(LITERAL)[0]
-        told = f"{part}: {rule}" if part else rule
-        raise refused(param, f"`{param}`: {told}") from error
+        raise api_error(error, {option: param}) from error
 
 
 def _check_extent(param: str, value: Any, *, template: bool) -> None:
@@ -179,6 +175,8 @@ def _biases(given: Mapping[str, float] | None) -> dict[int, float] | None:
         if not -100 <= bias <= 100:
             rule = "must be between -100 and 100"
             raise refused("logit_bias", f"`logit_bias.{token}`: {rule}, got {bias:g}")
+        if int(token) in found:
+            raise refused("logit_bias", f"`logit_bias`: the id {int(token)} is there twice")
         found[int(token)] = bias
     return found
 
@@ -192,10 +190,10 @@ def stop_texts(body: Sampling) -> list[str]:
 def _add_stops(options: dict[str, Any], body: Sampling, info: dlm.ModelInfo) -> None:
     """Add the stop strings and ids of a body to the rules that there are."""
     rules = _listed(options.get("stop"))
-    for token in body.stop_token_ids or ():
-        if not 0 <= token < info.vocab_size:
-            rule = f"must be between 0 and {info.vocab_size - 1}, got {shown(token)}"
-            raise refused("stop_token_ids", f"`stop_token_ids` {rule}")
+    try:
+        info.check_answer_ids("stop_token_ids", body.stop_token_ids or ())
+    except dlm.InvalidRequest as error:
+        raise api_error(error) from error
     if body.stop_token_ids:
         edited = options.get("edit") or _preset_edits(options.get("preset"), info)
         when, only = "block" if edited else "prefix", bool(body.ignore_eos)

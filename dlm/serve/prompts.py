@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dlm
 from dlm.serve.errors import refused
 from dlm.serve.schemas import Message
 from dlm.serve.service import Service
@@ -17,10 +16,12 @@ class Prompt:
     """One prompt of a body.
 
     ids: its tokens
+    field: of the body that it stands in
     warnings: the parts of it that the chat template leaves out
     """
 
     ids: Sequence[int]
+    field: str
     warnings: tuple[str, ...] = ()
 
 
@@ -45,25 +46,32 @@ def _text_of(message: Message, where: str) -> str:
     if isinstance(message.content, str):
         return message.content
     for index, part in enumerate(message.content):
-        if part.type not in ("text", "input_text", "output_text") or part.text is None:
-            param = f"{where}[{index}]"
+        param = f"{where}[{index}]"
+        if part.type not in ("text", "input_text", "output_text"):
             rule = "must be text, {'type': 'text', 'text': ...}"
             raise refused(param, f"`{param}`: {rule}, got a part of type {part.type[:40]!r}")
+        if part.text is None:
+            raise refused(f"{param}.text", f"`{param}.text`: is required")
     return "".join(part.text or "" for part in message.content)
 
 
 def chat_prompt(
-    service: Service, messages: Sequence[dict[str, str]], variables: dict[str, Any] | None = None
+    service: Service,
+    messages: Sequence[dict[str, str]],
+    variables: dict[str, Any] | None = None,
+    field: str = "messages",
 ) -> Prompt:
     """The prompt of a talk, through the chat template. Work for a thread of its own.
 
     variables: for the template
+    field: of the body that the talk stands in
     """
-    text, content = service.require_text("messages"), "".join(m["content"] for m in messages)
+    text, content = service.require_text(field), "".join(m["content"] for m in messages)
     if variables or len(content) > service.max_length:  # else it is short enough
-        service.check_size("messages", text.render(messages, variables))
+        service.check_size(field, text.render(messages, variables))
     ids, missing = text.encode_messages(messages, variables)
-    return Prompt(ids, tuple(f"the chat template does not show {name}" for name in missing))
+    warnings = tuple(f"the chat template does not show {name}" for name in missing)
+    return Prompt(ids, field, warnings)
 
 
 def plain_prompt(service: Service, prompt: str | Sequence[int]) -> Prompt:
@@ -75,15 +83,10 @@ def plain_prompt(service: Service, prompt: str | Sequence[int]) -> Prompt:
         ids = prompt
     if not ids:
         raise refused("prompt", "`prompt`: must have at least one token")
-    return Prompt(ids)
+    return Prompt(ids, "prompt")
 
 
-def suffix_infill(service: Service, suffix: str, length: int) -> list[int | None]:
-    """A hole of `length` tokens, and the ids of the text after it."""
+def suffix_ids(service: Service, suffix: str) -> list[int]:
+    """The ids of the text after a gap. Work for a thread of its own."""
     service.check_size("suffix", suffix)
-    try:
-        return [None] * length + list(
-            service.require_text("suffix").encode_inside(suffix, "suffix")
-        )
-    except dlm.InvalidRequest as error:
-        raise refused("suffix", f"`suffix`: {error.message}") from error
+    return list(service.require_text("suffix").encode_inside(suffix, "suffix"))

@@ -201,21 +201,6 @@ class Service:
             "max_model_len": self.max_length,
         }
 
-    def length_for(self, field: str, asked: int | None, prompt: int, default: int) -> int:
-        """The new tokens of an answer to a prompt of so many. Raises `ApiError` 400.
-
-        field: that bounds them; asked: its value (None: `default`, or the room that there is)
-        """
-        room = self.max_length - prompt
-        length = min(default, room) if asked is None else asked
-        if length > room or length < 1:
-            told = (
-                f"`{field}`: a prompt of {prompt} tokens and {max(length, 1)} new ones are more "
-                f"than the {self.max_length} positions of a canvas"
-            )
-            raise refused(field, told, "context_length_exceeded")
-        return length
-
     def require_text(self, param: str = "prompt") -> dlm.Text:
         """The tokenizer. Raises `ApiError` 400 where the model has none."""
         if self.text is None:

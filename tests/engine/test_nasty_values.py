@@ -214,3 +214,23 @@ def test_a_flag_of_the_reference_codes_is_no_number_and_no_text(engine, options)
     with pytest.raises(InvalidRequest) as refused:
         engine.explain(**options)
     assert refused.value.param == next(iter(options))
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"logit_bias": {4: 5.0}}, "logit_bias"),
+        ({"guide": "forbid((4,))"}, "guide"),
+        ({"guide": "bias(((4, 5.0),))"}, "guide"),
+        ({"stop": "eos(ids=(4,))"}, "stop"),
+        ({"unmask": "topk(demote=(4,))"}, "unmask"),
+        ({"blocks": "adaptive(delimiters=(4,))"}, "blocks: delimiters"),
+    ],
+    ids=str,
+)
+def test_the_mask_is_refused_where_ids_of_answers_are_named(options, param):
+    engine = dlm.load(device="cpu")
+    assert engine.info.mask_id == 4
+    with pytest.raises(dlm.InvalidRequest, match="is the mask") as caught:
+        engine.generate([5], max_new_tokens=2, **options)
+    assert caught.value.param == param

@@ -185,8 +185,6 @@ def _check(engine: Scored, pair: tuple[Ids, Ids], longest: int | None, where: st
     info, (prompt, answer) = engine.info, pair
     if info.mask_id is None:
         raise InvalidRequest("model", "has no mask, so that no position of a text can be predicted")
-    if info.mask_id in answer:
-        raise InvalidRequest(f"{where}answer", f"must not hold the mask (id {info.mask_id})")
     if info.shift and not prompt:
         rule = "must not be empty: nothing predicts this model's first id"
         raise InvalidRequest(f"{where}prompt", rule)

@@ -125,5 +125,5 @@ def _answer_ids(answer: Any, text: Text | None, info: ModelInfo) -> Ids:
             rule = f"must be a text or a list of token ids, got {shown(answer)}"
             raise InvalidRequest("answer", rule)
         ids = tuple(items)
-    info.check_ids("answer", ids)
+    info.check_answer_ids("answer", ids)
     return ids

@@ -10,9 +10,11 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from dlm.serve.answers import dumps
+from dlm.serve.endpoints import check_own_fields
 from dlm.serve.errors import api_error, refused
 from dlm.serve.fields import Body, Sampling, check_supported
 from dlm.serve.jobs import ClientGone, Job, unless_gone
+from dlm.serve.lengths import check_prompt, new_tokens, too_long
 from dlm.serve.options import Asked, asked_of, length_field
 from dlm.serve.prompts import Prompt
 from dlm.serve.schemas import ResponseFormat
@@ -44,12 +46,14 @@ async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def service_for(request: Request, body: Body, model: str | None) -> Service:
     """The service for a body that asks for `model`. Raises `ApiError`: 503 while no requests are
-    taken, 404 for a model that is not served, 400 for a field that cannot be honoured.
+    taken, 404 for a model that is not served, 400 for a field that cannot be honoured
+    or is one of another endpoint.
     """
     service = service_of(request)
     service.check_open()
     service.check_model(model)
     check_supported(body)
+    check_own_fields(body)
     return service
 
 
@@ -89,19 +93,21 @@ def _check_streaming(service: Service, body: Sampling, asked: Asked) -> None:
 
 
 def options_for(
-    service: Service, body: Sampling, asked: Asked, prompt: Prompt, default: int
+    service: Service, body: Sampling, asked: Asked, prompt: Prompt, default: int, after: int = 0
 ) -> dict[str, Any]:
     """The options of one prompt, with its length. Raises `ApiError` 400.
 
     default: new tokens where the body names no number
+    after: tokens of a suffix
     """
+    check_prompt(service, prompt)
     field, given = length_field(body)
     options = dict(asked.options)
     for text in _texts(options.get("infill")):
         service.check_size("dlm.infill", text)
     if given is not None or not _sets_length(asked.given.get("infill")):
         default = int(options.get("max_new_tokens", default))
-        length = service.length_for(field, given, len(prompt.ids), default)
+        length = new_tokens(service, body, prompt, default, after)
         if body.min_tokens and body.min_tokens > length:
             told = f"must be at most the {length} tokens of `{field}`, got {body.min_tokens}"
             raise refused("min_tokens", f"`min_tokens` {told}")
@@ -137,13 +143,30 @@ async def started(
         param = "n" if rows > len(prompts) else "prompt"
         told = f"asks for {rows} answers, of which this server holds at most {most} at a time"
         raise refused(param, f"`{param}` {told}")
-    names = {**asked.names, "max_new_tokens": length_field(body)[0]}
+    field, given = length_field(body)
+    if given is None and _sets_length(asked.given.get("infill")):
+        field = "dlm.infill"
+    names = {**asked.names, "max_new_tokens": field}
     job = Job(service, prompts, options, names, events=asked.events)
     await job.start()
+    await _check_templates(job)
     for prompt, own in zip(prompts, options, strict=True):
         most = int(own.get("max_new_tokens") or 0)
         service.metrics.accepted(route, len(prompt.ids), job.n, most)
     return job
+
+
+async def _check_templates(job: Job) -> None:
+    """End a job whose template, which tells its length by itself, is too long for this server.
+
+    The engine knows the model's bound alone. Raises `ApiError` 400.
+    """
+    for prompt, request in zip(job.prompts, job.requests, strict=True):
+        length, most = request.states[0].limit, job.service.max_length
+        if length > most:
+            await job.close()
+            told = f"a prompt of {len(prompt.ids)} tokens and the {length - len(prompt.ids)} of it"
+            raise too_long(job.service, "dlm.infill", told)
 
 
 async def answered(

@@ -23,7 +23,7 @@ from dlm.serve.bodies import JsonRoute
 from dlm.serve.echoed import Echo, echoed, echoed_logprobs, prompt_costs, unanswered
 from dlm.serve.errors import refused
 from dlm.serve.jobs import ClientGone, Job
-from dlm.serve.prompts import Prompt, plain_prompt, suffix_infill
+from dlm.serve.prompts import Prompt, plain_prompt, suffix_ids
 from dlm.serve.routes.common import (
     answered,
     check_format,
@@ -67,9 +67,11 @@ async def _complete(request: Request, body: Body, route: str, length: int) -> Re
     if body.suffix and asked.given.get("infill") is not None:
         raise refused("suffix", "`suffix` and `dlm.infill` both say what follows a hole")
     prompts = await in_thread(_prompts, service, body)
-    options = [options_for(service, body, asked, prompt, length) for prompt in prompts]
+    suffix = await in_thread(suffix_ids, service, body.suffix) if body.suffix else []
+    after = len(suffix)
+    options = [options_for(service, body, asked, prompt, length, after) for prompt in prompts]
     if body.suffix:
-        options = await in_thread(_with_suffix, service, body.suffix, prompts, options)
+        options = [_with_suffix(own, suffix) for own in options]
     job = await started(service, body, asked, prompts, options, route)
     return await answered(request, body, job, CompletionShape(job, body), hole=bool(body.suffix))
 
@@ -101,16 +103,10 @@ def _prompts(service: Service, body: Body) -> list[Prompt]:
     return [plain_prompt(service, prompt) for prompt in prompts]
 
 
-def _with_suffix(
-    service: Service, suffix: str, prompts: list[Prompt], options: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _with_suffix(options: dict[str, Any], suffix: list[int]) -> dict[str, Any]:
     """The options with a hole of their length, and the suffix after it."""
-    found = []
-    for prompt, own in zip(prompts, options, strict=True):
-        infill = suffix_infill(service, suffix, own["max_new_tokens"])
-        service.length_for("suffix", len(infill), len(prompt.ids), 0)
-        found.append({**own, "infill": infill, "max_new_tokens": len(infill)})
-    return found
+    infill = [None] * options["max_new_tokens"] + suffix
+    return {**options, "infill": infill, "max_new_tokens": len(infill)}
 
 
 class CompletionShape:

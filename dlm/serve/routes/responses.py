@@ -77,7 +77,7 @@ def _prompt(service: Service, body: ResponsesRequest) -> Prompt:
     talk = messages_of([_message(str(item.role), item.content) for item in items], "input")
     if body.instructions is not None:
         talk.insert(0, {"role": "system", "content": body.instructions})
-    return chat_prompt(service, talk)
+    return chat_prompt(service, talk, field="input")
 
 
 def _message(role: str, content: Any) -> Message:

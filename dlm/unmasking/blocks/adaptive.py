@@ -51,7 +51,7 @@ class AdaBlock(InOrder):
 
     def bind(self, info: ModelInfo) -> Self:
         """Raises `InvalidRequest` on block-causal models, where no delimiter is known, and for one
-        outside the vocabulary.
+        that no answer can have.
         """
         if info.attention == "block_causal":
             raise InvalidRequest(
@@ -64,7 +64,7 @@ class AdaBlock(InOrder):
             raise InvalidRequest(
                 "blocks", "'adaptive' needs `delimiters`: the tokenizer offers none with a newline"
             )
-        info.check_ids("blocks: delimiters", delimiters)
+        info.check_answer_ids("blocks: delimiters", delimiters)
         return replace(self, delimiters=tuple(delimiters))
 
     def max_end(self, rows: Rows, params: Any) -> Tensor:

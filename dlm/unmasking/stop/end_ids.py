@@ -54,7 +54,7 @@ class Eos(StopRule):
             raise InvalidRequest(
                 "stop", f"'eos' needs end ids, and {why}: give `ids`, or stop 'none'"
             )
-        info.check_ids("stop", ids)
+        info.check_answer_ids("stop", ids)
         return replace(self, ids=ids)
 
     def __call__(self, rows: Rows, view: StepView) -> Stop:

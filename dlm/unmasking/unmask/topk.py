@@ -118,7 +118,7 @@ class TopK(Unmasker):
     def bind(self, info: ModelInfo) -> Self:
         """Resolve `demote`.
 
-        Raises `InvalidRequest` for ids outside the vocabulary, and for end ids that the model does
+        Raises `InvalidRequest` for ids that no answer can have, and for end ids that the model does
         not name.
         """
         if isinstance(self.demote, str) and not info.eos_ids:
@@ -126,7 +126,7 @@ class TopK(Unmasker):
                 "unmask", "`demote` 'eos' needs end ids, and the model's config names none"
             )
         demote = info.eos_ids if isinstance(self.demote, str) else self.demote
-        info.check_ids("unmask", demote)
+        info.check_answer_ids("unmask", demote)
         return replace(self, demote=demote)
 
     def propose(self, view: StepView) -> Proposal:

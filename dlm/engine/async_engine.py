@@ -20,10 +20,12 @@ from dlm.config.checks import require_integer
 from dlm.engine.async_request import AsyncRequest, AsyncStream
 from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
 from dlm.engine.decisions.job import Input
-from dlm.engine.decisions.verbs import run_job
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
+from dlm.engine.jobs import run_job
 from dlm.engine.request import Request
+from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
+from dlm.engine.scoring.verbs import Answer, Pair
 from dlm.errors import EngineError
 from dlm.text.prompts import Prompt
 
@@ -110,6 +112,23 @@ class AsyncEngine:
 
     async def run_decisions(self, job: DecisionJob) -> Decisions:
         """The answers of prepared questions. Errors as in `Engine.decide`."""
+        return await run_job(self, job, self.engine.lock)
+
+    async def score(self, prompt: Prompt | None, answer: Answer, **options: Any) -> LogLikelihood:
+        """The log-likelihood of a text that follows a prompt, as `Engine.score` has it, between the
+        steps of what is being decoded.
+        """
+        return (await self.score_all([(prompt, answer)], **options))[0]
+
+    async def score_all(self, pairs: Sequence[Pair], **options: Any) -> list[LogLikelihood]:
+        """The same for each of many pairs. Options and errors as in `Engine.score_all`."""
+        how = ScoringOptions.from_options(options)
+        return await self.run_scores(
+            await asyncio.to_thread(self.engine.prepare_scores, pairs, how)
+        )
+
+    async def run_scores(self, job: ScoringJob) -> list[LogLikelihood]:
+        """The log-likelihoods of prepared pairs. Errors as in `Engine.score_all`."""
         return await run_job(self, job, self.engine.lock)
 
     async def call(

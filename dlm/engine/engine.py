@@ -28,6 +28,7 @@ from dlm.engine.generation import Generation
 from dlm.engine.node import Canvas, Node
 from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler
+from dlm.engine.scoring.verbs import Scoring
 from dlm.errors import Interrupted, InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
@@ -36,7 +37,7 @@ from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
 
 
-class Engine(Deciding):
+class Engine(Deciding, Scoring):
     """A model, its tokenizer and the decoding loop.
 
     Safe to use from several threads: whoever waits for a request drives the steps of all, one at a

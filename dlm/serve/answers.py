@@ -154,17 +154,26 @@ def pieces(job: Job, answer: dlm.Generation) -> list[str]:
 
     Tokens in the middle of a character have none; a stop string cuts the last ones.
     """
-    text = job.service.text
-    if text is None:
-        return [""] * len(answer.ids)
-    decoder = dlm.IncrementalDecoder(text, inside=bool(answer.holes))
-    found = [decoder.feed([token]) for token in answer.ids]
-    if found:
-        found[-1] += decoder.finish()
+    found = token_pieces(job, answer.ids, inside=bool(answer.holes))
     room = len(answer.text or "")
     for index, piece in enumerate(found):
         found[index] = piece[:room]
         room -= len(found[index])
+    return found
+
+
+def token_pieces(job: Job, ids: Sequence[int], *, inside: bool = False) -> list[str]:
+    """The text that each token completes; control tokens, and all without a tokenizer, have none.
+
+    inside: the ids go on with a text
+    """
+    text = job.service.text
+    if text is None:
+        return [""] * len(ids)
+    decoder = dlm.IncrementalDecoder(text, inside=inside)
+    found = [decoder.feed([token]) for token in ids]
+    if found:
+        found[-1] += decoder.finish()
     return found
 
 

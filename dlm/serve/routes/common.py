@@ -181,6 +181,6 @@ async def answered(
         streaming = Streaming(job, shape, diffusing=bool(body.diffusing), hole=hole)
         return EventStream(job, streaming.frames())
     try:
-        return json_response(shape.whole(await unless_gone(request, job)))
+        return json_response(shape.whole(await unless_gone(request, job, job.results())))
     except ClientGone:
         return Response(status_code=499)

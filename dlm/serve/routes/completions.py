@@ -20,13 +20,15 @@ from dlm.serve.answers import (
     usage,
 )
 from dlm.serve.bodies import JsonRoute
+from dlm.serve.echoed import Echo, echoed, echoed_logprobs, prompt_costs, unanswered
 from dlm.serve.errors import refused
-from dlm.serve.jobs import Job
+from dlm.serve.jobs import ClientGone, Job
 from dlm.serve.prompts import Prompt, plain_prompt, suffix_ids
 from dlm.serve.routes.common import (
     answered,
     check_format,
     in_thread,
+    json_response,
     opened,
     options_for,
     service_of,
@@ -47,14 +49,10 @@ Body = CompletionRequest | FimRequest
 @router.post("/v1/completions")
 async def completions(request: Request, body: CompletionRequest) -> Response:
     """Continue texts or ids, or fill the gap before `suffix`."""
-    if body.max_tokens == 0:
-        rule = "must be at least 1: log-likelihoods of a prompt are computed by `dlm-lm-eval`"
-        raise refused("max_tokens", f"`max_tokens` {rule}", "unsupported_parameter")
-    if body.echo and body.logprobs is not None:
-        rule = "cannot be combined with `logprobs`: log-likelihoods are computed by `dlm-lm-eval`"
-        raise refused("echo", f"`echo` {rule}", "unsupported_parameter")
     check_format("response_format", body.response_format)
-    return await _complete(request, body, "completions", DEFAULT_TOKENS)
+    if (echo := Echo.of(body)) is None:
+        return await _complete(request, body, "completions", DEFAULT_TOKENS)
+    return await _echo(request, body, echo)
 
 
 @router.post("/v1/fim/completions")
@@ -78,6 +76,25 @@ async def _complete(request: Request, body: Body, route: str, length: int) -> Re
     return await answered(request, body, job, CompletionShape(job, body), hole=bool(body.suffix))
 
 
+async def _echo(request: Request, body: CompletionRequest, echo: Echo) -> Response:
+    """Repeat prompts with the log-probabilities of their tokens, before the answers to them."""
+    service, asked = opened(request, body)
+    prompts = await in_thread(_prompts, service, body)
+    echo.check_places(service, len(prompts), len(prompts) * (body.n or 1))
+    scoring = await echo.scoring(service, prompts)
+    with service.places.take(len(prompts), sum(len(prompt.ids) for prompt in prompts)):
+        if echo.answers:
+            options = [options_for(service, body, asked, one, DEFAULT_TOKENS) for one in prompts]
+            job = await started(service, body, asked, prompts, options, "completions")
+        else:
+            job = unanswered(service, asked, prompts)
+        try:
+            answers, scores = await echoed(request, job, scoring)
+        except ClientGone:
+            return Response(status_code=499)
+    return json_response(CompletionShape(job, body, scores).whole(answers))
+
+
 def _prompts(service: Service, body: Body) -> list[Prompt]:
     """The prompts of a body: one, or a list of texts or of lists of ids."""
     given = body.prompt
@@ -93,10 +110,13 @@ def _with_suffix(options: dict[str, Any], suffix: list[int]) -> dict[str, Any]:
 
 
 class CompletionShape:
-    """Bodies and chunks of text completions."""
+    """Bodies and chunks of text completions.
 
-    def __init__(self, job: Job, body: Body) -> None:
-        self._job, self._body, self._id = job, body, new_id("cmpl")
+    scores: log-likelihoods of the prompts, where they are echoed with them
+    """
+
+    def __init__(self, job: Job, body: Body, scores: Sequence[dlm.LogLikelihood] = ()) -> None:
+        self._job, self._body, self._id, self._scores = job, body, new_id("cmpl"), scores
         self._usage = bool(body.stream_options and body.stream_options.include_usage)
 
     def whole(self, answers: list[dlm.Generation]) -> dict[str, Any]:
@@ -105,7 +125,7 @@ class CompletionShape:
             **self._head(),
             "choices": [self._whole(index, answer) for index, answer in enumerate(answers)],
             "usage": self._used(answers),
-            "dlm": costs(self._job, answers),
+            "dlm": costs(self._job, answers) | prompt_costs(self._scores),
         }
 
     def begin(self) -> Iterator[bytes]:
@@ -188,8 +208,15 @@ class CompletionShape:
 
     def _ended(self, number: int, answer: dlm.Generation) -> tuple[str, dict[str, Any]]:
         """The text of an answer without its prompt, and the fields of a choice that has ended."""
-        asked = isinstance(self._body, CompletionRequest) and self._body.logprobs is not None
         own, ending = self._own(number, answer), Ending(self._job, self._body, answer)
-        logprobs = completion_logprobs(self._job, own) if asked else None
         text = (own.text or "") if self._body.suffix else ending.text
-        return text, ended_choice(self._body, own, ending, logprobs)
+        return text, ended_choice(self._body, own, ending, self._logprobs(number, own))
+
+    def _logprobs(self, number: int, own: dlm.Generation) -> dict[str, Any] | None:
+        """The log-probabilities of an answer, after those of its prompt where there are any."""
+        if not isinstance(self._body, CompletionRequest) or self._body.logprobs is None:
+            return None
+        if not self._scores:
+            return completion_logprobs(self._job, own)
+        score, start = self._scores[number // self._job.n], len(self._echoed(number))
+        return echoed_logprobs(self._job, self._body, number, own, score, start)

@@ -118,21 +118,6 @@ class AsyncEngine(AsyncAsking, AsyncSearching):
             job.cancel()  # nobody else waits for it
         return job.result()
 
-    async def wait_for(self, has_news: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until there is news, say of one of several readers; False after `timeout` seconds.
-
-        `has_news` is called between steps, also in the driving thread: it must be quick, and wait
-        for no lock. Raises its error, and that of an engine that is closed or has died meanwhile.
-        """
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                await self._until(has_news)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return False
-        return True
-
     @property
     def alive(self) -> bool:
         """False once the driving thread has died of something unexpected, or was given up."""

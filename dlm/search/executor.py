@@ -144,8 +144,8 @@ class Executor:
         """A row before its first step that all starts of its kind are forks of."""
         key = repr((sorted(item.options.items()), item.canvas, item.feedback))
         if key not in self._roots:
-            if not self._trusted:  # a policy may have made them of a stranger's words
-                GenerationConfig.from_options(item.options, trusted=False)
+            if not self._trusted:
+                check_strangers(item.options)
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
             canvas = None if item.canvas is None else list(item.canvas)
@@ -229,6 +229,17 @@ class Executor:
         if not (isinstance(given, Hypothesis) and self.nodes[given.number] is given):
             raise InvalidRequest("search", f"node {given.number} is of another search")
         return given
+
+
+def check_strangers(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` for options that a stranger may not ask for.
+
+    A policy may have made them of arguments: `unmaskfork` takes rules.
+    """
+    try:
+        GenerationConfig.from_options(options, trusted=False)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"search: {error.param}", error.message) from error
 
 
 def path_of(parent: int, edge: int) -> int:

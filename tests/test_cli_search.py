@@ -72,7 +72,7 @@ def test_a_target_ends_it(call):
     ("param", "arguments"),
     [
         ("search", ("--search", "bestof")),
-        ("search", ("--search", "best_of(m=2)")),
+        ("search: best_of", ("--search", "best_of(m=2)")),
         ("verifier", ("--verifier", "confident")),
         ("budget", ("--budget", "nfe")),
         ("budget", ("--budget", "forwards=3")),

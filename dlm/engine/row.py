@@ -237,7 +237,7 @@ class RowState:
         if step.opened is not None:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
-            self.ledger.changes["block"] += 1
+            self.ledger.record_block(*step.opened)
         require_finite(step.changes, parts, number)
         drawn, top = self.bound.config.temperature > 0, self.bound.config.top_logprobs
         for event in events_of(self.row, number, step.changes, drawn=drawn, top=top):
@@ -269,6 +269,8 @@ class RowState:
         elif ended:
             front = canvas.prompt + len(answer) + 1
         if front > canvas.settled:
+            own = canvas.kinds[canvas.settled : front].count(Kind.COMMITTED)
+            self.ledger.record_settled(own)
             self.emit(Event("settle", self.row, self.ledger.nfe, (front,)))
         return found
 

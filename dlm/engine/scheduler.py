@@ -25,13 +25,15 @@ class Scheduler:
     `max_token_forwards` the positions of one forward (None: no bound): what is more takes several.
 
     `submit` and `discard` may be called from any thread; all else is for one thread at a time.
+
+    computed: positions computed by all steps so far, also those of rows that idled
     """
 
     def __init__(
         self, manager: IterationManager, *, max_rows: int, max_token_forwards: int | None = None
     ) -> None:
         self.manager, self.page_manager, self.max_rows = manager, manager.page_manager, max_rows
-        self.max_token_forwards = max_token_forwards
+        self.max_token_forwards, self.computed = max_token_forwards, 0
         self._inbox: SimpleQueue[RowState] = SimpleQueue()
         self._discarded: SimpleQueue[RowState] = SimpleQueue()
         self._waiting: deque[RowState] = deque()
@@ -143,6 +145,7 @@ class Scheduler:
                         with state.lock:  # its holder finds the whole bill of a row that is done
                             for step in steps:
                                 state.record(step)
+                                self.computed += step.positions
             self._keep_prefixes()
             self._set_apart()
             self._park()

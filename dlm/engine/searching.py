@@ -261,9 +261,11 @@ class Searching:
         for prompt in prompts:
             try:
                 result = self.search(prompt, **options)
-            except Interrupted as stop:
-                partial: Any = stop.partial
-                found.append(partial.answer())
+            except KeyboardInterrupt as stop:
+                if isinstance(partial := getattr(stop, "partial", None), SearchResult):
+                    found.append(partial.answer())
+                if not found:
+                    raise
                 raise Interrupted(found if batch else found[0]) from stop
             found.append(result.answer())
         return found if batch else found[0]

@@ -147,7 +147,8 @@ class Executor:
         """A row before its first step that all starts of its kind are forks of."""
         key = repr((sorted(item.options.items()), item.canvas, item.feedback))
         if key not in self._roots:
-            GenerationConfig.from_options(item.options, trusted=self._trusted)
+            if not self._trusted:
+                check_strangers(item.options)
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
             canvas = None if item.canvas is None else list(item.canvas)[: self._length]
@@ -258,6 +259,17 @@ class Executor:
         if known[0].dropped and not gone:
             raise InvalidRequest("search", f"node {known[0].number} was dropped before its end")
         return known[0]
+
+
+def check_strangers(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` for options that a stranger may not ask for.
+
+    A policy may have made them of arguments: `unmaskfork` takes rules.
+    """
+    try:
+        GenerationConfig.from_options(options, trusted=False)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"search: {error.param}", error.message) from error
 
 
 def path_of(parent: int, edge: int) -> int:

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Any, Protocol
 
+from dlm.config import GenerationConfig
 from dlm.engine import completing, node, rereading
 from dlm.engine.generation import Generation
 from dlm.engine.live import Until
@@ -135,7 +136,10 @@ class Executor:
         if key not in self._roots:
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
-            canvas = None if item.canvas is None else list(item.canvas)
+            most = GenerationConfig.named(options).get("max_new_tokens")
+            canvas = None if item.canvas is None else list(item.canvas)[:most]
+            if canvas is not None:
+                options.pop("start", None)
             self._roots[key] = node.start(self._engine, prompt, canvas, options)
         return self._roots[key]
 

@@ -11,7 +11,11 @@ POLICIES: Final = Registry(
     "search",
     {
         "best_of": "dlm.search.policies.sampling:BestOf",
+        "blocks_mh": "dlm.search.policies.metropolis:BlocksMH",
+        "feedback": "dlm.search.policies.feedback:Feedback",
         "neighbours": "dlm.search.policies.neighbours:Neighbours",
+        "paths": "dlm.search.policies.paths:Paths",
+        "prism": "dlm.search.policies.prism:Prism",
         "gibbs": "dlm.search.policies.gibbs:Gibbs",
         "self_smc": "dlm.search.policies.smc:SelfSMC",
         "smc": "dlm.search.policies.smc:SMC",

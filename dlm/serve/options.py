@@ -102,7 +102,7 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
             known = [*(known for known, field in dlm.FIELDS.items() if field.http), "events"]
             param = f"dlm.{shortened(name, 40)}"
             raise refused(param, f"`{param}`: {unknown_name('dlm', name, known).message}")
-        _check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
+        _check_extent(f"dlm.{shortened(name, 40)}", value, template=name in ("infill", "start"))
     try:
         dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from dlm.engine.node import Node
     from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
+    from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
     from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
@@ -113,6 +114,7 @@ __all__ = [
     "InvalidRequest",
     "Kind",
     "Level",
+    "LogLikelihood",
     "ModelInfo",
     "Node",
     "Option",
@@ -126,6 +128,8 @@ __all__ = [
     "RuleError",
     "Score",
     "ScoreAnswer",
+    "ScoringJob",
+    "ScoringOptions",
     "SnapshotReader",
     "Stats",
     "StepView",
@@ -192,10 +196,13 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "InvalidRequest": "dlm.errors",
         "Kind": "dlm.core",
         "ModelInfo": "dlm.core",
+        "LogLikelihood": "dlm.engine.scoring",
         "Node": "dlm.engine.node",
         "Proposal": "dlm.core",
         "Request": "dlm.engine.request",
         "RuleError": "dlm.errors",
+        "ScoringJob": "dlm.engine.scoring",
+        "ScoringOptions": "dlm.engine.scoring",
         "SnapshotReader": "dlm.engine.readers",
         "Stats": "dlm.engine.stats",
         "StepView": "dlm.core",

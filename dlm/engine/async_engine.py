@@ -17,12 +17,16 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 
 from dlm.config.checks import require_integer
 from dlm.engine.async_request import AsyncRequest, AsyncStream
+from dlm.engine.async_search import AsyncSearch, AsyncSearching
 from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
 from dlm.engine.decisions.job import Input
-from dlm.engine.decisions.verbs import run_job
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
+from dlm.engine.jobs import run_job
 from dlm.engine.request import Request
+from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
+from dlm.engine.scoring.verbs import Answer, Pair
+from dlm.engine.searching import SearchJob
 from dlm.errors import EngineError
 from dlm.text.prompts import Prompt
 
@@ -30,7 +34,7 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
-class AsyncEngine:
+class AsyncEngine(AsyncSearching):
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
     The names and values of options and the form of a prompt are checked when a method is called.
@@ -46,6 +50,7 @@ class AsyncEngine:
         self.engine, self.max_events = engine, max_events
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
+        self._searches: dict[AsyncSearch, SearchJob] = {}
         self._running: dict[AsyncRequest, Request] = {}
         self._listeners: dict[Callable[[], object], Callable[[], bool]] = {}  # tell: has news
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -101,6 +106,23 @@ class AsyncEngine:
 
     async def run_decisions(self, job: DecisionJob) -> Decisions:
         """The answers of prepared questions. Errors as in `Engine.decide`."""
+        return await run_job(self, job, self.engine.lock)
+
+    async def score(self, prompt: Prompt | None, answer: Answer, **options: Any) -> LogLikelihood:
+        """The log-likelihood of a text that follows a prompt, as `Engine.score` has it, between the
+        steps of what is being decoded.
+        """
+        return (await self.score_all([(prompt, answer)], **options))[0]
+
+    async def score_all(self, pairs: Sequence[Pair], **options: Any) -> list[LogLikelihood]:
+        """The same for each of many pairs. Options and errors as in `Engine.score_all`."""
+        how = ScoringOptions.from_options(options)
+        return await self.run_scores(
+            await asyncio.to_thread(self.engine.prepare_scores, pairs, how)
+        )
+
+    async def run_scores(self, job: ScoringJob) -> list[LogLikelihood]:
+        """The log-likelihoods of prepared pairs. Errors as in `Engine.score_all`."""
         return await run_job(self, job, self.engine.lock)
 
     async def call(
@@ -178,19 +200,24 @@ class AsyncEngine:
         """
         with self._wake:
             self._running = {h: r for h, r in self._running.items() if not r.done}
+            self._searches = {h: job for h, job in self._searches.items() if not job.done}
             self._tell()
-            while not (self._closed or self._running or self._calls):
+            while not (self._closed or self._running or self._calls or self._search_goes_on()):
                 self._wake.wait()
             if self._closed:
                 return False
             ending = [r for handle, r in self._running.items() if handle.aborted]
             calls, idle = len(self._calls), not self._running
+            searches = list(self._searches.items())
         if calls:
             self._run_calls(calls)
         try:
             for request in ending:
                 request.abort()
-            if not ending and not idle:
+            for handle, job in searches:
+                with self.engine.lock:
+                    job.abort() if handle.aborted else job.advance()
+            if not ending and not (idle and not any(job.runnable for _, job in searches)):
                 self.engine.step()
         except Exception as error:  # of the engine itself: nobody shall wait for ever
             with self.engine.lock:
@@ -218,6 +245,9 @@ class AsyncEngine:
             self._driver.join()
         for request in self._running.values():
             request.abort()
+        with self.engine.lock:
+            for job in self._searches.values():
+                job.abort()
         self._end(RuntimeError("the engine is closed"))
 
     def _end(self, over: Exception) -> None:
@@ -225,6 +255,7 @@ class AsyncEngine:
         with self._wake:
             self._over = self._over or over
             self._running.clear()
+            self._searches.clear()
             for job, _ in self._calls:
                 if job.set_running_or_notify_cancel():
                     job.set_exception(over)

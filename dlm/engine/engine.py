@@ -27,6 +27,7 @@ from dlm.engine.generation import Generation
 from dlm.engine.parking import Parking
 from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler
+from dlm.engine.scoring.verbs import Scoring
 from dlm.engine.searching import Searching
 from dlm.errors import Interrupted, InvalidRequest
 from dlm.model.decoder import Decoder
@@ -36,7 +37,7 @@ from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
 
 
-class Engine(Parking, Deciding, Searching):
+class Engine(Parking, Deciding, Scoring, Searching):
     """A model, its tokenizer and the decoding loop.
 
     Safe to use from several threads: whoever waits for a request drives the steps of all, one at a

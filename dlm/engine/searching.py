@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Protocol, Self
 
 from dlm.core import Event, ModelInfo
 from dlm.engine.generation import Generation
@@ -153,9 +153,21 @@ class SearchJob(Protocol):
     """A search on its way; `advance` moves it between the steps of the engine that decode its rows.
 
     done: it has ended
+    wake: called from another thread when a verdict is there
     """
 
     done: bool
+    wake: Callable[[], object]
+
+    @property
+    def can_move(self) -> bool:
+        """True if it waits for no verdict alone, or for one that is there."""
+        ...
+
+    @property
+    def has_events(self) -> bool:
+        """True if there are events that nobody has taken yet."""
+        ...
 
     @property
     def runnable(self) -> bool:
@@ -204,6 +216,14 @@ class SearchOptions:
     allow_oracle: bool = False
     on_improve: Callable[[Improvement], object] | None = None
     trusted: bool = True
+
+    @classmethod
+    def taken(cls, search: Any, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """The options of a search among others, and those others."""
+        names = {one.name for one in fields(cls)} - {"search", "trusted"}
+        own = {name: value for name, value in options.items() if name in names}
+        rest = {name: value for name, value in options.items() if name not in names}
+        return cls(search, **own), rest
 
 
 class Searching:

@@ -40,6 +40,15 @@ class Frame:
             elif isinstance(task, Decoding) and not task.ready:
                 yield task
 
+    @property
+    def waits(self) -> bool:
+        """True if something that is no decoding is not ready: a verdict."""
+        return any(
+            task.waits if isinstance(task, Frame) else not task.ready
+            for task in self._tasks
+            if not isinstance(task, Decoding)
+        )
+
     def move(self) -> None:
         """Go on as far as that is possible without a step of the engine or a verdict."""
         while not self.done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, isnan
+from math import ceil, inf, isnan
 from random import Random
 from typing import Any
 
@@ -17,7 +17,7 @@ from dlm.search.executor import Executor
 from dlm.search.frames import Frame
 from dlm.search.judging import Jury
 from dlm.search.policy import Policy, rng_of
-from dlm.search.verifier import Question, Verifier
+from dlm.search.verifier import Question, Verifier, whole
 
 
 class Job:
@@ -39,11 +39,11 @@ class Job:
     ) -> None:
         self._engine, self._executor, self._budget, self._seed = engine, executor, budget, seed
         self._spent_by_verifiers = question.spent
-        self._oracle = verifier is not None and verifier.oracle
+        self._verdict_cost = 0 if verifier is None else ceil(verifier.cost)
+        self._oracle = verifier is not None and any(one.oracle for one in whole(verifier))
         self.wake: Callable[[], object] = _nobody
-        self._jury = Jury(
-            verifier, question, given.target, self._nfe, given.on_improve, lambda: self.wake()
-        )
+        self.has_news = True
+        self._jury = Jury(verifier, question, given.target, self._nfe, given.on_improve, self._told)
         self._frame = Frame(policy.run(self), executor, self._jury)
         self._begun = time.perf_counter()
         self._seconds, self._launches, self._seen = 0.0, 0, 0
@@ -91,12 +91,13 @@ class Job:
     @property
     def runnable(self) -> bool:
         """True if rows wait for steps of the engine."""
-        return not self.done and any(True for _ in self._frame.decoding())
+        return not self.done and any(not task.node.rests for task in self._frame.decoding())
 
     def advance(self) -> None:
         """Take note of the rows that rest and go on from there, under the engine's lock."""
         if self.done:
             return
+        self.has_news = False
         forwards = self._clock()
         self._launches += forwards > self._seen
         try:
@@ -121,6 +122,16 @@ class Job:
         """End the search and free its pages; `result` has what there is."""
         if not self.done:
             self._end("abort")
+
+    @property
+    def can_move(self) -> bool:
+        """True if it waits for no verdict alone, or for one that is there."""
+        return self.has_news or self.runnable or not self._frame.waits
+
+    @property
+    def has_events(self) -> bool:
+        """True if there are events that nobody has taken yet."""
+        return bool(self._jury.fresh)
 
     def events(self) -> list[Event]:
         """The events `candidate` that nobody has taken yet."""
@@ -164,6 +175,11 @@ class Job:
             tree=tuple(one.shown() for one in self._executor.nodes),
         )
 
+    def _told(self) -> None:
+        """A verdict is there; told from another thread."""
+        self.has_news = True
+        self.wake()
+
     def _nfe(self) -> float:
         return self.costs().nfe
 
@@ -182,9 +198,10 @@ class Job:
     def _deal(self) -> None:
         """Let the nodes that rest before their points go on.
 
-        With a bound on forwards they set out in rounds, when nothing else moves, and each takes a
-        reserve from what is left; those that find none wait. So the answer does not depend on how
-        rows are batched, and the bound is kept.
+        With a bound on forwards they set out in rounds, when nothing else moves and no verdict is
+        awaited, and each takes a reserve from what is left, and one for its verdict; those that
+        find none wait. So the answer does not depend on how rows are batched or how long a verifier
+        takes, and the bound is kept, but for the verdict on a first answer that takes all.
         """
         there = list(self._frame.decoding())
         if self._budget.nfe == inf:
@@ -192,16 +209,27 @@ class Job:
                 if task.node.rests:
                     self._executor.go_on(task)
             return
-        if not all(task.node.rests for task in there):
+        if not (all(task.node.rests for task in there) and self._has_all_verdicts()):
             return
-        left = int(self.left)
-        if there and not left:
+        there, left, cost = list(self._frame.decoding()), int(self.left), self._verdict_cost
+        if there and left <= (0 if self.best is None else cost):
             return self._end("budget")
         for task in there:
-            if left and (task is there[0] or task.most <= left):
-                reserve = min(task.most, left)
+            first = task is there[0]
+            most = left if first and self.best is None else left - cost
+            if first or task.most <= most:
+                reserve = min(task.most, most)
                 self._executor.go_on(task, reserve)
-                left -= reserve
+                left -= reserve + cost
+
+    def _has_all_verdicts(self) -> bool:
+        """True if no verdict is awaited, and the policies have taken note of all of them."""
+        while not self._frame.waits:
+            asked = self._jury.asked
+            self._frame.move()
+            if self._jury.asked == asked:
+                return True
+        return False
 
     def _end(self, reason: str) -> None:
         """End everything; without an answer, the row that has come furthest gives one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isnan
 from typing import cast
 
@@ -12,7 +12,7 @@ from dlm.engine.generation import Generation
 from dlm.engine.searching import Candidate, Improvement
 from dlm.search.executor import Finished, Task
 from dlm.search.nodes import Hypothesis
-from dlm.search.verifier import FAILED, Question, Verdict, Verifier
+from dlm.search.verifier import Question, Verdict, Verifier, ask, whole
 from dlm.search.work import Score
 
 
@@ -40,9 +40,11 @@ class Asking:
 class Jury:
     """Judges the answers of one search.
 
-    candidates: all finished answers, in the order in which they were judged
+    candidates: all finished answers, in the order in which they were judged; of a verifier that
+        compares them, with their scores among all of them
     best: the one with the highest score; of equals the first
     curve: the best against the forwards spent
+    asked: times that the thread of the verifier was asked
     fresh: candidates that nobody has been told of
     """
 
@@ -61,6 +63,9 @@ class Jury:
         self.target = highest if target is None else min(target, highest)
         self._thread: ThreadPoolExecutor | None = None
         self._waits: set[Future[Sequence[Verdict]]] = set()
+        self.asked = 0
+        self._verdicts: list[Verdict] = []
+        self._nodes: list[Hypothesis] = []
         self.candidates: list[Candidate] = []
         self.fresh: list[Candidate] = []
         self.curve: list[Improvement] = []
@@ -82,14 +87,14 @@ class Jury:
         answers = item.answers or [node.row.result() for node in nodes]
 
         def finish(verdicts: Sequence[Verdict]) -> list[Candidate]:
-            judged = zip(nodes, answers, verdicts, strict=True)
-            return [self._candidate(*one, keep=item.keep) for one in judged]
+            return self._judged(nodes, answers, verdicts, keep=item.keep)
 
         if self._verifier is None:
             return Finished(finish([Verdict(float("nan"))] * len(answers)))
-        if not self._verifier.blocks:
+        if not any(one.blocks for one in whole(self._verifier)):
             return Finished(finish(self._ask(answers)))
         self._thread = self._thread or ThreadPoolExecutor(1, "dlm-verify")
+        self.asked += 1
         verdicts = self._thread.submit(self._ask, answers)
         self._waits.add(verdicts)
         verdicts.add_done_callback(self._told)
@@ -107,45 +112,64 @@ class Jury:
 
     def keep(self, node: Hypothesis, answer: Generation) -> Candidate:
         """An answer that nobody judges."""
-        return self._candidate(node, answer, Verdict(float("nan")), keep=True)
+        return self._judged([node], [answer], [Verdict(float("nan"))], keep=True)[0]
 
     def _told(self, verdicts: Future[Sequence[Verdict]]) -> None:
         self._waits.discard(verdicts)
         self._wake()
 
     def _ask(self, answers: Sequence[Generation]) -> Sequence[Verdict]:
-        """The verdicts; an exception of the verifier counts as the lowest scores."""
+        """The verdicts; each answer counts as a call."""
         assert self._verifier is not None
-        spent = self._question.spent
-        spent.add(calls=len(answers))
-        try:
-            verdicts = list(self._verifier.score(answers, self._question))
-            if len(verdicts) != len(answers):
-                raise ValueError(f"gave {len(verdicts)} verdicts for {len(answers)} answers")
-        except Exception:
-            spent.add(errors=len(answers))
-            return [FAILED] * len(answers)
-        return [FAILED if isnan(verdict.score) else verdict for verdict in verdicts]
+        self._question.spent.add(calls=len(answers))
+        return ask(self._verifier, answers, self._question)
 
-    def _candidate(
-        self, node: Hypothesis, answer: Generation, verdict: Verdict, *, keep: bool
-    ) -> Candidate:
-        score, feedback, spans = verdict
-        number, nfe = len(self.candidates), self._spent()
-        made = Candidate(number, node.number, answer, score, feedback, spans, nfe)
-        if not keep:
-            return made
-        node.score = score
-        self.candidates.append(made)
-        self.fresh.append(made)
-        if (
-            self.best is None
-            or score > self.best.score
-            or (isnan(self.best.score) and not isnan(score))
-        ):
-            self.best = made
-            point = Improvement(nfe, score, made.text, number)
+    def _judged(
+        self,
+        nodes: Sequence[Hypothesis],
+        answers: Sequence[Generation],
+        verdicts: Sequence[Verdict],
+        *,
+        keep: bool,
+    ) -> list[Candidate]:
+        """Candidates with these verdicts; those that are kept may change the best."""
+        before, nfe = len(self.candidates), self._spent()
+        made = list[Candidate]()
+        for node, answer, (score, feedback, spans, _) in zip(nodes, answers, verdicts, strict=True):
+            number = before + (len(made) if keep else 0)
+            made.append(Candidate(number, node.number, answer, score, feedback, spans, nfe))
+        judged = [*self._verdicts, *verdicts]
+        candidates = self._compared([*self.candidates, *made], judged)
+        if keep:
+            self.candidates, self._verdicts = candidates, judged
+            self.fresh += candidates[before:]
+            self._nodes += nodes
+            for node, candidate in zip(self._nodes, candidates, strict=True):
+                node.score = candidate.score
+            self._choose(nfe)
+        return candidates[before:]
+
+    def _compared(
+        self, candidates: list[Candidate], verdicts: Sequence[Verdict]
+    ) -> list[Candidate]:
+        """The candidates with their scores among each other, where the verifier compares them."""
+        if self._verifier is None or not self._verifier.relative:
+            return candidates
+        scores: Sequence[float] = [-inf] * len(candidates)
+        with self._question.spent.guarded():
+            scores = self._verifier.compare([one.answer for one in candidates], verdicts)
+        return [
+            replace(one, score=-inf if isnan(score) else score)
+            for one, score in zip(candidates, scores, strict=True)
+        ]
+
+    def _choose(self, nfe: float) -> None:
+        """Note the best candidate, and tell when it is another one."""
+        best = max(self.candidates, key=lambda one: (not isnan(one.score), one.score))
+        improved = self.best is None or best.number != self.best.number
+        self.best = best
+        if improved:
+            point = Improvement(nfe, best.score, best.text, best.number)
             self.curve.append(point)
             if self._on_improve is not None:
                 self._on_improve(point)
-        return made

@@ -27,7 +27,21 @@ POLICIES: Final = Registry(
 VERIFIERS: Final = Registry(
     "verifier",
     {
+        "causal_lm": "dlm.search.verifiers.causal:CausalLikelihood",
         "confidence": "dlm.search.verifiers.free:Confidence",
+        "countdown": "dlm.search.verifiers.rules:Countdown",
+        "ensemble": "dlm.search.verifiers.ensemble:Ensemble",
+        "exact_answer": "dlm.search.verifiers.oracles:ExactAnswer",
+        "hidden_tests": "dlm.search.verifiers.programs:HiddenTests",
+        "majority": "dlm.search.verifiers.majority:Majority",
+        "path_entropy": "dlm.search.verifiers.free:PathEntropy",
+        "path_logprob": "dlm.search.verifiers.free:PathLogprob",
+        "pll": "dlm.search.verifiers.itself:PseudoLikelihood",
+        "reward_model": "dlm.search.verifiers.reward:RewardModel",
+        "rules": "dlm.search.verifiers.rules:TaskRules",
+        "self_verify": "dlm.search.verifiers.itself:SelfVerify",
+        "sudoku": "dlm.search.verifiers.rules:Sudoku",
+        "tests": "dlm.search.verifiers.programs:PublicTests",
     },
     GROUP,
 )

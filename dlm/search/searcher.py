@@ -16,9 +16,10 @@ from dlm.errors import InvalidRequest, shown
 from dlm.search.budget import SearchBudget
 from dlm.search.executor import Executor
 from dlm.search.job import Job
-from dlm.search.names import POLICIES, VERIFIERS
+from dlm.search.names import POLICIES
 from dlm.search.policy import Policy
-from dlm.search.verifier import Question, Spent, Verifier
+from dlm.search.verifier import Question, Spent, whole
+from dlm.search.verifiers.parsing import parse_verifier
 from dlm.text.prompts import Prompt
 
 
@@ -35,7 +36,7 @@ class Searcher:
         config = GenerationConfig.from_options(options, trusted=given.trusted)
         if config.n != 1:
             raise InvalidRequest("n", f"must be 1: a search gives one answer, got {config.n}")
-        self._options, self._seed = dict(options), config.seed
+        self._seed = config.seed
         self.policy = parse_policy(given.search, trusted=given.trusted)
         if self.policy.diverse and config.temperature == 0:
             name = type(self.policy).__name__
@@ -47,10 +48,14 @@ class Searcher:
         verifier = parse_verifier(given.verifier, trusted=given.trusted)
         if verifier is None and self.policy.judges:
             verifier = parse_verifier("confidence")
-        if verifier is not None and verifier.oracle and not given.allow_oracle:
-            rule = "knows the right answer: it is for analysis, and taken with `allow_oracle=True`"
-            raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+        if verifier is not None and not given.allow_oracle:
+            for one in whole(verifier):
+                if one.oracle:
+                    rule = "knows the right answer: it is for analysis, with `allow_oracle=True`"
+                    raise InvalidRequest("verifier", f"{type(one).__name__} {rule}")
         self._ids = prompt_ids(prompt, engine.text, engine.info, ())
+        needed = {} if verifier is None else verifier.options
+        self._options = {**options, **needed}
         self._question = Question(prompt, words_of(prompt), self._ids, engine, Spent())
         self.verifier = None if verifier is None else verifier.bind(self._question)
 
@@ -76,20 +81,6 @@ def parse_policy(spec: Any, *, trusted: bool = True) -> Policy:
         rule = "is no search policy: inherit dlm.search.Policy"
         raise InvalidRequest("search", f"{type(policy).__name__} {rule}")
     return policy
-
-
-def parse_verifier(spec: Any, *, trusted: bool = True) -> Verifier | None:
-    """The verifier that a spec means: one, a function of a text, or a list of them for an ensemble.
-
-    Raises `InvalidRequest`.
-    """
-    if spec is None:
-        return None
-    verifier = parse_with(VERIFIERS, spec, trusted=trusted)
-    if not isinstance(verifier, Verifier):
-        rule = "is no verifier: inherit dlm.search.Verifier"
-        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
-    return verifier
 
 
 def words_of(prompt: Prompt) -> str | None:

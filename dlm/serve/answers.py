@@ -59,6 +59,23 @@ class Ending:
         return whole[len(answer.text or "") :]
 
 
+def ended_choice(
+    body: Sampling, answer: dlm.Generation, ending: Ending, logprobs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The fields of a choice that has ended, beside its text."""
+    end: dict[str, Any] = {
+        "finish_reason": finish_reason(answer),
+        "stop_reason": ending.reason,
+        "logprobs": logprobs,
+    }
+    return end | (token_fields(answer) if body.return_token_ids else {})
+
+
+def diffusion_meta(progress: float) -> dict[str, Any]:
+    """The mark of a chunk that holds a whole text, in the form of Inception's API."""
+    return {"diffusion_meta": {"diffusion_content": True, "diffusion_progress": progress}}
+
+
 def usage(job: Job, answers: Sequence[dlm.Generation]) -> dict[str, Any]:
     """The tokens of a request: of each prompt once, and of all answers."""
     prompt = sum(len(prompt.ids) for prompt in job.prompts)
@@ -137,17 +154,26 @@ def pieces(job: Job, answer: dlm.Generation) -> list[str]:
 
     Tokens in the middle of a character have none; a stop string cuts the last ones.
     """
-    text = job.service.text
-    if text is None:
-        return [""] * len(answer.ids)
-    decoder = dlm.IncrementalDecoder(text, inside=bool(answer.holes))
-    found = [decoder.feed([token]) for token in answer.ids]
-    if found:
-        found[-1] += decoder.finish()
+    found = token_pieces(job, answer.ids, inside=bool(answer.holes))
     room = len(answer.text or "")
     for index, piece in enumerate(found):
         found[index] = piece[:room]
         room -= len(found[index])
+    return found
+
+
+def token_pieces(job: Job, ids: Sequence[int], *, inside: bool = False) -> list[str]:
+    """The text that each token completes; control tokens, and all without a tokenizer, have none.
+
+    inside: the ids go on with a text
+    """
+    text = job.service.text
+    if text is None:
+        return [""] * len(ids)
+    decoder = dlm.IncrementalDecoder(text, inside=inside)
+    found = [decoder.feed([token]) for token in ids]
+    if found:
+        found[-1] += decoder.finish()
     return found
 
 

@@ -131,10 +131,12 @@ class Job:
         self._held.close()
 
 
-async def unless_gone(request: Request, job: Job) -> list[dlm.Generation]:
-    """The answers of a job. Its rows are freed in any case; raises as `finished`, or `ApiError`."""
+async def unless_gone(request: Request, job: Job, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work on a job. Its rows are freed in any case; raises as `finished`, or
+    `ApiError`.
+    """
     try:
-        return await finished(job.results(), job.service, request.receive)
+        return await finished(work, job.service, request.receive)
     finally:
         job.describe(request.scope)
         await asyncio.shield(job.close())

@@ -11,7 +11,7 @@ from typing import Any, Final
 import dlm
 from dlm.errors import shortened, shown, unknown_name
 from dlm.serve.errors import refused
-from dlm.serve.fields import Sampling, check_supported
+from dlm.serve.fields import Sampling
 from dlm.serve.schemas import (
     MOST_IDS,
     ChatRequest,
@@ -64,12 +64,11 @@ class Asked:
     given: Mapping[str, Any]
 
 
-def asked_of(body: Sampling, engine: dlm.Engine, defaults: Mapping[str, Any]) -> Asked:
+def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -> Asked:
     """The options that a body asks for, on top of the server's `defaults`.
 
     Raises `ApiError` 400 that names the field.
     """
-    check_supported(body)
     extension = dict(body.dlm or {})
     events = extension.pop("events", False)
     if not isinstance(events, bool):
@@ -80,10 +79,10 @@ def asked_of(body: Sampling, engine: dlm.Engine, defaults: Mapping[str, Any]) ->
         if "preset" in given:
             rule = "stands for a preset: leave it out beside `dlm.preset`"
             raise refused("reasoning_effort", f"`reasoning_effort` {rule}")
-        options["preset"] = preset_of(body.reasoning_effort, engine.info)
+        options["preset"] = preset_of(body.reasoning_effort, info)
     options |= _sampling(body, defaults.get("seed"))
-    _add_stops(options, body, engine.info)
-    _add_guides(options, body, engine.info)
+    _add_stops(options, body, info)
+    _add_guides(options, body, info)
     names = {"stop": "stop_token_ids", "top_logprobs": "logprobs"}
     names["guide"] = "min_tokens" if body.min_tokens else "ignore_eos"
     names |= {name: f"dlm.{name}" for name in given}

@@ -117,10 +117,17 @@ class CompletionRequest(Sampling):
     ]
     max_tokens: Annotated[
         int | None,
-        Field(ge=0, le=2**31 - 1, description="tokens of each answer at most; left out: 16"),
+        Field(
+            ge=0,
+            le=2**31 - 1,
+            description="tokens of each answer at most; left out: 16; 0: `echo` alone",
+        ),
     ] = None
     logprobs: Alternatives = None
-    echo: Annotated[bool | None, Field(description="the prompt before each answer")] = None
+    echo: Annotated[
+        bool | None,
+        Field(description="the prompt before each answer, with its `logprobs` where asked for"),
+    ] = None
     suffix: Annotated[
         Text | None, Field(description="text after a gap of `max_tokens` tokens, which is filled")
     ] = None

@@ -33,7 +33,9 @@ def test_a_request_is_the_same_over_http_and_in_the_engine():
     for ask in islice(asks(2), 40):
         schema = ChatRequest if ask.chat else CompletionRequest
         body = schema.model_validate_json(ask.body())
-        options = dict(asked_of(body, engine, {}).options) | {"max_new_tokens": body.max_tokens}
+        options = dict(asked_of(body, engine.info, {}).options) | {
+            "max_new_tokens": body.max_tokens
+        }
         served = engine.prepare([5], dlm.GenerationConfig.from_options(options))
         ours = ask.submit(engine)
         assert [state.bound.config for state in ours.states] == [served.states[0].bound.config] * (

@@ -103,11 +103,35 @@ def test_options_of_dlm_pass_through(server, engine):
     assert sample["resps"][0][0] == own
 
 
-def test_log_likelihoods_are_refused_with_the_remedy(server):
-    answer = server.post(
-        "/v1/completions",
-        {"prompt": [[11, 12]], "max_tokens": 1, "logprobs": 1, "echo": True, "temperature": 0},
+@pytest.mark.slow
+@pytest.mark.parametrize(("at_once", "batch"), [(1, 3), (4, 1)])
+def test_log_likelihoods(server, engine, at_once, batch):
+    """Those of both choices of each problem, and the accuracy, are those of `engine.score`."""
+    found = lm_eval.simple_evaluate(
+        model="local-completions",
+        model_args={
+            "model": "tiny",
+            "base_url": f"{server.v1}/completions",
+            "max_length": 1024,
+            "max_retries": 1,
+            "num_concurrent": at_once,
+            "batch_size": batch,
+        },
+        tasks=["dlm_choice"],
+        limit=4,
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False),
+        log_samples=True,
     )
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "echo"
-    assert "dlm-lm-eval" in answer.json()["error"]["message"]
+    right = 0
+    for sample in found["samples"]["dlm_choice"]:
+        own = []
+        for pair, ((logprob, greedy),) in zip(sample["arguments"], sample["resps"], strict=True):
+            context, choice = pair
+            before = engine.text.encode(context)
+            answer = engine.text.encode(context + choice)[len(before) :]
+            local = engine.score(before, answer)
+            assert float(logprob) == pytest.approx(local.logprob, abs=1e-3)
+            assert greedy == local.greedy
+            own.append(local.logprob)
+        right += own.index(max(own)) == sample["doc"]["label"]
+    assert found["results"]["dlm_choice"]["acc,none"] == right / 4

@@ -4,6 +4,7 @@ import pytest
 
 import dlm
 from dlm.serve.errors import ApiError
+from dlm.serve.fields import check_supported
 from dlm.serve.options import asked_of
 from dlm.serve.schemas import ChatRequest
 from dlm.serve.service import Places
@@ -17,9 +18,8 @@ def tiny():
 
 
 def asked(engine, defaults, **body):
-    return asked_of(
-        ChatRequest.model_validate({"messages": TALK, **body}), engine, defaults
-    ).options
+    talk = ChatRequest.model_validate({"messages": TALK, **body})
+    return asked_of(talk, engine.info, defaults).options
 
 
 def test_a_default_seed_holds(tiny):
@@ -63,9 +63,10 @@ def test_faults_of_the_extension_name_their_field(tiny, given, param, words):
     assert "StopString" not in caught.value.message
 
 
-def test_a_refusal_tells_rule_and_value(tiny):
+def test_a_refusal_tells_rule_and_value():
+    body = ChatRequest.model_validate({"messages": TALK, "frequency_penalty": 1.5})
     with pytest.raises(ApiError) as caught:
-        asked(tiny, {}, frequency_penalty=1.5)
+        check_supported(body)
     assert "must be 0 or left out, got 1.5: it depends" in caught.value.message
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import Final, NamedTuple
 
 from dlm.core import ModelInfo
+from dlm.engine.canvas_reader import Ids, common_beginning
 from dlm.engine.decisions.questions import Choice, Question
 from dlm.engine.decisions.template import Order, QuestionTemplate
 from dlm.errors import InvalidRequest, shown
 from dlm.text import Text, parse_holes
 from dlm.text.control import TURN_END_TOKENS
 
-Ids = tuple[int, ...]
 RAW_ANSWER: Final = "\nAnswer: "
 """Stands between the user turn and the answer where a model has no chat template."""
 
@@ -149,9 +148,3 @@ def _label_ids(
             hint = ": answer by letters" if isinstance(asked.question, Choice) else ""
             raise InvalidRequest(own, rule + hint)
     return list(seen)
-
-
-def common_beginning(rows: Sequence[Ids]) -> Ids:
-    """The ids that all rows begin with."""
-    alike = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
-    return tuple(column[0] for column in alike)

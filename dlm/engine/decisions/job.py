@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import fsum
 from typing import Any, Final, Protocol
 
 import torch
 
+from dlm.engine.canvas_reader import MOST_POSITIONS, CanvasReader, Holder, shared_length
 from dlm.engine.decisions.answers import Answer, DecisionCosts, Decisions, answer_of
 from dlm.engine.decisions.canvases import Canvas, Listed, build_canvas
 from dlm.engine.decisions.options import DecisionOptions
 from dlm.engine.decisions.questions import Choice, Predicate, Question, Score, check_questions
-from dlm.engine.decisions.reader import MOST_POSITIONS, CanvasReader, Holder
 from dlm.engine.decisions.scoring import (
     LabelTerms,
+    Term,
     label_terms,
     mass,
+    note_terms,
     renormalised,
     rows_of,
     summed,
@@ -73,7 +76,14 @@ class DecisionJob:
         self._build(engine, _transcript(source), limits)
         terms = [one for own in self._scores for one in own]
         self.rows = rows_of(terms, engine.info)
-        self._reader = CanvasReader(engine, self.rows, MOST_POSITIONS if most is None else most)
+        self._found: dict[Term, float] = {}
+        self._reader = CanvasReader(
+            engine,
+            self.rows,
+            partial(note_terms, self._found),
+            MOST_POSITIONS if most is None else most,
+            shared=shared_length(engine, self.rows),
+        )
         self._cached_tokens = self._reader.shared * (self._sheets - 1)
         self._begun: float | None = None
         self._seconds, self._closed = 0.0, False
@@ -136,7 +146,7 @@ class DecisionJob:
 
     def _answer(self, question: Question, rotated: Sequence[LabelTerms]) -> Answer:
         """The mean over the orders in which the question's options were listed."""
-        scores = [summed(terms, self._reader.found) for terms in rotated]
+        scores = [summed(terms, self._found) for terms in rotated]
         each = [renormalised(score, self._options.temperature) for score in scores]
         probabilities = [fsum(column) / len(each) for column in zip(*each, strict=True)]
         pseudo = self._options.scoring == "pseudo"

@@ -14,11 +14,15 @@ first: log p(first token), where every label begins with another one: a single c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import exp, fsum
+from math import exp, fsum, log
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from dlm.core import ModelInfo
-from dlm.engine.decisions.canvases import Canvas, Ids, Slot
+from dlm.engine.canvas_reader import Ids
+from dlm.engine.decisions.canvases import Canvas, Slot
 from dlm.engine.decisions.options import Scoring
 from dlm.errors import InvalidRequest
 
@@ -44,6 +48,16 @@ class CanvasRow(NamedTuple):
     source: Ids
     ids: Ids
     reads: tuple[Read, ...]
+
+    @property
+    def length(self) -> int:
+        """The number of ids."""
+        return len(self.ids)
+
+    @property
+    def positions(self) -> list[int]:
+        """The positions that are read."""
+        return [read.position for read in self.reads]
 
 
 class Term(NamedTuple):
@@ -150,6 +164,25 @@ def _cut(ids: Ids, last: int, info: ModelInfo) -> Ids:
         return ids
     end = (last // info.alignment + 1) * info.alignment
     return (*ids[:end], *(ids[-1:] * (end - len(ids))))
+
+
+def note_terms(found: dict[Term, float], rows: Sequence[CanvasRow], logits: Tensor) -> None:
+    """Write down in `found` the log-probabilities of what is read of rows in `logits [N, V]`."""
+    reads = [(row, read) for row in rows for read in row.reads]
+    wanted = [(n, i) for n, (_, read) in enumerate(reads) for g in read.groups for i in g]
+    places, ids = torch.tensor(wanted, device=logits.device).unbind(1)
+    logs = logits[places, ids].double() - logits.logsumexp(1).double()[places]
+    values = iter(logs.tolist())
+    for row, read in reads:
+        for group in read.groups:
+            score = log_sum([next(values) for _ in group])
+            found[Term(row.source, read.position, group)] = score
+
+
+def log_sum(logs: Sequence[float]) -> float:
+    """The log of the sum of exponentials."""
+    top = max(logs)
+    return top + log(fsum(exp(value - top) for value in logs))
 
 
 def renormalised(logs: Sequence[float], temperature: float) -> list[float]:

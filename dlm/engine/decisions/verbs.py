@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from dlm.core import ModelInfo
 from dlm.decode.iteration import IterationManager
@@ -13,12 +12,11 @@ from dlm.engine.decisions.answers import Decisions
 from dlm.engine.decisions.job import DecisionJob, Input
 from dlm.engine.decisions.options import DecisionOptions
 from dlm.engine.decisions.questions import Question
+from dlm.engine.jobs import drive
 from dlm.engine.scheduler import Scheduler
 from dlm.model.decoder import Decoder
 from dlm.model.kv_store import KVPool
 from dlm.text import Text
-
-Result = TypeVar("Result")
 
 
 class Deciding:
@@ -44,15 +42,7 @@ class Deciding:
         `CheckpointError` when logits are not finite.
         """
         job = self.prepare_decisions(source, questions, DecisionOptions.from_options(options))
-        more = True
-        try:
-            while more:
-                with self.lock:
-                    more = job.step()
-        finally:
-            with self.lock:
-                job.close()
-        return job.result()
+        return drive(job, self.lock)
 
     def prepare_decisions(
         self,
@@ -66,29 +56,3 @@ class Deciding:
         longest: positions of a canvas, if less than the model's
         """
         return DecisionJob(self, source, questions, options, longest)
-
-
-class Calling(Protocol):
-    """The member of an engine for asyncio that `run_job` uses."""
-
-    async def call(self, function: Callable[[], Result]) -> Result:
-        """Have the driving thread run a function between two steps."""
-        ...
-
-
-async def run_job(driver: Calling, job: DecisionJob, lock: threading.RLock) -> Decisions:
-    """Drive a job, one forward between two steps of the rows that are being decoded.
-
-    Frees its pages when the task is cancelled. Errors as in `Engine.decide`.
-    """
-
-    def release() -> None:
-        with lock:
-            job.close()
-
-    try:
-        while await driver.call(job.step):
-            pass
-    finally:
-        await asyncio.shield(asyncio.to_thread(release))
-    return job.result()

@@ -13,22 +13,21 @@ from dlm.serve.answers import (
     Ending,
     chat_logprobs,
     costs,
-    finish_reason,
+    diffusion_meta,
+    ended_choice,
     new_id,
-    token_fields,
     usage,
 )
 from dlm.serve.bodies import JsonRoute
 from dlm.serve.errors import refused
 from dlm.serve.jobs import Job
-from dlm.serve.options import asked_of
 from dlm.serve.prompts import Prompt, chat_prompt, messages_of
 from dlm.serve.routes.common import (
     answered,
-    check_streaming,
+    check_format,
     in_thread,
+    opened,
     options_for,
-    service_of,
     started,
 )
 from dlm.serve.schemas import ChatRequest
@@ -41,11 +40,7 @@ router = APIRouter(route_class=JsonRoute)
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
     """Answer the last message of a talk, or go on with it where it is the assistant's."""
-    service = service_of(request)
-    service.check_open()
-    service.check_model(body.model)
-    asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(service, body, asked)
+    service, asked = opened(request, body)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
     job = await started(service, body, asked, [prompt], [options], "chat")
@@ -54,9 +49,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
 
 def _prompt(service: Service, body: ChatRequest) -> Prompt:
     """The ids of the messages. Raises `ApiError` 400."""
-    if body.response_format is not None and body.response_format.type != "text":
-        rule = "must be {'type': 'text'}: a grammar needs tokens in their order"
-        raise refused("response_format", f"`response_format` {rule}", "unsupported_parameter")
+    check_format("response_format", body.response_format)
     goes_on = body.messages[-1].role == "assistant"
     if goes_on and body.continue_final_message is False:
         rule = "must be true after a final message of the assistant, which is gone on with"
@@ -74,8 +67,7 @@ class ChatShape:
 
     def __init__(self, job: Job, body: ChatRequest) -> None:
         self._job, self._body, self._id = job, body, new_id("chatcmpl")
-        options = body.stream_options
-        self._usage = bool(options and options.include_usage)
+        self._usage = bool(body.stream_options and body.stream_options.include_usage)
 
     def whole(self, answers: list[dlm.Generation]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
@@ -102,8 +94,7 @@ class ChatShape:
 
     def canvas(self, number: int, shown: str, progress: float) -> Iterator[bytes]:
         """The whole text so far, in the form of Inception's API."""
-        meta = {"diffusion_content": True, "diffusion_progress": progress}
-        yield self._chunk(number, {"content": shown}, diffusion_meta=meta)
+        yield self._chunk(number, {"content": shown}, **diffusion_meta(progress))
 
     def event(self, number: int, event: Mapping[str, Any]) -> Iterator[bytes]:
         """An event of the canvas."""
@@ -117,9 +108,8 @@ class ChatShape:
         if not self._body.diffusing:
             yield self._chunk(number, delta, self._end(answer, ending), **more)
             return
-        meta = {"diffusion_content": True, "diffusion_progress": 1.0}
         content = {"content": ending.text}
-        yield self._chunk(number, content, self._end(answer, ending), diffusion_meta=meta)
+        yield self._chunk(number, content, self._end(answer, ending), **diffusion_meta(1.0))
         yield self._chunk(number, {}, **more)
 
     def finish(self, answers: list[dlm.Generation]) -> Iterator[bytes]:
@@ -151,9 +141,5 @@ class ChatShape:
 
     def _end(self, answer: dlm.Generation, ending: Ending) -> dict[str, Any]:
         """The fields of a choice that has ended."""
-        end: dict[str, Any] = {
-            "finish_reason": finish_reason(answer),
-            "stop_reason": ending.reason,
-            "logprobs": chat_logprobs(self._job, answer) if self._body.logprobs else None,
-        }
-        return end | (token_fields(answer) if self._body.return_token_ids else {})
+        logprobs = chat_logprobs(self._job, answer) if self._body.logprobs else None
+        return ended_choice(self._body, answer, ending, logprobs)

@@ -11,10 +11,11 @@ from fastapi.responses import Response
 
 from dlm.serve.answers import dumps
 from dlm.serve.errors import api_error, refused
-from dlm.serve.fields import Sampling
+from dlm.serve.fields import Body, Sampling, check_supported
 from dlm.serve.jobs import ClientGone, Job, unless_gone
-from dlm.serve.options import Asked, length_field
+from dlm.serve.options import Asked, asked_of, length_field
 from dlm.serve.prompts import Prompt
+from dlm.serve.schemas import ResponseFormat
 from dlm.serve.service import Service
 from dlm.serve.streams import EventStream, Shape, Streaming
 
@@ -41,7 +42,36 @@ async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
         raise api_error(error) from error
 
 
-def check_streaming(service: Service, body: Sampling, asked: Asked) -> None:
+def service_for(request: Request, body: Body, model: str | None) -> Service:
+    """The service for a body that asks for `model`. Raises `ApiError`: 503 while no requests are
+    taken, 404 for a model that is not served, 400 for a field that cannot be honoured.
+    """
+    service = service_of(request)
+    service.check_open()
+    service.check_model(model)
+    check_supported(body)
+    return service
+
+
+def opened(request: Request, body: Sampling) -> tuple[Service, Asked]:
+    """The service for a body of an endpoint that generates, and the wishes of the body.
+
+    Raises `ApiError` as `service_for`, and 400 for options that are wrong or do not go together.
+    """
+    service = service_for(request, body, body.model)
+    asked = asked_of(body, service.info, service.settings.defaults)
+    _check_streaming(service, body, asked)
+    return service, asked
+
+
+def check_format(param: str, form: ResponseFormat | None) -> None:
+    """Raise `ApiError` 400 for an answer in another form than text."""
+    if form is not None and form.type != "text":
+        rule = "must be {'type': 'text'}: a grammar needs tokens in their order"
+        raise refused(param, f"`{param}` {rule}", "unsupported_parameter")
+
+
+def _check_streaming(service: Service, body: Sampling, asked: Asked) -> None:
     """Raise `ApiError` 400 for fields about streams that do not go together, and for a stream of
     text where there is no tokenizer.
     """
@@ -129,6 +159,6 @@ async def answered(
         streaming = Streaming(job, shape, diffusing=bool(body.diffusing), hole=hole)
         return EventStream(job, streaming.frames())
     try:
-        return json_response(shape.whole(await unless_gone(request, job)))
+        return json_response(shape.whole(await unless_gone(request, job, job.results())))
     except ClientGone:
         return Response(status_code=499)

@@ -13,21 +13,23 @@ from dlm.serve.answers import (
     Ending,
     completion_logprobs,
     costs,
-    finish_reason,
+    diffusion_meta,
+    ended_choice,
     in_hole,
     new_id,
-    token_fields,
     usage,
 )
 from dlm.serve.bodies import JsonRoute
+from dlm.serve.echoed import Echo, echoed, echoed_logprobs, prompt_costs, unanswered
 from dlm.serve.errors import refused
-from dlm.serve.jobs import Job
-from dlm.serve.options import asked_of
+from dlm.serve.jobs import ClientGone, Job
 from dlm.serve.prompts import Prompt, plain_prompt, suffix_infill
 from dlm.serve.routes.common import (
     answered,
-    check_streaming,
+    check_format,
     in_thread,
+    json_response,
+    opened,
     options_for,
     service_of,
     started,
@@ -47,15 +49,10 @@ Body = CompletionRequest | FimRequest
 @router.post("/v1/completions")
 async def completions(request: Request, body: CompletionRequest) -> Response:
     """Continue texts or ids, or fill the gap before `suffix`."""
-    if body.max_tokens == 0:
-        rule = "must be at least 1: log-likelihoods of a prompt are computed by `dlm-lm-eval`"
-        raise refused("max_tokens", f"`max_tokens` {rule}", "unsupported_parameter")
-    if body.echo and body.logprobs is not None:
-        rule = "cannot be combined with `logprobs`: log-likelihoods are computed by `dlm-lm-eval`"
-        raise refused("echo", f"`echo` {rule}", "unsupported_parameter")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise refused("response_format", "`response_format` must be {'type': 'text'}")
-    return await _complete(request, body, "completions", DEFAULT_TOKENS)
+    check_format("response_format", body.response_format)
+    if (echo := Echo.of(body)) is None:
+        return await _complete(request, body, "completions", DEFAULT_TOKENS)
+    return await _echo(request, body, echo)
 
 
 @router.post("/v1/fim/completions")
@@ -66,11 +63,7 @@ async def fim_completions(request: Request, body: FimRequest) -> Response:
 
 
 async def _complete(request: Request, body: Body, route: str, length: int) -> Response:
-    service = service_of(request)
-    service.check_open()
-    service.check_model(body.model)
-    asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(service, body, asked)
+    service, asked = opened(request, body)
     if body.suffix and asked.given.get("infill") is not None:
         raise refused("suffix", "`suffix` and `dlm.infill` both say what follows a hole")
     prompts = await in_thread(_prompts, service, body)
@@ -79,6 +72,25 @@ async def _complete(request: Request, body: Body, route: str, length: int) -> Re
         options = await in_thread(_with_suffix, service, body.suffix, prompts, options)
     job = await started(service, body, asked, prompts, options, route)
     return await answered(request, body, job, CompletionShape(job, body), hole=bool(body.suffix))
+
+
+async def _echo(request: Request, body: CompletionRequest, echo: Echo) -> Response:
+    """Repeat prompts with the log-probabilities of their tokens, before the answers to them."""
+    service, asked = opened(request, body)
+    prompts = await in_thread(_prompts, service, body)
+    echo.check_places(service, len(prompts), len(prompts) * (body.n or 1))
+    scoring = await echo.scoring(service, prompts)
+    with service.places.take(len(prompts), sum(len(prompt.ids) for prompt in prompts)):
+        if echo.answers:
+            options = [options_for(service, body, asked, one, DEFAULT_TOKENS) for one in prompts]
+            job = await started(service, body, asked, prompts, options, "completions")
+        else:
+            job = unanswered(service, asked, prompts)
+        try:
+            answers, scores = await echoed(request, job, scoring)
+        except ClientGone:
+            return Response(status_code=499)
+    return json_response(CompletionShape(job, body, scores).whole(answers))
 
 
 def _prompts(service: Service, body: Body) -> list[Prompt]:
@@ -102,10 +114,13 @@ def _with_suffix(
 
 
 class CompletionShape:
-    """Bodies and chunks of text completions."""
+    """Bodies and chunks of text completions.
 
-    def __init__(self, job: Job, body: Body) -> None:
-        self._job, self._body, self._id = job, body, new_id("cmpl")
+    scores: log-likelihoods of the prompts, where they are echoed with them
+    """
+
+    def __init__(self, job: Job, body: Body, scores: Sequence[dlm.LogLikelihood] = ()) -> None:
+        self._job, self._body, self._id, self._scores = job, body, new_id("cmpl"), scores
         self._usage = bool(body.stream_options and body.stream_options.include_usage)
 
     def whole(self, answers: list[dlm.Generation]) -> dict[str, Any]:
@@ -114,7 +129,7 @@ class CompletionShape:
             **self._head(),
             "choices": [self._whole(index, answer) for index, answer in enumerate(answers)],
             "usage": self._used(answers),
-            "dlm": costs(self._job, answers),
+            "dlm": costs(self._job, answers) | prompt_costs(self._scores),
         }
 
     def begin(self) -> Iterator[bytes]:
@@ -129,9 +144,8 @@ class CompletionShape:
 
     def canvas(self, number: int, shown: str, progress: float) -> Iterator[bytes]:
         """The whole text so far, in the form of Inception's API."""
-        meta = {"diffusion_content": True, "diffusion_progress": progress}
         shown = self._echoed(number) + shown.removesuffix(self._body.suffix or "")
-        yield self._chunk(number, shown, diffusion_meta=meta)
+        yield self._chunk(number, shown, **diffusion_meta(progress))
 
     def event(self, number: int, event: Mapping[str, Any]) -> Iterator[bytes]:
         """An event of the canvas."""
@@ -139,13 +153,11 @@ class CompletionShape:
 
     def end(self, number: int, answer: dlm.Generation, sent: int) -> Iterator[bytes]:
         """The reason of the end, with the rest of the text."""
-        text, more = self._text(answer), {"dlm": costs(self._job, [answer])}
-        if not self._body.diffusing:
-            yield self._chunk(number, text[sent:], self._end(answer, number), **more)
-            return
-        meta = {"diffusion_content": True, "diffusion_progress": 1.0}
-        whole = self._echoed(number) + text
-        yield self._chunk(number, whole, self._end(answer, number), diffusion_meta=meta, **more)
+        text, end = self._ended(number, answer)
+        rest, more = text[sent:], {"dlm": costs(self._job, [answer])}
+        if self._body.diffusing:
+            rest, more = self._echoed(number) + text, more | diffusion_meta(1.0)
+        yield self._chunk(number, rest, end, **more)
 
     def finish(self, answers: list[dlm.Generation]) -> Iterator[bytes]:
         """The usage, where it was asked for."""
@@ -174,8 +186,8 @@ class CompletionShape:
         return in_hole(answer, length)
 
     def _whole(self, number: int, answer: dlm.Generation) -> dict[str, Any]:
-        text = self._echoed(number) + self._text(answer)
-        return {"index": number, "text": text, **self._end(answer, number)}
+        text, end = self._ended(number, answer)
+        return {"index": number, "text": self._echoed(number) + text, **end}
 
     def _chunk(
         self, number: int, text: str, end: Mapping[str, Any] | None = None, **more: Any
@@ -184,12 +196,6 @@ class CompletionShape:
         told: dict[str, Any] = {"usage": None} if self._usage else {}
         choice = {"index": number, "text": text, **rest}
         return frame({**self._head(), "choices": [choice], **told, **more})
-
-    def _text(self, answer: dlm.Generation) -> str:
-        """The text of an answer: what fills the hole, where there is a suffix."""
-        if self._body.suffix:
-            return answer.holes[0] if answer.holes else ""
-        return Ending(self._job, self._body, answer).text
 
     def _echoed(self, number: int) -> str:
         """The text of a prompt, where it is to be repeated."""
@@ -204,13 +210,17 @@ class CompletionShape:
         text = self._job.service.text
         return "" if text is None else text.decode(self._job.prompts[number // self._job.n].ids)
 
-    def _end(self, answer: dlm.Generation, number: int) -> dict[str, Any]:
-        """The fields of a choice that has ended."""
-        asked = isinstance(self._body, CompletionRequest) and self._body.logprobs is not None
-        own = self._own(number, answer)
-        end: dict[str, Any] = {
-            "logprobs": completion_logprobs(self._job, own) if asked else None,
-            "finish_reason": finish_reason(answer),
-            "stop_reason": Ending(self._job, self._body, answer).reason,
-        }
-        return end | (token_fields(own) if self._body.return_token_ids else {})
+    def _ended(self, number: int, answer: dlm.Generation) -> tuple[str, dict[str, Any]]:
+        """The text of an answer without its prompt, and the fields of a choice that has ended."""
+        own, ending = self._own(number, answer), Ending(self._job, self._body, answer)
+        text = (own.text or "") if self._body.suffix else ending.text
+        return text, ended_choice(self._body, own, ending, self._logprobs(number, own))
+
+    def _logprobs(self, number: int, own: dlm.Generation) -> dict[str, Any] | None:
+        """The log-probabilities of an answer, after those of its prompt where there are any."""
+        if not isinstance(self._body, CompletionRequest) or self._body.logprobs is None:
+            return None
+        if not self._scores:
+            return completion_logprobs(self._job, own)
+        score, start = self._scores[number // self._job.n], len(self._echoed(number))
+        return echoed_logprobs(self._job, self._body, number, own, score, start)

@@ -22,11 +22,10 @@ from dlm.serve.decisions import (
 )
 from dlm.serve.errors import ApiError
 from dlm.serve.facts import facts
-from dlm.serve.fields import check_supported
 from dlm.serve.jobs import ClientGone, finished
 from dlm.serve.parts import as_text
 from dlm.serve.questions import questions_of, system_one_questions
-from dlm.serve.routes.common import json_response, service_of
+from dlm.serve.routes.common import json_response, service_for
 from dlm.serve.service import Service
 
 router = APIRouter(route_class=JsonRoute)
@@ -35,13 +34,10 @@ router = APIRouter(route_class=JsonRoute)
 @router.post("/v1/decisions")
 async def decisions(request: Request, body: DecisionRequest) -> Response:
     """Answer predicates, choices and scores by probabilities, in OpenAI's form."""
-    service = service_of(request)
-    service.check_open()
-    service.check_model(body.model)
-    check_supported(body)
+    service = service_for(request, body, body.model)
     asked = input_of(body.input), questions_of(body.questions)
     try:
-        found = await _decided(request, body.dlm, *asked)
+        found = await _decided(request, service, body.dlm, *asked)
     except ClientGone:
         return Response(status_code=499)
     return json_response(decision_body(service.name, found))
@@ -50,13 +46,10 @@ async def decisions(request: Request, body: DecisionRequest) -> Response:
 @router.post("/v1/systemone")
 async def system_one(request: Request, body: SystemOneRequest) -> Response:
     """Answer nouls, choices and scores by probabilities, in System One's form."""
-    service = service_of(request)
-    service.check_open()
-    service.check_model(body.model)
-    check_supported(body)
+    service = service_for(request, body, body.model)
     asked = as_text("state", body.state), system_one_questions(body.questions)
     try:
-        found = await _decided(request, body.dlm, *asked, ids=list(body.questions))
+        found = await _decided(request, service, body.dlm, *asked, ids=list(body.questions))
     except ClientGone:
         return Response(status_code=499)
     return json_response(system_one_body(service.name, body.questions, found))
@@ -64,6 +57,7 @@ async def system_one(request: Request, body: SystemOneRequest) -> Response:
 
 async def _decided(
     request: Request,
+    service: Service,
     extension: Extension | None,
     source: str | list[dict[str, str]],
     questions: list[dlm.Question],
@@ -73,7 +67,7 @@ async def _decided(
 
     ids: keys of the questions of a System One body
     """
-    service, options = service_of(request), options_of(extension)
+    options = options_of(extension)
     _check_sizes(service, source, questions, ids)
     with service.places.take(1, 0):
         try:

@@ -13,14 +13,13 @@ from dlm.serve.answers import Ending, chat_logprobs, costs, new_id, token_fields
 from dlm.serve.bodies import JsonRoute
 from dlm.serve.errors import ApiError, refused
 from dlm.serve.jobs import Job
-from dlm.serve.options import asked_of
 from dlm.serve.prompts import Prompt, chat_prompt, messages_of
 from dlm.serve.routes.common import (
     answered,
-    check_streaming,
+    check_format,
     in_thread,
+    opened,
     options_for,
-    service_of,
     started,
 )
 from dlm.serve.schemas import InputItem, Message, ResponsesRequest
@@ -36,14 +35,10 @@ LOGPROBS: Final = "message.output_text.logprobs"
 @router.post("/v1/responses")
 async def responses(request: Request, body: ResponsesRequest) -> Response:
     """Answer an input, a text or messages."""
-    service = service_of(request)
-    service.check_open()
-    service.check_model(body.model)
-    _check(body)
     if body.reasoning is not None and body.reasoning.effort is not None:
         body = body.model_copy(update={"reasoning_effort": body.reasoning.effort})
-    asked = asked_of(body, service.engine.engine, service.settings.defaults)
-    check_streaming(service, body, asked)
+    service, asked = opened(request, body)
+    _check(body)
     prompt = await in_thread(_prompt, service, body)
     options = options_for(service, body, asked, prompt, service.settings.max_new_tokens)
     job = await started(service, body, asked, [prompt], [options], "responses")
@@ -63,10 +58,7 @@ def _check(body: ResponsesRequest) -> None:
     """Raise `ApiError` 400 for what only responses have."""
     if body.diffusing:
         raise refused("diffusing", "`diffusing` is a form of chat and text completions")
-    form = body.text.format if body.text else None
-    if form is not None and form.type != "text":
-        rule = "must be {'type': 'text'}: a grammar needs tokens in their order"
-        raise refused("text.format", f"`text.format` {rule}", "unsupported_parameter")
+    check_format("text.format", body.text.format if body.text else None)
     for index, name in enumerate(body.include or ()):
         if name != LOGPROBS:
             param = f"include[{index}]"

@@ -11,9 +11,8 @@ from fastapi.responses import Response
 
 from dlm.serve.bodies import JsonRoute
 from dlm.serve.errors import refused
-from dlm.serve.fields import check_supported
 from dlm.serve.prompts import chat_prompt, messages_of
-from dlm.serve.routes.common import in_thread, json_response, service_of
+from dlm.serve.routes.common import in_thread, json_response, service_for, service_of
 from dlm.serve.schemas import DetokenizeRequest, TokenizeRequest
 from dlm.serve.service import Service
 
@@ -27,9 +26,7 @@ MOST_CANVASES: Final = 16
 @router.post("/v1/tokenize")
 async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     """The ids of a text, or of messages through the chat template."""
-    service = service_of(request)
-    service.check_model(body.model)
-    check_supported(body)
+    service = service_for(request, body, body.model)
     if (body.prompt is None) == (body.messages is None):
         raise refused("prompt", "`prompt` or `messages` must be given, and not both")
     ids = await in_thread(_ids, service, body)
@@ -54,8 +51,7 @@ def _ids(service: Service, body: TokenizeRequest) -> list[int]:
 @router.post("/v1/detokenize")
 async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
     """The text of ids; control tokens have none."""
-    service = service_of(request)
-    service.check_model(body.model)
+    service = service_for(request, body, body.model)
     text = service.require_text()
     size = service.info.vocab_size
     for index, token in enumerate(body.tokens):

@@ -1,11 +1,12 @@
-"""`CanvasReader`: computes canvases in forwards of bounded size and reads log-probabilities."""
+"""`CanvasReader`: computes canvases in forwards of bounded size and hands on their logits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from math import exp, fsum, lcm, log
-from typing import Final, NamedTuple, Protocol
+from itertools import takewhile
+from math import lcm
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,13 +15,12 @@ from torch import Tensor
 from dlm.core import NO_POSITIONS, ForwardPlan, ModelInfo, Segment, span
 from dlm.decode.iteration import IterationManager
 from dlm.decode.packing import pack
-from dlm.engine.decisions.canvases import Ids, common_beginning
-from dlm.engine.decisions.scoring import CanvasRow, Term
 from dlm.errors import Unavailable, not_finite
 from dlm.model.attention import takes_ragged
 from dlm.model.decoder import Decoder
 from dlm.model.kv_store import KVPool
 
+Ids = tuple[int, ...]
 MOST_POSITIONS: Final = 2048
 """Positions of one forward where the engine has no bound: requests that run wait for it."""
 
@@ -34,28 +34,60 @@ class Holder(Protocol):
     manager: IterationManager
 
 
-class _Batch(NamedTuple):
+class Readable(Protocol):
+    """A canvas to compute."""
+
+    @property
+    def ids(self) -> Ids:
+        """Its ids."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """The number of its ids."""
+        ...
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """The positions whose logits are wanted, in ascending order, at least one."""
+        ...
+
+
+Row = TypeVar("Row", bound=Readable)
+
+
+class _Batch(NamedTuple, Generic[Row]):
     """The work of one forward: `start:end` of the shared beginning, or whole rows."""
 
     start: int
     end: int
-    rows: Sequence[CanvasRow]
+    rows: Sequence[Row]
 
 
-class CanvasReader:
+class CanvasReader(Generic[Row]):
     """Computes the rows of one request; `step` does one forward, under the engine's lock.
 
-    In block-causal models the whole pages that all rows begin with are computed once, and the rows
-    read these keys. `found` has the log-probability of every term that was read. The counters are
-    those of `DecisionCosts`. `close` gives the pages back.
+    `note` gets the rows of each forward with the logits `[N, V]` of their positions, row by row.
+    The counters are those of `DecisionCosts`. `close` gives the pages back.
 
     most: positions of one forward; a row of more has one of its own
+    most_rows: rows of one forward (None: no bound)
+    shared: positions that all rows begin with, as `shared_length` has them: their keys are computed
+        once, and the rows read these
     """
 
-    def __init__(self, engine: Holder, rows: Sequence[CanvasRow], most: int) -> None:
-        self._engine, self._rows, self._most = engine, rows, most
-        self.shared = self._shared_length()
-        self.found: dict[Term, float] = {}
+    def __init__(
+        self,
+        engine: Holder,
+        rows: Sequence[Row],
+        note: Callable[[Sequence[Row], Tensor], None],
+        most: int,
+        *,
+        most_rows: int | None = None,
+        shared: int = 0,
+    ) -> None:
+        self._engine, self._rows, self._note = engine, rows, note
+        self._most, self._most_rows, self.shared = most, most_rows, shared
         self.nfe = self.forwards = self.token_forwards = 0
         self._pages: list[int] = []
         self._batches = self._plan()
@@ -81,27 +113,17 @@ class CanvasReader:
         self._engine.kv.pages.release(self._pages)
         self._pages = []
 
-    def _shared_length(self) -> int:
-        """Positions whose keys all rows share: whole pages and blocks before all that is read."""
-        info, kv = self._engine.info, self._engine.kv
-        if info.attention != "block_causal" or kv.store.angles_by_length or len(self._rows) < 2:
-            return 0
-        unit = lcm(kv.pages.page_size, info.alignment)
-        common = len(common_beginning([row.ids for row in self._rows]))
-        first = min(row.reads[0].position for row in self._rows) - int(info.shift)
-        return min(common, first) // unit * unit
-
-    def _plan(self) -> Iterator[_Batch]:
+    def _plan(self) -> Iterator[_Batch[Row]]:
         """The batches in order, the longest rows first, so that those of one are of like sizes."""
         unit = self._engine.info.alignment
         size = max(self._most // unit, 1) * unit
         for start in range(0, self.shared, size):
             yield _Batch(start, min(start + size, self.shared), ())
-        rows: list[CanvasRow] = []
+        rows: list[Row] = []
         count = 0
-        for row in sorted(self._rows, key=lambda row: -len(row.ids)):
-            own = len(row.ids) - self.shared
-            if rows and count + own > self._most:
+        for row in sorted(self._rows, key=lambda row: -row.length):
+            own = row.length - self.shared
+            if rows and (count + own > self._most or len(rows) == self._most_rows):
                 yield _Batch(0, 0, rows)
                 rows, count = [], 0
             rows.append(row)
@@ -116,15 +138,15 @@ class CanvasReader:
         ids = self._rows[0].ids[:end]
         self._forward([ids], [self._segments(0, start, end, NO_POSITIONS)], [self._pages])
 
-    def _read(self, rows: Sequence[CanvasRow]) -> None:
-        """Compute rows and note what is read; halve the batch where the pool has no room."""
+    def _read(self, rows: Sequence[Row]) -> None:
+        """Compute rows and hand on their logits; halve the batch where the pool has no room."""
         kept = len(self._pages) * self._engine.kv.pages.page_size
         own: list[list[int]] = []
         try:
             for row in rows:
-                own.append(self._reserve(self._engine.kv.pages.pages_for(len(row.ids) - kept)))
+                own.append(self._reserve(self._engine.kv.pages.pages_for(row.length - kept)))
             plans = [
-                self._segments(n, self.shared, len(row.ids), _positions(row))
+                self._segments(n, self.shared, row.length, np.array(row.positions, dtype=np.int64))
                 for n, row in enumerate(rows)
             ]
             tables = [[*self._pages, *pages] for pages in own]
@@ -140,6 +162,8 @@ class CanvasReader:
             half = len(rows) // 2
             self._read(rows[:half])
             self._read(rows[half:])
+        elif not bool(logits.isfinite().all()):
+            raise not_finite()
         else:
             self._note(rows, logits)
 
@@ -198,26 +222,30 @@ class CanvasReader:
         self.token_forwards += sum(plan.token_forwards)
         return logits
 
-    def _note(self, rows: Sequence[CanvasRow], logits: Tensor) -> None:
-        """Write down the log-probabilities that are read in `logits [N, V]`."""
-        if not bool(logits.isfinite().all()):
-            raise not_finite()
-        reads = [(row, read) for row in rows for read in row.reads]
-        wanted = [(n, i) for n, (_, read) in enumerate(reads) for g in read.groups for i in g]
-        places, ids = torch.tensor(wanted, device=logits.device).unbind(1)
-        found = logits[places, ids].double() - logits.logsumexp(1).double()[places]
-        values = iter(found.tolist())
-        for row, read in reads:
-            for group in read.groups:
-                score = log_sum([next(values) for _ in group])
-                self.found[Term(row.source, read.position, group)] = score
+
+def sharing_unit(engine: Holder) -> int | None:
+    """The length of which shared beginnings are multiples: whole pages and blocks; None where keys
+    depend on what follows, or on the length, so that rows cannot share any.
+    """
+    info, kv = engine.info, engine.kv
+    if info.attention != "block_causal" or kv.store.angles_by_length:
+        return None
+    return lcm(kv.pages.page_size, info.alignment)
 
 
-def _positions(row: CanvasRow) -> np.ndarray:
-    return np.array([read.position for read in row.reads], dtype=np.int64)
+def shared_length(engine: Holder, rows: Sequence[Readable]) -> int:
+    """Positions whose keys all rows can share: those that they begin with, before all that is read,
+    in whole units.
+    """
+    unit = sharing_unit(engine)
+    if unit is None or len(rows) < 2:
+        return 0
+    common = len(common_beginning([row.ids for row in rows]))
+    first = min(row.positions[0] for row in rows) - int(engine.info.shift)
+    return min(common, first) // unit * unit
 
 
-def log_sum(logs: Sequence[float]) -> float:
-    """The log of the sum of exponentials."""
-    top = max(logs)
-    return top + log(fsum(exp(value - top) for value in logs))
+def common_beginning(rows: Sequence[Ids]) -> Ids:
+    """The ids that all rows begin with."""
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+    return tuple(column[0] for column in alike)

@@ -152,6 +152,8 @@ class Executor:
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
             canvas = None if item.canvas is None else list(item.canvas)[: self._length]
+            if canvas is not None:
+                options.pop("start", None)
             self._roots[key] = root = node.start(self._engine, prompt, canvas, options)
             root.ignore_events()
         return self._roots[key]

@@ -125,15 +125,27 @@ def finish_watched(search: Context, node: SearchNode) -> Run:
     """Decode a node to its end and judge the answer; returns the candidate.
 
     Where verdicts are free and one can settle the search, each step's draft is judged on the way:
-    the tokens that the step drew for the positions it left open. Only a draft that settles the
-    search becomes a candidate.
+    the tokens that the step drew for the positions it left open.
     """
     while search.free and search.target < inf and not node.done:
         yield [Advance(node, Point(steps=1))]
         if not node.done:
-            (draft,) = yield [Complete(node)]
-            ((judged,),) = yield [Score([node], [draft], keep=False)]
-            if judged.score >= search.target:
-                ((candidate,),) = yield [Score([node], [draft])]
-                return candidate
+            guess = yield from judged(search, node)
+            if guess.score >= search.target:
+                return guess
     return (yield from finish(node))
+
+
+def judged(search: Context, node: SearchNode) -> Run:
+    """Judge the answer of a node, or its draft where it has not ended; returns the candidate.
+
+    Of drafts only one that settles the search becomes a candidate of it.
+    """
+    if node.done:
+        ((candidate,),) = yield [Score([node])]
+        return candidate
+    (draft,) = yield [Complete(node)]
+    ((guess,),) = yield [Score([node], [draft], keep=False)]
+    if guess.score >= search.target:
+        ((guess,),) = yield [Score([node], [draft])]
+    return guess

@@ -1,4 +1,4 @@
-"""Search over paths: half-filled canvases are opened a little, filled a little more, and compared."""
+"""Search over paths: half-filled canvases are opened a little, filled more, and compared."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Paths(Policy):
             best = yield from self._best(search, nodes)
             if still_open == 0 or search.settled:
                 break
-            still_open = max(still_open + self.back - self.forward, 0.0)
+            still_open = max(round(still_open + self.back - self.forward, 6), 0.0)
             nodes = yield [
                 self._copy(search, node, next(edges), size, still_open)
                 for node, _ in best

@@ -61,10 +61,10 @@ def _started(
         raise InvalidRequest("start", "must not be empty")
     if isinstance(config.start, str) and info.eos_ids:
         found += [info.eos_ids[0]] * (config.max_new_tokens - len(found))
-    parts = {"edit": "reconsider"} if config.edit is None else {}
-    if config.blocks is None and config.preset is None and info.attention == "full":
-        parts["blocks"] = "whole"
-    return replace(config, **parts), found
+    edit, blocks = "reconsider" if config.edit is None else config.edit, config.blocks
+    if blocks is None and config.preset is None and info.attention == "full":
+        blocks = "whole"
+    return replace(config, edit=edit, blocks=blocks), found
 
 
 def given_ids(

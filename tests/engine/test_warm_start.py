@@ -11,8 +11,8 @@ from tests.engine.test_nodes import new_engine
 
 OLD = (
     "def compute(xs):\n"
-    '    """Increase every number by 8, keep the numbers at odd positions, keep only the odd numbers, '
-    'replace numbers below 3 by 3 and return the sum."""\n'
+    '    """Increase every number by 8, keep the numbers at odd positions, keep only the '
+    'odd numbers, replace numbers below 3 by 3 and return the sum."""\n'
 )
 NEW = OLD.replace("by 8", "by 5")
 OPTIONS = {"max_new_tokens": 128, "unmask": "threshold(0.9)"}

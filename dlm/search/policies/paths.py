@@ -20,7 +20,7 @@ class Paths(Policy):
     """`paths(width, copies, ...)`: keep the best of several half-filled canvases, open a share of
     each of their copies by chance, fill a larger share, and so on to the end.
 
-    "Search over paths" of arXiv 2501.09732 (section 3.2) with masks for noise: there, copies of the
+    "Search over paths" of arXiv 2501.09732 with masks for noise: there, copies of the
     survivors are noised back by df and denoised by db > df. Canvases are judged by their drafts:
     the tokens that the last forward drew for the open positions, which cost nothing.
 

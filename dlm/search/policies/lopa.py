@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from math import exp, fsum
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer
 from dlm.engine.generation import Generation
 from dlm.search.policies.canvases import canvas_of
@@ -38,6 +39,7 @@ class LoPA(Policy):
     diverse = False
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         require_integer("branches", self.branches, 0)
 
     def run(self, search: Context) -> Run:

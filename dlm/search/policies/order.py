@@ -8,10 +8,11 @@ from itertools import count
 from math import isnan
 from typing import Literal, NamedTuple
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer
 from dlm.core import Kind
 from dlm.engine.searching import Candidate
-from dlm.errors import InvalidRequest, shown
+from dlm.errors import InvalidRequest
 from dlm.search.policies.canvases import canvas_of, open_share
 from dlm.search.policy import Context, Policy
 from dlm.search.work import Advance, Complete, Drop, Run, Score, SearchNode, Start
@@ -65,10 +66,11 @@ class Order(Policy):
     judges = False
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         for name in ("width", "segments"):
             require_integer(name, getattr(self, name), 1)
-        if not self.orders or not all(isinstance(rule, str) for rule in self.orders):
-            raise InvalidRequest("orders", f"must be values of `unmask`, got {shown(self.orders)}")
+        if not self.orders:
+            raise InvalidRequest("orders", "must have a value of `unmask`, got none")
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""

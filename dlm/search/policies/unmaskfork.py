@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from dlm.errors import InvalidRequest, shown
+from dlm.errors import InvalidRequest
 from dlm.search.policies.canvases import canvas_of, open_share
 from dlm.search.policies.growing import Growing, Grown, State
 from dlm.search.policies.particles import cut
@@ -30,7 +31,7 @@ class UnMaskFork(Growing):
     rules: values of `unmask`, empty for that of the request; the first of them is tried first
     """
 
-    backup: str = "mean"  # type: ignore[assignment]
+    backup: Literal["soft", "mean", "max"] = "mean"
     parallel: int = 1
     rules: tuple[str, ...] = RULES
 
@@ -39,8 +40,8 @@ class UnMaskFork(Growing):
 
     def __post_init__(self) -> None:
         Growing.__post_init__(self)
-        if not self.rules or not all(isinstance(rule, str) for rule in self.rules):
-            raise InvalidRequest("rules", f"must be values of `unmask`, got {shown(self.rules)}")
+        if not self.rules:
+            raise InvalidRequest("rules", "must have a value of `unmask`, got none")
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import count
 from math import exp, fsum
 
 from dlm.config.argument_types import check_fields
@@ -44,13 +45,13 @@ class LoPA(Policy):
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""
-        (node,) = yield [Start(0)]
+        edges = count()
+        (node,) = yield [Start(next(edges))]
         yield [Advance(node, STEP)]
         while not node.done:
             (draft,) = yield [Complete(node)]
-            copies = yield [
-                Start(0, canvas=canvas_of(node, extra)) for extra in self._extras(node, draft)
-            ]
+            canvases = [canvas_of(node, extra) for extra in self._extras(node, draft)]
+            copies = yield [Start(next(edges), canvas=canvas) for canvas in canvases]
             rows = [node, *copies]
             read = [one.open for one in rows]
             yield [Advance(one, STEP) for one in rows]

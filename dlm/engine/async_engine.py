@@ -188,7 +188,7 @@ class AsyncEngine(AsyncAsking, AsyncSearching):
             self._searches = {h: job for h, job in self._searches.items() if not job.done}
             self._tell()
             while not (self._closed or self._running or self._calls or self._search_goes_on()):
-                self._wake.wait()
+                self._wake.wait(self._patience())
             if self._closed:
                 return False
             ending = [r for handle, r in self._running.items() if handle.aborted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from dlm.core import Event
@@ -142,6 +143,11 @@ class AsyncSearching:
     def _search_goes_on(self) -> bool:
         """True if a search has rows to decode, a verdict to look at, or is to end."""
         return any(handle.aborted or job.can_move for handle, job in self._searches.items())
+
+    def _patience(self) -> float | None:
+        """Seconds after which a search that waits for its verifier is out of time."""
+        left = min((job.seconds_left for job in self._searches.values()), default=inf)
+        return None if left == inf else min(left, threading.TIMEOUT_MAX)
 
     def _nudge(self) -> None:
         """Let the driving thread look at its searches."""

@@ -81,6 +81,11 @@ class Node:
         return self._state.parked
 
     @property
+    def length(self) -> int:
+        """The positions that its answer may take; the canvas of a block-causal model has more."""
+        return self._state.bound.length
+
+    @property
     def end_ids(self) -> Collection[int]:
         """The ids that end its answer."""
         return self._state.end_ids
@@ -99,6 +104,11 @@ class Node:
     def inherited(self) -> int:
         """The part of `nfe` that other rows have paid: ancestors, or one that shared a forward."""
         return self._state.ledger.inherited
+
+    def counts(self) -> tuple[int, int, int]:
+        """The counts `nfe`, `inherited` and `token_forwards`, of one moment."""
+        ledger = self._state.ledger
+        return ledger.nfe, ledger.inherited, ledger.token_forwards
 
     @property
     def logprobs(self) -> tuple[float, ...]:
@@ -127,6 +137,10 @@ class Node:
         while mailbox:
             taken.append(mailbox.popleft())
         return taken
+
+    def ignore_events(self) -> None:
+        """Nobody will read the events of the row and of its forks: do not keep them."""
+        self._state.events = None
 
     def result(self) -> Generation:
         """The answer as it is now; its `finish_reason` is `parked` where the row goes on.

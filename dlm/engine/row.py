@@ -140,7 +140,8 @@ class RowState:
         twin = copy(self)
         twin.choice, twin.row, twin.path = choice, row, path
         twin.watch = None if self.watch is None else self.watch.fork()
-        twin.events, twin.trace, twin.kept = deque(), [], 0
+        twin.events = None if self.events is None else deque()
+        twin.trace, twin.kept = [], 0
         twin.canvas, twin.ledger = self.canvas.fork(), self.ledger.fork()
         twin.draft, twin.lock = dict(self.draft), RLock()
         if twin.canvas.ids:

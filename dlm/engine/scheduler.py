@@ -15,7 +15,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.outputs import RowStep
 from dlm.engine.admission import canvas_length, check_size, first_canvas, new_group, opened_ids
-from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until
+from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until, steps_unwatched
 from dlm.engine.row import RowState
 from dlm.errors import InvalidRequest, Unavailable
 
@@ -67,6 +67,7 @@ class Scheduler:
     def abort(self, state: RowState) -> None:
         """End a row now, wherever it is, and free its pages."""
         state.finish("abort")
+        self._watched = [other for other in self._watched if other is not state]
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:
@@ -147,8 +148,7 @@ class Scheduler:
                                 self.computed += step.positions
             self._keep_prefixes()
             self._set_apart()
-            if self._watched:
-                self._park()
+            self._park()
             self._drop_done()
         except KeyboardInterrupt:
             self.end_all()
@@ -157,8 +157,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise `EngineError` unless the rows' pages explain every page that is taken."""
         owned: dict[int, list[list[int]]] = {}
-        groups = [group for group, _ in self._live.groups]
-        for group in (*groups, *self._parked.groups.values()):
+        for group in (*(group for group, _ in self._live.groups), *self._parked.groups.values()):
             for table in group.rows.host.pages.tolist():
                 for pool, line in zip(self.page_manager.pools(group.parts), table, strict=True):
                     owned.setdefault(id(pool), []).append(line)
@@ -187,7 +186,7 @@ class Scheduler:
             return []
         try:
             groups = [group for group, _ in members]
-            records = self.manager.run(groups, watched=bool(self._watched))
+            records = self.manager.run(groups, steps_unwatched(self._watched))
             return list(zip(members, records, strict=True))
         except Exception as error:  # out of memory, say
             clear_frames(error.__traceback__)  # they hold the activations that had no room
@@ -220,7 +219,7 @@ class Scheduler:
 
     def _park(self) -> None:
         """Park the rows that have come to their point."""
-        reached = [state for state in self._watched if state in self._live and state.reached]
+        reached = [state for state in self._watched if state.reached and state in self._live]
         for state in reached:
             state.draft = self._live.draft(state)
         for state in reached:

@@ -18,7 +18,7 @@ from dlm import GenerationConfig
 from dlm.errors import InvalidRequest, listed, shown
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-PER_REQUEST: Final = ("infill", "n", "trace")
+PER_REQUEST: Final = ("infill", "start", "n", "trace")
 """Options of generation that no server has a default for: each is of one request."""
 KEY: Final = re.compile(r"[!-~]{1,512}")
 """An API key as a header carries it: visible ASCII."""

@@ -161,9 +161,12 @@ class Table:
     def rng(self, *key: int | str) -> Random:
         return rng_of(self.seed, key)
 
+    def node(self, candidate: Candidate) -> TableNode:
+        return self.nodes[candidate.node]
+
     def run(self, work: Run) -> Any:
         """The value that a generator of work items returns."""
-        frame = Frame(work, self, self.judge)  # type: ignore[arg-type]
+        frame = Frame(Policy(), work, self, lambda item, _: self.judge(item))  # type: ignore[arg-type]
         frame.move()
         return frame.value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dlm.core import Kind
-from dlm.search.work import SearchNode
+from dlm.search.work import END, Point, SearchNode
 
 
 def canvas_of(node: SearchNode, extra: Mapping[int, int] | None = None) -> list[int | None]:
@@ -19,3 +19,12 @@ def canvas_of(node: SearchNode, extra: Mapping[int, int] | None = None) -> list[
         for at, (token, kind) in enumerate(zip(node.ids, node.kinds, strict=True))
         if kind != Kind.PROMPT
     ]
+
+
+def open_share(node: SearchNode, share: float) -> Point:
+    """The point at which this share of all positions after the prompt is open.
+
+    A row that starts from a canvas counts its open positions alone.
+    """
+    whole = sum(kind != Kind.PROMPT for kind in node.kinds)
+    return Point(open_ratio=min(share * whole / len(node.open), 1.0)) if share > 0 else END

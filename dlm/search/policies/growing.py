@@ -65,14 +65,14 @@ class Grown:
 
     search: the search that grows it
     root: the empty canvas
-    known: states by their canvas, where equal ones are to be one
+    known: states by depth and canvas, where equal ones are to be one
     low, high: the lowest and the highest score seen
     descents: choices of a child so far
     """
 
     search: Context
     root: State = field(default_factory=State)
-    known: dict[tuple[int, ...], State] = field(default_factory=dict)
+    known: dict[tuple[int, tuple[int, ...]], State] = field(default_factory=dict)
     low: float = inf
     high: float = -inf
     descents: int = 0

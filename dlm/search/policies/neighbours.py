@@ -73,7 +73,11 @@ class Neighbours(Policy):
         return 0 < self.patience <= failures
 
     def _start(self, search: Context, edge: int) -> Run:
-        """The best of some answers from the prompt, with its judgement."""
+        """The best of some answers from the prompt, or at first of those that are there, with its
+        judgement.
+        """
+        if not edge and search.best is not None and search.node(search.best).done:
+            return search.node(search.best), search.best
         found = yield [_sample(search, edge + more) for more in range(self.starts)]
         return _best(found)
 

@@ -256,7 +256,7 @@ class Job:
 
     def _give_what_there_is(self) -> None:
         """Keep the answer of the row that has come furthest, filled with its last draft."""
-        begun = [one for one in self._executor.nodes if one.nfe]
+        begun = [one for one in self._executor.nodes if one.nfe and not one.dropped]
         if begun:
             furthest = min(begun, key=lambda one: (len(one.open), one.edges))
             self._jury.keep(furthest, self._executor.draft(furthest))

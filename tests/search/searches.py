@@ -26,6 +26,14 @@ OPTIONS: Mapping[str, Any] = {
 }
 READ_TEXT = ("vote", "hex", "temporal_vote")
 SMALL: Mapping[str, tuple[str, ...]] = {
+    "beam": ("beam(width=2)", "beam(width=2, remask=0.3, guesses=True)"),
+    "blocks_mh": ("blocks_mh(moves=4)",),
+    "feedback": ("feedback(rounds=4, words=False)",),
+    "lookum": ("lookum(2)",),
+    "lopa": ("lopa(2)",),
+    "order": ("order(width=2)",),
+    "paths": ("paths(width=2)",),
+    "prism": ("prism(6, keep=2)",),
     "best_of": ("best_of(6, width=3)", "best_of(5, width=1)"),
     "seeds": ("seeds(5)",),
     "neighbours": ("neighbours(starts=2, width=2, rounds=4)", "neighbours(rounds=5, patience=2)"),

@@ -59,7 +59,7 @@ def test_cancelled_searches_leave_neither_rows_nor_pages_nor_threads() -> None:
     kinds, jobs = specs(), []
     for number in range(200):
         verifier = (Remainder(), Aside())[number % 2]
-        jobs.append(cancelled(engine, kinds[number % len(kinds)], verifier, number % 23))
+        jobs.append(cancelled(engine, kinds[number % len(kinds)], verifier, number % 9))
         require_empty(engine)
     wait_until(lambda: not verifying_threads())
     gc.collect()
@@ -70,7 +70,7 @@ def test_cancelled_searches_leave_neither_rows_nor_pages_nor_threads() -> None:
 def test_a_search_may_be_ended_at_any_step(spec: str) -> None:
     engine, _ = new_engine()
     steps = sum(1 for _ in engine.search_steps(prepared(engine, spec, Remainder())))
-    for stop in range(0, steps, max(steps // 12, 1)):
+    for stop in range(0, steps, max(steps // 6, 1)):
         job = prepared(engine, spec, Remainder())
         way = engine.search_steps(job)
         for _ in range(stop):

@@ -47,8 +47,7 @@ def test_there_is_a_small_search_for_every_name_that_is_tested() -> None:
     assert set(READ_TEXT) <= set(POLICIES.names())
 
 
-@pytest.mark.parametrize("nfe", [None, 45])
-@pytest.mark.parametrize("attention", ["full", "block_causal"])
+@pytest.mark.parametrize(("attention", "nfe"), [("full", 45), ("block_causal", None)])
 @pytest.mark.parametrize("spec", specs())
 def test_the_batch_changes_nothing(spec: str, attention: str, nfe: int | None) -> None:
     budget = None if nfe is None else {"nfe": nfe}
@@ -89,7 +88,7 @@ def test_calls_are_counted_where_the_host_looks_seldom() -> None:
 
 @pytest.mark.parametrize("spec", specs())
 def test_no_budget_of_forwards_is_exceeded(spec: str) -> None:
-    for nfe in (1, 2, 9, 16, 33, 70):
+    for nfe in (1, 9, 33, 70):
         found, spy = searched(spec, budget={"nfe": nfe}, target=100.0)
         assert found.costs.nfe <= nfe
         assert spy.rows == found.costs.row_forwards
@@ -101,7 +100,7 @@ def test_no_budget_of_forwards_is_exceeded(spec: str) -> None:
 @pytest.mark.parametrize("spec", specs())
 def test_budgets_of_positions_are_exceeded_by_one_step(spec: str) -> None:
     width = len(PROMPT) + OPTIONS["max_new_tokens"]
-    for most in (1, 100, 700):
+    for most in (1, 700):
         found, spy = searched(spec, budget={"token_forwards": most}, target=100.0)
         assert found.costs.token_forwards < most + 16 * width
         assert spy.positions == found.costs.token_forwards

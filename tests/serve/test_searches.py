@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +14,7 @@ import pytest
 import dlm
 from dlm.evals.tasks.mix import sample
 from dlm.search.names import POLICIES
-from tests.serve.live import PATIENCE, frames
+from tests.serve.live import PATIENCE, LiveServer, frames
 from tests.serve.test_streams import connect, send
 
 PATH = "/v1/chat/completions"
@@ -275,3 +276,18 @@ def test_policies_and_verifiers_are_listed(server):
     assert best_of["summary"].startswith("`best_of(n)`:")
     assert "confidence" in [one["name"] for one in told["verifiers"]]
     assert {"search", "verifier", "budget", "target"} <= {one["name"] for one in told["options"]}
+
+
+def test_a_draining_server_lets_searches_end_or_cuts_them_off(tmp_path):
+    """A short one, sent before the signal, ends; a long one is told that the server ends."""
+    with LiveServer(tmp_path, "--drain", "6") as live, ThreadPoolExecutor(2) as pool:
+        long = pool.submit(live.post, PATH, long_search(stream=True))
+        short = pool.submit(live.post, PATH, asked())
+        until = time.monotonic() + PATIENCE
+        while value_of(live, "dlm:request_params_n_count") < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        live.process.send_signal(signal.SIGTERM)
+        assert short.result().json()["dlm"]["search"]["reason"] == "done"
+        assert frames(long.result().text.split("\n"))[-1]["error"]["code"] == "draining"
+        assert live.process.wait(60) == 0

@@ -39,7 +39,7 @@ body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 940p
 h1 { font-size: 1.2rem; } h2 { font-size: 1rem; margin-top: 2rem; }
 svg { max-width: 100%; height: auto; } svg text { font: 11px ui-monospace, monospace; fill: #222; }
 .join { stroke: #bbb; fill: none; } .curve { stroke: #3b528b; stroke-width: 2; fill: none; }
-.axis { stroke: #888; }
+.axis { stroke: #888; } .point { fill: #3b528b; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top;
   padding: .25rem .6rem; border-bottom: 1px solid #ddd; }
 td:last-child { white-space: pre-wrap; font-family: ui-monospace, monospace; }
@@ -48,7 +48,7 @@ pre { white-space: pre-wrap; background: #f5f5f5; padding: .8rem; }
 @media (prefers-color-scheme: dark) {
   body { color: #ddd; background: #161616; } svg text { fill: #ddd; } pre { background: #222; }
   td, th { border-color: #333; } .best { background: #1f3322; } .join { stroke: #555; }
-  .curve { stroke: #7fa8e0; }
+  .curve { stroke: #7fa8e0; } .point { fill: #7fa8e0; }
 }
 """
 
@@ -160,6 +160,7 @@ def _curve(found: SavedSearch) -> Iterator[str]:
         yield f"<path class=curve d='{path}H{x(most):.1f}'/>"
     for point in points:
         told, left = f"{spelled(point.score)} at {point.nfe:.0f}", min(x(point.nfe), WIDTH - 140)
+        yield f"<circle class=point cx={x(point.nfe):.1f} cy={y(point.score):.1f} r=3.5 />"
         yield f"<text x={left:.1f} y={y(point.score) - 6:.1f}>{told}</text>"
     yield "</svg>"
 

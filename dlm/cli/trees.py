@@ -156,6 +156,7 @@ def write_picture(found: SavedSearch, path: Path) -> None:
     ends = [point.nfe for point in points] + [found.costs.nfe] * bool(points)
     scores = [point.score for point in points]
     curve.step(ends, scores + scores[-1:], where="post")
+    curve.plot(ends[:-1], scores, "o", color="C0", clip_on=False)
     curve.set_xlim(0, max(found.costs.nfe, 1))
     curve.set_xlabel("forwards of the search")
     curve.set_ylabel("best score")

@@ -277,9 +277,9 @@ def test_the_client_tries_again_as_told(small):
 
 @pytest.mark.slow
 def test_a_server_that_ends_refuses_and_finishes(tmp_path):
-    with LiveServer(tmp_path) as live:
+    with LiveServer(tmp_path, "--drain", str(PATIENCE)) as live:
         client = client_of(live)
-        with ask(client, max_tokens=300, stream=True, extra_body=SLOW) as stream:
+        with ask(client, max_tokens=200, stream=True, extra_body=SLOW) as stream:
             next(iter(stream))
             live.process.terminate()
             until = time.monotonic() + PATIENCE
@@ -293,4 +293,4 @@ def test_a_server_that_ends_refuses_and_finishes(tmp_path):
             assert int(caught.value.response.headers["retry-after"]) >= 1
             *_, last = list(stream)
             assert last.choices[0].finish_reason == "length"
-        assert live.process.wait(60) == 0
+        assert live.process.wait(PATIENCE) == 0

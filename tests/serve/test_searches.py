@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,8 @@ import pytest
 
 import dlm
 from dlm.evals.tasks.mix import sample
-from tests.serve.live import PATIENCE, frames
+from dlm.search.names import POLICIES
+from tests.serve.live import PATIENCE, LiveServer, frames
 from tests.serve.test_streams import connect, send
 
 PATH = "/v1/chat/completions"
@@ -168,13 +170,17 @@ def test_a_budget_is_kept(server):
     assert found["reason"] == "budget"
 
 
-POLICIES = (
+SPECS = (
     "best_of({n}, width={width})",
     "neighbours(starts={width}, rounds={n})",
     "smc(n={n}, segments=2)",
     "self_smc(n={n}, segments=3)",
     "tree(rollouts={n}, segments=3)",
     "unmaskfork(rollouts={n}, segments=2)",
+    "vote({n}, weigh=True)",
+    "beam(width={width})",
+    "cascade(('best_of({width})', 'neighbours'))",
+    "prism",
 )
 JUDGES = ("confidence", "countdown", "path_logprob", "majority", "self_verify")
 
@@ -186,7 +192,7 @@ def random_searches(count):
         judge = JUDGES[number % len(JUDGES)]
         task = "countdown" if judge == "countdown" else rng.choice(("math", "countdown"))
         talk = [{"role": "user", "content": sample(rng, "test", task).prompt}]
-        spec = POLICIES[number % len(POLICIES)]
+        spec = SPECS[number % len(SPECS)]
         spec = spec.format(n=rng.randint(2, 6), width=rng.randint(1, 3))
         shared = {"temperature": rng.choice((0.7, 1.0)), "seed": number}
         own = {"unmask": rng.choice(("threshold(0.7)", "topk", "factor")), "verifier": judge}
@@ -194,6 +200,19 @@ def random_searches(count):
         length = rng.randint(24, 40)
         body = {"messages": talk, "max_tokens": length, **shared, "dlm": {"search": spec, **own}}
         yield body, (talk, spec, {"max_new_tokens": length, **shared, **own})
+
+
+@pytest.mark.parametrize("name", POLICIES.entries)
+def test_every_policy_runs_for_strangers(server, engine, name):
+    """With the options that it makes itself, within the budget, as it does in this process."""
+    own = {"search": name, "budget": {"nfe": 90}, "unmask": "topk"}
+    own |= {} if name in ("vote", "hex") else {"verifier": "countdown"}  # their answers vote
+    reply = server.post(PATH, {**BODY, "dlm": own}).json()
+    assert "choices" in reply, reply
+    assert reply["dlm"]["search"]["nfe"] <= 90
+    options = {name: value for name, value in own.items() if name != "search"}
+    alone = engine.search(COUNTDOWN, name, temperature=1, seed=3, max_new_tokens=32, **options)
+    assert reply["choices"][0]["message"]["content"] == alone.text
 
 
 def test_many_at_once_answer_as_they_do_alone(server, engine):
@@ -257,3 +276,18 @@ def test_policies_and_verifiers_are_listed(server):
     assert best_of["summary"].startswith("`best_of(n)`:")
     assert "confidence" in [one["name"] for one in told["verifiers"]]
     assert {"search", "verifier", "budget", "target"} <= {one["name"] for one in told["options"]}
+
+
+def test_a_draining_server_lets_searches_end_or_cuts_them_off(tmp_path):
+    """A short one, sent before the signal, ends; a long one is told that the server ends."""
+    with LiveServer(tmp_path, "--drain", "6") as live, ThreadPoolExecutor(2) as pool:
+        long = pool.submit(live.post, PATH, long_search(stream=True))
+        short = pool.submit(live.post, PATH, asked())
+        until = time.monotonic() + PATIENCE
+        while value_of(live, "dlm:request_params_n_count") < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        live.process.send_signal(signal.SIGTERM)
+        assert short.result().json()["dlm"]["search"]["reason"] == "done"
+        assert frames(long.result().text.split("\n"))[-1]["error"]["code"] == "draining"
+        assert live.process.wait(60) == 0

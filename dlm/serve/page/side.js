@@ -44,6 +44,7 @@
       Object.assign(this, { running: false, finish: null, rows: null });
       this.view.clear();
       this.found.reset();
+      this.element.classList.remove("searched");
       this.choices.hidden = true;
       this.answer.textContent = "";
       this.inspect(null);
@@ -93,8 +94,10 @@
       if (choice?.delta?.content) this.text += choice.delta.content;
       if (choice?.finish_reason) this.finish = choice.finish_reason;
       const { event, ...stats } = chunk.dlm ?? {};
-      if (event?.type === "candidate") this.found.add(event.data);
-      else if (event) this.recording.add(readEvent(event));
+      if (event?.type === "candidate") {
+        this.found.add(event.data);
+        this.element.classList.add("searched");
+      } else if (event) this.recording.add(readEvent(event));
       if ("nfe" in stats) this.stats = stats;
     }
 
@@ -151,6 +154,7 @@
     showSearch() {
       const ended = !this.running;
       this.tell("forwards", this.stats?.nfe ?? this.found.nfe);
+      this.tell("rate", this.stats ? this.stats.tokens_per_forward.toFixed(2) : "–");
       this.tell("finish", ended ? this.stats?.search?.reason ?? this.finish ?? "–" : "–");
       this.answer.textContent = ended ? this.text : "";
     }

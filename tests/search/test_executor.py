@@ -51,11 +51,9 @@ def test_there_is_a_small_search_for_every_name_that_is_tested() -> None:
 @pytest.mark.parametrize("spec", specs())
 def test_the_batch_changes_nothing(spec: str, attention: str, nfe: int | None) -> None:
     budget = None if nfe is None else {"nfe": nfe}
-    alone = searched(spec, attention=attention, max_rows=1, budget=budget)[0]
     for rows, verifier in ((16, Remainder()), (3, Aside())):
-        together = searched(
-            spec, attention=attention, max_rows=rows, budget=budget, verifier=verifier
-        )[0]
+        asked = {"attention": attention, "budget": budget, "verifier": verifier}
+        alone, together = (searched(spec, max_rows=n, **asked)[0] for n in (1, rows))
         assert seen(together) == seen(alone)
 
 

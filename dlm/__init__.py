@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from dlm.engine.async_engine import AsyncEngine
     from dlm.engine.async_request import AsyncRequest, AsyncStream
+    from dlm.engine.async_search import AsyncSearch
     from dlm.engine.autoregressive import CausalEngine
     from dlm.engine.decisions import (
         Answer,
@@ -65,6 +66,15 @@ if TYPE_CHECKING:
     from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
     from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
+    from dlm.engine.search_job import SearchJob
+    from dlm.engine.searching import (
+        Candidate,
+        Improvement,
+        SearchCosts,
+        SearchOptions,
+        SearchResult,
+        TreeNode,
+    )
     from dlm.engine.stats import Stats
     from dlm.errors import (
         CheckpointError,
@@ -75,6 +85,8 @@ if TYPE_CHECKING:
         RuleError,
         Unavailable,
     )
+    from dlm.search.policy import Policy
+    from dlm.search.verifier import Verdict, Verifier
     from dlm.text import IncrementalDecoder, Text
 
 __version__ = "0.1.0"
@@ -86,10 +98,12 @@ __all__ = [
     "Answer",
     "AsyncEngine",
     "AsyncRequest",
+    "AsyncSearch",
     "AsyncStream",
     "BlockScheduler",
     "Budget",
     "CacheManager",
+    "Candidate",
     "CausalEngine",
     "CheckpointError",
     "Choice",
@@ -108,6 +122,7 @@ __all__ = [
     "GenerationConfig",
     "Guide",
     "HostCanvas",
+    "Improvement",
     "IncrementalDecoder",
     "Inspection",
     "Interrupted",
@@ -119,6 +134,7 @@ __all__ = [
     "Node",
     "Option",
     "Part",
+    "Policy",
     "Predicate",
     "PredicateAnswer",
     "Proposal",
@@ -130,6 +146,10 @@ __all__ = [
     "ScoreAnswer",
     "ScoringJob",
     "ScoringOptions",
+    "SearchCosts",
+    "SearchJob",
+    "SearchOptions",
+    "SearchResult",
     "SnapshotReader",
     "Stats",
     "StepView",
@@ -137,8 +157,11 @@ __all__ = [
     "StopString",
     "Stream",
     "Text",
+    "TreeNode",
     "Unavailable",
     "Unmasker",
+    "Verdict",
+    "Verifier",
     "__version__",
     "bundled_names",
     "inspect",
@@ -210,6 +233,17 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Stream": "dlm.engine.request",
         "Text": "dlm.text",
         "Unavailable": "dlm.errors",
+        "AsyncSearch": "dlm.engine.async_search",
+        "Candidate": "dlm.engine.searching",
+        "Improvement": "dlm.engine.searching",
+        "SearchCosts": "dlm.engine.searching",
+        "SearchJob": "dlm.engine.search_job",
+        "SearchOptions": "dlm.engine.searching",
+        "SearchResult": "dlm.engine.searching",
+        "TreeNode": "dlm.engine.searching",
+        "Policy": "dlm.search.policy",
+        "Verdict": "dlm.search.verifier",
+        "Verifier": "dlm.search.verifier",
         "bundled_names": "dlm.engine.load",
         "inspect": "dlm.engine.load",
         "load": "dlm.engine.load",

@@ -56,7 +56,7 @@ def test_branch(output):
     assert forwards == 16
     paths = [re.match(r"path (\d): +-\d+\.\d+  '", line) for line in lines[1:5]]
     assert [path[1] for path in paths] == ["0", "1", "2", "3"]
-    best = re.match(r"path (\d), (\d+) forwards, 16 of them shared: ", lines[5])
+    best = re.match(r"path (\d), (\d+) forwards, 1[67] of them shared: ", lines[5])
     again = re.match(r"with its end written anew, (\d+) forwards: ", lines[6])
     assert int(best[2]) <= 64 < total
     assert int(again[1]) > int(best[2])

@@ -31,7 +31,7 @@ ALLOWED = MappingProxyType(
         "decode": frozenset({"errors", "rng", "core", "model"}),
         "engine": BASE
         | {"core", "config", "text", "model", "cache", "guidance", "unmasking", "decode"},
-        "search": frozenset({"errors", "rng", "sandbox", "core", "config", "engine"}),
+        "search": BASE | {"core", "config", "text", "engine"},
         "evals": frozenset({FACE, "errors", "sandbox"}),
         "serve": USER,
         "cli": USER | {"serve"},

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import dlm
-from dlm.cli import benchmark, output, screen
+from dlm.cli import benchmark, output, screen, trees
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
 from dlm.cli import trace as tracing
@@ -20,7 +20,6 @@ from dlm.cli.faults import report_error
 from dlm.cli.help import PlainGroup
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import (
-    PANEL,
     PART,
     Aux,
     Device,
@@ -29,6 +28,7 @@ from dlm.cli.options import (
     MaskId,
     Model,
     Override,
+    StopText,
     flag,
     given,
     named,
@@ -37,6 +37,7 @@ from dlm.cli.options import (
 )
 from dlm.cli.page import write_page
 from dlm.cli.prompt import read_prompt
+from dlm.cli.search import SINGLE, search
 from dlm.cli.serve import serve
 from dlm.cli.streams import (
     FAULT,
@@ -45,6 +46,7 @@ from dlm.cli.streams import (
     show_what_can_be_shown,
     warnings_as_lines,
 )
+from dlm.cli.tree_page import show_tree
 from dlm.errors import InvalidRequest
 
 # Garbage is looked for after this many new objects: what starting makes, stays. See `gc`.
@@ -57,17 +59,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-StopText = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stop-string",
-        metavar="STRING",
-        help="a string that ends the text, even if it spells a rule; may be repeated",
-        rich_help_panel=PANEL,
-    ),
-]
-
 
 app.add_typer(benchmark.app, name="eval")
 
@@ -119,7 +110,7 @@ def generate(
         output.explanation(checkpoint.explain(**settings), as_json=json)
         return
     request = read_prompt(prompt, system, raw=raw, may_be_empty=config.infill is not None)
-    output.check_file(trace)
+    output.check_file("trace", trace)
     engine = dlm.load(model, device=device, dtype=dtype, aux=helpers, overrides=changes)
     if not quiet:
         output.long_canvas(engine, config)
@@ -174,12 +165,15 @@ def chat(
 
 
 app.command(epilog=PART)(serve)
+app.command(epilog=PART)(takes_fields(search, left_out=SINGLE))
 app.command()(decide)
 
 
 @app.command()
 def trace(
-    file: Annotated[Path, typer.Argument(help="a file that `--trace` has written")],
+    file: Annotated[
+        Path, typer.Argument(help="a file that `--trace`, or `dlm search --out`, has written")
+    ],
     row: Annotated[int, typer.Option(metavar="INTEGER", help="number of the choice to show")] = 0,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="write an HTML page with a scrubber")
@@ -192,11 +186,14 @@ def trace(
         float, typer.Option(metavar="NUMBER", help="forwards a second in the terminal")
     ] = 8.0,
 ) -> None:
-    """Show a saved trace again: in the terminal, as an HTML page, or as a picture."""
-    for path in (html, png):
-        output.check_file(path)
+    """Show a saved trace or search again: in the terminal, as an HTML page, or as a picture."""
+    for name, path in (("html", html), ("png", png)):
+        output.check_file(name, path)
     if png is not None:
         tracing.require_matplotlib()
+    if (tree := trees.read_tree(file)) is not None:
+        show_tree(tree, row, html, png)
+        return
     saved = tracing.read_trace(file)
     if html is not None:
         write_page(saved, row, html)

@@ -71,6 +71,15 @@ Aux = Annotated[
     ),
 ]
 Json = Annotated[bool, flag("--json", "print one JSON object")]
+StopText = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop-string",
+        metavar="STRING",
+        help="a string that ends the text, even if it spells a rule; may be repeated",
+        rich_help_panel=PANEL,
+    ),
+]
 
 
 def takes_fields(

@@ -40,7 +40,7 @@ def answer(
         for number, choice in enumerate(choices, start=1):
             if len(choices) > 1:
                 print(f"--- {number} of {len(choices)}: {choice.finish_reason}")
-            print(_shown(choice))
+            print(shown(choice))
     sys.stdout.flush()
     if not quiet:
         typer.secho(status([choice.stats for choice in choices], generation), err=True, dim=True)
@@ -57,7 +57,7 @@ def long_canvas(engine: dlm.Engine, config: dlm.GenerationConfig) -> None:
         typer.secho(hint, err=True, dim=True)
 
 
-def _shown(generation: dlm.Generation) -> str:
+def shown(generation: dlm.Generation) -> str:
     """The text, or the ids of a model without a tokenizer, in what stdout can show."""
     text = generation.text
     if text is None:
@@ -113,14 +113,14 @@ def show_json(document: dict[str, Any]) -> None:
     print(json.dumps(document, ensure_ascii=not is_unicode()))
 
 
-def check_file(path: Path | None) -> None:
-    """Raises `InvalidRequest` for a file that could not be written later."""
+def check_file(param: str, path: Path | None) -> None:
+    """Raise `InvalidRequest` naming `param` for a file that could not be written later."""
     if path is None:
         return
     if path.is_dir():
-        raise InvalidRequest("trace", f"must be a file, but {path} is a folder")
+        raise InvalidRequest(param, f"must be a file, but {path} is a folder")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InvalidRequest("trace", f"{path} cannot be written")
+        raise InvalidRequest(param, f"{path} cannot be written")
 
 
 def events(generation: dlm.Generation, path: Path | None, engine: dlm.Engine) -> None:

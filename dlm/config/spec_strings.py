@@ -25,7 +25,7 @@ GROUP: Final = "dlm.strategies"
 """Entry point group of installed plug-ins."""
 LONGEST: Final = 20_000
 """Characters of a spec string: hundreds of ids fit in."""
-METHODS: Final = ("propose", "edit", "plan", "advance", "spent", "__call__")
+METHODS: Final = ("propose", "edit", "plan", "advance", "spent", "__call__", "run", "score")
 """Methods by which a class of a user is taken for a part."""
 UNDECORATED: Final = "must be a dataclass, as every part: write @dataclass(frozen=True) above it"
 
@@ -73,7 +73,11 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
         ),
         "edit": Registry(
             "edit",
-            {"rcr": "dlm.unmasking.edit.rcr:RCR", "rewrite": "dlm.unmasking.edit.rewrite:Rewrite"},
+            {
+                "rcr": "dlm.unmasking.edit.rcr:RCR",
+                "rewrite": "dlm.unmasking.edit.rewrite:Rewrite",
+                "reconsider": "dlm.unmasking.edit.reconsider:Reconsider",
+            },
             GROUP,
         ),
         "stop": Registry(
@@ -121,7 +125,12 @@ def parse_part(kind: str, spec: Any, *, trusted: bool = True) -> Any:
     which import any code. Raises `InvalidRequest` for a malformed string, an unknown name or
     argument, and for values that the part itself refuses.
     """
-    registry = registry_of(kind)
+    return parse_with(registry_of(kind), spec, trusted=trusted)
+
+
+def parse_with(registry: Registry, spec: Any, *, trusted: bool = True) -> Any:
+    """The part that `spec` means among those of a registry. Raises as `parse_part` does."""
+    kind = registry.kind
     if not isinstance(spec, str):
         if trusted:
             return _checked_object(registry, spec)

@@ -4,7 +4,7 @@ from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
 from dlm.core.canvas import HostCanvas, replay
 from dlm.core.event import EVENT_VERSION, Event, EventType
 from dlm.core.info import ModelInfo
-from dlm.core.packed import AttentionGroup, Packed, RaggedGroup
+from dlm.core.packed import AttentionGroup, Packed, RaggedGroup, Shared
 from dlm.core.parts import Parts, is_number
 from dlm.core.plan import (
     INT64_MAX,
@@ -95,6 +95,7 @@ __all__ = [
     "Scheduled",
     "ScratchSpec",
     "Segment",
+    "Shared",
     "SharedPrefix",
     "Statistics",
     "StepView",

@@ -42,18 +42,31 @@ class RaggedGroup(NamedTuple):
     most_keys: int
 
 
+class Shared(NamedTuple):
+    """The results of a call that rows with the same input share.
+
+    logit_rows: of each row of logits, its place among those that are computed, `[N]`.
+    source, target: slots whose keys are computed, and those that take a copy of them, `[S]`.
+    """
+
+    logit_rows: Tensor
+    source: Tensor
+    target: Tensor
+
+
 class Packed(NamedTuple):
     """Flat inputs of one model call over T queries, N logit rows.
 
     ids, positions: of the queries, `[T]`.
     write_slots: the slots in which the first queries, as many as there are slots, store their keys.
     groups: runs of queries that one attention call serves.
-    logit_rows: the query of each row of logits, `[N]`: plan by plan, arm by arm, first the
-        predicted positions, then the shadow tokens.
+    logit_rows: the query of each row of logits that is computed, `[N]`: plan by plan, arm by arm,
+        first the predicted positions, then the shadow tokens.
     source: place of each id in the flattened canvases of the plans, one after the other, `[T]`.
     fixed: ids that override it where they are not negative, `[T]`.
-    sizes: rows of logits of each plan.
+    sizes: rows of logits of each plan, those that are shared included.
     lengths: length of each query's canvas, for models whose angles depend on it, `[T]`.
+    shared: the results that are copied after the call (None: each row has its own).
     """
 
     ids: Tensor
@@ -65,6 +78,7 @@ class Packed(NamedTuple):
     fixed: Tensor | None
     sizes: tuple[int, ...]
     lengths: Tensor | None = None
+    shared: Shared | None = None
 
     def read(self, canvases: Sequence[Tensor]) -> Packed:
         """The same geometry with the ids that the canvases `[R, L]` hold now."""

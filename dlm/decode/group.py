@@ -182,6 +182,7 @@ class RowGroup:
     calls: the method of each part that a step calls, with the numbers and constants it reads.
     planned: the plan, which holds until a block changes.
     plan_age: steps that the plan has served.
+    leaders: the first row with the input of each row, in the next plan (None: no two are alike).
     error: the exception that one of the parts raised.
     everyone: all rows, `[R]` bool.
     active: rows that have not ended since the last sync, nor filled their blocks, `[R]`; the very
@@ -214,6 +215,7 @@ class RowGroup:
         }
         self.planned: Planned | None = None
         self.plan_age = 0
+        self.leaders: tuple[int, ...] | None = None
         self.error: Exception | None = None
         self.everyone = torch.ones(rows.count, dtype=torch.bool, device=rows.device)
         self.active, self.unstopped = self.everyone, torch.zeros_like(rows.step)
@@ -259,7 +261,7 @@ class RowGroup:
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""
-        self.rows, self.planned, self.plan_age = rows, None, 0
+        self.rows, self.planned, self.plan_age, self.leaders = rows, None, 0, None
 
     def undo(self, before: Rows, error: Exception) -> None:
         """A part has failed: go back to the blocks of `before`; pages that were copied stay."""

@@ -11,6 +11,7 @@ from dlm.core import STATISTICS, CacheManager, ForwardPlan, ModelInfo, Packed, P
 from dlm.core.contracts import checked_plan, guarded
 from dlm.decode.apply import edit_budget
 from dlm.decode.group import RowGroup
+from dlm.decode.leaders import Leaders, billed_once, confirmed, with_shared, without_followers
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
 from dlm.decode.view import row_info
@@ -34,24 +35,31 @@ class Planner:
     def plan(self, group: RowGroup) -> Planned:
         """The group's plan, made anew where a block has changed."""
         if group.planned is None:
-            group.planned = self._planned(group, self._with_own_pages(group, self._complete(group)))
+            plan = self._with_own_pages(group, self._complete(group))
+            leaders = None if group.leaders is None else confirmed(plan, group.leaders)
+            group.planned = self._planned(group, plan, leaders)
         return group.planned
 
     def pack(self, groups: Sequence[RowGroup], plans: Sequence[Planned]) -> Packed:
         """The plans as one model call on the ids that the canvases hold now."""
         if self._packed is None or self._packed[0] != plans:
             packed = pack(
-                [planned.plan for planned in plans],
+                [planned.computed for planned in plans],
                 self.kv.store,
                 shift=self.info.shift,
                 device=self.device,
                 ragged=self.ragged,
             )
+            if any(planned.leaders for planned in plans):
+                packed = with_shared(packed, plans, self.kv.store)
             self._packed = plans, packed
         return self._packed[1].read([group.rows.ids for group in groups])
 
-    def _planned(self, group: RowGroup, plan: ForwardPlan) -> Planned:
+    def _planned(self, group: RowGroup, plan: ForwardPlan, leaders: Leaders | None) -> Planned:
         """All that holds as long as the plan does."""
+        computed = plan
+        if leaders is not None:
+            plan, computed = billed_once(plan, leaders), without_followers(plan, leaders)
         parts, shared, host = group.parts, group.shared, group.rows.host
         window, blocks = window_of(plan, host, self.device), host.blocks
         opening = bool((blocks.phase == Phase.OPENING).any())
@@ -60,13 +68,15 @@ class Planner:
         apart = parts.guide or window.has_shadows or "prob_current" in shared.needs
         return Planned(
             plan,
+            computed,
+            leaders,
             window,
             row_info(group.rows),
             step=group.rows.step[:, None].expand_as(window.pos),
             host_steps=(host.step.numpy(), blocks.step.numpy()),
             joint_needs=None if apart else shared.needs & STATISTICS,
             live=blocks.live.numpy(),
-            token_forwards=plan.token_forwards,
+            token_forwards=computed.token_forwards,
             key_ages=None if parts.cache.exact else KeyAges.of(plan, host),
             edit_budget=edit_budget(group) if may_wait else None,
             opening=opening,

@@ -141,6 +141,8 @@ class KeyAges(NamedTuple):
 class Planned:
     """A plan and all that holds as long as it does.
 
+    computed: the plan without the rows that follow others.
+    leaders: the row that is computed for each row (None: each for itself).
     row: the numbers of each row.
     step: of each row, spread over the window, `[R, W]`; the memory of the rows' clock.
     host_steps: the clocks of rows and blocks on the host, `[R]` and `[R, 8]`; the memory of its
@@ -157,6 +159,8 @@ class Planned:
     """
 
     plan: ForwardPlan
+    computed: ForwardPlan
+    leaders: tuple[int, ...] | None
     window: Window
     row: RowInfo
     step: Tensor

@@ -10,22 +10,20 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 from dlm.config.checks import require_integer
+from dlm.engine.async_asking import AsyncAsking
 from dlm.engine.async_request import AsyncRequest, AsyncStream
-from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
-from dlm.engine.decisions.job import Input
+from dlm.engine.async_search import AsyncSearch, AsyncSearching
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
-from dlm.engine.jobs import run_job
 from dlm.engine.request import Request
-from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
-from dlm.engine.scoring.verbs import Answer, Pair
+from dlm.engine.search_job import SearchJob
 from dlm.errors import EngineError
 from dlm.text.prompts import Prompt
 
@@ -33,7 +31,7 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
-class AsyncEngine:
+class AsyncEngine(AsyncAsking, AsyncSearching):
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
     The names and values of options and the form of a prompt are checked when a method is called.
@@ -56,6 +54,7 @@ class AsyncEngine:
         self.engine, self.max_events, self._on_step = engine, max_events, on_step
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
+        self._searches: dict[AsyncSearch, SearchJob] = {}
         self._running: dict[AsyncRequest, Request] = {}
         self._listeners: dict[Callable[[], object], Callable[[], bool]] = {}  # tell: has news
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -98,38 +97,6 @@ class AsyncEngine:
         asked for. A row that fails raises its error after its last event.
         """
         return AsyncStream(AsyncRequest(self, prompt, options))
-
-    async def decide(
-        self, source: Input, questions: Question | Sequence[Question], **options: Any
-    ) -> Decisions:
-        """Answer typed questions about one input, as `Engine.decide` does, between the steps of
-        what is being decoded.
-        """
-        asked = source, questions, DecisionOptions.from_options(options)
-        return await self.run_decisions(
-            await asyncio.to_thread(self.engine.prepare_decisions, *asked)
-        )
-
-    async def run_decisions(self, job: DecisionJob) -> Decisions:
-        """The answers of prepared questions. Errors as in `Engine.decide`."""
-        return await run_job(self, job, self.engine.lock)
-
-    async def score(self, prompt: Prompt | None, answer: Answer, **options: Any) -> LogLikelihood:
-        """The log-likelihood of a text that follows a prompt, as `Engine.score` has it, between the
-        steps of what is being decoded.
-        """
-        return (await self.score_all([(prompt, answer)], **options))[0]
-
-    async def score_all(self, pairs: Sequence[Pair], **options: Any) -> list[LogLikelihood]:
-        """The same for each of many pairs. Options and errors as in `Engine.score_all`."""
-        how = ScoringOptions.from_options(options)
-        return await self.run_scores(
-            await asyncio.to_thread(self.engine.prepare_scores, pairs, how)
-        )
-
-    async def run_scores(self, job: ScoringJob) -> list[LogLikelihood]:
-        """The log-likelihoods of prepared pairs. Errors as in `Engine.score_all`."""
-        return await run_job(self, job, self.engine.lock)
 
     async def call(
         self, function: Callable[[*Arguments], Result], *arguments: *Arguments
@@ -218,20 +185,25 @@ class AsyncEngine:
         """
         with self._wake:
             self._running = {h: r for h, r in self._running.items() if not r.done}
+            self._searches = {h: job for h, job in self._searches.items() if not job.done}
             self._tell()
-            while not (self._closed or self._running or self._calls):
-                self._wake.wait()
+            while not (self._closed or self._running or self._calls or self._search_goes_on()):
+                self._wake.wait(self._patience())
             if self._closed:
                 return False
             ending = [r for handle, r in self._running.items() if handle.aborted]
             calls, idle = len(self._calls), not self._running
+            searches = list(self._searches.items())
         if calls:
             self._run_calls(calls)
         self._busy = time.monotonic()
         try:
             for request in ending:
                 request.abort()
-            if not ending and not idle:
+            for handle, job in searches:
+                with self.engine.lock:
+                    job.abort() if handle.aborted else job.advance()
+            if not ending and not (idle and not any(job.runnable for _, job in searches)):
                 before = self.engine.scheduler.computed
                 self.engine.step()
                 self._on_step(self.engine.scheduler.computed - before)
@@ -263,6 +235,9 @@ class AsyncEngine:
             self._driver.join()
         for request in self._running.values():
             request.abort()
+        with self.engine.lock:
+            for job in self._searches.values():
+                job.abort()
         self._end(RuntimeError("the engine is closed"))
 
     def _end(self, over: Exception) -> None:
@@ -270,6 +245,7 @@ class AsyncEngine:
         with self._wake:
             self._over = self._over or over
             self._running.clear()
+            self._searches.clear()
             for job, _ in self._calls:
                 if job.set_running_or_notify_cancel():
                     job.set_exception(over)

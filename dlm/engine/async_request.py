@@ -104,19 +104,8 @@ class AsyncRequest:
         return self._queued_request().snapshot_reader(choice, mask)
 
     async def wait_for(self, has_news: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until there is news, say of one of several readers; False after `timeout` seconds.
-
-        `has_news` is called between steps, also in the driving thread: it must be quick, and wait
-        for no lock. Raises its error, and that of an engine that is closed or has died meanwhile.
-        """
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                await self._served._until(has_news)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return False
-        return True
+        """Wait as `AsyncEngine.wait_for` does."""
+        return await self._served.wait_for(has_news, timeout)
 
     async def abort(self) -> None:
         """End what still runs and free its pages, also if the task that waits for it is cancelled.

@@ -20,15 +20,15 @@ from dlm.config.explain import Explanation, explain
 from dlm.core import Event, ModelInfo
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.iteration import IterationManager
-from dlm.engine import node
 from dlm.engine.admission import QueueLimit, in_order
 from dlm.engine.binding import bind_request, prompt_ids
 from dlm.engine.decisions.verbs import Deciding
 from dlm.engine.generation import Generation
-from dlm.engine.node import Canvas, Node
+from dlm.engine.parking import Parking
 from dlm.engine.request import Request, Stream, Streamer, feed
 from dlm.engine.scheduler import Scheduler
 from dlm.engine.scoring.verbs import Scoring
+from dlm.engine.searching import Searching
 from dlm.errors import Interrupted, InvalidRequest
 from dlm.model.decoder import Decoder
 from dlm.model.dense import dense_logits
@@ -37,7 +37,7 @@ from dlm.text import Text
 from dlm.text.prompts import Prompt, is_batch, plain
 
 
-class Engine(Deciding, Scoring):
+class Engine(Parking, Deciding, Scoring, Searching):
     """A model, its tokenizer and the decoding loop.
 
     Safe to use from several threads: whoever waits for a request drives the steps of all, one at a
@@ -149,12 +149,17 @@ class Engine(Deciding, Scoring):
     ) -> Generation | list[Generation]:
         """Answer one prompt (a `Generation`) or a list of them (a list, in order, as one batch).
 
-        `streamer` sees the ids of one answer as they settle, as in transformers. `options` and
-        errors as in `submit`; a row that fails raises its error here. `Interrupted` on Ctrl-C
-        carries what there is so far.
+        With `search` (and `verifier`, `budget`, ...: see `search`) each answer is the best that a
+        search finds. `streamer` sees the ids of one answer as they settle, as in transformers.
+        `options` and errors as in `submit`; a row that fails raises its error here. `Interrupted`
+        on Ctrl-C carries what there is so far.
         """
         asked = plain(prompt)
         batch = is_batch(asked)
+        if options.get("search") is not None:
+            if streamer is not None:
+                raise InvalidRequest("streamer", "follows one row, got a search of many")
+            return self._searched(asked if batch else [asked], options, batch=batch)
         config = GenerationConfig.from_options(options)
         if streamer is not None and (batch or config.n > 1):
             raise InvalidRequest("streamer", "follows one answer, got several prompts or n > 1")
@@ -211,60 +216,6 @@ class Engine(Deciding, Scoring):
             yield from request.events()
         finally:
             request.abort()
-
-    def start(self, prompt: Prompt, canvas: Canvas | None = None, **options: Any) -> Node:
-        """A row that stands before its first step, with what `canvas` holds committed.
-
-        `canvas`: a text with holes `[[mask:N]]` or ids with None where it is open, which begin the
-        answer; rules may revise them, unlike those of `infill`. Committed blocks are denoised again
-        only where an editor is asked for. `max_new_tokens` is the length of `canvas` by default.
-        `options` and errors as in `submit`; `n` is 1.
-        """
-        return node.start(self, prompt, canvas, options)
-
-    def resume(
-        self,
-        nodes: Node | Sequence[Node],
-        *,
-        steps: int | None = None,
-        blocks: int | None = None,
-        open_ratio: float | None = None,
-    ) -> None:
-        """Let parked rows go on, as one batch, and park each at the first point that it reaches.
-
-        `steps`: after this many forwards; `blocks`: when this many blocks were filled;
-        `open_ratio`: when at most this share of the positions that were open at first is open. None
-        of them: at its end. Raises the error of a row that fails, when all have come to rest.
-        """
-        node.resume(self, nodes, steps, blocks, open_ratio)
-
-    def fork(self, parent: Node, path: int) -> Node:
-        """A second row that stands as `parent` does and draws along `path` from here on.
-
-        The same path repeats the parent's draws. Keys are shared until either row writes. Raises
-        `Unavailable` when the pool has no room for the fork's own.
-        """
-        return node.fork(self, parent, path)
-
-    def reopen(self, parked: Node, positions: Iterable[int]) -> None:
-        """Open committed positions of a row that is parked or has ended; it is parked then.
-
-        `positions` count from the start of the canvas. Blocks open anew from the first of them on,
-        and parts start afresh; keys that depend on a reopened position are computed again. A row
-        that had ended opens what it had left open, too. Raises `InvalidRequest` for a position that
-        is not committed, `Unavailable` when the pool has no room.
-        """
-        node.reopen(self, parked, positions)
-
-    def complete(self, parked: Node, steps: int = 0) -> Generation:
-        """The answer of a row if it is filled at once; the row itself stays as it is.
-
-        `steps` 0: at no forward, with the tokens that its last step drew where it left positions
-        open; what that step did not read stays empty, and `finish_reason` is `draft`. Otherwise in
-        this many forwards, which commit the most confident positions of the whole rest (in
-        block-causal models of each block).
-        """
-        return node.complete(self, parked, steps)
 
     @property
     def waiting(self) -> int:

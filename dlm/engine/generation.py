@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dlm.core import Event, HostCanvas, Kind
 from dlm.engine.stats import Stats, stats_of
@@ -39,6 +39,7 @@ class Generation:
     top_logprobs: of each id, the most likely ids at its commit with their log-probabilities, as in
         `logprobs` (an empty tuple: it was given), where the request asks for them.
     commit_steps: of each id, the forward of the row that committed it, from 1 (0: it was given).
+    search: score, costs and end of the search that found it (None: there was none).
     """
 
     text: str | None
@@ -54,6 +55,7 @@ class Generation:
     proposal_logprobs: tuple[float, ...] = field(default=(), repr=False)
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = field(default=(), repr=False)
     commit_steps: tuple[int, ...] = field(default=(), repr=False)
+    search: Mapping[str, Any] | None = None
 
 
 class Handle(Protocol):

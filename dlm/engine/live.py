@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.core import BlockTable, Parts, Rows
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
+from dlm.decode.leaders import leaders_of
 from dlm.decode.planning import Planner
 from dlm.engine.admission import skipped_of
 from dlm.engine.row import RowState
@@ -32,6 +33,12 @@ class Until:
     blocks: int | None = None
     open_ratio: float | None = None
 
+    def steps(self, state: RowState) -> int:
+        """Steps after which a row can have come to the point, at the earliest."""
+        if self.nfe is None or self.blocks is not None or self.open_ratio is not None:
+            return 1
+        return max(self.nfe - state.ledger.nfe, 1)
+
     def reached(self, state: RowState) -> bool:
         """True if a row has come to the point."""
         return (
@@ -42,6 +49,12 @@ class Until:
                 and state.open_count <= self.open_ratio * state.initial_masks
             )
         )
+
+
+def steps_unwatched(watched: Sequence[RowState]) -> int | None:
+    """Steps that may pass before a row can have come to its point (None: any number)."""
+    points = [(state.until, state) for state in watched if not state.done]
+    return min((until.steps(state) for until, state in points if until), default=None)
 
 
 class LiveRows:
@@ -78,9 +91,9 @@ class LiveRows:
             if new.signature in signatures:
                 place = signatures.index(new.signature)
                 other, known = self.groups[place]
-                self.groups[place] = RowGroup.cat([other, new]), [*known, *states]
+                self.groups[place] = _paired(RowGroup.cat([other, new]), [*known, *states])
             else:
-                self.groups.append((new, states))
+                self.groups.append(_paired(new, states))
 
     def __contains__(self, state: RowState) -> bool:
         """True if a row is live."""
@@ -104,8 +117,7 @@ class LiveRows:
         if len(states) == 1:
             del self.groups[place]
             return group
-        rest = [i for i in range(len(states)) if i != at]
-        self.groups[place] = group.select(torch.tensor(rest)), [states[i] for i in rest]
+        self.groups[place] = _chosen(group, states, [i for i in range(len(states)) if i != at])
         return group.select(torch.tensor([at]))
 
     def double(self, state: RowState, child: RowState) -> None:
@@ -114,13 +126,13 @@ class LiveRows:
         group, states = self.groups[place]
         wider = group.select(torch.tensor([*range(len(states)), at]))
         wider.rows.path[-1] = child.path
-        self.groups[place] = wider, [*states, child]
+        self.groups[place] = _paired(wider, [*states, child])
 
     def divide(self, group: RowGroup, pieces: Sequence[Sequence[int]]) -> list[GroupRows]:
         """Replace a group by pieces of it, each with some of its rows."""
         place = next(i for i, (other, _) in enumerate(self.groups) if other is group)
         states = self.groups[place][1]
-        parts = [(group.select(torch.tensor(rows)), [states[i] for i in rows]) for rows in pieces]
+        parts = [_chosen(group, states, rows) for rows in pieces]
         self.groups[place : place + 1] = parts
         return parts
 
@@ -135,7 +147,7 @@ class LiveRows:
             pages = group.rows.host.pages
             leaving += [(group.parts, pages[i]) for i, t in enumerate(states) if t.done]
             if stay:
-                kept.append((group.select(torch.tensor(stay)), [states[i] for i in stay]))
+                kept.append(_chosen(group, states, stay))
         self.groups = kept
         return leaving
 
@@ -146,10 +158,12 @@ class LiveRows:
         """
         if most is None or not self.groups:
             return [list(self.groups)]
-        for group, _ in list(self.groups):
+        uncut = [group for group, _ in self.groups]
+        while uncut:
+            group = uncut.pop()
             pieces = runs_within(_sizes(group, planner), most)
-            if len(pieces) > 1:
-                self.divide(group, pieces)
+            if len(pieces) > 1:  # a row that is parted from its leader is computed
+                uncut += [piece for piece, _ in self.divide(group, pieces)]
         sizes = [sum(_sizes(group, planner)) for group, _ in self.groups]
         return [[self.groups[i] for i in run] for run in runs_within(sizes, most)]
 
@@ -157,6 +171,17 @@ class LiveRows:
         """The place of a live row's group, and its place there."""
         place = next(i for i, (_, states) in enumerate(self.groups) if state in states)
         return place, self.groups[place][1].index(state)
+
+
+def _chosen(group: RowGroup, states: Sequence[RowState], rows: Sequence[int]) -> GroupRows:
+    """Some rows of a group, without a plan."""
+    return _paired(group.select(torch.tensor(rows)), [states[row] for row in rows])
+
+
+def _paired(group: RowGroup, states: list[RowState]) -> GroupRows:
+    """A group whose rows have changed; it knows which of them have the same input."""
+    group.leaders = leaders_of([state.lineage for state in states])
+    return group, states
 
 
 def _stackable(one: RowGroup, other: RowGroup) -> bool:

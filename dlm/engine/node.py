@@ -7,7 +7,7 @@ of them, and so is any program that looks at a half-filled canvas before it goes
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol, Self
@@ -76,14 +76,39 @@ class Node:
         return self._state.done
 
     @property
+    def parked(self) -> bool:
+        """True if the row stands still before its end."""
+        return self._state.parked
+
+    @property
+    def length(self) -> int:
+        """The positions that its answer may take; the canvas of a block-causal model has more."""
+        return self._state.bound.length
+
+    @property
+    def end_ids(self) -> Collection[int]:
+        """The ids that end its answer."""
+        return self._state.end_ids
+
+    @property
     def nfe(self) -> int:
         """Forwards of the row, those of its ancestors included."""
         return self._state.ledger.nfe
 
     @property
+    def token_forwards(self) -> int:
+        """Positions computed for the row, those of its ancestors included."""
+        return self._state.ledger.token_forwards
+
+    @property
     def inherited(self) -> int:
-        """The part of `nfe` that an ancestor has paid."""
+        """The part of `nfe` that other rows have paid: ancestors, or one that shared a forward."""
         return self._state.ledger.inherited
+
+    def counts(self) -> tuple[int, int, int]:
+        """The counts `nfe`, `inherited` and `token_forwards`, of one moment."""
+        ledger = self._state.ledger
+        return ledger.nfe, ledger.inherited, ledger.token_forwards
 
     @property
     def logprobs(self) -> tuple[float, ...]:
@@ -113,6 +138,10 @@ class Node:
             taken.append(mailbox.popleft())
         return taken
 
+    def ignore_events(self) -> None:
+        """Nobody will read the events of the row and of its forks: do not keep them."""
+        self._state.events = None
+
     def result(self) -> Generation:
         """The answer as it is now; its `finish_reason` is `parked` where the row goes on.
 
@@ -123,6 +152,11 @@ class Node:
         with self._engine.lock:
             found = generation_of(self._state, self._engine.text)
         return found if self.done else replace(found, finish_reason="parked")
+
+    def raise_error(self) -> None:
+        """Raise the error of a row that has failed, or found no room in the pool."""
+        if error := self._state.error or self._state.no_room:
+            raise error
 
     def close(self) -> None:
         """End the row and give its pages back. The canvas stays readable."""
@@ -136,8 +170,10 @@ class Node:
         self.close()
 
 
-def start(engine: Holder, prompt: Prompt, canvas: Canvas | None, options: dict[str, Any]) -> Node:
-    """See `Engine.start`."""
+def start(
+    engine: Holder, prompt: Prompt, canvas: Canvas | None, options: dict[str, Any], path: int = 0
+) -> Node:
+    """See `Engine.start`; the row draws along `path`."""
     named, committed = GenerationConfig.named(options), list[int | None]()
     if canvas is not None:
         if not isinstance(canvas, str | Sequence):
@@ -152,11 +188,15 @@ def start(engine: Holder, prompt: Prompt, canvas: Canvas | None, options: dict[s
             raise InvalidRequest("canvas", "must not be empty")
         if not isinstance(named.get("infill"), str):
             named.setdefault("max_new_tokens", len(committed))
-    return _start(engine, prompt, GenerationConfig(**named), committed)
+    return start_config(engine, prompt, GenerationConfig(**named), committed, path)
 
 
-def _start(
-    engine: Holder, prompt: Prompt, config: GenerationConfig, committed: Sequence[int | None]
+def start_config(
+    engine: Holder,
+    prompt: Prompt,
+    config: GenerationConfig,
+    committed: Sequence[int | None],
+    path: int = 0,
 ) -> Node:
     """A node of a checked config, before its first step."""
     if config.n != 1:
@@ -164,7 +204,8 @@ def _start(
     bound = bind_request(config, engine.text, engine.info, committed)
     ids = prompt_ids(prompt, engine.text, engine.info, bound.pinned or bound.committed)
     rows = count()
-    state = RowState(ids, bound, row=next(rows), watch=stop_watcher(bound, engine.text))
+    watch = stop_watcher(bound, engine.text)
+    state = RowState(ids, bound, row=next(rows), path=path, watch=watch)
     with engine.lock:
         engine.scheduler.check(state)
         engine.scheduler.start(state)
@@ -186,25 +227,39 @@ def resume(
     asked = [nodes] if isinstance(nodes, Node) else list(nodes)
     with engine.lock:
         for node in asked:
-            _require_rest(node)
+            require_rest(node)
             if node._state.error is not None:
                 raise node._state.error
-        states = list(dict.fromkeys(node._state for node in asked if not node.done))
-        for state in states:
-            until = Until(
-                None if steps is None else state.ledger.nfe + steps,
-                None if blocks is None else state.filled_blocks + blocks,
-                open_ratio,
-            )
-            engine.scheduler.resume(state, None if until == Until() else until)
-    while not all(state.parked or state.done for state in states):
+        going = list({node._state: node for node in asked if not node.done}.values())
+        for node in going:
+            go_on(engine, node, point_of(node, steps, blocks, open_ratio))
+    while not all(node.parked or node.done for node in going):
         engine.step()
-    for state in states:
-        if error := state.error or state.no_room:
-            raise error
+    for node in going:
+        node.raise_error()
 
 
-def _require_rest(node: object) -> None:
+def point_of(node: Node, steps: int | None, blocks: int | None, open_ratio: float | None) -> Until:
+    """The point that many steps or filled blocks further on, or at most that share open."""
+    state = node._state
+    return Until(
+        None if steps is None else state.ledger.nfe + steps,
+        None if blocks is None else state.filled_blocks + blocks,
+        open_ratio,
+    )
+
+
+def has_reached(node: Node, until: Until) -> bool:
+    """True if a row has come to a point; no row comes to `Until()` before its end."""
+    return until.reached(node._state)
+
+
+def go_on(engine: Holder, node: Node, until: Until) -> None:
+    """Queue a parked row, which the engine's steps bring to a point; under the engine's lock."""
+    engine.scheduler.resume(node._state, None if until == Until() else until)
+
+
+def require_rest(node: object) -> None:
     """Raise `InvalidRequest` for what is no node, and while another thread decodes the row."""
     if not isinstance(node, Node):
         raise InvalidRequest("node", f"must be a node, as `start` gives it, got {shown(node)}")
@@ -216,7 +271,7 @@ def fork(engine: Holder, node: Node, path: int) -> Node:
     """See `Engine.fork`."""
     require_integer("path", path, 0, most=2**63 - 1)
     with engine.lock:
-        _require_rest(node)
+        require_rest(node)
         row = next(node._rows)
         child = engine.scheduler.fork(node._state, choice=0, row=row, path=path)
     return Node(engine, child, node._rows)
@@ -225,7 +280,7 @@ def fork(engine: Holder, node: Node, path: int) -> Node:
 def reopen(engine: Holder, node: Node, positions: Iterable[int]) -> None:
     """See `Engine.reopen`."""
     with engine.lock:
-        _require_rest(node)
+        require_rest(node)
         if node._state.error is not None:
             raise InvalidRequest("node", f"has failed: {node._state.error}")
         if not isinstance(positions, Iterable) or isinstance(positions, str):
@@ -245,53 +300,3 @@ def _require_committed(at: object, kinds: Sequence[Kind]) -> None:
             return
         rule, given = "must be committed positions", f"{at}, which is {kinds[at].name}"
     raise InvalidRequest("positions", f"{rule}, got {given}")
-
-
-def complete(engine: Holder, node: Node, steps: int) -> Generation:
-    """See `Engine.complete`."""
-    require_integer("steps", steps, 0)
-    _require_rest(node)
-    if node.done:
-        return node.result()
-    return _in_steps(engine, node, steps) if steps else _from_draft(engine, node)
-
-
-def _from_draft(engine: Holder, node: Node) -> Generation:
-    """The answer with the tokens of the last step at the open positions that it has read."""
-    if not node._state.draft:
-        raise InvalidRequest(
-            "steps", "must be at least 1 for a node that has taken no step since it was opened"
-        )
-    draft = {at: node._state.draft[at] for at in node.open if at in node._state.draft}
-    twin = node._state.fork(choice=0, row=node.row, path=node.path)
-    if draft:
-        ids, conf = zip(*draft.values(), strict=True)
-        twin.emit(Event("commit", twin.row, twin.ledger.nfe, tuple(draft), ids, conf))
-    twin.finish("length" if len(draft) == len(node.open) else "draft")
-    with engine.lock:
-        return generation_of(twin, engine.text)
-
-
-def _in_steps(engine: Holder, node: Node, steps: int) -> Generation:
-    """The answer after the rest of the canvas was filled in `steps` forwards a block."""
-    state, causal = node._state, engine.info.attention == "block_causal"
-    length = engine.info.alignment if causal else len(node.ids)
-    blocks = max(len({at // length for at in node.open}), 1)
-    config = replace(
-        state.bound.config,
-        blocks=None if causal else "whole",
-        unmask=f"topk(steps={steps * blocks})",
-        edit="none",
-        steps=None,
-    )
-    start_at = len(state.prompt)
-    filled = (
-        token if kind == Kind.COMMITTED else None
-        for token, kind in zip(node.ids[start_at:], node.kinds[start_at:], strict=True)
-    )
-    twin = _start(engine, state.prompt, config, list(filled)[: state.bound.length])
-    twin._state.ledger, twin._state.path = state.ledger.fork(), state.path
-    twin._state.most_steps += state.ledger.nfe
-    with twin:
-        resume(engine, twin, None, None, None)
-        return twin.result()

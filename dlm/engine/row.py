@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from threading import RLock
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 from dlm.config import BoundConfig
 from dlm.core import Event, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
-from dlm.decode.apply import Op, step_limit
-from dlm.decode.outputs import PositionChange, RowStep, events_of
+from dlm.decode.apply import step_limit
+from dlm.decode.outputs import RowStep, events_of
+from dlm.engine.faults import endless, require_finite
 from dlm.engine.generation import answer_of
 from dlm.engine.stats import Ledger
-from dlm.errors import EngineError, Unavailable, blaming, charge, culprit, is_foreign, not_finite
+from dlm.errors import Unavailable, blaming
 from dlm.text.stream import StopStringWatcher
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class RowState:
     row: number of the row in its events.
     path: of its random draws.
     watch: looks for stop strings (None: there are none).
+    lineage: the same in rows that are equal but for their path (empty: no other is known).
     seen: ids of the answer that the watch knows.
     events: the mailbox (None: nobody will read it).
     trace: all events, when that was asked for.
@@ -72,6 +73,7 @@ class RowState:
     row: int = 0
     path: int = 0
     watch: StopStringWatcher | None = None
+    lineage: tuple[Hashable, ...] = ()
     events: deque[Event] | None = field(default_factory=deque)
     trace: list[Event] = field(default_factory=list)
     canvas: HostCanvas = field(default_factory=HostCanvas)
@@ -138,7 +140,8 @@ class RowState:
         twin = copy(self)
         twin.choice, twin.row, twin.path = choice, row, path
         twin.watch = None if self.watch is None else self.watch.fork()
-        twin.events, twin.trace, twin.kept = deque(), [], 0
+        twin.events = None if self.events is None else deque()
+        twin.trace, twin.kept = [], 0
         twin.canvas, twin.ledger = self.canvas.fork(), self.ledger.fork()
         twin.draft, twin.lock = dict(self.draft), RLock()
         if twin.canvas.ids:
@@ -154,8 +157,11 @@ class RowState:
         """Open committed positions from outside; they hold `ids` now.
 
         Nothing is settled any more. A row that has ended goes on: what it left open is open again.
+        Rows of one lineage that are opened alike stay of one.
         """
         canvas, number, first = self.canvas, self.ledger.nfe, min(positions)
+        if self.lineage:
+            self.lineage = (*self.lineage, tuple(positions), tuple(ids))
         if canvas.reason is not None or first < canvas.settled:
             canvas.restart()
             self.watch, self.seen = None if self.watch is None else self.watch.fresh(), 0
@@ -183,6 +189,7 @@ class RowState:
     def record(self, step: RowStep) -> None:
         """Bill the row for a step, turn its changes into events, and end it where it has ended."""
         ledger, took_part = self.ledger, step.took_part and not self.done
+        self.lineage = ()
         with self.lock:
             ledger.record(step.purpose, step.positions, step.arms, idle=not took_part)
             ledger.staleness = max(ledger.staleness, step.key_age)
@@ -196,7 +203,7 @@ class RowState:
                     raise step.error
                 cause = cause or ("length" if step.filled else self._spent())
                 if cause is None and ledger.nfe > self.most_steps:
-                    raise self._endless()
+                    raise endless(self.bound.parts, ledger.nfe, self.open_count)
             except Exception as error:  # of a user's part, or an event that cannot follow
                 self.finish("error", error)
             else:
@@ -210,7 +217,7 @@ class RowState:
         """
         if self.done:
             return
-        self.error, complete = error, False
+        self.error, self.lineage, complete = error, (), False
         if cause not in UNSETTLED:
             complete = self._settle(final=True)
             answer, ended = answer_of(self.canvas, self.limit, self.end_ids)
@@ -231,7 +238,7 @@ class RowState:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
             self.ledger.record_block(*step.opened)
-        self._require_finite(step.changes)
+        require_finite(step.changes, parts, number)
         drawn, top = self.bound.config.temperature > 0, self.bound.config.top_logprobs
         for event in events_of(self.row, number, step.changes, drawn=drawn, top=top):
             self.emit(event)
@@ -275,26 +282,3 @@ class RowState:
             if checked_spent(budget, spent) and self.open_count:
                 return budget.reason  # else the row is full, which the last step's record says
         return None
-
-    def _require_finite(self, changes: Sequence[PositionChange]) -> None:
-        """Raise `CheckpointError` where the confidence of a commit is no number."""
-        for change in changes:
-            if change.op == Op.COMMIT and math.isnan(change.conf):
-                parts = self.bound.parts
-                foreign = (part for part in (parts.unmask, *parts.edit) if is_foreign(part))
-                others = ", ".join(type(part).__name__ for part in (*parts.guide, *foreign))
-                raise not_finite(f" in step {self.ledger.nfe}", others)
-
-    def _endless(self) -> EngineError:
-        """The error of a row that does not end: of the rule that a user wrote, if there is one."""
-        error = EngineError(
-            f"the row has no end after {self.ledger.nfe} steps, {self.open_count} positions are "
-            "open: nothing was committed there, or MASK, which is never written"
-        )
-        parts = self.bound.parts
-        rules = [("unmask", parts.unmask, "propose"), *(("edit", e, "edit") for e in parts.edit)]
-        for kind, part, method in rules:
-            if is_foreign(part):
-                charge(error, culprit(kind, part, method))
-                break
-        return error

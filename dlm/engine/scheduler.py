@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import count
 from queue import SimpleQueue
 from traceback import clear_frames
 
@@ -14,7 +15,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.outputs import RowStep
 from dlm.engine.admission import canvas_length, check_size, first_canvas, new_group, opened_ids
-from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until
+from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until, steps_unwatched
 from dlm.engine.row import RowState
 from dlm.errors import InvalidRequest, Unavailable
 
@@ -39,6 +40,7 @@ class Scheduler:
         self._live = LiveRows()
         self._parked = ParkedRows(manager)
         self._watched: list[RowState] = []  # they are to be parked at some point
+        self._lineages = count(1)
 
     @property
     def live(self) -> int:
@@ -65,6 +67,7 @@ class Scheduler:
     def abort(self, state: RowState) -> None:
         """End a row now, wherever it is, and free its pages."""
         state.finish("abort")
+        self._watched = [other for other in self._watched if other is not state]
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:
@@ -73,6 +76,10 @@ class Scheduler:
         for state in (*self._waiting, *self._live.states):
             state.finish("error" if error else "abort", error)
         self._drop_done()
+
+    def draft(self, state: RowState) -> dict[int, tuple[int, float]]:
+        """Of a row's last step, the token and confidence of each position that stayed open."""
+        return self._live.draft(state) if state in self._live else state.draft
 
     def start(self, state: RowState) -> None:
         """Give a row its canvas and park it before its first step."""
@@ -91,15 +98,16 @@ class Scheduler:
     def fork(self, state: RowState, *, choice: int, row: int, path: int) -> RowState:
         """A second row that starts as this one stands now and draws along `path`.
 
-        That of a parked row is parked. Rows share their pages until one of them writes. Raises
-        `Unavailable` when the pool could not give the fork pages of its own, `InvalidRequest` for
-        a row that waits.
+        That of a parked row is parked. Rows share their pages until one of them writes, and their
+        next forward if both take it at once. Raises `Unavailable` when the pool could not give the
+        fork pages of its own, `InvalidRequest` for a row that waits.
         """
         owner = next((rows for rows in (self._live, self._parked) if state in rows), None)
         if owner is None and not (state.parked or state.done):
             raise InvalidRequest("fork", "a row that waits cannot be forked")
         if owner is not None:
             self.page_manager.share(state.bound.parts, owner.pages(state))
+        state.lineage = state.lineage or (next(self._lineages),)
         child = state.fork(choice=choice, row=row, path=path)
         if owner is not None:
             owner.double(state, child)
@@ -140,8 +148,7 @@ class Scheduler:
                                 self.computed += step.positions
             self._keep_prefixes()
             self._set_apart()
-            if self._watched:
-                self._park()
+            self._park()
             self._drop_done()
         except KeyboardInterrupt:
             self.end_all()
@@ -150,8 +157,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise `EngineError` unless the rows' pages explain every page that is taken."""
         owned: dict[int, list[list[int]]] = {}
-        groups = [group for group, _ in self._live.groups]
-        for group in (*groups, *self._parked.groups.values()):
+        for group in (*(group for group, _ in self._live.groups), *self._parked.groups.values()):
             for table in group.rows.host.pages.tolist():
                 for pool, line in zip(self.page_manager.pools(group.parts), table, strict=True):
                     owned.setdefault(id(pool), []).append(line)
@@ -180,7 +186,7 @@ class Scheduler:
             return []
         try:
             groups = [group for group, _ in members]
-            records = self.manager.run(groups, watched=bool(self._watched))
+            records = self.manager.run(groups, steps_unwatched(self._watched))
             return list(zip(members, records, strict=True))
         except Exception as error:  # out of memory, say
             clear_frames(error.__traceback__)  # they hold the activations that had no room
@@ -213,7 +219,7 @@ class Scheduler:
 
     def _park(self) -> None:
         """Park the rows that have come to their point."""
-        reached = [state for state in self._watched if state in self._live and state.reached]
+        reached = [state for state in self._watched if state.reached and state in self._live]
         for state in reached:
             state.draft = self._live.draft(state)
         for state in reached:

@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from dlm.decode.leaders import SHARED
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """The costs of a generation.
 
     `nfe`: forwards of this row (refresh, prefill, store and step count one each, fused ones one
-    together) · `tokens`: generated before the first end id · `token_forwards`: positions computed ·
-    `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
+    together; one that rows with the same input share counts for each of them, its positions for
+    the first) · `tokens`: generated before the first end id · `token_forwards`: positions computed
+    · `arm_forwards`: extra model inputs (CFG) · `idle_forwards`: run after the row had ended, until
     the host looked · `forwards` by purpose · `aux_forwards`, `aux_tokens`: forwards of auxiliary
     models by name, and the tokens they computed · `seconds`: wall time from admission to the end,
     shared with the batch mates · `reused`: positions of the prompt whose keys an earlier request
@@ -65,7 +68,9 @@ class Ledger:
     `arm_forwards`: those of further model inputs (CFG), which nfe leaves out. `token_forwards`:
     positions computed, in all inputs. `idle_forwards`: those after the row's end that an
     unrolled sync interval still ran. `aux_forwards`, `aux_tokens`: forwards of each auxiliary model
-    and the tokens it computed. `inherited`: the part of `nfe` that a fork did not pay. `reused`:
+    and the tokens it computed. `inherited`: the part of `nfe` that other rows have paid: forwards
+    of the row before it was forked, and `shared` ones, computed for a row with the same input; over
+    all rows, `nfe - inherited` adds up to the forwards that a model has computed. `reused`:
     positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
     and values that the row holds. `staleness`: how many steps old the oldest key was that a step
     reused, 0 where keys are never out of date. `changes`: positions by what happened to them, and
@@ -97,8 +102,11 @@ class Ledger:
             self.idle_forwards += 1
             return
         self.nfe += 1
-        self.arm_forwards += arms - 1
         self.forwards[purpose] += 1
+        if purpose == SHARED:
+            self.inherited += 1
+        else:
+            self.arm_forwards += arms - 1
         if not self.first and "step" in purpose:
             self.first = time.perf_counter()
 

@@ -67,6 +67,10 @@ class KVStore:
             paged = self.storage.unflatten(1, (-1, self.page_size))
             paged.index_copy_(1, target, paged.index_select(1, source))
 
+    def copy_slots(self, source: Tensor, target: Tensor) -> None:
+        """Copy the keys and values of all layers from slots `source [T]` to `target [T]`."""
+        self.storage.index_copy_(1, target, self.storage.index_select(1, source))
+
     def slots(self, pages: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slots `[...]` of `positions [...]` in the arm whose pages are `pages [P]`."""
         page, offset = np.divmod(positions, self.page_size)

@@ -81,12 +81,14 @@ def usage(job: Job, answers: Sequence[dlm.Generation]) -> dict[str, Any]:
     prompt = sum(len(prompt.ids) for prompt in job.prompts)
     completion = sum(len(answer.ids) for answer in answers)
     cached = sum(answer.stats.reused for answer in answers[:: job.n])
+    searches = [dict(answer.search) for answer in answers if answer.search is not None]
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {"reasoning_tokens": 0},
+        **({"search": searches[0]} if searches else {}),
     }
 
 
@@ -112,11 +114,24 @@ def _cost(answer: dlm.Generation) -> dict[str, Any]:
         "forwards": dict(stats.forwards),
         "changes": dict(stats.changes),
     }
+    if answer.search is not None:
+        body |= _of_search(answer.search, stats.tokens)
     if answer.holes:
         body["holes"] = list(answer.holes)
     if answer.trace:
         body["trace"] = [event.to_json() for event in answer.trace]
     return body
+
+
+def _of_search(found: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    """The costs of a search in place of those of its best row, and its summary."""
+    return {
+        "nfe": found["nfe"],
+        "token_forwards": found["token_forwards"],
+        "tokens_per_forward": round(tokens / found["nfe"], 4) if found["nfe"] else 0.0,
+        "seconds": round(found["seconds"], 6),
+        "search": dict(found),
+    }
 
 
 def token_fields(answer: dlm.Generation) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import dlm
 from dlm.serve.errors import ApiError, api_error, draining
 from dlm.serve.facts import facts
 from dlm.serve.prompts import Prompt
-from dlm.serve.service import Service
+from dlm.serve.service import Held, Service
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ class ClientGone(Exception):
 class Job:
     """The prompts of one body in the engine, with a place for each of their answers.
 
-    Choice `c` of prompt `p` is number `p * n + c` of the answers, which end at `stop_texts`.
-    `close` frees everything.
+    Choice `c` of prompt `p` is number `p * n + c` of the answers, which end at `stop_texts`. Once
+    started, `lengths` are those of the canvases, one a prompt. `close` frees everything.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Job:
         rules = dlm.GenerationConfig.from_options({"stop": options[0].get("stop")})
         self.stop_texts = rules.stop_strings()
         self.requests: list[dlm.Request] = []
+        self.lengths: list[int] = []
         self._answers: list[dlm.Generation] = []
         self._handles: list[dlm.AsyncRequest] = []
         self._held = ExitStack()
@@ -58,17 +59,21 @@ class Job:
         Raises `ApiError`: 400 for the request, 429 without room, 503 when the server is ending.
         """
         self.service.check_open()
-        tokens = sum(int(options.get("max_new_tokens") or 0) for options in self.options) * self.n
-        places = self.service.places.take(len(self.options) * self.n, tokens)
-        self._held.enter_context(places).ended = self._ended
+        self._take_places(len(self.options) * self.n).ended = self._ended
         try:
             for prompt, options in zip(self.prompts, self.options, strict=True):
                 handle = self.service.engine.submit(prompt.ids, events=self._events, **options)
                 self._handles.append(handle)
             self.requests = [await handle.queued() for handle in self._handles]
+            self.lengths = [request.states[0].limit for request in self.requests]
         except BaseException as error:
             await self.close()
             raise self.fault(error) if isinstance(error, Exception) else error from error
+
+    def _take_places(self, rows: int) -> Held:
+        """Hold places for this many rows until `close`. Raises `ApiError` 429 without room."""
+        tokens = sum(int(options.get("max_new_tokens") or 0) for options in self.options) * self.n
+        return self._held.enter_context(self.service.places.take(rows, tokens))
 
     def _ended(self) -> int:
         """The number of answers that have ended."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from dlm import Generation, Stats, __version__
+from dlm import Generation, SearchResult, Stats, __version__
 
 OTHER: Final = "other"
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -23,6 +23,7 @@ RATES: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 COUNTS: Final = (1, 2, 4, 8, 16)
+SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 REASONS: Final = frozenset(
     {"stop", "length", "abort", "early", "budget", "error", "max_nfe", "max_seconds"}
 )
@@ -61,6 +62,7 @@ class Metrics:
         build.info({"version": __version__, "python": platform.python_version(), "model": model})
         self._of_requests()
         self._of_decoding()
+        self._of_searches()
         self._of_http()
 
     def _of_requests(self) -> None:
@@ -135,6 +137,12 @@ class Metrics:
         self._queries = self._counter("prefix_cache_queries", "Tokens of prompts looked up.")
         self._hits = self._counter("prefix_cache_hits", "Tokens of prompts whose keys were there.")
 
+    def _of_searches(self) -> None:
+        self._candidates = self._counter("search_candidates", "Finished answers of searches.")
+        self._budgets = self._histogram(
+            "search_budget_used_ratio", "Forwards of a search, of those in its budget.", SHARES
+        )
+
     def _of_http(self) -> None:
         self._responses = self._counter(
             "http_requests", "HTTP requests that were answered.", ["method", "route", "status"]
@@ -183,6 +191,16 @@ class Metrics:
         self._count_changes(stats)
         self._queries.inc(len(generation.prompt_ids))
         self._hits.inc(stats.reused)
+
+    def searched(self, result: SearchResult, used: float) -> None:
+        """Count a search, whose answer was counted: its candidates, the share of its budget that it
+        used, and the forwards of its other rows.
+        """
+        self._candidates.inc(len(result.candidates))
+        self._budgets.observe(used)
+        costs, stats = result.costs, result.best.stats
+        self._nfe.inc(max(costs.nfe - stats.nfe, 0))
+        self._token_forwards.inc(max(costs.token_forwards - stats.token_forwards, 0))
 
     def _observe_times(self, stats: Stats) -> None:
         self._inference.observe(stats.seconds)

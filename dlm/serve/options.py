@@ -11,14 +11,15 @@ from typing import Any, Final
 import dlm
 from dlm.errors import shortened, unknown_name
 from dlm.serve.errors import api_error, refused
+from dlm.serve.extents import check_extent
 from dlm.serve.fields import Sampling
 from dlm.serve.schemas import (
-    MOST_IDS,
     ChatRequest,
     CompletionRequest,
     FimRequest,
     ResponsesRequest,
 )
+from dlm.serve.search_fields import SEARCH_FIELDS, search_of
 
 EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -34,10 +35,6 @@ EFFORTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The presets of each `reasoning_effort`; the first one that the model can have is taken."""
 
-MOST_ITEMS: Final = 64
-"""Items of an option in the `dlm` object."""
-LONGEST_SPEC: Final = 8192
-"""Characters of a part's spec string."""
 NAMES: Final = frozenset(dlm.FIELDS).union(*(field.aliases for field in dlm.FIELDS.values()))
 """All names of options."""
 PARTS: Final = ("blocks", "unmask", "edit", "guide", "stop", "cache", "steps", "preset")
@@ -52,14 +49,16 @@ class Asked:
 
     options: of the engine
     names: for an option, the field of the body that set it
-    events: send the events of the canvas
+    events: send the events of the canvas, or the candidates of a search
     given: options of the `dlm` object by the names of the engine
+    search: the search that is asked for
     """
 
     options: Mapping[str, Any]
     names: Mapping[str, str]
     events: bool
     given: Mapping[str, Any]
+    search: dlm.SearchOptions | None = None
 
 
 def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -> Asked:
@@ -71,6 +70,7 @@ def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -
     events = extension.pop("events", False)
     if not isinstance(events, bool):
         raise refused("dlm.events", f"`dlm.events`: must be true or false, got {events!r}")
+    search = search_of(extension, body)
     given = _extension(extension)
     options = {**_defaults(body, given, defaults), **given}
     if body.reasoning_effort is not None:
@@ -84,7 +84,7 @@ def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -
     names = {"top_logprobs": "logprobs"}
     names["guide"] = "min_tokens" if body.min_tokens else "ignore_eos"
     names |= {name: f"dlm.{name}" for name in given}
-    return Asked(options, names, events, given)
+    return Asked(options, names, events, given, search)
 
 
 def preset_of(effort: str, info: dlm.ModelInfo) -> str:
@@ -96,10 +96,12 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
     """The `dlm` object by the names of the engine. Raises `ApiError` 400."""
     for name, value in extension.items():
         if name not in NAMES:
-            known = [*(known for known, field in dlm.FIELDS.items() if field.http), "events"]
+            known = [known for known, field in dlm.FIELDS.items() if field.http]
+            known += [*SEARCH_FIELDS, "events"]
             param = f"dlm.{shortened(name, 40)}"
             raise refused(param, f"`{param}`: {unknown_name('dlm', name, known).message}")
-        _check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
+        template = name in ("infill", "start")
+        check_extent(f"dlm.{shortened(name, 40)}", value, template=template)
     try:
         dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)
@@ -107,16 +109,6 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
         option = error.param.partition(": ")[0]
         param = f"dlm.{shortened(option, 40)}" if option in {*dlm.FIELDS, *extension} else "dlm"
         raise api_error(error, {option: param}) from error
-
-
-def _check_extent(param: str, value: Any, *, template: bool) -> None:
-    """Raise `ApiError` 400 for a value longer than any option needs."""
-    if isinstance(value, list | dict) and len(value) > (MOST_IDS if template else MOST_ITEMS):
-        raise refused(param, f"`{param}` has {len(value)} items: that is too many")
-    for text in value if isinstance(value, list) else [value]:
-        if isinstance(text, str) and not template and len(text) > LONGEST_SPEC:
-            told = f"must have at most {LONGEST_SPEC} characters, got {len(text)}"
-            raise refused(param, f"`{param}` {told}")
 
 
 def _defaults(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,20 @@ class Prompt:
     ids: its tokens
     field: of the body that it stands in
     warnings: the parts of it that the chat template leaves out
+    talk: its messages, where they alone give the ids
+    words: of the user (None: they are not known)
     """
 
     ids: Sequence[int]
     field: str
     warnings: tuple[str, ...] = ()
+    talk: Sequence[Mapping[str, str]] | None = None
+    words: str | None = None
+
+    @property
+    def asked(self) -> Any:
+        """The prompt as a search takes it, whose verifiers may speak about the messages."""
+        return list(self.ids) if self.talk is None else list(self.talk)
 
 
 def messages_of(given: Sequence[Message], field: str = "messages") -> list[dict[str, str]]:
@@ -71,7 +80,9 @@ def chat_prompt(
         service.check_size(field, text.render(messages, variables))
     ids, missing = text.encode_messages(messages, variables)
     warnings = tuple(f"the chat template does not show {name}" for name in missing)
-    return Prompt(ids, field, warnings)
+    said = [message["content"] for message in messages if message["role"] == "user"]
+    talk = None if variables else messages
+    return Prompt(ids, field, warnings, talk, said[-1] if said else None)
 
 
 def plain_prompt(service: Service, prompt: str | Sequence[int]) -> Prompt:
@@ -83,7 +94,7 @@ def plain_prompt(service: Service, prompt: str | Sequence[int]) -> Prompt:
         ids = prompt
     if not ids:
         raise refused("prompt", "`prompt`: must have at least one token")
-    return Prompt(ids, "prompt")
+    return Prompt(ids, "prompt", words=prompt if isinstance(prompt, str) else None)
 
 
 def suffix_ids(service: Service, suffix: str) -> list[int]:

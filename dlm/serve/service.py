@@ -33,16 +33,18 @@ class Held:
     rows: its answers
     tokens: of all of them at most
     ended: gives the number of answers that have ended, whether they were sent or not
+    more: gives the number of rows beyond these, of a search that has branched out
     """
 
     rows: int
     tokens: int
     ended: Callable[[], int] = lambda: 0
+    more: Callable[[], int] = lambda: 0
 
     @property
     def left(self) -> int:
         """The answers that have not ended."""
-        return self.rows - self.ended()
+        return self.rows - self.ended() + self.more()
 
 
 class Places:

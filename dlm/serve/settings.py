@@ -18,7 +18,7 @@ from dlm import GenerationConfig
 from dlm.errors import InvalidRequest, listed, shown
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-PER_REQUEST: Final = ("infill", "n", "trace")
+PER_REQUEST: Final = ("infill", "start", "n", "trace")
 """Options of generation that no server has a default for: each is of one request."""
 KEY: Final = re.compile(r"[!-~]{1,512}")
 """An API key as a header carries it: visible ASCII."""
@@ -44,6 +44,7 @@ class ServerSettings:
     max_body_bytes: int = 4 * 2**20
     max_canvas: int | None = None
     max_new_tokens: int = 128
+    max_search_nfe: int = 4096
     keep_alive: float = 10.0
     drain: float = 30.0
     stall: float = 30.0
@@ -245,6 +246,9 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "integer",
             "length of the answer where a chat asks for none",
             partial(check_integer, low=1),
+        ),
+        "max_search_nfe": Setting(
+            "integer", "forwards that one search may spend", partial(check_integer, low=1)
         ),
         "keep_alive": Setting(
             "number",

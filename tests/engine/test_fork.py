@@ -69,7 +69,7 @@ def test_a_fork_on_the_same_path_repeats_its_parent(case, steps):
     solo = Bench(changes)
     alone = solo.finish(solo.start({"temperature": 0.8, **options}, 0))
     assert together == [alone[0], alone[0]]
-    assert child.ledger.inherited == steps
+    assert child.ledger.inherited == steps + 1, "its first forward is its parent's"
     assert child.ledger.nfe == parent.ledger.nfe
     assert bench.kv.pages.in_use == 0
 

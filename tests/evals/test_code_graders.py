@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.evals.graders.code import Program, cut_at, extract, sanitized
+from dlm.evals.graders.code import cut_at, sanitized
+from dlm.sandbox.programs import Program, extract
 
 ADD = "def add(a, b):\n    return a + b\n"
 

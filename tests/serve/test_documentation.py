@@ -35,11 +35,15 @@ def test_programs_run(server, code, capsys):
     assert capsys.readouterr().out.strip()
 
 
-def test_the_command_of_the_readme(server):
-    (command,) = lines("curl", README)
+@pytest.mark.parametrize(
+    ("page", "shown"), [(README, '"cat, cow, wolf"'), (DOCS / "search.md", '"candidates":8')]
+)
+def test_the_command_of_a_page(server, page, shown):
+    (block,) = [code for *_, code in code_blocks("sh", [page]) if "curl " in code]
+    command = block[block.index("curl ") :].replace("\\\n", "")  # to the end of its block
     words = shlex.split(command.replace(ADDRESS, server.url))
     done = subprocess.run([*words, "-sS"], capture_output=True, text=True, timeout=PATIENCE)
-    assert '"cat, cow, wolf"' in done.stdout, done.stderr
+    assert shown in done.stdout, done.stderr
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from dlm.evals.graders.arithmetic import chain_reaches, countdown_expression, reaches
-from dlm.evals.graders.code import cut_at, extract, sanitized
+from dlm.evals.graders.code import cut_at, sanitized
 from dlm.evals.graders.grid import grid_of, is_solved, is_valid, right_cells
 from dlm.evals.graders.judge import Judge, Marks
 from dlm.evals.graders.maths import boxed_answer, boxed_or_tagged, equivalent
@@ -37,6 +37,7 @@ from dlm.evals.graders.opencompass import (
 from dlm.evals.graders.opencompass_maths import found_answer, same_answer
 from dlm.evals.items import Item
 from dlm.sandbox import SandboxError, check_program
+from dlm.sandbox.programs import extract
 
 LOG: Final = logging.getLogger(__name__)
 FIRST_DEFINED: Final = re.compile(r"def\s+(\w+)\s*\(")

@@ -18,6 +18,7 @@ from dlm.serve.lengths import check_prompt, new_tokens, too_long
 from dlm.serve.options import Asked, asked_of, length_field
 from dlm.serve.prompts import Prompt
 from dlm.serve.schemas import ResponseFormat
+from dlm.serve.searches import SearchJob, SearchStreaming
 from dlm.serve.service import Service
 from dlm.serve.streams import EventStream, Shape, Streaming
 
@@ -103,8 +104,9 @@ def options_for(
     check_prompt(service, prompt)
     field, given = length_field(body)
     options = dict(asked.options)
-    for text in _texts(options.get("infill")):
-        service.check_size("dlm.infill", text)
+    for name in ("infill", "start"):
+        for text in _texts(options.get(name)):
+            service.check_size(f"dlm.{name}", text)
     if given is not None or not _sets_length(asked.given.get("infill")):
         default = int(options.get("max_new_tokens", default))
         length = new_tokens(service, body, prompt, default, after)
@@ -146,8 +148,7 @@ async def started(
     field, given = length_field(body)
     if given is None and _sets_length(asked.given.get("infill")):
         field = "dlm.infill"
-    names = {**asked.names, "max_new_tokens": field}
-    job = Job(service, prompts, options, names, events=asked.events)
+    job = _job(service, asked, prompts, options, {**asked.names, "max_new_tokens": field})
     await job.start()
     await _check_templates(job)
     for prompt, own in zip(prompts, options, strict=True):
@@ -156,14 +157,30 @@ async def started(
     return job
 
 
+def _job(
+    service: Service,
+    asked: Asked,
+    prompts: list[Prompt],
+    options: list[dict[str, Any]],
+    names: Mapping[str, str],
+) -> Job:
+    """The job of a body. Raises `ApiError` 400 for a search of several prompts, and for one that
+    asks for more than this server allows.
+    """
+    if asked.search is None:
+        return Job(service, prompts, options, names, events=asked.events)
+    if len(prompts) > 1:
+        raise refused("prompt", f"`prompt` must be one beside `dlm.search`, got {len(prompts)}")
+    return SearchJob(service, prompts[0], options[0], names, asked.search, events=asked.events)
+
+
 async def _check_templates(job: Job) -> None:
     """End a job whose template, which tells its length by itself, is too long for this server.
 
     The engine knows the model's bound alone. Raises `ApiError` 400.
     """
-    for prompt, request in zip(job.prompts, job.requests, strict=True):
-        length, most = request.states[0].limit, job.service.max_length
-        if length > most:
+    for prompt, length in zip(job.prompts, job.lengths, strict=True):
+        if length > job.service.max_length:
             await job.close()
             told = f"a prompt of {len(prompt.ids)} tokens and the {length - len(prompt.ids)} of it"
             raise too_long(job.service, "dlm.infill", told)
@@ -177,6 +194,9 @@ async def answered(
 
     hole: a stream has the text of the first hole alone
     """
+    if (body.stream or body.diffusing) and isinstance(job, SearchJob):
+        found = SearchStreaming(job, shape, diffusing=bool(body.diffusing))
+        return EventStream(job, found.frames())
     if body.stream or body.diffusing:
         streaming = Streaming(job, shape, diffusing=bool(body.diffusing), hole=hole)
         return EventStream(job, streaming.frames())

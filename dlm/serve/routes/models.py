@@ -5,16 +5,31 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from typing import Any, get_type_hints
+from collections.abc import Sequence
+from typing import Any, Protocol, get_type_hints
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 import dlm
+from dlm.search.names import POLICIES, VERIFIERS
 from dlm.serve.options import EFFORTS, preset_of
 from dlm.serve.routes.common import json_response, service_of
+from dlm.serve.search_fields import SEARCH_FIELDS
 
 router = APIRouter()
+
+
+class Registered(Protocol):
+    """A registry: names, and the class of each."""
+
+    def names(self) -> Sequence[str]:
+        """All of them."""
+        ...
+
+    def load(self, name: str) -> type:
+        """The class of one."""
+        ...
 
 
 @router.get("/v1/models")
@@ -33,7 +48,7 @@ async def model(request: Request, name: str) -> Response:
 
 @router.get("/v1/dlm/strategies")
 async def strategies(request: Request) -> Response:
-    """Every part, preset and option of the `dlm` object, and traits of the model."""
+    """Every part, policy, verifier, preset and option, and traits of the model."""
     service = service_of(request)
     info, mask = service.info, service.info.mask_id
     traits = {
@@ -46,13 +61,14 @@ async def strategies(request: Request) -> Response:
     told = {
         "object": "dlm.strategies",
         "model": traits,
-        "kinds": {kind: _parts(kind) for kind in dlm.KINDS},
+        "kinds": {kind: _parts(registry) for kind, registry in dlm.KINDS.items()},
+        "policies": _parts(POLICIES),
+        "verifiers": [one for one in _parts(VERIFIERS) if not one.pop("oracle")],
         "presets": _presets(info),
         "effort": {effort: preset_of(effort, info) for effort in EFFORTS},
         "options": [
             {"name": name, **{k: getattr(field, k) for k in ("type", "default", "meaning")}}
-            for name, field in dlm.FIELDS.items()
-            if field.http
+            for name, field in _fields().items()
         ],
         "defaults": {name: str(value) for name, value in service.settings.defaults.items()},
     }
@@ -68,12 +84,18 @@ def _presets(info: dlm.ModelInfo) -> dict[str, Any]:
     }
 
 
-def _parts(kind: str) -> list[dict[str, Any]]:
-    """The registered parts of a kind, but those of other packages that cannot be imported."""
+def _fields() -> dict[str, Any]:
+    """The options of the `dlm` object, those of a search last."""
+    own = {name: field for name, field in dlm.FIELDS.items() if field.http}
+    return {**own, **SEARCH_FIELDS}
+
+
+def _parts(registry: Registered) -> list[dict[str, Any]]:
+    """The parts of a registry, but those of other packages that cannot be imported."""
     found = []
-    for name in dlm.KINDS[kind].names():
+    for name in registry.names():
         try:
-            found.append(_part(name, dlm.KINDS[kind].load(name)))
+            found.append(_part(name, registry.load(name)))
         except dlm.InvalidRequest:
             continue
     return found
@@ -88,6 +110,7 @@ def _part(name: str, cls: Any) -> dict[str, Any]:
         "tier": getattr(cls, "tier", None),
         "papers": list(dict.fromkeys(re.findall(r"arXiv\s+(\d{4}\.\d{4,5})", text))),
         "arguments": [_argument(field, hints[field.name]) for field in arguments],
+        **({"oracle": cls.oracle} if issubclass(cls, dlm.Verifier) else {}),
     }
 
 

@@ -1,7 +1,7 @@
 """Fences in an answer: the blocks of text that marks of three or more backticks or tildes set off.
 
 An answer may begin inside a fence that the prompt has opened, leave its last one open, or write on
-the line of a mark. So marks only show where a block can begin and end; `dlm.evals.graders.code`
+the line of a mark. So marks only show where a block can begin and end; `dlm.sandbox.programs`
 decides which of the blocks is the program.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from dlm.evals.graders.source import ends_inside, unindented
+from dlm.sandbox.source import ends_inside, unindented
 
 MARK: Final = re.compile(r"`{3,}|^[ \t]*(?:[-*+>] |\d+[.)] )?[ \t]*~{3,}", re.MULTILINE)
 MOST_MARKS: Final = 64

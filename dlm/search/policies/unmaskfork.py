@@ -1,0 +1,81 @@
+"""UnMaskFork: a tree whose moves are decoding rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlm.errors import InvalidRequest, shown
+from dlm.search.policies.canvases import canvas_of, open_share
+from dlm.search.policies.growing import Growing, Grown, State
+from dlm.search.policies.particles import cut
+from dlm.search.policy import Context
+from dlm.search.work import Branch, Point, Run, Start
+
+RULES = ("", "topk", 'topk(score="entropy")', 'topk(score="left")')
+
+
+@dataclass(frozen=True, slots=True)
+class UnMaskFork(Growing):
+    """`unmaskfork(rollouts=...)`: grow a tree whose moves are decoding rules at temperature 0.
+
+    A child is its parent decoded by one of the rules up to the next point; a rollout follows the
+    rule of its first new child to the end. Nothing is drawn, so equal canvases are one state
+    wherever they come up, and no state is decoded by the same rule twice. UnMaskFork (arXiv
+    2602.04344, section 3), whose nodes are chosen by UCT; its moves may also be other models.
+
+    A move starts a new row from the canvas, so it computes the keys of the prompt again, and the
+    answer knows the likelihoods of its last moves alone: judge it by its text.
+
+    rollouts, segments, backup, lam, explore, parallel: as in `Growing`
+    rules: values of `unmask`, empty for that of the request; the first of them is tried first
+    """
+
+    backup: str = "mean"  # type: ignore[assignment]
+    parallel: int = 1
+    rules: tuple[str, ...] = RULES
+
+    tier = "T3"
+    diverse = False
+
+    def __post_init__(self) -> None:
+        Growing.__post_init__(self)
+        if not self.rules or not all(isinstance(rule, str) for rule in self.rules):
+            raise InvalidRequest("rules", f"must be values of `unmask`, got {shown(self.rules)}")
+
+    def run(self, search: Context) -> Run:
+        """See `Policy`."""
+        yield from self.grow(Grown(search))
+        return search.best
+
+    def new_edge(self, state: State) -> int | None:
+        """See `Growing`."""
+        return next((edge for edge in range(len(self.rules)) if edge not in state.given), None)
+
+    def first_edge(self, edge: int) -> int:
+        """See `Growing`: the same rule."""
+        return edge
+
+    def item(self, state: State, edge: int) -> Start | Branch:
+        """See `Growing`."""
+        rule = {"unmask": self.rules[edge]} if self.rules[edge] else {}
+        options = {"temperature": 0.0, **rule}
+        return Start(0, options, None if state.node is None else canvas_of(state.node))
+
+    def until(self, state: State) -> Point:
+        """See `Growing`."""
+        if state.node is None or not self.segments:
+            return cut(self.segments, state.depth)
+        return open_share(state.node, 1 - (state.depth + 1) / self.segments)
+
+    def met(self, grown: Grown, state: State) -> State:
+        """See `Growing`: equal canvases are one state."""
+        assert state.node is not None
+        depth = 0 if state.ended else state.depth
+        return grown.known.setdefault((depth, state.node.ids), state)
+
+    def close(self, state: State) -> None:
+        """See `Growing`."""
+        state.closed = state.answer is not None or (
+            len(state.children) == len(self.rules)
+            and all(child.closed for child in state.children.values())
+        )

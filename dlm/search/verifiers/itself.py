@@ -1,0 +1,163 @@
+"""Verifiers that ask the model that decodes: is it right, and how likely is it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, ClassVar, Final, Literal
+
+from dlm.config.checks import require_integer, require_number
+from dlm.engine.decisions import Predicate, QuestionTemplate
+from dlm.engine.generation import Generation
+from dlm.errors import InvalidRequest, require_text, shown, unknown_name
+from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
+from dlm.search.verifiers.free import mean_log
+
+METHODS: Final = ("pseudo", "chain")
+
+
+@dataclass(frozen=True, slots=True)
+class SelfVerify(Verifier):
+    """`self_verify`: the probability of `Yes` that the model gives when it is asked whether an
+    answer is right (self-verified feedback of Prism, arXiv 2602.01842), by `Engine.decide`.
+
+    A forward an answer. The probability is that of the first token of `Yes` against that of `No`,
+    where the paper takes the largest logits among several spellings. The model favours its own
+    answers.
+
+    form: the text that is judged, of `{question}` and `{answer}`
+    ask: the question about it
+    """
+
+    form: str = "{question}\nAnswer: {answer}"
+    ask: str = "Is it correct?"
+
+    tier: ClassVar[str] = "T3"
+    blocks: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("form", "ask"):
+            require_text(name, getattr(self, name))
+        if "{answer}" not in self.form:
+            raise InvalidRequest("form", f"must hold {{answer}}, got {shown(self.form)}")
+
+    @property
+    def highest(self) -> float:
+        """Certainty."""
+        return 1.0
+
+    @property
+    def cost(self) -> float:
+        """One canvas."""
+        return 1.0
+
+    def bind(self, question: Question) -> Verifier:
+        """See `Verifier`."""
+        require_words(self, question)
+        _require_mask(self, question)
+        return self
+
+    def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:
+        """See `Verifier`."""
+        template = QuestionTemplate(user="{input}\n{questions}", question="{instructions}")
+
+        def judge(answer: Generation) -> Verdict:
+            before, _, after = self.form.partition("{answer}")
+            words = [part.replace("{question}", question.text or "") for part in (before, after)]
+            found = question.engine.decide(
+                (answer.text or "").join(words),
+                Predicate(None, self.ask),
+                template=template,
+                scoring="first",
+            )
+            question.spent.add(found.costs.nfe, found.costs.nfe)
+            return Verdict(found.answers[0].probability)
+
+        return each(answers, question, judge)
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLikelihood(Verifier):
+    """`pll(rate)`: the mean pseudo-log-likelihood of the tokens of an answer and its end id, each
+    beside the others (Salazar et al., arXiv 1910.14659), by `Engine.score`.
+
+    Answers that were decoded in other orders, blocks or by other rules are judged alike: the sets
+    of positions that are masked at once depend on `seed` and the length of the canvas alone, and in
+    models with full attention it is the whole canvas, the end ids after the answer included, which
+    is equally long for all answers. A small rate is exact and dear, as few positions are guessed at
+    once.
+
+    rate: share of the positions that are masked at a time; `ceil(1 / rate)` forwards an answer
+    method: `pseudo`, or `chain`: from left to right, a forward a token, whatever the rate
+    seed: of the sets of positions
+    """
+
+    rate: float = 0.25
+    method: Literal["pseudo", "chain"] = "pseudo"
+    seed: int = 0
+
+    tier: ClassVar[str] = "T2"
+    blocks: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_number("rate", self.rate, low=0.0, high=1.0)
+        if self.rate == 0:
+            raise InvalidRequest("rate", f"must be more than 0, got {shown(self.rate)}")
+        if self.method not in METHODS:
+            raise unknown_name("method", str(self.method), METHODS)
+        require_integer("seed", self.seed, 0)
+
+    @property
+    def highest(self) -> float:
+        """Certainty."""
+        return 0.0
+
+    @property
+    def cost(self) -> float:
+        """Canvases of `pseudo` with full attention; others depend on the answer, and are more."""
+        return float(ceil(1 / self.rate)) if self.method == "pseudo" else 1.0
+
+    def bind(self, question: Question) -> Verifier:
+        """See `Verifier`."""
+        _require_mask(self, question)
+        return self
+
+    def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:
+        """See `Verifier`."""
+        rate = self.rate if self.method == "pseudo" else None
+        scored = [rescored(answer, question, self.method) for answer in answers]
+        pairs = [(question.ids, ids) for ids, count in scored if count]
+        found = iter(
+            question.engine.score_all(pairs, method=self.method, rate=rate, seed=self.seed)
+        )
+        verdicts = []
+        for _, count in scored:
+            one: Any = next(found) if count else None
+            if one is not None:
+                question.spent.add(one.nfe, one.nfe)
+            verdicts.append(Verdict(mean_log(() if one is None else one.logprobs[:count])))
+        return verdicts
+
+
+def _require_mask(verifier: Verifier, question: Question) -> None:
+    """Raise `InvalidRequest` for a model without a mask."""
+    if question.engine.info.mask_id is None:
+        rule = "reads masked positions, and this model has no mask"
+        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+
+
+def rescored(answer: Generation, question: Question, method: str) -> tuple[tuple[int, ...], int]:
+    """The ids that are scored after the prompt, and how many of them count: those of the answer
+    and its end id.
+
+    The rest of the canvas is given where the model has seen it so: with full attention, and as far
+    as nothing is open. Read from left to right it does not matter.
+    """
+    info, start = question.engine.info, len(answer.prompt_ids)
+    after = answer.canvas[start:]
+    count = len(answer.ids)
+    if after[count : count + 1] and after[count] in info.eos_ids:
+        count += 1
+    is_whole = method == "pseudo" and info.attention == "full" and info.mask_id not in after
+    return (after if is_whole else after[:count]), count

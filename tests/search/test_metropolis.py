@@ -1,0 +1,77 @@
+"""`blocks_mh`: its moves leave the power of the model's distribution as it is."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from dlm.errors import InvalidRequest
+from dlm.search.policies.metropolis import BlocksMH
+from dlm.search.searcher import parse_policy
+from tests.search.joint import LENGTH, Tabular, excess, powered
+from tests.search.tabular import Rule, search
+from tests.search.test_neighbours import searched
+
+MODEL = Tabular(3, sharpness=0.5)
+RUNS = 1_500
+
+
+def last_states(policy, rule, runs=RUNS):
+    """The last states of independent chains."""
+    return [
+        search(policy, MODEL, lambda x: 0.0, seed, rule=rule).answer.answer.ids
+        for seed in range(runs)
+    ]
+
+
+@pytest.mark.parametrize("segments", [0, 6])
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+@pytest.mark.parametrize("order", ["left", "random"])
+def test_a_chain_comes_to_the_power_of_the_model(segments, temperature, order):
+    policy = BlocksMH(alpha=2.0, moves=12, early=1, segments=segments, pick="last")
+    states = last_states(policy, Rule(order, temperature))
+    assert excess(states, powered(MODEL, 2.0)) < 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutProposals(BlocksMH):
+    """Takes no account of the distribution that tokens are drawn from."""
+
+    def _weight(self, end, point):
+        clean = [end.logprobs[at] for at in point.open]
+        return sum(self.alpha * log for log in clean)
+
+
+def test_a_chain_without_the_ratio_of_proposals_is_found_out():
+    policy = WithoutProposals(alpha=2.0, moves=12, early=1, pick="last")
+    assert excess(last_states(policy, Rule("left", 1.0)), powered(MODEL, 2.0)) > 1.2
+
+
+def test_with_the_model_as_target_every_move_is_taken():
+    policy = BlocksMH(alpha=1.0, moves=5, early=0, pick="last")
+    for seed in range(20):
+        found = search(policy, MODEL, lambda x: 0.0, seed)
+        assert found.answer is found.candidates[-1]
+
+
+def test_a_move_costs_what_it_decodes():
+    policy = BlocksMH(moves=30, early=0, segments=LENGTH)
+    found = search(policy, MODEL, lambda x: 0.0, 1)
+    spent = [one.nfe for one in found.candidates]
+    costs = {after - before for before, after in zip(spent, spent[1:], strict=False)}
+    assert costs == set(range(1, LENGTH + 1))
+
+
+@pytest.mark.parametrize("attention", ["full", "block_causal"])
+@pytest.mark.parametrize("segments", [0, 3])
+def test_a_chain_on_an_engine_is_billed_for_each_forward(attention, segments):
+    policy = BlocksMH(moves=4, segments=segments)
+    blocks = "fixed(8)"
+    found, spy = searched(policy, max_rows=1, attention=attention, blocks=blocks, target=99.0)
+    assert found.costs.nfe == spy.forwards
+    assert len(found.candidates) == 5
+
+
+def test_arguments_out_of_range_are_refused():
+    for spec in ("blocks_mh(alpha=-1)", "blocks_mh(moves=-1)", "blocks_mh(pick='first')"):
+        with pytest.raises(InvalidRequest, match="must be"):
+            parse_policy(spec)

@@ -1,0 +1,144 @@
+"""Verifiers that ask the model that decodes, and what they bill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil, inf
+
+import pytest
+import torch
+
+import dlm
+from dlm.core import ModelInfo
+from dlm.errors import InvalidRequest
+from dlm.search.verifiers.parsing import parse_verifier
+from tests.engine.harness import info_of
+from tests.helpers import random_decoder, tiny_spec
+from tests.search.verifiers.answers import (
+    STRANGE,
+    answer_of,
+    question_of,
+    scores_of,
+    verdicts_of,
+)
+
+PROMPT = "Compute 13+24."
+
+
+# the model itself
+
+
+def test_self_verification_is_the_probability_of_yes(engine, computed):
+    texts = ["13+24=37", "13+24=38", "37", ""]
+    verdicts, spent = verdicts_of(engine, "self_verify", PROMPT, texts)
+    rows, expected = sum(computed), []
+    template = dlm.QuestionTemplate(user="{input}\n{questions}", question="{instructions}")
+    for text in texts:
+        asked = dlm.Predicate(None, "Is it correct?")
+        source = f"{PROMPT}\nAnswer: {text}"
+        found = engine.decide(source, asked, template=template, scoring="first")
+        expected.append(found.answers[0].probability)
+    assert [verdict.score for verdict in verdicts] == pytest.approx(expected)
+    assert len(set(expected)) == len(texts)
+    assert spent.forwards == spent.nfe == rows == len(texts) * parse_verifier("self_verify").cost
+
+
+def test_the_words_of_the_judge_are_the_users(engine):
+    spec = "self_verify(form='{answer} to {question}', ask='Right?')"
+    one, other = scores_of(engine, spec, PROMPT, ["{question}", "13"])
+    assert one != other
+    assert 0 <= one <= 1
+    with pytest.raises(InvalidRequest, match="answer"):
+        parse_verifier("self_verify(form='{question}')")
+
+
+def by_hand(engine, question, answer, rate, count):
+    """The mean log-probability of the first `count` positions, set by set, from dense logits."""
+    from dlm.engine.scoring.rows import position_sets
+
+    start, logs = len(question.ids), {}
+    after = answer.canvas[start:]
+    for chosen in position_sets(len(after), rate, 0):
+        canvas = torch.tensor([answer.canvas])
+        canvas[0, [start + at for at in chosen]] = engine.info.mask_id
+        logp = engine.logits(canvas)[0].double().log_softmax(1)
+        logs |= {at: float(logp[start + at, after[at]]) for at in chosen}
+    return sum(logs[at] for at in range(count)) / count
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.4, 1.0])
+def test_pll_is_the_mean_over_the_answer_and_its_end(engine, computed, rate):
+    question = question_of(engine, PROMPT)
+    texts = ["13+24=37", "13+24=38", ""]
+    answers = [answer_of(question, text, canvas=32) for text in texts]
+    verifier = parse_verifier(f"pll({rate})").bind(question)
+    verdicts = verifier.score(answers, question)
+    assert question.spent.forwards == question.spent.nfe == sum(computed)
+    assert sum(computed) == len(texts) * verifier.cost == len(texts) * ceil(1 / rate)
+    for answer, verdict in zip(answers, verdicts, strict=True):
+        expected = by_hand(engine, question, answer, rate, len(answer.ids) + 1)
+        assert verdict.score == pytest.approx(expected, abs=1e-4)
+    assert verdicts[0].score > verdicts[1].score, "the right sum is more likely"
+
+
+def test_pll_reads_an_answer_that_is_still_open_as_far_as_it_goes(engine):
+    question = question_of(engine, PROMPT)
+    mask = engine.info.mask_id
+    cut = answer_of(question, "13+24=37", ended=False)
+    opened = replace(cut, canvas=(*cut.canvas, mask, mask))
+    verifier = parse_verifier("pll").bind(question)
+    first, second = verifier.score([cut, opened], question)
+    assert first.score == pytest.approx(second.score, abs=1e-6)
+
+
+def test_the_chain_from_left_to_right(engine, computed):
+    question = question_of(engine, PROMPT)
+    answer = answer_of(question, "13+24=37", canvas=32)
+    (verdict,) = parse_verifier("pll(method='chain')").bind(question).score([answer], question)
+    ids = (*answer.ids, engine.info.eos_ids[0])
+    found = engine.score(PROMPT, ids)
+    assert verdict.score == pytest.approx(found.logprob / len(ids), abs=1e-4)
+    assert question.spent.nfe == len(ids)
+    assert sum(computed) == 2 * len(ids), "here, and by the engine alone"
+
+
+@pytest.mark.parametrize("spec", ["self_verify", "pll"])
+@pytest.mark.parametrize("text", [text for text in STRANGE if len(text) < 400])
+def test_no_text_makes_them_fall_over(engine, spec, text):
+    (verdict,), spent = verdicts_of(engine, spec, PROMPT, [text])
+    assert verdict.score > -inf
+    assert spent.errors == 0
+
+
+def test_a_text_beyond_the_model_fails_alone_and_is_counted(engine):
+    texts = ["37", "7" * 20_000]
+    verdicts, spent = verdicts_of(engine, "self_verify", PROMPT, texts)
+    assert verdicts[0].score > 0
+    assert verdicts[1].score == -inf
+    assert spent.errors == 1
+
+
+def test_the_forwards_of_a_search_are_all_counted(engine, computed):
+    found = engine.search(
+        PROMPT, "best_of(4)", verifier=["self_verify", "pll(0.5)"], temperature=1.0, seed=2
+    )
+    assert found.costs.verifier_forwards == found.costs.verifier_nfe == 4 * (1 + 2)
+    assert found.costs.nfe == found.costs.row_forwards + 12
+    assert sum(computed) >= found.costs.nfe
+
+
+def test_a_model_without_a_mask_is_refused():
+    spec = tiny_spec(mask_id=None, family="gidd")
+    info = ModelInfo(spec.family, spec.vocab_size, None, spec.eos_ids, 0, spec.max_length)
+    engine = dlm.Engine(random_decoder(spec), info)
+    with pytest.raises(InvalidRequest, match="mask"):
+        parse_verifier("pll").bind(question_of(engine, [5, 6]))
+
+
+def test_pll_needs_no_tokenizer():
+    spec = tiny_spec()
+    engine = dlm.Engine(random_decoder(spec), info_of(spec))
+    found = engine.search([7, 3, 9], "best_of(3)", verifier="pll", temperature=1.0)
+    assert max(c.score for c in found.candidates) == found.score > -inf
+    with pytest.raises(InvalidRequest, match="tokenizer"):
+        engine.search([7, 3, 9], "best_of(3)", verifier="self_verify", temperature=1.0)

@@ -51,15 +51,20 @@ def _started(
 ) -> tuple[GenerationConfig, list[int | None]]:
     """The config and the canvas of a request that begins with an earlier answer.
 
-    Doubtful tokens are reconsidered where no editor is asked for. After a text stand end ids.
+    Where nothing else is asked for, doubtful tokens are reconsidered, all at once if the model sees
+    the whole canvas. After a text stand end ids.
     """
-    assert config.start is not None and config.max_new_tokens is not None
+    assert config.start is not None
+    assert config.max_new_tokens is not None
     found = given_ids("start", config.start, 0, text, info)
     if not found:
         raise InvalidRequest("start", "must not be empty")
     if isinstance(config.start, str) and info.eos_ids:
         found += [info.eos_ids[0]] * (config.max_new_tokens - len(found))
-    return (config if config.several("edit") else replace(config, edit="reconsider")), found
+    edit, blocks = "reconsider" if config.edit is None else config.edit, config.blocks
+    if blocks is None and config.preset is None and info.attention == "full":
+        blocks = "whole"
+    return replace(config, edit=edit, blocks=blocks), found
 
 
 def given_ids(

@@ -179,9 +179,7 @@ def start(
         if not isinstance(canvas, str | Sequence):
             raise InvalidRequest("canvas", f"must be a text or a list of ids, got {shown(canvas)}")
         if not isinstance(canvas, str) and not all(t is None or is_integer(t) for t in canvas):
-            raise InvalidRequest(
-                "canvas", f"must hold ids, or None where open, got {shown(canvas)}"
-            )
+            raise InvalidRequest("canvas", f"must hold ids, None where open, got {shown(canvas)}")
         checked = checked_infill(canvas, "canvas")
         committed = given_ids("canvas", checked, 0, engine.text, engine.info)
         if not committed:

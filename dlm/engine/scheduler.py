@@ -37,10 +37,8 @@ class Scheduler:
         self._inbox: SimpleQueue[RowState] = SimpleQueue()
         self._discarded: SimpleQueue[RowState] = SimpleQueue()
         self._waiting: deque[RowState] = deque()
-        self._live = LiveRows()
-        self._parked = ParkedRows(manager)
-        self._watched: list[RowState] = []  # they are to be parked at some point
-        self._lineages = count(1)
+        self._live, self._parked = LiveRows(), ParkedRows(manager)
+        self._watched, self._lineages = list[RowState](), count(1)  # rows that are to be parked
 
     @property
     def live(self) -> int:
@@ -67,7 +65,6 @@ class Scheduler:
     def abort(self, state: RowState) -> None:
         """End a row now, wherever it is, and free its pages."""
         state.finish("abort")
-        self._watched = [other for other in self._watched if other is not state]
         self._drop_done()
 
     def end_all(self, error: Exception | None = None) -> None:

@@ -75,7 +75,7 @@ class Job:
 
     @property
     def free(self) -> bool:
-        """True if verdicts take no forwards."""
+        """True if verdicts take no forwards and are there at once."""
         return self._jury.free
 
     @property

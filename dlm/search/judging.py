@@ -83,8 +83,10 @@ class Jury:
 
     @property
     def free(self) -> bool:
-        """True if verdicts take no forwards."""
-        return self._verifier is not None and not self._verifier.cost
+        """True if verdicts take no forwards and are there at once."""
+        if self._verifier is None or any(one.blocks for one in whole(self._verifier)):
+            return False
+        return not any(one.cost for one in whole(self._verifier))
 
     @property
     def settled(self) -> bool:

@@ -43,7 +43,7 @@ class Context(Protocol):
 
     @property
     def free(self) -> bool:
-        """True if verdicts take no forwards."""
+        """True if verdicts take no forwards and are there at once."""
         ...
 
     @property

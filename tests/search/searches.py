@@ -105,8 +105,8 @@ def new_engine(attention: str = "full", **options: Any) -> tuple[Engine, Spy]:
 
 def require_empty(engine: Engine) -> None:
     """Nothing of a search is left on an engine."""
-    if engine.waiting:
-        engine.step()  # the queue finds that its rows have ended
+    if engine.waiting or engine.scheduler._watched:
+        engine.step()  # it finds that its rows have ended
     engine.scheduler.check_integrity()
     assert not engine.live
     assert not engine.waiting

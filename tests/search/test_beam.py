@@ -116,7 +116,7 @@ def test_a_verifier_decides_between_orders():
 
 
 def test_one_order_is_a_plain_sample():
-    assert search(Order(1, ("left",)), MODEL, unknown, seed=3).forwards == 6
+    assert search(Order(1, ('topk(score="left")',)), MODEL, unknown, seed=3).forwards == 6
 
 
 def test_lookum_keeps_all_its_rows():

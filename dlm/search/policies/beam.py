@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import inf
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer, require_number
 from dlm.errors import InvalidRequest
 from dlm.search.policies.particles import cut
@@ -46,6 +47,7 @@ class Beam(Policy):
     tier = "T3"
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         for name in ("width", "branch"):
             require_integer(name, getattr(self, name), 1)
         for name in ("segments", "lookahead", "siblings"):

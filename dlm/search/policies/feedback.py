@@ -14,8 +14,8 @@ from dlm.search.work import Run, SearchNode, Start
 
 @dataclass(frozen=True, slots=True)
 class Feedback(Policy):
-    """`feedback(rounds, ...)`: decode an answer; tell the model what is wrong with it, open the part
-    that the verifier points to, and decode that anew; the best answer is corrected next.
+    """`feedback(rounds, ...)`: decode an answer; tell the model what is wrong with it, open the
+    part that the verifier points to, and decode that anew; the best answer is corrected next.
 
     The idea of Reflect-DiT (arXiv 2503.12271), which conditions on an earlier answer and a critique
     of it, in text: the rest of the answer stays where it is, and only the words come into the

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite, log, sqrt
 from typing import Literal
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer, require_number
 from dlm.engine.searching import Candidate
 from dlm.search.policies.particles import log_mean_exp
@@ -104,6 +105,7 @@ class Growing(Policy):
     parallel: int = 2
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         for name in ("rollouts", "parallel"):
             require_integer(name, getattr(self, name), 1)
         require_integer("segments", self.segments, 0)

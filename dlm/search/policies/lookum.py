@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer, require_number
 from dlm.search.policies.drafts import doubt
 from dlm.search.policies.particles import shares, systematic
@@ -35,6 +36,7 @@ class LookUM(Policy):
     tier = "T3"
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         require_integer("n", self.n, 1)
         require_integer("every", self.every, 1)
         require_number("lam", self.lam, low=0.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import count
 from math import exp, fsum
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer
 from dlm.engine.generation import Generation
 from dlm.search.policies.canvases import canvas_of
@@ -38,17 +40,18 @@ class LoPA(Policy):
     diverse = False
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         require_integer("branches", self.branches, 0)
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""
-        (node,) = yield [Start(0)]
+        edges = count()
+        (node,) = yield [Start(next(edges))]
         yield [Advance(node, STEP)]
         while not node.done:
             (draft,) = yield [Complete(node)]
-            copies = yield [
-                Start(0, canvas=canvas_of(node, extra)) for extra in self._extras(node, draft)
-            ]
+            canvases = [canvas_of(node, extra) for extra in self._extras(node, draft)]
+            copies = yield [Start(next(edges), canvas=canvas) for canvas in canvases]
             rows = [node, *copies]
             read = [one.open for one in rows]
             yield [Advance(one, STEP) for one in rows]

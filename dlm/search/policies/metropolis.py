@@ -30,7 +30,8 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlocksMH(Policy):
-    """`blocks_mh(alpha, moves, ...)`: a Markov chain over answers that leaves `p(x)^alpha` as it is.
+    """`blocks_mh(alpha, moves, ...)`: a Markov chain over answers that leaves `p(x)^alpha` as it
+    is.
 
     A move goes back to the beginning of a segment by chance, decodes the rest anew, x', and takes
     it instead of the old rest x with the probability

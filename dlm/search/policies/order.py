@@ -8,11 +8,11 @@ from itertools import count
 from math import isnan
 from typing import Literal, NamedTuple
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer
 from dlm.core import Kind
 from dlm.engine.searching import Candidate
-from dlm.errors import InvalidRequest, shown
-from dlm.search.policies.canvases import canvas_of, open_share
+from dlm.search.policies.canvases import by_rule, canvas_of, check_rules, open_share
 from dlm.search.policy import Context, Policy
 from dlm.search.work import Advance, Complete, Drop, Run, Score, SearchNode, Start
 
@@ -51,7 +51,7 @@ class Order(Policy):
     the answer knows the likelihoods of its last segment alone: judge it by its text.
 
     width: rows that are kept
-    orders: values of `unmask`, one for each way that a row goes on
+    orders: values of `unmask`, one for each way that a row goes on; empty for the request's
     segments: parts of the canvas, by the share that is open; rows are compared at the end of each
     estimate: `path` or `score`
     """
@@ -65,10 +65,10 @@ class Order(Policy):
     judges = False
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         for name in ("width", "segments"):
             require_integer(name, getattr(self, name), 1)
-        if not self.orders or not all(isinstance(rule, str) for rule in self.orders):
-            raise InvalidRequest("orders", f"must be values of `unmask`, got {shown(self.orders)}")
+        check_rules("orders", self.orders)
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""
@@ -78,7 +78,7 @@ class Order(Policy):
             parents = [way for way in going for _ in self.orders]
             rules = [rule for _ in going for rule in self.orders]
             nodes = yield [
-                Start(next(edges), {"unmask": rule}, canvas_of(way.node) if way.node else None)
+                Start(next(edges), by_rule(rule), canvas_of(way.node) if way.node else None)
                 for way, rule in zip(parents, rules, strict=True)
             ]
             left = (self.segments - 1 - number) / self.segments

@@ -10,6 +10,7 @@ from math import exp, fsum, inf, log
 from random import Random
 from typing import ClassVar, Literal, NamedTuple
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer, require_number
 from dlm.engine.searching import Candidate
 from dlm.search.policy import Context, Policy
@@ -76,6 +77,7 @@ class Particles(Policy):
     parks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         require_integer("n", self.n, 1)
         require_integer("segments", self.segments, 0)
         require_number("ess", self.ess, low=0.0, high=1.0)

@@ -1,4 +1,4 @@
-"""Search over paths: half-filled canvases are opened a little, filled a little more, and compared."""
+"""Search over paths: half-filled canvases are opened a little, filled more, and compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Paths(Policy):
     """`paths(width, copies, ...)`: keep the best of several half-filled canvases, open a share of
     each of their copies by chance, fill a larger share, and so on to the end.
 
-    "Search over paths" of arXiv 2501.09732 (section 3.2) with masks for noise: there, copies of the
+    "Search over paths" of arXiv 2501.09732 with masks for noise: there, copies of the
     survivors are noised back by df and denoised by db > df. Canvases are judged by their drafts:
     the tokens that the last forward drew for the open positions, which cost nothing.
 
@@ -56,7 +56,7 @@ class Paths(Policy):
             best = yield from self._best(search, nodes)
             if still_open == 0 or search.settled:
                 break
-            still_open = max(still_open + self.back - self.forward, 0.0)
+            still_open = max(round(still_open + self.back - self.forward, 6), 0.0)
             nodes = yield [
                 self._copy(search, node, next(edges), size, still_open)
                 for node, _ in best

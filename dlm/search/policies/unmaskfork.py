@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from dlm.errors import InvalidRequest, shown
-from dlm.search.policies.canvases import canvas_of, open_share
+from dlm.search.policies.canvases import by_rule, canvas_of, check_rules, open_share
 from dlm.search.policies.growing import Growing, Grown, State
 from dlm.search.policies.particles import cut
 from dlm.search.policy import Context
@@ -30,7 +30,7 @@ class UnMaskFork(Growing):
     rules: values of `unmask`, empty for that of the request; the first of them is tried first
     """
 
-    backup: str = "mean"  # type: ignore[assignment]
+    backup: Literal["soft", "mean", "max"] = "mean"
     parallel: int = 1
     rules: tuple[str, ...] = RULES
 
@@ -39,8 +39,7 @@ class UnMaskFork(Growing):
 
     def __post_init__(self) -> None:
         Growing.__post_init__(self)
-        if not self.rules or not all(isinstance(rule, str) for rule in self.rules):
-            raise InvalidRequest("rules", f"must be values of `unmask`, got {shown(self.rules)}")
+        check_rules("rules", self.rules)
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""
@@ -57,8 +56,7 @@ class UnMaskFork(Growing):
 
     def item(self, state: State, edge: int) -> Start | Branch:
         """See `Growing`."""
-        rule = {"unmask": self.rules[edge]} if self.rules[edge] else {}
-        options = {"temperature": 0.0, **rule}
+        options = {"temperature": 0.0, **by_rule(self.rules[edge])}
         return Start(0, options, None if state.node is None else canvas_of(state.node))
 
     def until(self, state: State) -> Point:

@@ -157,7 +157,7 @@ class Rollover(Policy):
             parent = node
             node, score, tries = yield from self._tried(parent, number, quota, best)
             yield [Drop(parent)]
-            quota = self.quota + (quota - tries if score > best else 0)
+            quota = self.quota + quota - tries
             best = max(best, score)
         return search.best
 

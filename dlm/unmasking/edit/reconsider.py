@@ -16,7 +16,7 @@ class Reconsider(Editor):
     The rule of requests that `start` from an earlier answer: the first step of a block reads the
     answer under the new prompt and reopens what has become doubtful, and later steps reopen what
     new tokens contradict. Remasking rather than overwriting, since a model tends to repeat a wrong
-    token that it sees (low-probability remasking of "Token-to-mask refinement", arXiv 2604.18738).
+    token that it sees (as T2M remasking, arXiv 2604.18738, does while a block is open).
     """
 
     threshold: float = 0.5

@@ -177,12 +177,12 @@ def test_each_answer_of_a_search_is_asked_once_and_compared_with_all(engine):
     sure = ranks([sum(c.answer.logprobs) / len(c.answer.logprobs) for c in found.candidates])
     expected = [(a + b) / 2 for a, b in zip(lengths, sure, strict=True)]
     assert [c.score for c in found.candidates] == pytest.approx(expected), "among all of them"
-    best = max(range(8), key=lambda at: (expected[at], -found.candidates[at].node))
+    best = max(range(8), key=lambda at: (expected[at], -at))
     assert found.best is found.candidates[best].answer
     assert found.score == pytest.approx(expected[best])
     assert {n.score for n in found.tree} >= {c.score for c in found.candidates}
     assert points == list(found.curve)
-    assert points[-1].candidate == best
+    assert points[-1].candidate == found.candidates[best].number
     assert [p.candidate for p in points[1:]] != [p.candidate for p in points[:-1]]
     assert (found.costs.verifier_forwards, found.costs.verifier_nfe) == (8, 4.0)
 

@@ -21,7 +21,7 @@ class UnMaskFork(Growing):
     A child is its parent decoded by one of the rules up to the next point; a rollout follows the
     rule of its first new child to the end. All random numbers are the same ones, so equal canvases
     are one state wherever they come up, and no state is decoded by the same rule twice. UnMaskFork
-    (arXiv 2602.04344, section 3) chooses nodes by UCT; its moves may also be other models.
+    (arXiv 2602.04344, section 3), with UCT; its moves may also be other models.
 
     A move starts a new row from the canvas, so it computes the keys of the prompt again, and the
     answer knows the likelihoods of its last moves alone: judge it by its text.

@@ -108,6 +108,7 @@ class Verifier:
     parts: verifiers that it is made of; it is an oracle if one of them is, and blocks if one does
         (see `whole`)
     workers: threads that may ask it at a time, if it `blocks`
+    runs_programs: it runs the code of answers, in a sandbox
     private: it reads files, or runs programs that could do harm: not for requests of strangers
     options: options of generation that its answers need, whatever the request has under their names
     highest: no score is above it; a search that reaches it is settled
@@ -120,6 +121,7 @@ class Verifier:
     tier: ClassVar[str] = "own rule"
     oracle: ClassVar[bool] = False
     blocks: ClassVar[bool] = False
+    runs_programs: ClassVar[bool] = False
     relative: ClassVar[bool] = False
 
     @property

@@ -61,8 +61,16 @@ class Asked:
     search: dlm.SearchOptions | None = None
 
 
-def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -> Asked:
+def asked_of(
+    body: Sampling,
+    info: dlm.ModelInfo,
+    defaults: Mapping[str, Any],
+    *,
+    run_programs: bool = False,
+) -> Asked:
     """The options that a body asks for, on top of the server's `defaults`.
+
+    run_programs: verifiers of a search may run the code of answers
 
     Raises `ApiError` 400 that names the field.
     """
@@ -70,7 +78,7 @@ def asked_of(body: Sampling, info: dlm.ModelInfo, defaults: Mapping[str, Any]) -
     events = extension.pop("events", False)
     if not isinstance(events, bool):
         raise refused("dlm.events", f"`dlm.events`: must be true or false, got {events!r}")
-    search = search_of(extension, body)
+    search = search_of(extension, body, run_programs=run_programs)
     given = _extension(extension)
     options = {**_defaults(body, given, defaults), **given}
     if body.reasoning_effort is not None:

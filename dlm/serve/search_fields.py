@@ -12,6 +12,7 @@ import dlm
 from dlm.errors import shown
 from dlm.search.budget import SearchBudget
 from dlm.search.searcher import parse_policy
+from dlm.search.verifier import whole
 from dlm.search.verifiers.parsing import parse_verifier
 from dlm.serve.errors import api_error, refused
 from dlm.serve.extents import check_extent
@@ -54,10 +55,13 @@ PARAMS: Final[Mapping[str, str]] = MappingProxyType(
 """For an option of a search, the field of the body that sets it."""
 
 
-def search_of(extension: dict[str, Any], body: Sampling) -> dlm.SearchOptions | None:
+def search_of(
+    extension: dict[str, Any], body: Sampling, *, run_programs: bool
+) -> dlm.SearchOptions | None:
     """Take the fields of a search out of a `dlm` object; None where it asks for none.
 
-    Policies and verifiers are registered names alone. Raises `ApiError` 400 that names the field.
+    Policies and verifiers are registered names alone, and verifiers that run the code of answers
+    need `run_programs`. Raises `ApiError` 400 that names the field.
     """
     taken = {name: extension.pop(name, None) for name in SEARCH_FIELDS}
     given = {name: value for name, value in taken.items() if value is not None}
@@ -75,7 +79,10 @@ def search_of(extension: dict[str, Any], body: Sampling) -> dlm.SearchOptions | 
     with _blaming("search"):
         parse_policy(asked.search, trusted=False)
     with _blaming("verifier"):
-        parse_verifier(asked.verifier, trusted=False)
+        verifier = parse_verifier(asked.verifier, trusted=False)
+    if verifier and not run_programs and any(one.runs_programs for one in whole(verifier)):
+        rule = "runs the code of answers, which this server does not: start it with --run-programs"
+        raise refused("dlm.verifier", f"`dlm.verifier` {rule}")
     with _blaming("budget"):
         SearchBudget.from_options(asked.budget)
     target = asked.target

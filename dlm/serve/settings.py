@@ -45,6 +45,7 @@ class ServerSettings:
     max_canvas: int | None = None
     max_new_tokens: int = 128
     max_search_nfe: int = 4096
+    run_programs: bool = False
     keep_alive: float = 10.0
     drain: float = 30.0
     stall: float = 30.0
@@ -249,6 +250,9 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
         "max_search_nfe": Setting(
             "integer", "forwards that one search may spend", partial(check_integer, low=1)
+        ),
+        "run_programs": Setting(
+            "flag", "let searches use verifiers that run code of answers, in a sandbox", _flag
         ),
         "keep_alive": Setting(
             "number",

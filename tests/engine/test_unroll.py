@@ -111,8 +111,7 @@ def test_editors_leave_rows_alone_that_wait_for_the_host(unroll, doubt):
     """A row that has filled its block idles beside rows that go on; nothing of it may be reopened,
     as nobody would tell.
     """
-    never = "eos('block', (63,), True)"  # MASK
-    base = {"edit": doubt, "stop": never, "blocks": "fixed(8)"}
+    base = {"edit": doubt, "stop": "none", "blocks": "fixed(8)"}
     mix = [base | {"unmask": f"threshold({t})"} for t in (0.2, 0.35, 0.5, 0.9)]
     one, one_events = run(1, mix, {})
     several, several_events = run(unroll, mix, {})

@@ -125,6 +125,8 @@ def test_a_stream_of_whole_texts_shows_the_best_so_far(server, local):
         ("dlm.verifier", {"search": SPEC, "verifier": "reward_model('/etc')"}),
         ("dlm.verifier", {"search": SPEC, "verifier": "causal_lm('/etc')"}),
         ("dlm.verifier", {"search": SPEC, "verifier": "tests(unsafe=True)"}),
+        ("dlm.verifier", {"search": SPEC, "verifier": "tests"}),
+        ("dlm.verifier", {"search": SPEC, "verifier": ["confidence", "tests(seconds=1.0)"]}),
         ("dlm.verifier", {"search": SPEC, "verifier": "ensemble(('causal_lm(\"/etc\")',))"}),
         ("dlm.verifier", {"search": SPEC, "verifier": ["confidence"] * 65}),
         ("dlm.budget", {"search": SPEC, "budget": {"forwards": 5}}),

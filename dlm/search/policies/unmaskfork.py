@@ -11,7 +11,7 @@ from dlm.search.policies.particles import cut
 from dlm.search.policy import Context
 from dlm.search.work import Branch, Point, Run, Start
 
-RULES = ("", "topk", 'topk(score="entropy")', 'topk(score="left")')
+RULES = ("", "topk", 'topk(score="left")', 'topk(score="random")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class UnMaskFork(Growing):
     """`unmaskfork(rollouts=...)`: grow a tree whose moves are decoding rules at temperature 0.
 
     A child is its parent decoded by one of the rules up to the next point; a rollout follows the
-    rule of its first new child to the end. Nothing is drawn, so equal canvases are one state
-    wherever they come up, and no state is decoded by the same rule twice. UnMaskFork (arXiv
-    2602.04344, section 3), whose nodes are chosen by UCT; its moves may also be other models.
+    rule of its first new child to the end. All random numbers are the same ones, so equal canvases
+    are one state wherever they come up, and no state is decoded by the same rule twice. UnMaskFork
+    (arXiv 2602.04344, section 3), with UCT; its moves may also be other models.
 
     A move starts a new row from the canvas, so it computes the keys of the prompt again, and the
     answer knows the likelihoods of its last moves alone: judge it by its text.

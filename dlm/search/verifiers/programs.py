@@ -61,6 +61,7 @@ class PublicTests(Verifier):
 
     tier: ClassVar[str] = "T2"
     blocks: ClassVar[bool] = True
+    runs_programs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_number("seconds", self.seconds, low=0.1, high=LONGEST)
@@ -139,6 +140,7 @@ class HiddenTests(Verifier):
     tier: ClassVar[str] = "T2"
     oracle: ClassVar[bool] = True
     blocks: ClassVar[bool] = True
+    runs_programs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.tests, str) and not self.entry.isidentifier():

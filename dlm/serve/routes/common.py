@@ -64,7 +64,8 @@ def opened(request: Request, body: Sampling) -> tuple[Service, Asked]:
     Raises `ApiError` as `service_for`, and 400 for options that are wrong or do not go together.
     """
     service = service_for(request, body, body.model)
-    asked = asked_of(body, service.info, service.settings.defaults)
+    settings = service.settings
+    asked = asked_of(body, service.info, settings.defaults, run_programs=settings.run_programs)
     _check_streaming(service, body, asked)
     return service, asked
 

@@ -21,6 +21,7 @@ class Reconsider(Editor):
 
     threshold: float = 0.5
 
+    tier = "T3"
     scope = "block"
 
     def __post_init__(self) -> None:

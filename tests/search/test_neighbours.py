@@ -30,7 +30,7 @@ def forwards_until_found(policy, seed, needle):
 
 def test_it_finds_a_rare_answer_sooner_than_independent_answers_do():
     needle = sorted(answers(), key=MODEL.joint.__getitem__)[-50]
-    near = Neighbours(rounds=500, fraction=0.5)
+    near = Neighbours(rounds=500, fraction=0.5, patience=0)
     far = BestOf(500, width=1)
     spent = [
         sum(forwards_until_found(policy, seed, needle) for seed in range(12))
@@ -40,7 +40,9 @@ def test_it_finds_a_rare_answer_sooner_than_independent_answers_do():
 
 
 def test_a_worse_neighbour_is_not_the_next_pivot():
-    found = search(Neighbours(rounds=40, fraction=0.5), MODEL, matches((0,) * LENGTH), 5)
+    found = search(
+        Neighbours(rounds=40, fraction=0.5, patience=0), MODEL, matches((0,) * LENGTH), 5
+    )
     pivot = found.candidates[0]
     for candidate in found.candidates[1:]:
         assert found.nodes[candidate.node].parent.number == pivot.node
@@ -50,7 +52,9 @@ def test_a_worse_neighbour_is_not_the_next_pivot():
 
 
 def test_the_best_of_several_neighbours_is_the_next_pivot():
-    found = search(Neighbours(width=4, rounds=6, fraction=0.5), MODEL, matches((1,) * LENGTH), 1)
+    found = search(
+        Neighbours(width=4, rounds=6, fraction=0.5, patience=0), MODEL, matches((1,) * LENGTH), 1
+    )
     pivot = found.candidates[0]
     for first in range(1, len(found.candidates), 4):
         fresh = found.candidates[first : first + 4]

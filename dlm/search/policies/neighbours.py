@@ -40,7 +40,7 @@ class Neighbours(Policy):
     adapt: float = 1.0
     select: str | Selector = "random"
     tail: int = 3
-    patience: int = 0
+    patience: int = 8
 
     def __post_init__(self) -> None:
         for name in ("starts", "width", "rounds"):

@@ -1,0 +1,108 @@
+"""`dlm eval search`: accuracy of searches against the forwards they spend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlm.cli.benchmark import app
+from dlm.cli.checks import MOST_THREADS, at_least, at_most, names
+from dlm.cli.evaluate import Device, Dtype, Model, Quiet, Split, Threads, tasks_of
+from dlm.cli.interrupts import Catching
+from dlm.errors import InvalidRequest, needs_extra
+
+__all__ = ["app"]
+
+MOST_ROWS = 256
+"""Rows of the engine, among which the rows of all searches are."""
+
+
+@app.command()
+def search(
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: search=..., OPTION=VALUE, ...'",
+            help="a method beside the baselines, on all tasks; may be repeated (default: all)",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(metavar="'OPTION=VALUE, ...'", help="how all methods decode")
+    ] = "temperature=1.0",
+    tasks: Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")] = "countdown",
+    only: Annotated[
+        str, typer.Option(metavar="NAME,...", help="methods of the default ones (default: all)")
+    ] = "",
+    limit: Annotated[int, typer.Option(metavar="INTEGER", help="problems of each task")] = 200,
+    seeds: Annotated[int, typer.Option(metavar="INTEGER", help="searches on each problem")] = 1,
+    at_once: Annotated[
+        int, typer.Option(metavar="INTEGER", help="searches whose rows share forwards")
+    ] = 32,
+    split: Split = "dev",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept")] = Path(
+        "runs/search"
+    ),
+    model: Model = "tiny",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the accuracy of searches against all forwards that they spend.
+
+    An interrupted run continues where it was, and methods may be added to it.
+    """
+    from dlm.evals.search.methods import default_methods, parse_method, with_sampler
+    from dlm.evals.search.run import SearchRun
+
+    at_least(1, limit=limit, seeds=seeds, at_once=at_once, threads=threads)
+    at_most(MOST_THREADS, threads=threads)
+    added = [parse_method(text) for text in method or ()]
+    methods = {
+        task: [
+            *default_methods(task, sampler, names("only", only), few=bool(added)),
+            *(with_sampler(one, task, sampler) for one in added),
+        ]
+        for task in tasks_of(tasks)
+    }
+    run = SearchRun(out, methods, split, limit, seeds, at_once)
+    told = _carry_out(run, model, (device, dtype), threads, quiet=quiet)
+    if not quiet:
+        print(told)
+
+
+def _carry_out(run: Any, model: str, where: tuple[str, str], threads: int, *, quiet: bool) -> str:
+    """Draw what is missing and write the report; its tables."""
+    import torch
+
+    import dlm
+
+    torch.set_num_threads(threads)
+    engine = dlm.load(model, device=where[0], dtype=where[1], max_rows=MOST_ROWS)
+    header = run.open(engine)
+    missing = run.missing()
+
+    def tell(task: str, method: Any, trial: Any) -> None:
+        nonlocal missing
+        missing -= 1
+        if not quiet and missing % 50 == 0:
+            line = f"{task}, {method.name}: {missing} searches to go"
+            typer.secho(line, err=True, dim=True)
+
+    try:
+        with Catching():
+            run.draw(engine, tell)
+            return written(run, header)
+    except ImportError as error:
+        raise InvalidRequest("eval", needs_extra(error.name or "scipy", "evals")) from error
+
+
+def written(run: Any, header: Any) -> str:
+    """Write the report of a run; its tables."""
+    from dlm.evals.search.figures import figures_of
+    from dlm.evals.search.report import write_report
+
+    figures = [row for task in run.methods for row in figures_of(run, task)]
+    return write_report(header, figures, run.seconds(), run.folder)

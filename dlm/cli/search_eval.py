@@ -15,8 +15,19 @@ from dlm.errors import InvalidRequest, needs_extra
 
 __all__ = ["app"]
 
+SAMPLER = "temperature=1.0, blocks=fixed(8), cache=dual"
+"""The decoding that all methods share by default."""
 MOST_ROWS = 256
 """Rows of the engine, among which the rows of all searches are."""
+
+
+Sampler = Annotated[
+    str, typer.Option(metavar="'OPTION=VALUE, ...'", help="the decoding of all answers")
+]
+Tasks = Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")]
+Limit = Annotated[int, typer.Option(metavar="INTEGER", help="problems of each task")]
+AtOnce = Annotated[int, typer.Option(metavar="INTEGER", help="searches whose rows share forwards")]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept")]
 
 
 @app.command()
@@ -28,22 +39,16 @@ def search(
             help="a method beside the baselines, on all tasks; may be repeated (default: all)",
         ),
     ] = None,
-    sampler: Annotated[
-        str, typer.Option(metavar="'OPTION=VALUE, ...'", help="how all methods decode")
-    ] = "temperature=1.0",
-    tasks: Annotated[str, typer.Option(metavar="NAME,...", help="tasks of the set")] = "countdown",
+    sampler: Sampler = SAMPLER,
+    tasks: Tasks = "countdown",
     only: Annotated[
         str, typer.Option(metavar="NAME,...", help="methods of the default ones (default: all)")
     ] = "",
-    limit: Annotated[int, typer.Option(metavar="INTEGER", help="problems of each task")] = 200,
+    limit: Limit = 200,
     seeds: Annotated[int, typer.Option(metavar="INTEGER", help="searches on each problem")] = 1,
-    at_once: Annotated[
-        int, typer.Option(metavar="INTEGER", help="searches whose rows share forwards")
-    ] = 32,
+    at_once: AtOnce = 32,
     split: Split = "dev",
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where the run is kept")] = Path(
-        "runs/search"
-    ),
+    out: Out = Path("runs/search"),
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -68,20 +73,68 @@ def search(
         for task in tasks_of(tasks)
     }
     run = SearchRun(out, methods, split, limit, seeds, at_once)
-    told = _carry_out(run, model, (device, dtype), threads, quiet=quiet)
+    told = _carry_out(run, *_opened(run, model, (device, dtype), threads), quiet=quiet)
     if not quiet:
         print(told)
 
 
-def _carry_out(run: Any, model: str, where: tuple[str, str], threads: int, *, quiet: bool) -> str:
-    """Draw what is missing and write the report; its tables."""
+@app.command()
+def verifiers(
+    verifier: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="may be repeated (default: those of each task)"),
+    ] = None,
+    sampler: Sampler = SAMPLER,
+    tasks: Tasks = "countdown",
+    limit: Limit = 200,
+    at_once: AtOnce = 16,
+    split: Split = "dev",
+    out: Out = Path("runs/verifiers"),
+    model: Model = "tiny",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Measure verifiers by themselves: how often the best-scored of 16 answers is right."""
+    from dlm.evals.search.judges import write_judges
+    from dlm.evals.search.methods import panel
+    from dlm.evals.search.run import SearchRun
+
+    at_least(1, limit=limit, at_once=at_once, threads=threads)
+    at_most(MOST_THREADS, threads=threads)
+    methods = {task: [panel(task, sampler, verifier or ())] for task in tasks_of(tasks)}
+    run = SearchRun(out, methods, split, limit, 1, at_once)
+    engine, header = _opened(run, model, (device, dtype), threads)
+    with Catching():
+        found = {task: run.judge(engine, task) for task in methods}
+    told = write_judges(header, found, out)
+    if not quiet:
+        print(told)
+
+
+def _opened(run: Any, model: str, where: tuple[str, str], threads: int) -> tuple[Any, Any]:
+    """Check a run before its model is loaded; the engine, and the header of the run."""
     import torch
 
     import dlm
+    from dlm.search.searcher import parse_policy
+    from dlm.search.verifiers.parsing import parse_verifier
 
+    for method in (one for some in run.methods.values() for one in some):
+        parse_policy(method.options["search"])
+        parse_verifier(method.options["verifier"])
+    run.check()
     torch.set_num_threads(threads)
     engine = dlm.load(model, device=where[0], dtype=where[1], max_rows=MOST_ROWS)
-    header = run.open(engine)
+    return engine, run.open(engine)
+
+
+def _carry_out(run: Any, engine: Any, header: Any, *, quiet: bool) -> str:
+    """Draw what is missing and write the report; its tables."""
+    from dlm.evals.search.figures import figures_of
+    from dlm.evals.search.report import write_report
+
     missing = run.missing()
 
     def tell(task: str, method: Any, trial: Any) -> None:
@@ -94,15 +147,7 @@ def _carry_out(run: Any, model: str, where: tuple[str, str], threads: int, *, qu
     try:
         with Catching():
             run.draw(engine, tell)
-            return written(run, header)
+            figures = [row for task in run.methods for row in figures_of(run, task)]
+            return write_report(header, figures, run.seconds(), run.folder)
     except ImportError as error:
         raise InvalidRequest("eval", needs_extra(error.name or "scipy", "evals")) from error
-
-
-def written(run: Any, header: Any) -> str:
-    """Write the report of a run; its tables."""
-    from dlm.evals.search.figures import figures_of
-    from dlm.evals.search.report import write_report
-
-    figures = [row for task in run.methods for row in figures_of(run, task)]
-    return write_report(header, figures, run.seconds(), run.folder)

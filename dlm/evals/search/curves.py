@@ -128,7 +128,7 @@ def area(spent: np.ndarray, accuracy: np.ndarray, low: float, high: float) -> fl
 
 
 def draws(items: int, *, seed: int = 0) -> np.ndarray:
-    """Weights of items in each resample `[resamples, items]`; the first one is the sample itself."""
+    """Weights of items `[resamples, items]`; those of the first row are of the sample itself."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(items, np.full(items, 1 / items), RESAMPLES)
     return np.vstack([np.ones(items), drawn]) / items

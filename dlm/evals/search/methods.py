@@ -100,6 +100,14 @@ def with_sampler(method: Setting, task: str, sampler: str) -> Setting:
     return replace(method, options={**judge, **shared, **method.options})
 
 
+def panel(task: str, sampler: str, verifiers: Sequence[str] = ()) -> Setting:
+    """The method whose answers verifiers judge by themselves: those given, else a task's own."""
+    judges = list(verifiers or ladder_of(task).verifiers)
+    shared = parse_setting(f"x: {sampler}").options
+    search = f"best_of({REFERENCE}, width={REFERENCE})"
+    return Setting("verifiers", {**shared, "search": search, "verifier": judges})
+
+
 def search_options(method: Setting) -> dict[str, Any]:
     """The options of a method as `AsyncEngine.search` takes them."""
     options = {name: value for name, value in method.options.items() if name != "endless"}

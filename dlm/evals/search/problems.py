@@ -12,6 +12,16 @@ from dlm.errors import unknown_name
 from dlm.evals.items import Item, bundled_items, check_limit
 from dlm.evals.tasks import Split, sample
 
+PLAIN: Final = (
+    "confidence",
+    "path_logprob",
+    "path_entropy",
+    "pll",
+    "self_verify",
+    "majority",
+)
+"""Judges that suit any task."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
@@ -19,12 +29,19 @@ class Ladder:
 
     rungs: the steps of its ladder
     verifier: the judge that needs no right answer and suits the task best
+    others: more judges that need none
     shows_tests: only problems whose prompt shows a test
     """
 
     rungs: frozenset[str]
     verifier: str
+    others: tuple[str, ...] = PLAIN
     shows_tests: bool = False
+
+    @property
+    def verifiers(self) -> list[str]:
+        """All its judges."""
+        return [self.verifier, *self.others]
 
     def holds(self, item: Item) -> bool:
         """True if an item is one of these problems."""
@@ -36,7 +53,7 @@ LADDERS: Final[Mapping[str, Ladder]] = MappingProxyType(
         "countdown": Ladder(frozenset({"3-numbers", "4-numbers"}), "rules"),
         "sudoku": Ladder(frozenset({"11-holes"}), "rules"),
         "code": Ladder(frozenset({"6-op", "7-op", "8-op"}), "tests", shows_tests=True),
-        "math": Ladder(frozenset({"crowded"}), "confidence"),
+        "math": Ladder(frozenset({"crowded"}), "confidence", PLAIN[1:]),
     }
 )
 """Task -> its problems."""

@@ -18,10 +18,11 @@ import dlm
 from dlm.errors import InvalidRequest
 from dlm.evals.header import session, weights_digest
 from dlm.evals.identity import code_identity, differences, in_words
-from dlm.evals.items import Item, digest, dumped, read_items
+from dlm.evals.items import Item, bundled_items, digest, dumped, read_items
 from dlm.evals.lines import appending, check_writable, read_lines
 from dlm.evals.sampling import asked
-from dlm.evals.search.methods import MOST, search_options
+from dlm.evals.search.judges import Judgement, draw_judgements, read_judgements
+from dlm.evals.search.methods import MOST, OWN, search_options
 from dlm.evals.search.problems import problems
 from dlm.evals.search.trials import CLOCK, Trial, cpu_seconds, draw_trials, read_trials
 from dlm.evals.settings import Setting, slug
@@ -89,12 +90,22 @@ class SearchRun:
         there = sum(len(read_trials(self.path(*cell))) for cell in self.cells())
         return self.limit * sum(map(len, self.methods.values())) * self.seeds - there
 
+    def check(self) -> None:
+        """Raise `InvalidRequest`, before a model is there, for what cannot be drawn or written."""
+        check_writable(self.folder)
+        for task, methods in self.methods.items():
+            bundled_items(task, self.split, 1)
+            for method in methods:
+                options = self.options(task, method)
+                plain = {n: value for n, value in options.items() if n not in OWN}
+                dlm.GenerationConfig.from_options(plain)
+
     def open(self, engine: dlm.Engine) -> dict[str, Any]:
         """Write the header, or check that the folder's is of the same run; methods may be added.
 
         Raises `InvalidRequest` for a folder that cannot be written, or holds another run.
         """
-        check_writable(self.folder)
+        self.check()
         path = self.folder / HEADER
         header = self._identity(engine)
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -140,8 +151,8 @@ class SearchRun:
         budgets: dict[str, int] = {}
         for task, method, seed in self.cells():
             path, items = self.path(task, method, seed), self.items(task)
-            before, done = cpu_seconds(), len(read_trials(path))
-            if done == len(items):
+            before = cpu_seconds()
+            if len(read_trials(path)) == len(items):
                 continue
             if task not in budgets:
                 budgets[task] = self.budget(engine, task)
@@ -151,6 +162,19 @@ class SearchRun:
                 draw_trials(engine, items, options, path, self.at_once, told)
             finally:
                 self._note(task, method, seed, cpu_seconds() - before)
+
+    def judge(self, engine: dlm.Engine, task: str) -> list[Judgement]:
+        """Have the verifiers of a task's first method judge the same answers to each item."""
+        method = self.methods[task][0]
+        options = self.options(task, method)
+        judges = options.pop("verifier")
+        path, before = self.path(task, method, 0), cpu_seconds()
+        if len(read_judgements(path)) < self.limit:
+            try:
+                draw_judgements(engine, self.items(task), judges, options, path, self.at_once)
+            finally:
+                self._note(task, method, 0, cpu_seconds() - before)
+        return list(read_judgements(path).values())
 
     def _note(self, task: str, method: Setting, seed: int, seconds: float) -> None:
         """Note processor time."""
@@ -165,7 +189,7 @@ class SearchRun:
     def budget(self, engine: dlm.Engine, task: str) -> int:
         """The forwards that a search may spend: those of `MOST` answers of the first method."""
         given = self.options(task, self.methods[task][0])
-        plain = {name: given[name] for name in given if name not in ("search", "verifier")}
+        plain = {name: value for name, value in given.items() if name not in OWN}
         items = self.items(task)[:PROBE]
         drawn = engine.generate([asked(engine, item) for item in items], **plain)
         return ceil(MOST * sum(one.stats.nfe for one in drawn) / len(drawn))

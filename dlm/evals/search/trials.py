@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -124,8 +124,9 @@ def draw_trials(
         todo = [item for item in items if item.id not in done]
 
         async def draw() -> None:
-            async with aclosing(trials_of(engine, todo, options, at_once)) as drawn:
-                async for trial in drawn:
+            async with aclosing(searched(engine, todo, lambda _: options, at_once)) as found:
+                async for item, result in found:
+                    trial = await asyncio.to_thread(Trial.of, item, result)
                     file.write(json.dumps(asdict(trial), allow_nan=False) + "\n")
                     file.flush()
                     tell(trial)
@@ -133,15 +134,18 @@ def draw_trials(
         asyncio.run(draw())
 
 
-async def trials_of(
-    engine: dlm.Engine, items: Sequence[Item], options: Mapping[str, Any], at_once: int
-) -> AsyncIterator[Trial]:
-    """The trials of items, in the order in which they end, `at_once` of them under way."""
+async def searched(
+    engine: dlm.Engine,
+    items: Sequence[Item],
+    options: Callable[[Item], Mapping[str, Any]],
+    at_once: int,
+) -> AsyncGenerator[tuple[Item, dlm.SearchResult], None]:
+    """Items with their searches, in the order in which they end, `at_once` of them under way."""
     waiting = list(reversed(items))
     async with dlm.AsyncEngine(engine) as served:
 
         async def search(item: Item) -> tuple[Item, dlm.SearchResult]:
-            return item, await served.search(asked(engine, item), **options)
+            return item, await served.search(asked(engine, item), **options(item))
 
         live: set[asyncio.Task[tuple[Item, dlm.SearchResult]]] = set()
         try:
@@ -150,7 +154,7 @@ async def trials_of(
                     live.add(asyncio.create_task(search(waiting.pop())))
                 ended, live = await asyncio.wait(live, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
-                    yield await asyncio.to_thread(Trial.of, *task.result())
+                    yield task.result()
         finally:
             for task in live:
                 task.cancel()

@@ -72,7 +72,8 @@ def search(
         ]
         for task in tasks_of(tasks)
     }
-    run = SearchRun(out, methods, split, limit, seeds, at_once)
+    size: dict[str, Any] = {"split": split, "limit": limit, "seeds": seeds}
+    run = SearchRun(out, methods, at_once=at_once, **size)
     told = _carry_out(run, *_opened(run, model, (device, dtype), threads), quiet=quiet)
     if not quiet:
         print(told)
@@ -104,7 +105,8 @@ def verifiers(
     at_least(1, limit=limit, at_once=at_once, threads=threads)
     at_most(MOST_THREADS, threads=threads)
     methods = {task: [panel(task, sampler, verifier or ())] for task in tasks_of(tasks)}
-    run = SearchRun(out, methods, split, limit, 1, at_once)
+    size: dict[str, Any] = {"split": split, "limit": limit}
+    run = SearchRun(out, methods, at_once=at_once, **size)
     engine, header = _opened(run, model, (device, dtype), threads)
     with Catching():
         found = {task: run.judge(engine, task) for task in methods}
@@ -147,7 +149,8 @@ def _carry_out(run: Any, engine: Any, header: Any, *, quiet: bool) -> str:
     try:
         with Catching():
             run.draw(engine, tell)
-            figures = [row for task in run.methods for row in figures_of(run, task)]
+            whole = run.whole(header)
+            figures = [row for task in whole.methods for row in figures_of(whole, task)]
             return write_report(header, figures, run.seconds(), run.folder)
     except ImportError as error:
         raise InvalidRequest("eval", needs_extra(error.name or "scipy", "evals")) from error

@@ -13,7 +13,7 @@ from dlm.errors import InvalidRequest
 from dlm.evals.search import curves
 from dlm.evals.search.figures import figures_of
 from dlm.evals.search.judges import Judgement, judge_figures
-from dlm.evals.search.methods import default_methods, panel, parse_method
+from dlm.evals.search.methods import FIXED, default_methods, panel, parse_method
 from dlm.evals.search.problems import LADDERS, problems
 from dlm.evals.search.run import SearchRun
 from dlm.evals.search.trials import Found, Trial, read_trials
@@ -74,7 +74,7 @@ def test_all_methods_share_sampler_and_verifier():
         assert method.options["temperature"] == 0.5
         assert (method.options["unmask"], method.options["verifier"]) == ("topk", "rules")
     named = default_methods("sudoku", "temperature=0.5", ["tree"])
-    assert [one.name for one in named] == ["best_of", "best_of, no early stop", "tree"]
+    assert [one.name for one in named] == ["best_of", FIXED, "tree"]
 
 
 # Curves
@@ -263,6 +263,19 @@ def test_methods_may_be_added_but_not_changed(engine, tmp_path):
     other = parse_method("two: search=best_of(3), temperature=1.0")
     with pytest.raises(InvalidRequest, match="holds another run"):
         small(tmp_path, [other]).open(engine)
+
+
+def test_methods_of_earlier_sessions_are_reported_too(engine, tmp_path):
+    method = parse_method("two: search=best_of(2), temperature=1.0")
+    drawn(small(tmp_path, [method]), engine)
+    later = small(tmp_path)
+    whole = later.whole(later.open(engine))
+    assert [one.name for one in whole.methods["sudoku"]] == ["best_of", FIXED, "two"]
+    rows = figures_of(whole, "sudoku")
+    assert [row.method for row in rows] == ["best_of", FIXED, "two", "best_of, random pick"]
+    path = later.path("sudoku", method, 0)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+    assert len(later.whole(later.open(engine)).methods["sudoku"]) == 2
 
 
 def test_two_methods_of_one_name_are_refused(tmp_path):

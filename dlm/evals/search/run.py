@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -49,7 +49,7 @@ class SearchRun:
     limit: int = 200
     seeds: int = 1
     at_once: int = 32
-    _items: dict[str, list[Item]] = field(default_factory=dict, repr=False, compare=False)
+    _items: dict[str, list[Item]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for task, methods in self.methods.items():
@@ -113,17 +113,35 @@ class SearchRun:
             {name: before[name] for name in ("code", "model", "split") if name in before},
             {name: header[name] for name in ("code", "model", "split") if name in before},
         )
-        for kind in ("items", "methods"):
-            own, old = header[kind], before.get(kind, {})
+        kinds = [("items", header, before)]
+        old_methods = before.get("methods", {})
+        kinds += [(task, header["methods"], old_methods) for task in header["methods"]]
+        for kind, now, then in kinds:
+            own, old = now[kind], then.get(kind, {})
             both = own.keys() & old.keys()
             apart += differences({n: old[n] for n in both}, {n: own[n] for n in both})
-            header[kind] = {**old, **own}
+            now[kind] = {**old, **own}
+        header["methods"] = {**old_methods, **header["methods"]}
         if apart:
             wrong = f"{self.folder} holds another run ({in_words(apart)})"
             raise InvalidRequest("out", f"{wrong}: choose another --out, or delete it")
         header["sessions"] = [*before.get("sessions", ()), session()]
         path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         return header
+
+    def whole(self, header: Mapping[str, Any]) -> SearchRun:
+        """The same with the methods of earlier sessions that have all their trials."""
+        methods = dict(self.methods)
+        for task, own in self.methods.items():
+            named = {method.name for method in own}
+            others = (Setting(*known) for known in header["methods"][task].items())
+            more = [one for one in others if one.name not in named and self._is_drawn(task, one)]
+            methods[task] = [*own, *more]
+        return replace(self, methods=methods)
+
+    def _is_drawn(self, task: str, method: Setting) -> bool:
+        """True if a method has a trial of each item with each seed."""
+        return all(len(found) == self.limit for found in self.trials(task, method))
 
     def _identity(self, engine: dlm.Engine) -> dict[str, Any]:
         """All that decides the trials."""
@@ -136,9 +154,8 @@ class SearchRun:
                     "split": self.split,
                     "items": {t: {"n": len(i), "sha256": digest(i)} for t, i in items.items()},
                     "methods": {
-                        f"{task}: {method.name}": dict(method.options)
+                        task: {method.name: dict(method.options) for method in methods}
                         for task, methods in self.methods.items()
-                        for method in methods
                     },
                 },
                 default=repr,
@@ -192,7 +209,8 @@ class SearchRun:
         plain = {name: value for name, value in given.items() if name not in OWN}
         items = self.items(task)[:PROBE]
         drawn = engine.generate([asked(engine, item) for item in items], **plain)
-        return ceil(MOST * sum(one.stats.nfe for one in drawn) / len(drawn))
+        mean = sum(one.stats.nfe for one in drawn) / len(drawn)
+        return ceil(MOST * float(mean))
 
     def seconds(self) -> float:
         """Processor time of all sessions."""

@@ -42,7 +42,6 @@ RUN groupadd --gid 1001 dlm \
     && useradd --uid 1001 --gid 1001 --create-home --shell /usr/sbin/nologin dlm \
     && install --directory --owner=dlm --group=dlm /models
 ENV PATH=/opt/dlm/bin:$PATH \
-    MALLOC_ARENA_MAX=2 \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/models
 WORKDIR /home/dlm

@@ -1,7 +1,7 @@
 # make demo | serve | test | wheel | docs | lint | format | lines. The first five set everything up
 # themselves.
 PYTHON ?= python3
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?= -n 2 --dist worksteal
 SERVE_FLAGS ?=
 
 BIN := .venv/bin

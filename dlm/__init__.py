@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from dlm.engine.readers import DeltaReader, SnapshotReader
     from dlm.engine.request import Request, Stream
     from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
+    from dlm.engine.search_job import SearchJob
     from dlm.engine.searching import (
         Candidate,
         Improvement,
@@ -146,6 +147,7 @@ __all__ = [
     "ScoringJob",
     "ScoringOptions",
     "SearchCosts",
+    "SearchJob",
     "SearchOptions",
     "SearchResult",
     "SnapshotReader",
@@ -235,6 +237,7 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Candidate": "dlm.engine.searching",
         "Improvement": "dlm.engine.searching",
         "SearchCosts": "dlm.engine.searching",
+        "SearchJob": "dlm.engine.search_job",
         "SearchOptions": "dlm.engine.searching",
         "SearchResult": "dlm.engine.searching",
         "TreeNode": "dlm.engine.searching",

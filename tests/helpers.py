@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def logits(decoder: Decoder, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         hidden = decoder.dense(ids.to(device), None if mask is None else mask.to(device))
         out: Tensor = decoder.head(hidden).cpu()
     return out
+
+
+def leave_out_built_in_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep lm-evaluation-harness from reading the thousands of task files it comes with.
+
+    Each of its task managers takes seconds for them.
+    """
+    manager = pytest.importorskip("lm_eval.tasks").TaskManager
+    without = partialmethod(manager.__init__, include_defaults=False)
+    monkeypatch.setattr(manager, "__init__", without)
 
 
 def false_equations(text: str) -> list[str]:

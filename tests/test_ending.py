@@ -212,7 +212,7 @@ def test_json_loses_no_character_on_any_console():
 @pytest.mark.parametrize("package", ["matplotlib"])
 def test_a_picture_without_its_extra_names_it(tmp_path, package):
     trace = tmp_path / "trace.jsonl"
-    assert command(f"{' '.join(SHORT)} --trace {trace}", "").returncode == 0
+    assert run([*SHORT, "--trace", str(trace)]) == 0
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / f"{package}.py").write_text(f"raise ModuleNotFoundError('x', name={package!r})")

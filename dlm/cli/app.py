@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import dlm
+from dlm.cli import output, screen, search_eval, trees
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
 from dlm.cli import output, screen, search_eval
@@ -46,6 +47,7 @@ from dlm.cli.streams import (
     show_what_can_be_shown,
     warnings_as_lines,
 )
+from dlm.cli.tree_page import show_tree
 from dlm.errors import InvalidRequest
 
 # Garbage is looked for after this many new objects: what starting makes, stays. See `gc`.
@@ -170,7 +172,9 @@ app.command()(decide)
 
 @app.command()
 def trace(
-    file: Annotated[Path, typer.Argument(help="a file that `--trace` has written")],
+    file: Annotated[
+        Path, typer.Argument(help="a file that `--trace`, or `dlm search --out`, has written")
+    ],
     row: Annotated[int, typer.Option(metavar="INTEGER", help="number of the choice to show")] = 0,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="write an HTML page with a scrubber")
@@ -183,11 +187,14 @@ def trace(
         float, typer.Option(metavar="NUMBER", help="forwards a second in the terminal")
     ] = 8.0,
 ) -> None:
-    """Show a saved trace again: in the terminal, as an HTML page, or as a picture."""
+    """Show a saved trace or search again: in the terminal, as an HTML page, or as a picture."""
     for name, path in (("html", html), ("png", png)):
         output.check_file(name, path)
     if png is not None:
         tracing.require_matplotlib()
+    if (tree := trees.read_tree(file)) is not None:
+        show_tree(tree, row, html, png)
+        return
     saved = tracing.read_trace(file)
     if html is not None:
         write_page(saved, row, html)

@@ -6,7 +6,8 @@ import dataclasses
 import inspect
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,14 +25,27 @@ def parts() -> list[dict[str, str]]:
     The entries: kind, name, arguments with their defaults, what the part does, papers (arXiv ids)
     and tier of truth.
     """
-    return [_part(kind, name) for kind, registry in dlm.KINDS.items() for name in registry.names()]
+    return [_part(kind, *one) for kind, registry in dlm.KINDS.items() for one in _each(registry)]
 
 
-def _part(kind: str, name: str) -> dict[str, str]:
+def searches() -> list[dict[str, str]]:
+    """Every registered policy and verifier of searches, described as `parts` are."""
+    from dlm.search.names import POLICIES, VERIFIERS
+
+    return [_part(one.kind, *entry) for one in (POLICIES, VERIFIERS) for entry in _each(one)]
+
+
+def _each(registry: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The names of a registry, and what loads the class of each."""
+    for name in registry.names():
+        yield name, partial(registry.load, name)
+
+
+def _part(kind: str, name: str, load: Callable[[], Any]) -> dict[str, str]:
     facts = dict.fromkeys(("kind", "name", "arguments", "does", "papers", "tier"), "")
     facts |= {"kind": kind, "name": name}
     try:
-        cls = dlm.KINDS[kind].load(name)
+        cls = load()
     except InvalidRequest as error:  # of another package's plug-in
         return facts | {"does": error.message}
     text = inspect.getdoc(cls) or ""
@@ -52,7 +66,7 @@ def _arguments(cls: Any) -> Iterator[str]:
 
 
 def installation() -> dict[str, Any]:
-    """Versions, devices, bundled models, parts."""
+    """Versions, devices, bundled models, parts, policies and verifiers of searches."""
     return {
         "dlm": dlm.__version__,
         "python": platform.python_version(),
@@ -61,6 +75,7 @@ def installation() -> dict[str, Any]:
         "devices": devices(),
         "models": list(dlm.bundled_names()),
         "parts": parts(),
+        "searches": searches(),
     }
 
 
@@ -117,8 +132,9 @@ def show_installation(facts: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         show_json(dict(facts))
         return
-    _lines((name, _words(value)) for name, value in facts.items() if name != "parts")
-    _table(facts["parts"])
+    tables = ("parts", "searches")
+    _lines((name, _words(value)) for name, value in facts.items() if name not in tables)
+    _table([row for table in tables for row in facts[table]])
 
 
 def show_model(facts: Mapping[str, Any], *, as_json: bool) -> None:

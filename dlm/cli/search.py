@@ -36,7 +36,7 @@ from dlm.cli.screen import PAUSE, counted
 from dlm.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from dlm.engine.search_job import SearchJob
+    from dlm import SearchJob
 
 SEARCH_PANEL: Final = "Search"
 SINGLE: Final = ("n", "trace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,11 @@ def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
             below = " below 2**31" if large and not fits(0.5, hint) else ""
             wanted = f"{describe(hint)}{below}"
             raise InvalidRequest(kind, f"`{name}` must be {wanted}, got {shown(value)}")
+
+
+def check_fields(kind: str, part: Any) -> None:
+    """Raise `InvalidRequest` for the first field of a part, made by its class, as for arguments."""
+    check_arguments(kind, type(part), {one.name: getattr(part, one.name) for one in fields(part)})
 
 
 @functools.lru_cache(maxsize=256)

@@ -62,7 +62,10 @@ def bind(
     config, length = with_preset(config, info), config.max_new_tokens
     assert length is not None, "a template's length is known when parts are bound"
     edits = _listed(config, "edit")
-    early, rules, budgets, strings = _stops(config, "eos('block')" if edits else "eos", info)
+    default = "eos('block')" if edits else "eos"
+    if config.start is not None:
+        default = NONE  # an end id is there from the start, and later blocks have not been read
+    early, rules, budgets, strings = _stops(config, default, info)
     guides = _listed(config, "guide")
     info.check_answer_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
@@ -134,9 +137,9 @@ def _stops(
     if any(not text for text in texts):
         raise InvalidRequest("stop", "a stop string must not be empty")
     early = tuple(part for part in parts if isinstance(part, EarlyCommit))
-    if not none:
+    if not none and default != NONE:
         rules = rules or (bound_part("stop", default, StopRule, info),)
-    elif rules:
+    elif none and rules:
         raise InvalidRequest(
             "stop", "'none' must stand alone or beside texts, budgets and early commits"
         )

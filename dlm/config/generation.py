@@ -36,6 +36,7 @@ class GenerationConfig:
 
     max_new_tokens: int | None = None
     infill: str | Sequence[int | None] | Mapping[int, Any] | None = None
+    start: str | Sequence[int | None] | None = None
     steps: int | None = None
     blocks: Any = None
     unmask: Any = None
@@ -56,6 +57,8 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if self.infill is not None:
             object.__setattr__(self, "infill", checked_infill(self.infill))
+        if self.start is not None:
+            object.__setattr__(self, "start", self._checked_start())
         if self.max_new_tokens is None and not isinstance(self.infill, str | tuple):
             object.__setattr__(self, "max_new_tokens", DEFAULT_LENGTH)
         if self.max_new_tokens is not None:
@@ -81,6 +84,16 @@ class GenerationConfig:
             raise InvalidRequest("preset", f"must be a name, got {shown(self.preset)}")
         if not isinstance(self.trace, bool):
             raise InvalidRequest("trace", f"must be True or False, got {shown(self.trace)}")
+
+    def _checked_start(self) -> str | Sequence[int | None]:
+        """A text, or ids as a tuple. Raises `InvalidRequest` for anything else, and `infill`."""
+        found = checked_infill(self.start, "start")
+        if isinstance(found, Mapping):
+            rule = "must be a text or a list of ids with None where it is open"
+            raise InvalidRequest("start", f"{rule}, got {shown(self.start)}")
+        if self.infill is not None:
+            raise InvalidRequest("start", "gives the whole answer: leave `infill` out")
+        return found
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, trusted: bool = True) -> Self:

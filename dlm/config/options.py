@@ -81,6 +81,13 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
             "the given parts of the answer: a text with holes `[[mask:24]]`, ids with None at open "
             "positions, or texts and ids by their offsets",
         ),
+        "start": Field(
+            "template",
+            "nothing",
+            "an earlier answer that the canvas begins with, of which doubtful tokens are decoded "
+            "anew (`edit`, by default reconsider): a text, end ids after it; or ids, None where "
+            "open",
+        ),
         "steps": Field(
             "integer", "one token a step", "denoising steps for the whole answer (topk)"
         ),

@@ -73,7 +73,11 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
         ),
         "edit": Registry(
             "edit",
-            {"rcr": "dlm.unmasking.edit.rcr:RCR", "rewrite": "dlm.unmasking.edit.rewrite:Rewrite"},
+            {
+                "rcr": "dlm.unmasking.edit.rcr:RCR",
+                "rewrite": "dlm.unmasking.edit.rewrite:Rewrite",
+                "reconsider": "dlm.unmasking.edit.reconsider:Reconsider",
+            },
             GROUP,
         ),
         "stop": Registry(

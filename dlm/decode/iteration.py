@@ -67,12 +67,10 @@ class IterationManager:
             kv.pages, {name: helper.kv.pages for name, helper in aux.items()}, prefixes
         )
 
-    def run(
-        self, groups: Sequence[RowGroup], *, watched: bool = False
-    ) -> list[list[list[RowStep]]]:
+    def run(self, groups: Sequence[RowGroup], most: int | None = None) -> list[list[list[RowStep]]]:
         """Run steps up to the next sync; return the records of each row, group by group.
 
-        watched: somebody looks at a row after each step.
+        most: somebody looks at a row after this many steps (None: nobody waits for one).
 
         What the forward raises (out of memory, say) leaves the rows as they were.
         """
@@ -80,7 +78,7 @@ class IterationManager:
         for group in groups:
             group.active = group.everyone
         rounds: list[list[StepOutput[Tensor]]] = []
-        for _ in range(1 if watched else self._steps_until_sync(groups)):
+        for _ in range(self._steps_until_sync(groups, most)):
             if rounds and not self._leave_out(groups, rounds[-1]):
                 break
             try:
@@ -91,11 +89,11 @@ class IterationManager:
                 break  # report what has been done; the next step meets it again
         return sync(groups, rounds)
 
-    def _steps_until_sync(self, groups: Sequence[RowGroup]) -> int:
-        """The number of steps until the next sync."""
+    def _steps_until_sync(self, groups: Sequence[RowGroup], most: int | None) -> int:
+        """The number of steps until the next sync, at most this many."""
         if self.unroll == 1 or any(group.current.syncs_every_step for group in groups):
             return 1
-        return min(self.unroll, *(c.steps_left or self.unroll for c in groups))
+        return min(self.unroll, most or self.unroll, *(c.steps_left or self.unroll for c in groups))
 
     def _leave_out(self, groups: Sequence[RowGroup], outputs: Sequence[StepOutput[Tensor]]) -> bool:
         """Let rows that have ended, or have nothing open, idle until the host looks; a row whose

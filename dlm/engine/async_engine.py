@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 from dlm.config.checks import require_integer
+from dlm.engine.async_asking import AsyncAsking
 from dlm.engine.async_request import AsyncRequest, AsyncStream
 from dlm.engine.async_search import AsyncSearch, AsyncSearching
-from dlm.engine.decisions import DecisionJob, DecisionOptions, Decisions, Question
-from dlm.engine.decisions.job import Input
 from dlm.engine.engine import Engine
 from dlm.engine.generation import Generation
-from dlm.engine.jobs import run_job
 from dlm.engine.request import Request
-from dlm.engine.scoring import LogLikelihood, ScoringJob, ScoringOptions
-from dlm.engine.scoring.verbs import Answer, Pair
 from dlm.engine.search_job import SearchJob
 from dlm.errors import EngineError
 from dlm.text.prompts import Prompt
@@ -34,20 +31,27 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
-class AsyncEngine(AsyncSearching):
+class AsyncEngine(AsyncAsking, AsyncSearching):
     """Wraps an `Engine` for asyncio; requests of all tasks are decoded together.
 
     The names and values of options and the form of a prompt are checked when a method is called.
     The rest (tokenizing, binding parts to the model, a place in the queue) is done aside, and its
     errors are raised where the request is awaited. A cancelled task frees its rows within one step.
     A reader who is `max_events` events of a row behind gets one `open` event in place of these,
-    with the canvas as it is then. `close` (or `async with`) ends the threads. Should the driving
-    thread die, `alive` is False and whoever waits gets an `EngineError`.
+    with the canvas as it is then. `on_step` is called in the driving thread after each step with
+    the positions that it has computed. `close` (or `async with`) ends the threads. Should the
+    driving thread die, `alive` is False and whoever waits gets an `EngineError`.
     """
 
-    def __init__(self, engine: Engine, *, max_events: int = 1024) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_events: int = 1024,
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> None:
         require_integer("max_events", max_events, 2)
-        self.engine, self.max_events = engine, max_events
+        self.engine, self.max_events, self._on_step = engine, max_events, on_step
         self._binder = ThreadPoolExecutor(1, "dlm-bind")
         self._wake = threading.Condition()  # guards what follows
         self._searches: dict[AsyncSearch, SearchJob] = {}
@@ -57,6 +61,7 @@ class AsyncEngine(AsyncSearching):
         self._driver: threading.Thread | None = None
         self._closed = False
         self._over: Exception | None = None  # raised by waits that have no end any more
+        self._busy: float | None = None  # time at which the step that runs has begun
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,38 +98,6 @@ class AsyncEngine(AsyncSearching):
         """
         return AsyncStream(AsyncRequest(self, prompt, options))
 
-    async def decide(
-        self, source: Input, questions: Question | Sequence[Question], **options: Any
-    ) -> Decisions:
-        """Answer typed questions about one input, as `Engine.decide` does, between the steps of
-        what is being decoded.
-        """
-        asked = source, questions, DecisionOptions.from_options(options)
-        return await self.run_decisions(
-            await asyncio.to_thread(self.engine.prepare_decisions, *asked)
-        )
-
-    async def run_decisions(self, job: DecisionJob) -> Decisions:
-        """The answers of prepared questions. Errors as in `Engine.decide`."""
-        return await run_job(self, job, self.engine.lock)
-
-    async def score(self, prompt: Prompt | None, answer: Answer, **options: Any) -> LogLikelihood:
-        """The log-likelihood of a text that follows a prompt, as `Engine.score` has it, between the
-        steps of what is being decoded.
-        """
-        return (await self.score_all([(prompt, answer)], **options))[0]
-
-    async def score_all(self, pairs: Sequence[Pair], **options: Any) -> list[LogLikelihood]:
-        """The same for each of many pairs. Options and errors as in `Engine.score_all`."""
-        how = ScoringOptions.from_options(options)
-        return await self.run_scores(
-            await asyncio.to_thread(self.engine.prepare_scores, pairs, how)
-        )
-
-    async def run_scores(self, job: ScoringJob) -> list[LogLikelihood]:
-        """The log-likelihoods of prepared pairs. Errors as in `Engine.score_all`."""
-        return await run_job(self, job, self.engine.lock)
-
     async def call(
         self, function: Callable[[*Arguments], Result], *arguments: *Arguments
     ) -> Result:
@@ -145,25 +118,22 @@ class AsyncEngine(AsyncSearching):
             job.cancel()  # nobody else waits for it
         return job.result()
 
-    async def wait_for(self, has_news: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until there is news, say of one of several readers; False after `timeout` seconds.
-
-        `has_news` is called between steps, also in the driving thread: it must be quick, and wait
-        for no lock. Raises its error, and that of an engine that is closed or has died meanwhile.
-        """
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                await self._until(has_news)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return False
-        return True
-
     @property
     def alive(self) -> bool:
-        """False once the driving thread has died of something unexpected."""
+        """False once the driving thread has died of something unexpected, or was given up."""
         return not isinstance(self._over, EngineError)
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds since the step or the function that runs has begun; 0 while none does."""
+        begun = self._busy
+        return 0.0 if begun is None else time.monotonic() - begun
+
+    def give_up(self, reason: str) -> None:
+        """Stop waiting for a driving thread that hangs: `alive` is False, and whoever waits gets an
+        `EngineError` with the reason. The thread itself cannot be ended.
+        """
+        self._end(EngineError(reason))
 
     async def close(self) -> None:
         """Stop driving. What runs is aborted; what is not queued or has not begun yet raises
@@ -218,7 +188,7 @@ class AsyncEngine(AsyncSearching):
             self._searches = {h: job for h, job in self._searches.items() if not job.done}
             self._tell()
             while not (self._closed or self._running or self._calls or self._search_goes_on()):
-                self._wake.wait()
+                self._wake.wait(self._patience())
             if self._closed:
                 return False
             ending = [r for handle, r in self._running.items() if handle.aborted]
@@ -226,6 +196,7 @@ class AsyncEngine(AsyncSearching):
             searches = list(self._searches.items())
         if calls:
             self._run_calls(calls)
+        self._busy = time.monotonic()
         try:
             for request in ending:
                 request.abort()
@@ -233,16 +204,20 @@ class AsyncEngine(AsyncSearching):
                 with self.engine.lock:
                     job.abort() if handle.aborted else job.advance()
             if not ending and not (idle and not any(job.runnable for _, job in searches)):
+                before = self.engine.scheduler.computed
                 self.engine.step()
+                self._on_step(self.engine.scheduler.computed - before)
         except Exception as error:  # of the engine itself: nobody shall wait for ever
             with self.engine.lock:
                 self.engine.scheduler.end_all(error)
+        self._busy = None
         return True
 
     def _run_calls(self, count: int) -> None:
         """Run the first functions that wait, and tell those who wait for them."""
         for _ in range(count):
             job, function = self._calls.popleft()
+            self._busy = time.monotonic()
             if job.set_running_or_notify_cancel():
                 try:
                     with self.engine.lock:
@@ -256,7 +231,7 @@ class AsyncEngine(AsyncSearching):
             self._closed = True
             self._wake.notify()
         self._binder.shutdown()  # what it still has to do finds the engine closed
-        if self._driver is not None:
+        if self._driver is not None and self.alive:
             self._driver.join()
         for request in self._running.values():
             request.abort()

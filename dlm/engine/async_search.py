@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from dlm.core import Event
@@ -80,7 +81,7 @@ class AsyncSearch:
 
 
 class AsyncSearching:
-    """Gives an engine for asyncio the verb `search`."""
+    """Gives an engine for asyncio the verb `search`, and a wait for news of several readers."""
 
     engine: Engine
     _wake: threading.Condition
@@ -124,9 +125,29 @@ class AsyncSearching:
             self._start()
         return handle
 
+    async def wait_for(self, has_news: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until there is news, say of one of several readers; False after `timeout` seconds.
+
+        `has_news` is called between steps, also in the driving thread: it must be quick, and wait
+        for no lock. Raises its error, and that of an engine that is closed or has died meanwhile.
+        """
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                await self._until(has_news)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        return True
+
     def _search_goes_on(self) -> bool:
         """True if a search has rows to decode, a verdict to look at, or is to end."""
         return any(handle.aborted or job.can_move for handle, job in self._searches.items())
+
+    def _patience(self) -> float | None:
+        """Seconds after which a search that waits for its verifier is out of time."""
+        left = min((job.seconds_left for job in self._searches.values()), default=inf)
+        return None if left == inf else min(left, threading.TIMEOUT_MAX)
 
     def _nudge(self) -> None:
         """Let the driving thread look at its searches."""

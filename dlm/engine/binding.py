@@ -35,11 +35,36 @@ def bind_request(
     open. Raises `InvalidRequest`.
     """
     config, pinned = resolve(config, text, info)
+    if config.start is not None:
+        if committed:
+            raise InvalidRequest("start", "begins the answer as `canvas` does: give one of them")
+        config, committed = _started(config, text, info)
     if committed:
         config, committed = _padded("canvas", list(committed), config)
     bound = bind(config, info, pinned, tuple(committed))
     _check_stops(bound, text)
     return bound
+
+
+def _started(
+    config: GenerationConfig, text: Text | None, info: ModelInfo
+) -> tuple[GenerationConfig, list[int | None]]:
+    """The config and the canvas of a request that begins with an earlier answer.
+
+    Where nothing else is asked for, doubtful tokens are reconsidered, all at once if the model sees
+    the whole canvas. After a text stand end ids.
+    """
+    assert config.start is not None
+    assert config.max_new_tokens is not None
+    found = given_ids("start", config.start, 0, text, info)
+    if not found:
+        raise InvalidRequest("start", "must not be empty")
+    if isinstance(config.start, str) and info.eos_ids:
+        found += [info.eos_ids[0]] * (config.max_new_tokens - len(found))
+    edit, blocks = "reconsider" if config.edit is None else config.edit, config.blocks
+    if blocks is None and config.preset is None and info.attention == "full":
+        blocks = "whole"
+    return replace(config, edit=edit, blocks=blocks), found
 
 
 def given_ids(

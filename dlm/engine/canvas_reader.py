@@ -108,6 +108,11 @@ class CanvasReader(Generic[Row]):
             self._prefill(batch.start, batch.end)
         return True
 
+    @property
+    def shared_forwards(self) -> int:
+        """The forwards for the keys that all rows share, of one canvas each."""
+        return len(self._shared_parts())
+
     def close(self) -> None:
         """Give all pages back."""
         self._engine.kv.pages.release(self._pages)
@@ -115,10 +120,8 @@ class CanvasReader(Generic[Row]):
 
     def _plan(self) -> Iterator[_Batch[Row]]:
         """The batches in order, the longest rows first, so that those of one are of like sizes."""
-        unit = self._engine.info.alignment
-        size = max(self._most // unit, 1) * unit
-        for start in range(0, self.shared, size):
-            yield _Batch(start, min(start + size, self.shared), ())
+        for start, end in self._shared_parts():
+            yield _Batch(start, end, ())
         rows: list[Row] = []
         count = 0
         for row in sorted(self._rows, key=lambda row: -row.length):
@@ -129,6 +132,13 @@ class CanvasReader(Generic[Row]):
             rows.append(row)
             count += own
         yield _Batch(0, 0, rows)
+
+    def _shared_parts(self) -> list[tuple[int, int]]:
+        """The shared beginning in parts of whole blocks, each of one forward."""
+        unit = self._engine.info.alignment
+        size = max(self._most // unit, 1) * unit
+        starts = range(0, self.shared, size)
+        return [(start, min(start + size, self.shared)) for start in starts]
 
     def _prefill(self, start: int, end: int) -> None:
         """Compute the keys of `start:end`, which all rows share."""

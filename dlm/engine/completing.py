@@ -54,6 +54,7 @@ def filling_twin(engine: Holder, node: Node, steps: int) -> Node:
         blocks=None if causal else "whole",
         unmask=f"topk(steps={steps * blocks})",
         edit="none",
+        start=None,
         steps=None,
     )
     start_at = len(state.prompt)

@@ -97,7 +97,7 @@ def generation_of(state: RowState, text: Text | None) -> Generation:
         text=shown,
         ids=tuple(answer),
         finish_reason=str(canvas.reason),
-        stats=stats_of(state.ledger, _generated(state, len(answer)), state.seconds),
+        stats=stats_of(state.ledger, _generated(state, len(answer)), state.seconds, state.started),
         prompt_ids=state.prompt,
         canvas=tuple(canvas.ids),
         logprobs=logs_of(canvas.conf, canvas, len(answer)),

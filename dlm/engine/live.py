@@ -33,6 +33,12 @@ class Until:
     blocks: int | None = None
     open_ratio: float | None = None
 
+    def steps(self, state: RowState) -> int:
+        """Steps after which a row can have come to the point, at the earliest."""
+        if self.nfe is None or self.blocks is not None or self.open_ratio is not None:
+            return 1
+        return max(self.nfe - state.ledger.nfe, 1)
+
     def reached(self, state: RowState) -> bool:
         """True if a row has come to the point."""
         return (
@@ -43,6 +49,12 @@ class Until:
                 and state.open_count <= self.open_ratio * state.initial_masks
             )
         )
+
+
+def steps_unwatched(watched: Sequence[RowState]) -> int | None:
+    """Steps that may pass before a row can have come to its point (None: any number)."""
+    points = [(state.until, state) for state in watched if not state.done]
+    return min((until.steps(state) for until, state in points if until), default=None)
 
 
 class LiveRows:

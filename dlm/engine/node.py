@@ -81,6 +81,11 @@ class Node:
         return self._state.parked
 
     @property
+    def length(self) -> int:
+        """The positions that its answer may take; the canvas of a block-causal model has more."""
+        return self._state.bound.length
+
+    @property
     def end_ids(self) -> Collection[int]:
         """The ids that end its answer."""
         return self._state.end_ids
@@ -99,6 +104,11 @@ class Node:
     def inherited(self) -> int:
         """The part of `nfe` that other rows have paid: ancestors, or one that shared a forward."""
         return self._state.ledger.inherited
+
+    def counts(self) -> tuple[int, int, int]:
+        """The counts `nfe`, `inherited` and `token_forwards`, of one moment."""
+        ledger = self._state.ledger
+        return ledger.nfe, ledger.inherited, ledger.token_forwards
 
     @property
     def logprobs(self) -> tuple[float, ...]:
@@ -127,6 +137,10 @@ class Node:
         while mailbox:
             taken.append(mailbox.popleft())
         return taken
+
+    def ignore_events(self) -> None:
+        """Nobody will read the events of the row and of its forks: do not keep them."""
+        self._state.events = None
 
     def result(self) -> Generation:
         """The answer as it is now; its `finish_reason` is `parked` where the row goes on.
@@ -165,9 +179,7 @@ def start(
         if not isinstance(canvas, str | Sequence):
             raise InvalidRequest("canvas", f"must be a text or a list of ids, got {shown(canvas)}")
         if not isinstance(canvas, str) and not all(t is None or is_integer(t) for t in canvas):
-            raise InvalidRequest(
-                "canvas", f"must hold ids, or None where open, got {shown(canvas)}"
-            )
+            raise InvalidRequest("canvas", f"must hold ids, None where open, got {shown(canvas)}")
         checked = checked_infill(canvas, "canvas")
         committed = given_ids("canvas", checked, 0, engine.text, engine.info)
         if not committed:

@@ -140,7 +140,8 @@ class RowState:
         twin = copy(self)
         twin.choice, twin.row, twin.path = choice, row, path
         twin.watch = None if self.watch is None else self.watch.fork()
-        twin.events, twin.trace, twin.kept = deque(), [], 0
+        twin.events = None if self.events is None else deque()
+        twin.trace, twin.kept = [], 0
         twin.canvas, twin.ledger = self.canvas.fork(), self.ledger.fork()
         twin.draft, twin.lock = dict(self.draft), RLock()
         if twin.canvas.ids:
@@ -236,7 +237,7 @@ class RowState:
         if step.opened is not None:
             self.opened = step.opened[0]
             self.emit(Event("block", self.row, number, step.opened))
-            self.ledger.changes["block"] += 1
+            self.ledger.record_block(*step.opened)
         require_finite(step.changes, parts, number)
         drawn, top = self.bound.config.temperature > 0, self.bound.config.top_logprobs
         for event in events_of(self.row, number, step.changes, drawn=drawn, top=top):
@@ -268,6 +269,8 @@ class RowState:
         elif ended:
             front = canvas.prompt + len(answer) + 1
         if front > canvas.settled:
+            own = canvas.kinds[canvas.settled : front].count(Kind.COMMITTED)
+            self.ledger.record_settled(own)
             self.emit(Event("settle", self.row, self.ledger.nfe, (front,)))
         return found
 

@@ -15,7 +15,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.outputs import RowStep
 from dlm.engine.admission import canvas_length, check_size, first_canvas, new_group, opened_ids
-from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until
+from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until, steps_unwatched
 from dlm.engine.row import RowState
 from dlm.errors import InvalidRequest, Unavailable
 
@@ -25,20 +25,20 @@ class Scheduler:
     `max_token_forwards` the positions of one forward (None: no bound): what is more takes several.
 
     `submit` and `discard` may be called from any thread; all else is for one thread at a time.
+
+    computed: positions computed by all steps so far, also those of rows that idled
     """
 
     def __init__(
         self, manager: IterationManager, *, max_rows: int, max_token_forwards: int | None = None
     ) -> None:
         self.manager, self.page_manager, self.max_rows = manager, manager.page_manager, max_rows
-        self.max_token_forwards = max_token_forwards
+        self.max_token_forwards, self.computed = max_token_forwards, 0
         self._inbox: SimpleQueue[RowState] = SimpleQueue()
         self._discarded: SimpleQueue[RowState] = SimpleQueue()
         self._waiting: deque[RowState] = deque()
-        self._live = LiveRows()
-        self._parked = ParkedRows(manager)
-        self._watched: list[RowState] = []  # they are to be parked at some point
-        self._lineages = count(1)
+        self._live, self._parked = LiveRows(), ParkedRows(manager)
+        self._watched, self._lineages = list[RowState](), count(1)  # rows that are to be parked
 
     @property
     def live(self) -> int:
@@ -142,10 +142,10 @@ class Scheduler:
                         with state.lock:  # its holder finds the whole bill of a row that is done
                             for step in steps:
                                 state.record(step)
+                                self.computed += step.positions
             self._keep_prefixes()
             self._set_apart()
-            if self._watched:
-                self._park()
+            self._park()
             self._drop_done()
         except KeyboardInterrupt:
             self.end_all()
@@ -154,8 +154,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise `EngineError` unless the rows' pages explain every page that is taken."""
         owned: dict[int, list[list[int]]] = {}
-        groups = [group for group, _ in self._live.groups]
-        for group in (*groups, *self._parked.groups.values()):
+        for group in (*(group for group, _ in self._live.groups), *self._parked.groups.values()):
             for table in group.rows.host.pages.tolist():
                 for pool, line in zip(self.page_manager.pools(group.parts), table, strict=True):
                     owned.setdefault(id(pool), []).append(line)
@@ -184,7 +183,7 @@ class Scheduler:
             return []
         try:
             groups = [group for group, _ in members]
-            records = self.manager.run(groups, watched=bool(self._watched))
+            records = self.manager.run(groups, steps_unwatched(self._watched))
             return list(zip(members, records, strict=True))
         except Exception as error:  # out of memory, say
             clear_frames(error.__traceback__)  # they hold the activations that had no room
@@ -217,7 +216,7 @@ class Scheduler:
 
     def _park(self) -> None:
         """Park the rows that have come to their point."""
-        reached = [state for state in self._watched if state in self._live and state.reached]
+        reached = [state for state in self._watched if state.reached and state in self._live]
         for state in reached:
             state.draft = self._live.draft(state)
         for state in reached:

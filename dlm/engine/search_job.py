@@ -42,7 +42,7 @@ class SearchJob(Protocol):
 
     @property
     def can_move(self) -> bool:
-        """True if it waits for no verdict alone, or for one that is there."""
+        """True if it waits for no verdict alone, or for one that is there, or is out of time."""
         ...
 
     @property
@@ -59,8 +59,13 @@ class SearchJob(Protocol):
         """Take note of the rows that rest and go on from there, under the engine's lock."""
         ...
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for the verifier."""
+    @property
+    def seconds_left(self) -> float:
+        """Seconds that it may still take; infinite without a bound."""
+        ...
+
+    def wait(self) -> None:
+        """Wait for the verifier, as long as it may take."""
         ...
 
     def abort(self) -> None:

@@ -57,7 +57,7 @@ class SearchCosts:
 class Candidate:
     """A finished answer of a search.
 
-    number: its place among the candidates of the search, from 0
+    number: from 0, in the order in which answers were judged, which depends on the batch
     node: the number of the node it is the answer of
     score: given by the verifier; NaN where it was not judged
     feedback: the verifier's words (empty: none)
@@ -118,7 +118,8 @@ class SearchResult:
 
     best: the answer
     score: its score (NaN: no verifier was asked)
-    candidates: all finished answers, in the order of their making
+    candidates: all finished answers, in the order of the work that asked for them: answer j of
+        `best_of` is number j, whichever was there first
     costs: of the whole search
     curve: the best answer against the forwards spent
     reason: `done`, `target` (a score that cannot be improved), `budget` or `abort`
@@ -260,9 +261,11 @@ class Searching:
         for prompt in prompts:
             try:
                 result = self.search(prompt, **options)
-            except Interrupted as stop:
-                partial: Any = stop.partial
-                found.append(partial.answer())
+            except KeyboardInterrupt as stop:
+                if isinstance(partial := getattr(stop, "partial", None), SearchResult):
+                    found.append(partial.answer())
+                if not found:
+                    raise
                 raise Interrupted(found if batch else found[0]) from stop
             found.append(result.answer())
         return found if batch else found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,11 @@ class Stats:
     has computed · `kv_bytes`: size of the keys and values that the row held, in whole pages ·
     `staleness`: how many steps old the oldest key was that a step reused (0: every key was fresh,
     or could not be out of date) · `changes`: positions by what happened to them (`commit`,
-    `remask`, `replace`, `renoise`), and blocks that were opened (`block`).
+    `remask`, `replace`, `renoise`), and blocks that were opened (`block`) · `block_lengths`: the
+    number of these blocks by their length in positions · `first_seconds`: wall time from admission
+    to the end of the first step, with the forwards that read the prompt before or in it ·
+    `settled`: each moment at which generated tokens settled, as the wall time since admission and
+    the number of these tokens. Times are those at which the host learns of it.
     """
 
     nfe: int
@@ -39,6 +44,9 @@ class Stats:
     kv_bytes: int = 0
     staleness: int = 0
     changes: Mapping[str, int] = field(default_factory=dict)
+    block_lengths: Mapping[int, int] = field(default_factory=dict)
+    first_seconds: float = field(default=0.0, compare=False)
+    settled: tuple[tuple[float, int], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def tokens_per_forward(self) -> float:
@@ -66,7 +74,9 @@ class Ledger:
     positions of the prompt whose keys an earlier request has computed. `kv_bytes`: size of the keys
     and values that the row holds. `staleness`: how many steps old the oldest key was that a step
     reused, 0 where keys are never out of date. `changes`: positions by what happened to them, and
-    blocks that were opened.
+    blocks that were opened. `block_lengths`: the number of these blocks by their length. `first`:
+    time of the end of the first step (0: there was none). `settled`: the times at which generated
+    tokens settled, with their numbers. Both on the clock of `time.perf_counter`.
     """
 
     nfe: int = 0
@@ -81,6 +91,9 @@ class Ledger:
     kv_bytes: int = 0
     staleness: int = 0
     changes: Counter[str] = field(default_factory=Counter)
+    block_lengths: Counter[int] = field(default_factory=Counter)
+    first: float = 0.0
+    settled: list[tuple[float, int]] = field(default_factory=list)
 
     def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
         """One forward of the row over `arms` model inputs; `idle`: it had ended before."""
@@ -94,6 +107,18 @@ class Ledger:
             self.inherited += 1
         else:
             self.arm_forwards += arms - 1
+        if not self.first and "step" in purpose:
+            self.first = time.perf_counter()
+
+    def record_block(self, start: int, end: int) -> None:
+        """One block that was opened, with its bounds."""
+        self.changes["block"] += 1
+        self.block_lengths[end - start] += 1
+
+    def record_settled(self, tokens: int) -> None:
+        """This many generated tokens will not change any more from now on."""
+        if tokens:
+            self.settled.append((time.perf_counter(), tokens))
 
     def record_aux(self, name: str, tokens: int) -> None:
         """One forward of the auxiliary model `name` over `tokens` of the row's tokens."""
@@ -108,12 +133,14 @@ class Ledger:
             aux_forwards=Counter(self.aux_forwards),
             aux_tokens=Counter(self.aux_tokens),
             changes=Counter(self.changes),
+            block_lengths=Counter(self.block_lengths),
+            settled=list(self.settled),
             inherited=self.nfe,
         )
 
 
-def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
-    """The ledger as a result shows it."""
+def stats_of(ledger: Ledger, tokens: int, seconds: float, started: float) -> Stats:
+    """The ledger as a result shows it; `started`: time of the admission."""
     return Stats(
         ledger.nfe,
         tokens,
@@ -128,4 +155,7 @@ def stats_of(ledger: Ledger, tokens: int, seconds: float) -> Stats:
         ledger.kv_bytes,
         ledger.staleness,
         dict(ledger.changes),
+        dict(ledger.block_lengths),
+        max(ledger.first - started, 0.0),
+        tuple((max(when - started, 0.0), tokens) for when, tokens in ledger.settled),
     )

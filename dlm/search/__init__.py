@@ -1,6 +1,41 @@
-"""Test-time search: policies over rows, judges of answers, and the executor between them."""
+"""Test-time search: policies over rows, judges of answers, and the executor between them.
 
-from dlm.search.policy import Context, Policy
+What a policy or a verifier of one's own needs is found here.
+"""
+
+from dlm.search.policy import Context, Policy, finish, sample
 from dlm.search.verifier import Question, Verdict, Verifier
+from dlm.search.work import (
+    END,
+    Advance,
+    Branch,
+    Complete,
+    Drop,
+    Point,
+    Remask,
+    Run,
+    Score,
+    SearchNode,
+    Start,
+)
 
-__all__ = ["Context", "Policy", "Question", "Verdict", "Verifier"]
+__all__ = [
+    "END",
+    "Advance",
+    "Branch",
+    "Complete",
+    "Context",
+    "Drop",
+    "Point",
+    "Policy",
+    "Question",
+    "Remask",
+    "Run",
+    "Score",
+    "SearchNode",
+    "Start",
+    "Verdict",
+    "Verifier",
+    "finish",
+    "sample",
+]

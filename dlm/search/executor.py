@@ -19,7 +19,7 @@ from dlm.engine.generation import Generation
 from dlm.engine.live import Until
 from dlm.engine.node import Node
 from dlm.engine.rereading import Reader
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, shown
 from dlm.search.nodes import Hypothesis, RowCosts
 from dlm.search.work import (
     Advance,
@@ -29,7 +29,6 @@ from dlm.search.work import (
     Point,
     Remask,
     Reread,
-    SearchNode,
     Start,
 )
 from dlm.text.prompts import Prompt
@@ -99,7 +98,9 @@ class Executor:
     """Does the work items of one search, but for `Score`, on an engine whose lock is held.
 
     nodes: all nodes of the search
-    reread: forwards over canvases as they were, and the positions computed in them
+    costs: forwards that rows took part in since their making, those of them that another row was
+        billed for, and positions; forwards over canvases as they were are among them
+    launches: rounds of forwards: rows that take one together count once
     """
 
     def __init__(
@@ -116,8 +117,10 @@ class Executor:
         self._trusted = trusted
         self._roots: dict[str, Node] = {}
         self.nodes: list[Hypothesis] = []
-        self.reread = RowCosts()
-        self.root(Start(0))  # what is wrong with the request is told before any work
+        self._moving: list[Hypothesis] = []
+        self.costs, self.launches = RowCosts(), 0
+        # what is wrong with the request is told before any work
+        self._length = self.root(Start(0)).length
 
     def begin(
         self, item: Start | Branch | Advance | Remask | Complete | Reread | Drop
@@ -137,31 +140,53 @@ class Executor:
             case Reread():
                 return Finished(self._reread(self._own(item.node), item.hidden))
             case Drop():
-                self._drop(self._own(item.node))
+                self._drop(self._own(item.node, gone=True))
                 return Finished(None)
 
     def root(self, item: Start) -> Node:
         """A row before its first step that all starts of its kind are forks of."""
         key = repr((sorted(item.options.items()), item.canvas, item.feedback))
         if key not in self._roots:
-            GenerationConfig.from_options(item.options, trusted=self._trusted)
+            if not self._trusted:
+                check_strangers(item.options)
             options = {**self._options, **item.options}
             prompt = with_feedback(self._prompt, item.feedback)
-            canvas = None if item.canvas is None else list(item.canvas)
-            self._roots[key] = node.start(self._engine, prompt, canvas, options)
+            canvas = None if item.canvas is None else list(item.canvas)[: self._length]
+            if canvas is not None:
+                options.pop("start", None)
+            self._roots[key] = root = node.start(self._engine, prompt, canvas, options)
+            root.ignore_events()
         return self._roots[key]
 
     def go_on(self, task: Decoding, forwards: float = inf) -> None:
-        """Let a node that rests go on to its point, in at most this many forwards."""
+        """Let a node that rests go on to its point, in at most this many forwards.
+
+        Raises `Unavailable` where the pool had no room for the row.
+        """
+        task.node.row.raise_error()
         goal = task.goal
         if forwards < inf:
             most = task.node.nfe + int(forwards)
             goal = replace(goal, nfe=most if goal.nfe is None else min(goal.nfe, most))
         node.go_on(self._engine, task.node.row, goal)
+        self._moving.append(task.node)
+
+    @property
+    def moves(self) -> bool:
+        """True if a row is on its way."""
+        return any(not one.rests for one in self._moving)
+
+    def tally(self) -> bool:
+        """Take note of the forwards of the rows that are on their way; True if one rests now."""
+        gained, going = [one.gained() for one in self._moving], len(self._moving)
+        self._moving = [one for one in self._moving if not one.rests]
+        self.costs = RowCosts(*map(sum, zip(self.costs, *gained, strict=True)))
+        self.launches += max((one.nfe for one in gained), default=0)
+        return len(self._moving) < going
 
     def draft(self, one: Hypothesis) -> Generation:
         """The answer of a node with the tokens of its last step where it is open."""
-        with suppress(InvalidRequest):  # it has taken no step since it was opened
+        with suppress(InvalidRequest):  # that step left nothing open of what it read
             return completing.from_draft(self._engine, one.row)
         return one.row.result()
 
@@ -171,7 +196,7 @@ class Executor:
 
     def close(self) -> None:
         """End all rows and free their pages."""
-        for one in self.nodes:
+        for one in self.held():
             one.row.close()
         for root in self._roots.values():
             root.close()
@@ -206,28 +231,47 @@ class Executor:
 
     def _complete(self, one: Hypothesis, steps: int) -> Finished | Decoding:
         if one.done or not steps:
-            found = one.row.result() if one.done else completing.from_draft(self._engine, one.row)
-            return Finished(found)
+            return Finished(one.row.result() if one.done else self.draft(one))
         row = completing.filling_twin(self._engine, one.row, steps)
+        row.ignore_events()
         twin = self._noted(one, -1, row, "complete")
         return Decoding(twin, Until(), fills=True)
 
     def _reread(self, one: Hypothesis, hidden: Sequence[int]) -> tuple[float, ...]:
         logs = rereading.reread(self._engine, one.row, hidden)
-        forwards, positions = self.reread.nfe + 1, self.reread.token_forwards + len(logs)
-        self.reread = RowCosts(forwards, 0, positions)
+        forwards, shared, positions = self.costs
+        self.costs = RowCosts(forwards + 1, shared, positions + len(logs))
+        self.launches += 1
         one.note(f"reread {len(hidden)}")
         return logs
 
     def _drop(self, one: Hypothesis) -> None:
+        one.dropped |= not one.done
         one.row.close()
         one.note("drop")
 
-    def _own(self, given: SearchNode) -> Hypothesis:
-        """A node of this search. Raises `InvalidRequest` for another's."""
-        if not (isinstance(given, Hypothesis) and self.nodes[given.number] is given):
-            raise InvalidRequest("search", f"node {given.number} is of another search")
-        return given
+    def _own(self, given: object, *, gone: bool = False) -> Hypothesis:
+        """A node of this search; it may be `gone`.
+
+        Raises `InvalidRequest` for what is none, and for a node that was dropped before its end.
+        """
+        known = self.nodes[given.number : given.number + 1] if isinstance(given, Hypothesis) else []
+        if not (known and known[0] is given):
+            raise InvalidRequest("search", f"works on nodes of its own alone, got {shown(given)}")
+        if known[0].dropped and not gone:
+            raise InvalidRequest("search", f"node {known[0].number} was dropped before its end")
+        return known[0]
+
+
+def check_strangers(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` for options that a stranger may not ask for.
+
+    A policy may have made them of arguments: `unmaskfork` takes rules.
+    """
+    try:
+        GenerationConfig.from_options(options, trusted=False)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"search: {error.param}", error.message) from error
 
 
 def path_of(parent: int, edge: int) -> int:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from types import GeneratorType
-from typing import Any
+from typing import Any, TypeAlias
 
+from dlm.errors import blaming, rule_error, shown
 from dlm.search.executor import Decoding, Executor, Task
-from dlm.search.work import Run, Score
+from dlm.search.policy import Policy
+from dlm.search.work import Run, Score, Work
+
+Place: TypeAlias = tuple[int, ...]
+"""The place of an item in the work of a search: places are in the order in which items would be
+done if each frame waited for the end of the one before it, so no batch changes them.
+"""
+Judge: TypeAlias = Callable[[Score, Place], Task]
+"""Begins to judge the answers of an item at its place."""
 
 
 class Frame:
@@ -17,10 +26,12 @@ class Frame:
     value: the value that it has returned
     """
 
-    def __init__(self, run: Run, executor: Executor, judge: Callable[[Score], Task]) -> None:
-        self._run, self._executor, self._judge = run, executor, judge
+    def __init__(
+        self, policy: Policy, run: Run, executor: Executor, judge: Judge, place: Place = ()
+    ) -> None:
+        self._policy, self._run, self._executor, self._judge = policy, run, executor, judge
+        self._place, self._rounds = place, 0
         self._tasks: list[Task | Frame] = []
-        self._begun = False
         self.done, self.value = False, None
 
     @property
@@ -60,12 +71,13 @@ class Frame:
             results = [task.result() for task in self._tasks]
             self._tasks = []
             try:
-                items = self._run.send(results) if self._begun else next(self._run)
+                with blaming("search", self._policy):
+                    items = self._run.send(results) if self._rounds else next(self._run)
             except StopIteration as end:
                 self.done, self.value = True, end.value
             else:
-                self._begun = True
                 self._tasks = self._begin(items)
+                self._rounds += 1
 
     def stop(self) -> None:
         """End the generator, and those within it."""
@@ -73,14 +85,21 @@ class Frame:
             if isinstance(task, Frame):
                 task.stop()
         self._tasks = []
-        self._run.close()
+        with blaming("search", self._policy):
+            self._run.close()
 
     def _begin(self, items: Sequence[Any]) -> list[Task | Frame]:
-        tasks: list[Task | Frame] = []
-        for item in items:
-            if isinstance(item, GeneratorType):
-                tasks.append(Frame(item, self._executor, self._judge))
-            else:
-                judged = isinstance(item, Score)
-                tasks.append(self._judge(item) if judged else self._executor.begin(item))
-        return tasks
+        if not isinstance(items, Sequence):
+            raise self._refused("lists of work items,", items)
+        places = ((*self._place, self._rounds, number) for number in range(len(items)))
+        return [self._task(item, place) for item, place in zip(items, places, strict=True)]
+
+    def _task(self, item: Any, place: Place) -> Task | Frame:
+        if isinstance(item, GeneratorType):
+            return Frame(self._policy, item, self._executor, self._judge, place)
+        if not isinstance(item, Work):
+            raise self._refused("work items, and generators of them,", item)
+        return self._judge(item, place) if isinstance(item, Score) else self._executor.begin(item)
+
+    def _refused(self, rule: str, given: object) -> Exception:
+        return rule_error("search", self._policy, "run", f"must yield {rule} got {shown(given)}")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, inf, isnan
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from dlm.core import Event
 from dlm.engine.node import Holder
@@ -18,12 +18,14 @@ from dlm.search.frames import Frame
 from dlm.search.judging import Jury
 from dlm.search.policy import Policy, rng_of
 from dlm.search.verifier import Question, Verifier, whole
+from dlm.search.work import SearchNode
 
 
 class Job:
     """A search: a policy, its executor and its jury on one engine.
 
     done: it has ended
+    runnable: rows of it wait for steps of the engine
     """
 
     def __init__(
@@ -44,11 +46,10 @@ class Job:
         self.wake: Callable[[], object] = _nobody
         self.has_news = True
         self._jury = Jury(verifier, question, given.target, self._nfe, given.on_improve, self._told)
-        self._frame = Frame(policy.run(self), executor, self._jury)
-        self._begun = time.perf_counter()
-        self._seconds, self._launches, self._seen = 0.0, 0, 0
+        self._frame = Frame(policy, policy.run(self), executor, self._jury)
+        self._begun, self._seconds = time.perf_counter(), 0.0
         self._reason, self._error = "", None  # type: tuple[str, Exception | None]
-        self.done = False
+        self.done = self.runnable = False
 
     # for policies
 
@@ -59,7 +60,7 @@ class Job:
 
     @property
     def candidates(self) -> Sequence[Candidate]:
-        """All answers so far, in the order in which they were judged."""
+        """All answers so far, in the order of the work that asked for them."""
         return self._jury.candidates
 
     @property
@@ -74,7 +75,7 @@ class Job:
 
     @property
     def free(self) -> bool:
-        """True if verdicts take no forwards."""
+        """True if verdicts take no forwards and are there at once."""
         return self._jury.free
 
     @property
@@ -86,6 +87,10 @@ class Job:
         """Random numbers of the search's seed."""
         return rng_of(self._seed, key)
 
+    def node(self, candidate: Candidate) -> SearchNode:
+        """The node that a candidate is the answer of."""
+        return cast(SearchNode, self._executor.nodes[candidate.node])
+
     # for the engine that drives it
 
     @property
@@ -93,35 +98,37 @@ class Job:
         """The number of rows that it holds: decoded ones and parked ones."""
         return len(self._executor.held())
 
-    @property
-    def runnable(self) -> bool:
-        """True if rows wait for steps of the engine."""
-        return not self.done and any(not task.node.rests for task in self._frame.decoding())
-
     def advance(self) -> None:
         """Take note of the rows that rest and go on from there, under the engine's lock."""
         if self.done:
             return
-        self.has_news = False
-        forwards = self._clock()
-        self._launches += forwards > self._seen
         try:
-            self._frame.move()
-            if not self._frame.done:
-                self._deal()
+            if self._executor.tally() or self.has_news:
+                self._go_on()
         except Exception as error:
             self._error = error
             self._end("error")
-        else:
-            if self._frame.done:
-                self._end("target" if self.settled else "done")
-            elif self._budget.spent(self.costs()):
-                self._end("budget")
-        self._seen = forwards
+        if not self.done and self._budget.spent(self.costs()):
+            self._end("budget")
+        self.runnable = not self.done and self._executor.moves
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for the verifier."""
-        self._jury.wait(seconds)
+    def _go_on(self) -> None:
+        """Let the policy go on from what is there, until rows or verdicts are to be waited for."""
+        self.has_news = False
+        self._frame.move()
+        if self._frame.done and not self.done:
+            self._end("target" if self.settled else "done")
+        elif not self.done:
+            self._deal()
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds that the search may still take; infinite without a bound."""
+        return max(self._begun + self._budget.seconds - time.perf_counter(), 0.0)
+
+    def wait(self) -> None:
+        """Wait for the verifier, as long as the search may take."""
+        self._jury.wait(self.seconds_left)
 
     def abort(self) -> None:
         """End the search and free its pages; `result` has what there is."""
@@ -130,8 +137,8 @@ class Job:
 
     @property
     def can_move(self) -> bool:
-        """True if it waits for no verdict alone, or for one that is there."""
-        return self.has_news or self.runnable or not self._frame.waits
+        """True if it waits for no verdict alone, or for one that is there, or is out of time."""
+        return self.has_news or self.runnable or not self.seconds_left
 
     @property
     def has_events(self) -> bool:
@@ -144,17 +151,15 @@ class Job:
         return [_event(candidate) for candidate in fresh]
 
     def costs(self) -> SearchCosts:
-        """The costs so far."""
-        own = [one.own() for one in self._executor.nodes]
-        shared = sum(counts.inherited for counts in own)
-        own.append(self._executor.reread)
-        rows, spent = sum(counts.nfe for counts in own) - shared, self._spent_by_verifiers
+        """The costs up to the last `advance`, and those of verifiers up to now."""
+        forwards, shared, positions = self._executor.costs
+        rows, spent = forwards - shared, self._spent_by_verifiers
         return SearchCosts(
             nfe=rows + spent.nfe,
             row_forwards=rows,
             shared_forwards=shared,
-            launches=self._launches,
-            token_forwards=sum(counts.token_forwards for counts in own),
+            launches=self._executor.launches,
+            token_forwards=positions,
             verifier_forwards=spent.forwards,
             verifier_nfe=spent.nfe,
             verifier_calls=spent.calls,
@@ -188,17 +193,12 @@ class Job:
     def _nfe(self) -> float:
         return self.costs().nfe
 
-    def _clock(self) -> int:
-        """Forwards that rows took part in, shared ones counted for each."""
-        return sum(one.own().nfe for one in self._executor.nodes)
-
     def _dealt(self) -> float:
         """Forwards in the sense of the budget.
 
         One that equal rows share counts for each of them, as its sharing depends on the batch.
         """
-        rows = self._clock() + self._executor.reread.nfe
-        return rows + self._spent_by_verifiers.nfe
+        return self._executor.costs.nfe + self._spent_by_verifiers.nfe
 
     def _deal(self) -> None:
         """Let the nodes that rest before their points go on.
@@ -220,6 +220,8 @@ class Job:
         if there and left <= (0 if self.best is None else cost):
             return self._end("budget")
         for task in there:
+            if not task.node.rests:
+                continue  # two items wait for it
             first = task is there[0]
             most = left if first and self.best is None else left - cost
             if first or task.most <= most:
@@ -239,20 +241,24 @@ class Job:
     def _end(self, reason: str) -> None:
         """End everything; without an answer, the row that has come furthest gives one."""
         self._reason = reason
-        if not self._frame.done:
+        try:
+            self._executor.tally()
             self._frame.stop()
-        if self.best is None and reason != "error":
-            self._give_what_there_is()
-        self._seconds = time.perf_counter() - self._begun
-        self.done = True
-        self._jury.close()
-        self._executor.close()
+            if self.best is None and reason != "error":
+                self._give_what_there_is()
+        except Exception as error:  # of the policy's own end, or of who is told of the answer
+            self._error = self._error or error
+        finally:
+            self._seconds = time.perf_counter() - self._begun
+            self.done, self.runnable = True, False
+            self._jury.close()
+            self._executor.close()
 
     def _give_what_there_is(self) -> None:
         """Keep the answer of the row that has come furthest, filled with its last draft."""
-        begun = [one for one in self._executor.nodes if one.nfe]
+        begun = [one for one in self._executor.nodes if one.nfe and not one.dropped]
         if begun:
-            furthest = min(begun, key=lambda one: (len(one.open), one.number))
+            furthest = min(begun, key=lambda one: (len(one.open), one.edges))
             self._jury.keep(furthest, self._executor.draft(furthest))
 
 

@@ -22,6 +22,14 @@ class RowCosts(NamedTuple):
     inherited: int = 0
     token_forwards: int = 0
 
+    def since(self, before: RowCosts) -> RowCosts:
+        """The part that came after an earlier time."""
+        return RowCosts(
+            self.nfe - before.nfe,
+            self.inherited - before.inherited,
+            self.token_forwards - before.token_forwards,
+        )
+
 
 @dataclass(slots=True, eq=False)
 class Hypothesis:
@@ -30,8 +38,10 @@ class Hypothesis:
     number, parent, edge, depth: as in `SearchNode`
     row: the row
     born: the counts of the row when the node was made
+    told: its counts when `gained` was last asked
     work: verbs that were done on it, with the row's forwards after each
     score: of its answer (NaN: not judged)
+    dropped: it was let go before its end
     """
 
     number: int
@@ -40,13 +50,19 @@ class Hypothesis:
     row: Node
     depth: int = 0
     born: RowCosts = field(init=False)
+    told: RowCosts = field(init=False)
     work: list[tuple[str, int]] = field(default_factory=list)
     score: float = float("nan")
     dropped: bool = False
 
     def __post_init__(self) -> None:
         self.depth = 0 if self.parent is None else self.parent.depth + 1
-        self.born = self.counts()
+        self.born = self.told = self.counts()
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """The edges from the prompt to the node."""
+        return (*(() if self.parent is None else self.parent.edges), self.edge)
 
     @property
     def done(self) -> bool:
@@ -100,13 +116,16 @@ class Hypothesis:
 
     def counts(self) -> RowCosts:
         """The counts of the row now."""
-        return RowCosts(self.row.nfe, self.row.inherited, self.row.token_forwards)
+        return RowCosts(*self.row.counts())
 
     def own(self) -> RowCosts:
-        """The counts since the node was made: forwards in all, shared ones, positions."""
-        now, born = self.counts(), self.born
-        forwards, shared = now.nfe - born.nfe, now.inherited - born.inherited
-        return RowCosts(forwards, shared, now.token_forwards - born.token_forwards)
+        """The counts since the node was made."""
+        return self.counts().since(self.born)
+
+    def gained(self) -> RowCosts:
+        """The counts since this was last asked."""
+        before, self.told = self.told, self.counts()
+        return self.told.since(before)
 
     def note(self, verb: str) -> None:
         """Write down what was done."""

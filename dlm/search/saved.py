@@ -74,6 +74,14 @@ class SavedSearch:
             nodes=result.tree,
         )
 
+    @property
+    def best(self) -> int | None:
+        """The number of the node of the answer; None where no candidate is the answer."""
+        for one in self.candidates:
+            if one.text == self.text and _written(one.score) == _written(self.score):
+                return one.node
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """JSON values: a score is null where there is none, and "-inf" where a judgement failed."""
         told: dict[str, Any] = {"v": VERSION, "type": "search", **asdict(self)}

@@ -42,10 +42,13 @@ class Searcher:
             name = type(self.policy).__name__
             rule = f"must be above 0 for {name}, whose answers would all be the same"
             raise InvalidRequest("temperature", f"{rule}, got {config.temperature:g}")
+        if self.policy.reads_text and engine.text is None:
+            rule = "reads texts, and this model has no tokenizer"
+            raise InvalidRequest("search", f"{type(self.policy).__name__} {rule}")
         self.budget = SearchBudget.from_options(given.budget)
         if given.target is not None:
             require_number("target", given.target, low=-inf)
-        verifier = parse_verifier(given.verifier, trusted=given.trusted)
+        verifier = self.policy.judge(parse_verifier(given.verifier, trusted=given.trusted))
         if verifier is None and self.policy.judges:
             verifier = parse_verifier("confidence")
         if verifier is not None and not given.allow_oracle:
@@ -87,7 +90,7 @@ def parse_policy(spec: Any, *, trusted: bool = True) -> Policy:
     if not isinstance(policy, Policy):
         rule = "is no search policy: inherit dlm.search.Policy"
         raise InvalidRequest("search", f"{type(policy).__name__} {rule}")
-    return policy
+    return policy.resolve(lambda inner: parse_policy(inner, trusted=trusted))
 
 
 def words_of(prompt: Prompt) -> str | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import fsum, inf, isnan
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from dlm.engine.generation import Generation
 from dlm.errors import InvalidRequest
 from dlm.text.prompts import Prompt
+
+LOG: Final = logging.getLogger(__name__)
 
 
 class Verdict(NamedTuple):
@@ -50,12 +53,17 @@ class Spent:
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Count an exception of a block of code, and go on after the block."""
+    def guarded(self, answers: int = 1) -> Iterator[None]:
+        """Count an exception of a block of code that judges answers, and go on after the block.
+
+        The first one of a search is told in the log.
+        """
         try:
             yield
-        except Exception:
-            self.add(errors=1)
+        except Exception as error:
+            if not self.errors:
+                LOG.warning("a verifier has failed: %s: %s", type(error).__name__, error)
+            self.add(errors=answers)
 
     def add(self, forwards: int = 0, nfe: float = 0.0, *, calls: int = 0, errors: int = 0) -> None:
         """Count more."""
@@ -97,8 +105,10 @@ class Verifier:
     oracle: it knows the right answer, which no user has: for analysis alone
     blocks: it computes, waits or runs programs, so it is asked beside the decoding thread
     relative: its scores compare answers
-    parts: verifiers that it is made of; what they are, it is too (see `whole`)
-    private: it reads files, or runs what nobody has checked: not for requests of strangers
+    parts: verifiers that it is made of; it is an oracle if one of them is, and blocks if one does
+        (see `whole`)
+    workers: threads that may ask it at a time, if it `blocks`
+    private: it reads files, or runs programs that could do harm: not for requests of strangers
     options: options of generation that its answers need, whatever the request has under their names
     highest: no score is above it; a search that reaches it is settled
     cost: forwards of the model that one answer takes, as far as that is known before; 0 where it
@@ -116,6 +126,11 @@ class Verifier:
     def parts(self) -> tuple[Verifier, ...]:
         """Verifiers that it is made of."""
         return ()
+
+    @property
+    def workers(self) -> int:
+        """Threads that may ask it at a time: by default one, or as many as all parts allow."""
+        return min((part.workers for part in self.parts), default=1)
 
     @property
     def private(self) -> bool:
@@ -138,11 +153,11 @@ class Verifier:
         return fsum(part.cost for part in self.parts)
 
     def resolve(self, parse: Callable[[Any], Verifier]) -> Verifier:
-        """The same with `parts` that are parsed from what the user gave; by default it has none."""
+        """The same with its parts parsed from their specs; by default it has none."""
         return self
 
     def bind(self, question: Question) -> Verifier:
-        """Fill in what the request decides; by default nothing.
+        """Fill in the values that the request decides; by default nothing.
 
         Raises `InvalidRequest` when the verifier cannot judge answers of this request.
         """
@@ -171,16 +186,14 @@ def ask(verifier: Verifier, answers: Sequence[Generation], question: Question) -
 
     An exception, and a score that is no number, count as the lowest scores.
     """
-    try:
-        verdicts = list(verifier.score(answers, question))
-        if len(verdicts) != len(answers):
-            raise ValueError(f"gave {len(verdicts)} verdicts for {len(answers)} answers")
-    except Exception:
-        question.spent.add(errors=len(answers))
-        return [FAILED] * len(answers)
-    wrong = sum(isnan(verdict.score) for verdict in verdicts)
-    question.spent.add(errors=wrong)
-    return [FAILED if isnan(verdict.score) else verdict for verdict in verdicts]
+    verdicts = [FAILED] * len(answers)
+    with question.spent.guarded(len(answers)):
+        found = list(verifier.score(answers, question))
+        if len(found) != len(answers):
+            raise ValueError(f"gave {len(found)} verdicts for {len(answers)} answers")
+        question.spent.add(errors=sum(isnan(verdict.score) for verdict in found))
+        verdicts = [FAILED if isnan(verdict.score) else verdict for verdict in found]
+    return verdicts
 
 
 def each(

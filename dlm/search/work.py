@@ -100,7 +100,8 @@ class Start:
 
     edge: its number; row `edge` draws as choice `edge` of `generate(n=...)` does
     options: options of generation that differ from those of the search
-    canvas: ids that the answer begins with, None where it is open; they may be revised
+    canvas: ids that the answer begins with, None where it is open; they may be revised; what is
+        beyond `max_new_tokens` is left out
     feedback: words of a verifier that follow the prompt
     """
 

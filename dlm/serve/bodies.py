@@ -62,6 +62,7 @@ def parse(body: bytes) -> Any:
     order mark is left out.
     """
     try:
-        return from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
+        found = body.removeprefix(BOM_UTF8)
+        return from_json(found, allow_inf_nan=False, cache_strings="keys")  # no texts are kept
     except ValueError as error:
         raise HTTPException(400, f"the body is no JSON: {error}") from error

@@ -15,6 +15,7 @@ from dlm.serve.answers import completion_logprobs, token_pieces
 from dlm.serve.errors import api_error, refused
 from dlm.serve.facts import facts
 from dlm.serve.jobs import Job, unless_gone
+from dlm.serve.lengths import too_long
 from dlm.serve.options import Asked
 from dlm.serve.prompts import Prompt
 from dlm.serve.schemas import CompletionRequest
@@ -72,8 +73,7 @@ class Echo:
         names = [f"prompt[{n}]" if len(prompts) > 1 else "prompt" for n in range(len(prompts))]
         for name, prompt in zip(names, prompts, strict=True):
             if len(prompt.ids) > service.max_length:
-                told = f"has {len(prompt.ids)} tokens; a canvas has {service.max_length} positions"
-                raise refused(name, f"`{name}` {told}", "context_length_exceeded")
+                raise too_long(service, name, f"{len(prompt.ids)} tokens")
         if self.alternatives is None:
             return None
         first = int(service.info.shift)  # tokens that nothing predicts
@@ -151,12 +151,13 @@ def echoed_logprobs(
     pieces = token_pieces(job, ids)
     ended = [None] * _has_end_id(job, body, answer)
     written = sum(map(len, own["tokens"]))
-    told = body.logprobs and [*blind, *_alternatives(job, score)]
-    chosen = own["top_logprobs"] or [None] * len(own["tokens"])
+    top: list[Any] | None = None
+    if body.logprobs:
+        top = [*blind, *_alternatives(job, score), *(own["top_logprobs"] or []), *ended]
     return {
         "tokens": [*pieces, *own["tokens"], *("" for _ in ended)],
         "token_logprobs": [*blind, *score.logprobs, *own["token_logprobs"], *ended],
-        "top_logprobs": [*told, *chosen, *ended] if told else None,
+        "top_logprobs": top,
         "text_offset": [*_offsets(pieces), *own["text_offset"], *(start + written for _ in ended)],
         "steps": [*[0] * len(ids), *own["steps"], *ended],
     }

@@ -94,7 +94,9 @@ def error_body(
 
 
 class ErrorResponse(Response):
-    """An error as a response, which notes its field and code for the access log as it is sent."""
+    """An error as a response, which notes its field, code and type for the access log as it is
+    sent.
+    """
 
     media_type = "application/json"
 
@@ -103,12 +105,10 @@ class ErrorResponse(Response):
         body: bytes,
         status: int,
         headers: Mapping[str, str] | None,
-        *,
-        param: str | None,
-        code: str | None,
+        told: tuple[str | None, str | None, str],
     ) -> None:
         super().__init__(body, status, dict(headers or {}))
-        self.told = param, code
+        self.told = told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -126,7 +126,7 @@ def error_response(
 ) -> Response:
     """An error as a response."""
     body = json.dumps(error_body(message, type, param, code)).encode()
-    return ErrorResponse(body, status, headers, param=param, code=code)
+    return ErrorResponse(body, status, headers, (param, code, type))
 
 
 def answer_to(error: ApiError) -> Response:

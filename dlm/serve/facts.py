@@ -22,7 +22,8 @@ class RequestFacts:
     nfe: forwards of all answers
     finish_reasons: of each answer
     seed: of the first answer
-    error: field and code of the error that it is answered with; its message may quote the prompt
+    error: field, code and type of the error that it is answered with, at once or in the middle of
+        a stream; its message may quote the prompt
     prompts, answers: their texts, logged if the settings say so
     """
 
@@ -32,7 +33,7 @@ class RequestFacts:
     nfe: int | None = None
     finish_reasons: Sequence[str] | None = None
     seed: int | None = None
-    error: tuple[str | None, str | None] | None = None
+    error: tuple[str | None, str | None, str] | None = None
     prompts: Sequence[str] | None = None
     answers: Sequence[str] | None = None
 

@@ -118,7 +118,7 @@ class Sampling(EndpointBody):
     n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES, description="answers to each prompt")] = (
         None
     )
-    best_of: Annotated[int | None, Neutral((1,), "needs a search; ask for n answers")] = None
+    best_of: Annotated[int | None, Neutral((1,), "needs a search: see dlm.search")] = None
     stop: Annotated[
         StopText | Annotated[list[StopText], Field(max_length=MOST_STOPS)],
         Field(description="texts that end the answer; empty ones and nulls ask for nothing"),

@@ -7,6 +7,7 @@ are plain ASGI, so that streams pass unbuffered and are cancelled when a client 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from typing import Final
@@ -16,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dlm.serve.errors import error_response
+from dlm.serve.errors import ApiError, answer_to, error_response
 from dlm.serve.metrics import Metrics
 from dlm.serve.observe import Observe
 from dlm.serve.settings import ServerSettings, is_loopback
@@ -30,7 +31,7 @@ the answer."""
 
 def install(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
     """Put the gate in front of an app. The last one added is the outermost."""
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, stall=settings.stall)
     if settings.api_keys:
         app.add_middleware(ApiKeys, keys=settings.api_keys)
     elif settings.is_local and not settings.insecure:
@@ -120,29 +121,47 @@ class ApiKeys:
 class BodyLimit:
     """Reads the body of a request whole, up to `limit` bytes; a larger one gets 413.
 
-    The length is counted where no header tells it. The app receives the body as one message.
+    The length is counted where no header tells it. A body of which no part comes for `stall`
+    seconds (0: no limit) gets 408, however slowly it came before. The app receives the body as one
+    message.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
+    def __init__(self, app: ASGIApp, limit: int, stall: float = 0) -> None:
+        self.app, self.limit, self.stall = app, limit, stall
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on, or refuse it with 413."""
+        """Pass one request on, or refuse it with 413 or 408."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         told = headers.get("content-length", "")
         excess = told.isdecimal() and (len(told) > 15 or int(told) > self.limit)
-        if excess and headers.get("expect", "").lower() == "100-continue":
-            await self._refuse(scope, receive, send)  # the client has not sent it yet
+        try:
+            if excess and headers.get("expect", "").lower() == "100-continue":
+                raise self._too_large()  # the client has not sent it yet
+            body = await self._read(receive, excess)
+        except ApiError as error:
+            await answer_to(error)(scope, receive, send)
             return
+        if body is not None:
+            await self.app(scope, _replayed(body, receive), send)
+
+    async def _read(self, receive: Receive, excess: bool) -> bytes | None:
+        """The body, None if the client leaves. Raises `ApiError` 408, or 413 when the body is over.
+
+        excess: it is too large, as its length tells
+        """
         body: list[bytes] = []
         size, more = 0, True
         while more:
-            message = await receive()
+            try:
+                async with asyncio.timeout(self.stall or None):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_large() if excess else self._stalled() from None
             if message["type"] != "http.request":
-                return  # the client has left
+                return None
             chunk, more = message.get("body", b""), message.get("more_body", False)
             size += len(chunk)
             if excess := excess or size > self.limit:
@@ -151,17 +170,16 @@ class BodyLimit:
             else:
                 body.append(chunk)
         if excess:
-            await self._refuse(scope, receive, send)
-            return
-        await self.app(scope, _replayed(b"".join(body), receive), send)
+            raise self._too_large()
+        return b"".join(body)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _too_large(self) -> ApiError:
         message = f"the body of a request may have {self.limit} bytes at most"
-        headers = {"Connection": "close"}
-        refusal = error_response(
-            413, message, "invalid_request_error", None, "request_too_large", headers
-        )
-        await refusal(scope, receive, send)
+        return ApiError(413, message, code="request_too_large", headers={"Connection": "close"})
+
+    def _stalled(self) -> ApiError:
+        message = f"no further part of the body has come for {self.stall:g} seconds"
+        return ApiError(408, message, code="request_timeout", headers={"Connection": "close"})
 
 
 def is_guarded(scope: Scope) -> bool:

@@ -51,6 +51,7 @@ class Job:
         self._answers: list[dlm.Generation] = []
         self._handles: list[dlm.AsyncRequest] = []
         self._held = ExitStack()
+        self._error: ApiError | None = None
 
     async def start(self) -> None:
         """Take the places and queue all prompts, or none.
@@ -81,6 +82,11 @@ class Job:
     def fault(self, error: Exception) -> ApiError:
         """An exception of the engine as the client reads it."""
         return api_error(error, self._names)
+
+    def failed(self, error: Exception) -> ApiError:
+        """The error that ends a stream in its middle, for the client and for the access log."""
+        self._error = self.fault(error)
+        return self._error
 
     @property
     def seconds(self) -> float:
@@ -114,7 +120,9 @@ class Job:
 
     def describe(self, scope: Scope) -> None:
         """Tell the access log of a request its numbers, and texts where they are wanted."""
-        told, text = facts(scope), self.service.text
+        told, text, error = facts(scope), self.service.text, self._error
+        if error is not None:
+            told.error = error.param, error.code, error.type
         told.prompt_tokens = sum(len(prompt.ids) for prompt in self.prompts)
         told.answer_tokens = sum(answer.stats.tokens for answer in self._answers)
         if self._answers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -19,6 +20,7 @@ OTHER: Final = "other"
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 TOKENS: Final = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 32768, 131072)
 RATES: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 COUNTS: Final = (1, 2, 4, 8, 16)
 SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -90,8 +92,24 @@ class Metrics:
         self._queued = self._histogram(
             "request_queue_time_seconds", "Wait of an answer for its place.", SECONDS
         )
-        self._decoded = self._histogram(
-            "request_decode_time_seconds", "Decoding of an answer, from its place on.", SECONDS
+        self._inference = self._histogram(
+            "request_inference_time_seconds", "From the place of an answer to its end.", SECONDS
+        )
+        self._prefill = self._histogram(
+            "request_prefill_time_seconds",
+            "From the place of an answer to the end of its first step: the reading of the prompt.",
+            SECONDS,
+        )
+        self._decode = self._histogram(
+            "request_decode_time_seconds",
+            "From the end of the first step of an answer to its end.",
+            SECONDS,
+        )
+        self._gaps = self._histogram(
+            "inter_token_latency_seconds",
+            "Each token: the time between its settling and that of tokens before, by the number of "
+            "tokens that settled with it.",
+            GAPS,
         )
 
     def _of_decoding(self) -> None:
@@ -103,12 +121,16 @@ class Metrics:
         self._aux = self._counter("aux_forwards", "Forwards of auxiliary models.")
         self._refreshes = self._counter("cache_refresh", "Forwards that renewed stored keys.")
         self._token_forwards = self._counter("token_forwards", "Positions computed.")
+        self._iteration = self._histogram(
+            "iteration_tokens_total", "Positions that a step of the engine has computed.", TOKENS
+        )
         self._rate = self._histogram("tokens_per_forward", "Tokens a forward, by answer.", RATES)
         self._unmasked = self._counter("unmasked_tokens", "Positions committed.")
         self._remasked = self._counter(
             "remasked_tokens", "Positions opened again, overwritten or redrawn.", ["change"]
         )
         self._blocks = self._counter("blocks", "Blocks that were opened.")
+        self._block_length = self._histogram("block_length", "Positions of a block.", TOKENS)
         self._block_steps = self._histogram(
             "denoise_steps_per_block", "Forwards a block, by answer.", TOKENS
         )
@@ -154,7 +176,7 @@ class Metrics:
         self._success.labels(among(reason, REASONS)).inc()
         self._latency.observe(seconds)
         self._queued.observe(queued)
-        self._decoded.observe(stats.seconds)
+        self._observe_times(stats)
         self._generation_tokens.inc(stats.tokens)
         self._generated.observe(stats.tokens)
         for purpose, count in stats.forwards.items():
@@ -180,14 +202,31 @@ class Metrics:
         self._nfe.inc(max(costs.nfe - stats.nfe, 0))
         self._token_forwards.inc(max(costs.token_forwards - stats.token_forwards, 0))
 
+    def _observe_times(self, stats: Stats) -> None:
+        self._inference.observe(stats.seconds)
+        if stats.first_seconds:  # it has not ended before its first step
+            self._prefill.observe(stats.first_seconds)
+            self._decode.observe(max(stats.seconds - stats.first_seconds, 0.0))
+        for (before, _), (now, tokens) in pairwise(stats.settled):
+            for _ in range(tokens):
+                self._gaps.observe((now - before) / tokens)
+
     def _count_changes(self, stats: Stats) -> None:
         changes = stats.changes
         self._unmasked.inc(changes.get("commit", 0))
         for change in CHANGES:
             self._remasked.labels(change).inc(changes.get(change, 0))
+        for length, count in stats.block_lengths.items():
+            for _ in range(count):
+                self._block_length.observe(length)
         if blocks := changes.get("block", 0):
             self._blocks.inc(blocks)
             self._block_steps.observe(stats.nfe / blocks)
+
+    def stepped(self, positions: int) -> None:
+        """Observe a step of the engine, of all rows, by the positions that it has computed."""
+        if positions:
+            self._iteration.observe(positions)
 
     def failed(self) -> None:
         """Count a request that failed by a fault of the server or of a part."""

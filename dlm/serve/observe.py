@@ -93,7 +93,7 @@ class Observe:
         if status in REJECTED and route not in PROBES:
             self.metrics.rejected(REJECTED[status])
         found = facts(scope)
-        param, code = found.error or (None, None)
+        param, code, kind = found.error or (None, None, None)
         line: dict[str, Any] = {
             "request_id": found.id,
             "method": scope["method"],
@@ -107,6 +107,7 @@ class Observe:
             "seed": found.seed,
             "param": param,
             "code": code,
+            "type": kind,
         }
         if self.log_prompts:
             line |= {"prompts": found.prompts, "answers": found.answers}

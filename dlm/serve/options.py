@@ -100,7 +100,8 @@ def _extension(extension: Mapping[str, Any]) -> dict[str, Any]:
             known += [*SEARCH_FIELDS, "events"]
             param = f"dlm.{shortened(name, 40)}"
             raise refused(param, f"`{param}`: {unknown_name('dlm', name, known).message}")
-        check_extent(f"dlm.{shortened(name, 40)}", value, template=name == "infill")
+        template = name in ("infill", "start")
+        check_extent(f"dlm.{shortened(name, 40)}", value, template=template)
     try:
         dlm.GenerationConfig.check_untrusted(extension)
         return dlm.GenerationConfig.named(extension)

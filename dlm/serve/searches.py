@@ -80,7 +80,7 @@ class SearchJob(Job):
         try:
             return [await self.found()]
         except Exception as error:
-            self.service.metrics.failed()
+            self.note_failure(error)
             raise self.fault(error) from error
 
     async def found(self) -> dlm.Generation:
@@ -90,6 +90,11 @@ class SearchJob(Job):
         self.count(answer)
         self.service.metrics.searched(result, self.used)
         return answer
+
+    def note_failure(self, error: Exception) -> None:
+        """Count a failure, unless the request is at fault: it asks for too many rows at a time."""
+        if not isinstance(error, dlm.InvalidRequest):
+            self.service.metrics.failed()
 
     def describe(self, scope: Scope) -> None:
         """Tell the access log, with the forwards of all rows and verifiers."""
@@ -134,7 +139,7 @@ class SearchStreaming:
             self._tell_first()
             yield ready + b"".join((*self._shape.end(0, answer, 0), *self._shape.finish([answer])))
         except Exception as error:
-            job.service.metrics.failed()
+            job.note_failure(error)
             yield failure(job.fault(error))
 
     def _has_news(self) -> bool:

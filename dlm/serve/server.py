@@ -63,6 +63,10 @@ class Watched(Protocol):
         """End what still runs."""
         ...
 
+    def give_up(self) -> None:
+        """Tell whoever waits for an engine that is not alive that nothing comes."""
+        ...
+
 
 def listening_socket(settings: ServerSettings) -> socket.socket:
     """A socket that is bound to the server's address and does not listen yet.
@@ -88,11 +92,11 @@ def listening_socket(settings: ServerSettings) -> socket.socket:
 
 
 def run(engine: dlm.Engine, settings: ServerSettings, listener: socket.socket | None = None) -> int:
-    """Serve an engine until a signal, or until its thread dies; the exit code.
+    """Serve an engine until a signal, or until its thread dies or hangs; the exit code.
 
     0: stopped by a signal, once what ran had ended or had had `settings.drain` seconds. 1: it could
-    not start, or the engine's thread has died. A second signal ends the process with 128 and its
-    number. `listener`: from `listening_socket`, as which this raises `InvalidRequest`.
+    not start, or the engine's thread has died or hangs. A second signal ends the process with 128
+    and its number. `listener`: from `listening_socket`, as which this raises `InvalidRequest`.
     """
     from dlm.serve.app import create_app
 
@@ -129,7 +133,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=http_protocol(),
+                http=http_protocol(settings.stall),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -174,9 +178,11 @@ class Server(uvicorn.Server):
         while not self.should_exit:
             await asyncio.sleep(LOOKED_AFTER)
             if not self.service.alive:
-                LOG.critical("the engine's thread has died: the server ends")
-                self.code, self.should_exit = FAILED, True
                 self._end_within(CLOSING)
+                self.service.give_up()
+                LOG.critical("the engine's thread has died or hangs: the server ends")
+                await self._told()
+                self.code, self.should_exit = FAILED, True
         await ticks
 
     def stop(self, number: int) -> None:
@@ -202,10 +208,15 @@ class Server(uvicorn.Server):
             cut = {"running": self.service.running, "waiting": self.service.waiting}
             LOG.warning("requests are cut off: their time is over", extra=cut)
             self.service.cut_off()
-            until = clock() + TELLING
-            while self._is_busy() and clock() < until:
-                await asyncio.sleep(LOOKED_AFTER / 2)
+            await self._told()
         self.should_exit = True
+
+    async def _told(self) -> None:
+        """Wait until all requests are over, for `TELLING` seconds at most."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + TELLING
+        while self.server_state.tasks and clock() < until:
+            await asyncio.sleep(LOOKED_AFTER / 2)
 
     def _is_busy(self) -> bool:
         tasks = self.server_state.tasks

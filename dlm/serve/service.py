@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ from dlm.serve.errors import ApiError, busy, draining, refused
 from dlm.serve.metrics import Metrics
 from dlm.serve.settings import ServerSettings
 
+LOG: Final = logging.getLogger("dlm.serve")
 OWNER: Final = "dlm"
 START_RATE: Final = 100.0
 """Tokens a second that are assumed before any was measured."""
@@ -101,7 +105,7 @@ class Service:
     """
 
     def __init__(self, engine: dlm.Engine, settings: ServerSettings) -> None:
-        self.engine, self.settings = dlm.AsyncEngine(engine), settings
+        self.settings = settings
         self.text, self.info = engine.text, engine.info
         vocabulary = None if self.text is None else self.text.vocabulary
         self._longest = max(map(len, vocabulary.each() if vocabulary else ()), default=1)
@@ -114,6 +118,7 @@ class Service:
             kv_usage=lambda: engine.kv.pages.usage,
             model=self.name,
         )
+        self.engine = dlm.AsyncEngine(engine, on_step=self.metrics.stepped)
         self.fingerprint = f"dlm-{dlm.__version__}"
         self.created = int(time.time())
         self.draining = self.ready = False
@@ -122,8 +127,9 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """False once the engine's thread has died."""
-        return self.engine.alive
+        """False once the engine's thread has died, or is at one step for too long."""
+        most = self.settings.max_step
+        return self.engine.alive and not (most and self.engine.busy_seconds > most)
 
     @property
     def running(self) -> int:
@@ -173,6 +179,16 @@ class Service:
         """End what still runs: its clients are told so."""
         self.draining = True
         self.cut.set()
+
+    def give_up(self) -> None:
+        """Tell whoever waits for an engine that is not alive that nothing comes; the log shows the
+        place at which its thread hangs.
+        """
+        if self.engine.alive:
+            told = {"seconds": round(self.engine.busy_seconds, 1)}
+            LOG.critical("a step of the engine does not end", extra=told)
+            faulthandler.dump_traceback(sys.stderr)
+            self.engine.give_up("a step of the engine does not end")
 
     async def close(self) -> None:
         """Abort what runs and end the engine's threads."""

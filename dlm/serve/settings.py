@@ -18,7 +18,7 @@ from dlm import GenerationConfig
 from dlm.errors import InvalidRequest, listed, shown
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-PER_REQUEST: Final = ("infill", "n", "trace")
+PER_REQUEST: Final = ("infill", "start", "n", "trace")
 """Options of generation that no server has a default for: each is of one request."""
 KEY: Final = re.compile(r"[!-~]{1,512}")
 """An API key as a header carries it: visible ASCII."""
@@ -47,6 +47,8 @@ class ServerSettings:
     max_search_nfe: int = 4096
     keep_alive: float = 10.0
     drain: float = 30.0
+    stall: float = 30.0
+    max_step: float = 300.0
     allowed_origins: tuple[str, ...] = ()
     log_level: str = "info"
     log_prompts: bool = False
@@ -256,6 +258,18 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "drain": Setting(
             "number",
             "seconds that running requests have to end, once the server is asked to stop",
+            partial(_seconds, low=0),
+        ),
+        "stall": Setting(
+            "number",
+            "seconds that a client may take for its headers, and between two parts of its body; "
+            "then it gets 408 (0: no limit)",
+            partial(_seconds, low=0),
+        ),
+        "max_step": Setting(
+            "number",
+            "seconds that a step of the engine may take: then it hangs, and the server ends with 1 "
+            "(0: no limit)",
             partial(_seconds, low=0),
         ),
         "allowed_origins": Setting(

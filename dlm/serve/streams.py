@@ -127,7 +127,7 @@ class Streaming:
             yield ready + b"".join(self._shape.finish(answers))
         except Exception as error:
             self._job.service.metrics.failed()
-            yield failure(self._job.fault(error))
+            yield failure(self._job.failed(error))
 
     async def _wait(self, live: list[Row]) -> bool:
         """Wait until a row has something to send; False when it is time for a comment."""
@@ -198,7 +198,7 @@ class EventStream(Response):
             pass
         except ApiError as error:
             with suppress(TimeoutError):
-                await _send_within(1.0, send, failure(error) + DONE, more=False)
+                await _send_within(1.0, send, failure(job.failed(error)) + DONE, more=False)
         finally:
             job.describe(scope)
             await asyncio.shield(job.close())

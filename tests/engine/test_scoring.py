@@ -328,6 +328,21 @@ def test_forwards_have_the_bounds_of_the_engine():
     assert "50" in refused("prompt", engine.score, ids_of(1, 50), [7])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_small_pool_takes_fewer_rows_at_a_time(family):
+    pairs, rows = pairs_of(12), []
+    wide = engine_of(family)
+    page = wide.kv.pages.page_bytes
+    small = engine_of(family, kv_bytes=6 * page)
+    small.model.register_forward_hook(lambda _, i, __: rows.append(len(i[0].positions)))
+    for own, other in zip(small.score_all(pairs), wide.score_all(pairs), strict=True):
+        assert own.logprobs == pytest.approx(other.logprobs, rel=1e-6, abs=1e-6)
+    assert max(rows) <= 6 * small.kv.pages.page_size
+    assert small.kv.pages.in_use == 0
+    with pytest.raises(dlm.Unavailable, match="budget"):
+        small.score([5], ids_of(1, 200))
+
+
 # asyncio
 
 

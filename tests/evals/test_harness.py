@@ -15,7 +15,7 @@ from dlm.evals.harness import Likelihood, evaluate, main
 from dlm.evals.harness.arguments import read_arguments, read_task
 from dlm.text import load_text
 from tests.engine.harness import info_of
-from tests.helpers import random_decoder, tiny_spec
+from tests.helpers import leave_out_built_in_tasks, random_decoder, tiny_spec
 
 pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install '.[harness]'")
 
@@ -38,6 +38,7 @@ def _offline(monkeypatch):
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.chdir(TASKS.parents[1])
+    leave_out_built_in_tasks(monkeypatch)
 
 
 def asked(*arguments, kind="generate_until"):

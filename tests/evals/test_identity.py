@@ -77,6 +77,19 @@ def answered(out, *more, model="tiny"):
     return call([*command, "--model", str(model), "--out", str(out), *more])
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert answered(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """The folder of a finished run, a copy of its own."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
 def refused(capsys):
     shown = capsys.readouterr().err.strip()
     assert shown.count("\n") == 0, "one line"
@@ -208,17 +221,15 @@ def test_a_tokenizer_or_template_that_was_edited_is_another_one(tmp_path, capsys
         (["--causal", "tiny-ar"], "settings.autoregressive"),
     ],
 )
-def test_what_differs_is_said(more, told, tmp_path, capsys):
-    assert answered(tmp_path / "run") == 0
+def test_what_differs_is_said(more, told, done, capsys):
     capsys.readouterr()
-    assert answered(tmp_path / "run", *more) == 2
+    assert answered(done, *more) == 2
     assert told in refused(capsys)
 
 
-def test_what_decides_nothing_may_differ(tmp_path):
-    assert answered(tmp_path / "run") == 0
-    assert answered(tmp_path / "run", "--threads", "2", "--workers", "1") == 0
-    header = read_header(tmp_path / "run")
+def test_what_decides_nothing_may_differ(done):
+    assert answered(done, "--threads", "2", "--workers", "1") == 0
+    header = read_header(done)
     header["model"]["device"] = "cuda:0"
     other = json.loads(json.dumps(header))
     other["model"] |= {"device": "cuda:1", "name": "elsewhere"}
@@ -230,14 +241,13 @@ def test_what_decides_nothing_may_differ(tmp_path):
     )
 
 
-def test_the_code_that_decodes_belongs_to_a_run(tmp_path, capsys):
-    assert answered(tmp_path / "run") == 0
-    header = read_header(tmp_path / "run")
+def test_the_code_that_decodes_belongs_to_a_run(done, capsys):
+    header = read_header(done)
     assert header["code"] == code_identity()
     header["code"]["sources"] = "0" * 64
     header["code"]["torch"] = "2.0"
-    (tmp_path / "run" / HEADER).write_text(json.dumps(header))
-    assert answered(tmp_path / "run") == 2
+    (done / HEADER).write_text(json.dumps(header))
+    assert answered(done) == 2
     told = refused(capsys)
     assert "code.sources: 00000000, now" in told
     assert "code.torch: 2.0, now" in told
@@ -305,15 +315,14 @@ def test_a_broken_source_counts_as_it_is(tmp_path):
     assert digest_of(tmp_path, 'x = (\n"""a"""') != digest_of(tmp_path, 'x = (\n"""b"""')
 
 
-def test_a_run_of_an_older_dlm_does_not_go_on(tmp_path, capsys):
-    assert answered(tmp_path / "run") == 0
-    header = read_header(tmp_path / "run")
+def test_a_run_of_an_older_dlm_does_not_go_on(done, capsys):
+    header = read_header(done)
     del header["format"]
-    (tmp_path / "run" / HEADER).write_text(json.dumps(header))
+    (done / HEADER).write_text(json.dumps(header))
     capsys.readouterr()
-    assert answered(tmp_path / "run") == 2
+    assert answered(done) == 2
     assert "a run of an older dlm" in refused(capsys)
-    assert call(["eval", "report", str(tmp_path / "run")]) == 0, "but it can be read"
+    assert call(["eval", "report", str(done)]) == 0, "but it can be read"
 
 
 def test_sessions_are_kept_and_their_times_not_mixed(tmp_path):
@@ -368,16 +377,15 @@ def test_verdicts_without_a_seal_and_of_other_answers_do_not_count(tmp_path):
     assert grade_samples([item], *files) == {(item.id, 0): True}
 
 
-def test_the_report_judges_again_what_older_graders_judged(tmp_path, capsys, monkeypatch):
-    assert answered(tmp_path / "run") == 0
-    old = (tmp_path / "run" / "table.md").read_text()
-    run = read_run(tmp_path / "run")
+def test_the_report_judges_again_what_older_graders_judged(done, capsys, monkeypatch):
+    old = (done / "table.md").read_text()
+    run = read_run(done)
     assert not run.ungraded()
     monkeypatch.setattr(verdicts, "version_of", lambda name: "another")
     assert run.ungraded()
-    assert call(["eval", "report", str(tmp_path / "run")]) == 0
+    assert call(["eval", "report", str(done)]) == 0
     assert not run.ungraded()
-    assert (tmp_path / "run" / "table.md").read_text() == old
+    assert (done / "table.md").read_text() == old
 
 
 # two at once, and items
@@ -401,11 +409,10 @@ def test_items_have_ids_of_their_own(tmp_path):
         Run(tmp_path, {"format": [one, replace(two, id=one.id)]}, [Setting("a")])
 
 
-def test_answers_that_nothing_is_known_of_are_not_taken_over(tmp_path, capsys):
-    assert answered(tmp_path / "run") == 0
-    (tmp_path / "run" / HEADER).unlink()
+def test_answers_that_nothing_is_known_of_are_not_taken_over(done, capsys):
+    (done / HEADER).unlink()
     capsys.readouterr()
-    assert answered(tmp_path / "run") == 2
+    assert answered(done) == 2
     assert "holds answers of which no run.json says what gave them" in refused(capsys)
 
 

@@ -65,9 +65,9 @@ def test_nothing_is_read_where_costs_do_not_meet():
 
 
 def test_the_bootstrap_band_covers():
-    """Of 120 simulated pairs of sweeps with a true difference of 0.1, about 95% cover it."""
+    """Of 60 simulated pairs of sweeps with a true difference of 0.1, about 95% cover it."""
     covered = 0
-    for seed in range(120):
+    for seed in range(60):
         rng = random.Random(seed)
         drawn = [[rng.random() < p for _ in range(80)] for p in (0.5, 0.7, 0.4, 0.6)]
         first, last, other_first, other_last = drawn
@@ -75,7 +75,7 @@ def test_the_bootstrap_band_covers():
         theirs = [marks(other_first, 2), marks(other_last, 6)]
         low, high = at_equal_cost(ours, theirs, seed=seed)[1].interval
         covered += low <= 0.1 <= high
-    assert 106 <= covered <= 120
+    assert 53 <= covered <= 60
 
 
 def sweep_of(names, right, nfe, tokens, n=200, task="math"):

@@ -50,6 +50,19 @@ class Tabular:
         whole = self.mass(canvas)
         return tuple(self.mass(put(canvas, at, token)) / whole for token in range(VOCAB))
 
+    def reread(self, canvas: Canvas, hidden: Sequence[int]) -> tuple[float, ...]:
+        """Log-probabilities of the tokens with some of them hidden; those that are seen are
+        certain.
+        """
+        seen, logs = canvas, [0.0] * LENGTH
+        for at in hidden:
+            seen = put(seen, at, None)
+        for at in hidden:
+            token = canvas[at]
+            assert token is not None
+            logs[at] = math.log(self.probs(seen, at)[token])
+        return tuple(logs)
+
     def draw(
         self, canvas: Canvas, at: int, uniform: float, temperature: float
     ) -> tuple[int, float, float]:

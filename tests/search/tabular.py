@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf, log, nan
+from math import ceil, inf, nan
 from random import Random
 from typing import Any
 
@@ -18,21 +18,11 @@ from dlm.core import Kind
 from dlm.engine.generation import Generation
 from dlm.engine.searching import Candidate
 from dlm.engine.stats import Stats
+from dlm.search import work
 from dlm.search.executor import Finished
 from dlm.search.frames import Frame
 from dlm.search.policy import Policy, rng_of
-from dlm.search.work import (
-    Advance,
-    Branch,
-    Complete,
-    Drop,
-    Point,
-    Remask,
-    Reread,
-    Run,
-    Score,
-    Start,
-)
+from dlm.search.work import Advance, Branch, Complete, Drop, Point, Remask, Run, Score, Start
 from tests.search.joint import LENGTH, VOCAB, Canvas, Reward, Tabular, put, uniform_of
 
 PROMPT = (9, 8)
@@ -143,6 +133,7 @@ class Table:
     forwards: int = 0
     asked: int = 0
     best: Candidate | None = None
+    free: bool = True
     nodes: list[TableNode] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
 
@@ -151,19 +142,18 @@ class Table:
         return self.best is not None and self.best.score >= self.target
 
     @property
-    def free(self) -> bool:
-        return True
-
-    @property
     def left(self) -> float:
         return self.most - self.forwards
 
     def rng(self, *key: int | str) -> Random:
         return rng_of(self.seed, key)
 
+    def node(self, candidate: Candidate) -> TableNode:
+        return self.nodes[candidate.node]
+
     def run(self, work: Run) -> Any:
         """The value that a generator of work items returns."""
-        frame = Frame(work, self, self.judge)  # type: ignore[arg-type]
+        frame = Frame(Policy(), work, self, lambda item, _: self.judge(item))  # type: ignore[arg-type]
         frame.move()
         return frame.value
 
@@ -179,7 +169,7 @@ class Table:
                 return Finished(self._remask(item.node, item.positions))
             case Complete():
                 return Finished(self._complete(item.node, item.steps))
-            case Reread():
+            case work.Reread():
                 return Finished(self._reread(item.node, item.hidden))
             case Drop():
                 item.node.dropped = True
@@ -267,15 +257,9 @@ class Table:
         return one
 
     def _reread(self, one: TableNode, hidden: Sequence[int]) -> tuple[float, ...]:
-        """A token that is seen is certain, as the joint knows no other."""
         self.forwards += 1
-        seen = one.canvas
-        for at in hidden:
-            seen = put(seen, at - len(PROMPT), None)
-        logs = [0.0] * LENGTH
-        for at in (at for at, token in enumerate(seen) if token is None):
-            logs[at] = log(self.model.probs(seen, at)[one.canvas[at]])
-        return (0.0,) * len(PROMPT) + tuple(logs)
+        logs = self.model.reread(one.canvas, [at - len(PROMPT) for at in hidden])
+        return (0.0,) * len(PROMPT) + logs
 
     def _complete(self, one: TableNode, steps: int) -> Generation:
         if one.done:

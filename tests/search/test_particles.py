@@ -58,6 +58,15 @@ def test_cuts_of_the_canvas():
 
 
 @pytest.mark.parametrize(
+    "wrong", [{"potential": "least"}, {"pick": "first"}, {"n": 2.5}, {"guesses": 1}]
+)
+def test_fields_of_objects_are_checked_as_arguments_are(wrong):
+    with pytest.raises(InvalidRequest, match=next(iter(wrong))) as caught:
+        SMC(**wrong)
+    assert caught.value.param == "search"
+
+
+@pytest.mark.parametrize(
     "wrong", [{"n": 0}, {"segments": -1}, {"ess": 1.5}, {"lam": -1.0}, {"lookahead": -1}]
 )
 def test_wrong_arguments(wrong):

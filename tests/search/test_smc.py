@@ -129,6 +129,13 @@ def test_rows_are_moved_once_and_forks_cost_nothing():
     assert len(table.nodes) > 8
 
 
+def test_a_settled_search_stops():
+    table = search(SMC(8, 3), MODEL, lambda x: 1.0, seed=4, target=1.0, rule=Rule("random"))
+    assert table.forwards == 48
+    again = search(SMC(8, 3), MODEL, reward, seed=4, target=0.0)
+    assert again.settled
+
+
 def test_one_row_is_a_plain_sample():
     one = search(SMC(1, 3), MODEL, reward, seed=4)
     assert one.forwards == 6
@@ -149,3 +156,11 @@ def assert_unbiased(policy, exact, runs=600, **more):
     error = stdev(found) / runs**0.5
     assert error < 0.1 * exact
     assert abs(mean(found) - exact) < 3 * error
+
+
+def test_guesses_are_answers_where_they_are_asked_for():
+    plain = search(SMC(4, 6, lam=1.0), MODEL, reward, seed=6)
+    guesses = search(SMC(4, 6, lam=1.0, guesses=True), MODEL, reward, seed=6)
+    assert guesses.forwards == plain.forwards
+    assert len(guesses.candidates) == len(plain.candidates) + 4 * 5
+    assert guesses.best.score >= plain.best.score

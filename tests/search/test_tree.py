@@ -7,6 +7,7 @@ import pytest
 
 from dlm.errors import InvalidRequest
 from dlm.search.policies import growing
+from dlm.search.policies.order import Order
 from dlm.search.policies.sampling import BestOf
 from dlm.search.policies.tree import Tree
 from dlm.search.policies.unmaskfork import UnMaskFork
@@ -131,3 +132,7 @@ def test_wrong_arguments(wrong, param):
 def test_wrong_rules():
     with pytest.raises(InvalidRequest, match="rules"):
         UnMaskFork(rules=())
+    with pytest.raises(InvalidRequest, match="did you mean 'topk'"):
+        UnMaskFork(rules=("topc",))
+    with pytest.raises(InvalidRequest, match="orders"):
+        Order(orders=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,13 +37,25 @@ class Slow(Verifier):
         return [Verdict(float(sum(answer.ids) % 97)) for answer in answers]
 
 
+@dataclass(frozen=True)
+class Alike(Slow):
+    """All answers score the same, after a random time, and several are asked at once."""
+
+    @property
+    def workers(self):
+        return 4
+
+    def score(self, answers, question):
+        return [verdict._replace(score=1.0) for verdict in Slow.score(self, answers, question)]
+
+
 def searched(verifier, nfe, **options):
     engine = dlm.Engine(random_decoder(tiny_spec(), 1), info_of(tiny_spec()), **options)
     found = engine.search(
         PROMPT,
         "best_of(12, width=4)",
         verifier=verifier,
-        budget={"nfe": nfe},
+        budget=None if nfe is None else {"nfe": nfe},
         temperature=0.8,
         seed=4,
         max_new_tokens=16,
@@ -73,3 +86,39 @@ def test_the_time_that_a_verdict_takes_changes_nothing(nfe):
         assert found.costs.row_forwards + found.costs.shared_forwards == (
             expected.costs.row_forwards + expected.costs.shared_forwards
         )
+
+
+def test_a_search_does_not_wait_for_a_verdict_beyond_its_time():
+    free = threading.Event()
+
+    @dataclass(frozen=True)
+    class Hangs(Slow):
+        def score(self, answers, question):
+            free.wait(120)
+            return Slow.score(self, answers, question)
+
+    engine = dlm.Engine(random_decoder(tiny_spec(), 1), info_of(tiny_spec()))
+    try:
+        found = engine.search(
+            PROMPT,
+            "best_of(2)",
+            verifier=Hangs(),
+            budget={"seconds": 0.3},
+            temperature=0.8,
+            max_new_tokens=8,
+        )
+        assert not free.is_set()
+    finally:
+        free.set()
+    assert found.reason == "budget"
+    assert found.best.canvas
+
+
+def test_of_equal_answers_that_of_the_first_node_is_the_best():
+    expected = searched(Alike(), None)
+    first = min(expected.candidates, key=lambda one: one.node)
+    assert expected.best.ids == first.answer.ids
+    for pauses, rows in ((1, 32), (2, 1), (3, 3), (4, 32)):
+        found = searched(Alike(pauses=pauses), None, max_rows=rows)
+        assert found.best.ids == expected.best.ids
+        assert len(found.candidates) == len(expected.candidates) == 12

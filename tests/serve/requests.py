@@ -76,7 +76,7 @@ def _draw(rng: random.Random, engine: dlm.Engine, mode: str) -> Asked:
             ["[[mask:12]]=17", "so [[mask:6]] and [[mask:9]].", {"10": " = "}, [None] * 8 + [12, 9]]
         )
     if rng.random() < 0.9 or isinstance(own.get("infill"), dict):
-        options["max_new_tokens"] = body["max_tokens"] = rng.randint(8, 72)
+        options["max_new_tokens"] = body["max_tokens"] = rng.randint(8, 56)
         if isinstance(own.get("infill"), str | list):
             del options["max_new_tokens"], body["max_tokens"]
     if isinstance(own.get("infill"), dict):

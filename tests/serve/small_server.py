@@ -32,6 +32,9 @@ class SmallService:
     def cut_off(self):
         """Its answers do not listen: they are cut by the end of the process."""
 
+    def give_up(self):
+        """Nobody waits for an engine."""
+
 
 def small_app(settings):
     """The app; its state has the service, and the metrics behind `/metrics`."""

@@ -1,14 +1,13 @@
 """The programs and commands of docs/server.md and the README's server lines, against a server."""
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import leave_out_built_in_tasks
 from tests.serve.live import PATIENCE
 from tests.test_readme import DOCS, README, SERVED, code_blocks
 
@@ -36,33 +35,35 @@ def test_programs_run(server, code, capsys):
     assert capsys.readouterr().out.strip()
 
 
-def test_the_command_of_the_readme(server):
-    (command,) = lines("curl", README)
+@pytest.mark.parametrize(
+    ("page", "shown"), [(README, '"cat, cow, wolf"'), (DOCS / "search.md", '"candidates":8')]
+)
+def test_the_command_of_a_page(server, page, shown):
+    (block,) = [code for *_, code in code_blocks("sh", [page]) if "curl " in code]
+    command = block[block.index("curl ") :].replace("\\\n", "")  # to the end of its block
     words = shlex.split(command.replace(ADDRESS, server.url))
     done = subprocess.run([*words, "-sS"], capture_output=True, text=True, timeout=PATIENCE)
-    assert '"cat, cow, wolf"' in done.stdout, done.stderr
+    assert shown in done.stdout, done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "metric", "least"), [("dlm_math", "exact_match", 0.75), ("dlm_choice", "acc", 0.5)]
 )
-def test_the_harness_commands(server, task, metric, least):
-    pytest.importorskip("lm_eval", reason="needs lm-eval: pip install '.[harness]'")
+def test_the_harness_commands(server, monkeypatch, capsys, task, metric, least):
+    """In this process, which other tests share the imports with."""
+    command_line = pytest.importorskip("lm_eval.__main__", reason="needs lm-eval: '.[harness]'")
     (command,) = (line for line in lines("lm-eval") if f"--tasks {task} " in line)
-    words = shlex.split(command.replace(ADDRESS, server.url))[1:]
-    ran = subprocess.run(
-        [sys.executable, "-m", "lm_eval", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=20 * PATIENCE,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"},
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    monkeypatch.setattr("sys.argv", shlex.split(command.replace(ADDRESS, server.url)))
+    monkeypatch.chdir(ROOT)
+    leave_out_built_in_tasks(monkeypatch)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    command_line.cli_evaluate()
+    shown = capsys.readouterr().out
     row = rf"^\|{task}.*\|{metric}\b.*?\|\s*([01](?:\.\d+)?)\|"
-    share = re.search(row, ran.stdout, re.M)
-    assert float(share[1]) >= least, ran.stdout
+    share = re.search(row, shown, re.M)
+    assert float(share[1]) >= least, shown
 
 
 def test_there_are_programs():

@@ -73,7 +73,8 @@ def differing(ours, theirs):
 
 @pytest.mark.slow
 def test_the_score_of_humaneval(server, tmp_path, capsys):
-    wanted = ["--limit", "1", "--allow-unsafe-code", "--quiet", "--config", FAST, "--config", DRAWN]
+    wanted = ["--protocol", "fastdllm", "--limit", "2", "--allow-unsafe-code", "--quiet"]
+    wanted += ["--config", FAST, "--config", DRAWN]
     here, there = tmp_path / "here", tmp_path / "there"
     assert call(["eval", "humaneval", "--device", "cpu", *wanted, "--out", str(here)]) == 0
     served = ["--endpoint", server.v1, *wanted, "--out", str(there)]

@@ -1,7 +1,9 @@
 """Metrics: their names and values, labels of fixed sets, one registry an app."""
 
+import asyncio
 import re
 
+import dlm
 from dlm import Generation, Stats
 from dlm.serve.metrics import Metrics
 
@@ -25,6 +27,10 @@ def generation(reason="stop", **forwards):
         aux_tokens={},
         seconds=0.5,
         reused=3,
+        changes={"commit": 12, "block": 2},
+        block_lengths={8: 1, 4: 1},
+        first_seconds=0.125,
+        settled=((0.125, 4), (0.25, 5), (0.5, 2)),
     )
     return Generation("text", (1, 2), reason, stats, (7,) * 5, (), ())
 
@@ -57,11 +63,81 @@ def test_an_answer_is_counted():
         "time_to_first_token_seconds_sum": 0.2,
         "e2e_request_latency_seconds_sum": 1.5,
         "request_queue_time_seconds_sum": 1.0,
-        "request_decode_time_seconds_sum": 0.5,
+        "request_inference_time_seconds_sum": 0.5,
+        "request_prefill_time_seconds_sum": 0.125,
+        "request_decode_time_seconds_sum": 0.375,
+        "inter_token_latency_seconds_sum": 0.375,  # from the first tokens to the last
+        "inter_token_latency_seconds_count": 7,
+        'inter_token_latency_seconds_bucket{le="0.025"}': 5,
+        "block_length_sum": 12,
+        "block_length_count": 2,
+        "unmasked_tokens_total": 12,
         "tokens_per_forward_sum": 3,
     }
     assert {name: found[f"dlm:{name}"] for name in expected} == expected
     assert 'tokens_per_forward_bucket{le="3.0"}' in "".join(found)
+
+
+def test_an_answer_without_a_step_has_no_times_of_steps():
+    metrics, nothing = Metrics(), Stats(0, 0, 0, 0, 0, {}, {}, {}, 0.0)
+    metrics.finished(Generation("", (), "abort", nothing, (1,), (), ()), 1.0, 1.0)
+    found = values(metrics)
+    assert found["dlm:request_inference_time_seconds_count"] == 1
+    for name in ("request_prefill_time", "request_decode_time", "inter_token_latency"):
+        assert found[f"dlm:{name}_seconds_count"] == 0
+
+
+def test_steps_of_the_engine_are_observed():
+    """Those of two answers that are decoded together, by the positions of both."""
+    metrics = Metrics()
+
+    async def decode():
+        engine = dlm.load(device="cpu")
+        async with dlm.AsyncEngine(engine, on_step=metrics.stepped) as served:
+            handles = [served.submit([1, 2], max_new_tokens=8, stop="none") for _ in range(2)]
+            return [await handle.result() for handle in handles]
+
+    answers = asyncio.run(decode())
+    found = values(metrics)
+    total = sum(answer.stats.token_forwards for answer in answers)
+    steps = [answer.stats.nfe for answer in answers]
+    assert found["dlm:iteration_tokens_total_sum"] == total
+    assert max(steps) <= found["dlm:iteration_tokens_total_count"] <= sum(steps)
+
+
+def test_the_names_of_the_metrics():
+    """Dashboards depend on them."""
+    names = {name.split("{")[0].removeprefix("dlm:") for name in values(Metrics())}
+    gauges = {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "build_info"}
+    counters = {
+        "prompt_tokens",
+        "generation_tokens",
+        "prefix_cache_queries",
+        "prefix_cache_hits",
+        "unmasked_tokens",
+        "cache_refresh",
+        "client_disconnects",
+    }
+    histograms = {
+        "time_to_first_token_seconds",
+        "inter_token_latency_seconds",
+        "e2e_request_latency_seconds",
+        "request_queue_time_seconds",
+        "request_inference_time_seconds",
+        "request_prefill_time_seconds",
+        "request_decode_time_seconds",
+        "request_prompt_tokens",
+        "request_generation_tokens",
+        "request_params_n",
+        "request_params_max_tokens",
+        "iteration_tokens_total",
+        "tokens_per_forward",
+        "denoise_steps_per_block",
+        "block_length",
+    }
+    assert gauges <= names
+    assert {f"{name}_total" for name in counters} <= names
+    assert {f"{name}_count" for name in histograms} <= names
 
 
 def test_faults_and_refusals_are_counted():

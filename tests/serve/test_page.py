@@ -80,6 +80,37 @@ def test_masks_settle_and_the_text_is_the_answers(tab, server, tmp_path):
     picture(tab, tmp_path, "run")
 
 
+def test_the_answers_of_a_search_are_listed(tab, server, tmp_path):
+    tab.set(prompt=SHELLS, length=32, temperature=1, seed=4)
+    tab.pick("dlm.search", "best_of")
+    tab.page.fill("#strategy-a [data-argument=n]", "5")
+    tab.page.fill("#strategy-a [data-field='dlm.budget.nfe']", "300")
+    tab.run()
+    talk = [{"role": "user", "content": SHELLS}]
+    own = {"search": "best_of(n=5)", "budget": {"nfe": 300}}
+    body = {"messages": talk, "max_tokens": 32, "temperature": 1, "seed": 4, "dlm": own}
+    reply = server.post("/v1/chat/completions", body).json()
+    rows = tab.page.locator("[data-side=A] .candidates li")
+    assert rows.count() == reply["dlm"]["search"]["candidates"] == 5
+    best = tab.page.locator("[data-side=A] .candidates .best .text")
+    assert best.all_text_contents() == [reply["choices"][0]["message"]["content"]]
+    assert tab.answer() == best.text_content()
+    assert tab.figure("forwards") == f"{reply['dlm']['nfe']:.0f}"
+    assert tab.figure("finish") == "done"
+    picture(tab, tmp_path, "search")
+
+
+def test_a_run_after_a_search_has_a_canvas(desk):
+    desk.set(prompt=SHELLS, length=32, temperature=1)
+    desk.pick("dlm.search", "best_of")
+    desk.run()
+    assert not desk.page.is_hidden("[data-side=A] .candidates")
+    desk.pick("dlm.search", "")
+    desk.run()
+    assert desk.page.is_hidden("[data-side=A] .candidates")
+    assert desk.cells("filled")
+
+
 def test_masks_come_back_only_where_tokens_are_taken_back(tab, tmp_path):
     tab.set(prompt=COINS, length=48)
     tab.pick("dlm.preset", "revise")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import httpx2
 import pytest
@@ -157,6 +158,92 @@ def test_a_body_that_is_too_large_is_answered_over_a_socket(client):
         parts = client.post(f"{server.url}/v1/echo", content=(b"a" * 1000 for _ in range(2000)))
         assert [whole.status_code, parts.status_code] == [413, 413]
         assert client.post(f"{server.url}/v1/echo", content=b"a" * 1024).json() == {"bytes": 1024}
+
+
+# clients that stall
+
+
+def received(connection):
+    """All that comes until the server closes the connection: status line, headers, body."""
+    answer = b""
+    while more := connection.recv(65536):
+        answer += more
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *headers = head.decode().split("\r\n")
+    return status, {h.split(": ")[0].lower(): h.split(": ")[1] for h in headers}, body
+
+
+HALF_HEAD = b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nX-Half: "
+HALF_BODY = b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf"
+CHUNKS = b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhal"
+
+
+@pytest.mark.parametrize("sent", [HALF_HEAD, HALF_BODY, CHUNKS], ids=["head", "body", "chunks"])
+def test_a_half_sent_request_gets_408(sent):
+    with small(stall=0.3) as server, server.connect() as connection:
+        connection.sendall(sent)
+        status, headers, body = received(connection)
+        assert status == "HTTP/1.1 408 Request Timeout"
+        assert headers["connection"] == "close"
+        error = json.loads(body)["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert (error["type"], error["code"]) == ("invalid_request_error", "request_timeout")
+        if sent != HALF_HEAD:
+            line = server.logged("a request")
+            assert line["request_id"] == headers["x-request-id"]
+            assert (line["status"], line["code"]) == (408, "request_timeout")
+
+
+def test_headers_that_never_end_get_408():
+    """However often a byte comes."""
+    with small(stall=1) as server, server.connect() as connection:
+        connection.sendall(HALF_HEAD)
+        connection.settimeout(0.05)
+        answer = b""
+        while not answer:
+            try:
+                connection.sendall(b"a")
+                answer = connection.recv(65536)
+            except TimeoutError:
+                pass
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_connection_without_a_request_is_closed():
+    with small(stall=0.3) as server, server.connect() as connection:
+        assert connection.recv(65536) == b""
+
+
+def test_a_half_sent_second_request_gets_408():
+    with small(stall=0.3) as server, server.connect() as connection:
+        connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(HALF_HEAD)
+        assert received(connection)[0].startswith("HTTP/1.1 408 ")
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for():
+    with small(stall=0.3, api_keys=["key"]) as server, server.connect() as connection:
+        connection.sendall(HALF_BODY)
+        assert received(connection)[0].startswith("HTTP/1.1 401 ")
+
+
+def test_a_slow_body_that_goes_on_is_read():
+    with small(stall=3) as server, server.connect() as connection:
+        connection.sendall(HALF_BODY)
+        for _ in range(12):  # longer in all than the limit
+            time.sleep(0.3)
+            connection.sendall(b"12345678")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_limit_does_not_cut_an_answer(client):
+    with small(stall=0.2) as server, client.stream("GET", f"{server.url}/v1/slow") as stream:
+        lines = stream.iter_lines()
+        for number in range(20):  # a second
+            assert next(lines) == f"part {number}"
+        assert httpx2.get(f"{server.url}/v1/finish", timeout=PATIENCE).status_code == 200
+        assert [*lines][-1] == "the end"
 
 
 # addresses

@@ -39,21 +39,22 @@ def chunks(lines):
 
 def test_sigterm_in_the_middle_of_a_stream(client):
     """What runs ends as if nothing had been; new requests are told to come back later."""
+    asked = LONG | {"max_tokens": 200}  # enough to tell and ask a few things meanwhile
     with running("serve", "--port", 0, "--drain", PATIENCE) as server:
         url = f"{server.url}/v1/chat/completions"
-        with client.stream("POST", url, json=LONG) as stream:
+        with client.stream("POST", url, json=asked) as stream:
             lines = stream.iter_lines()
             first = [next(line for line in lines if line.startswith("data: "))]
             server.signal()
             server.logged("asked to stop")
             with httpx2.Client(timeout=PATIENCE) as other:
                 assert other.get(f"{server.url}/ready").status_code == 503
-                refused = other.post(url, json=LONG)
+                refused = other.post(url, json=asked)
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == "draining"
             assert int(refused.headers["retry-after"]) > 0
             found = chunks([*first, *lines])
-        assert found[-1]["usage"]["completion_tokens"] == 600
+        assert found[-1]["usage"]["completion_tokens"] == 200
         assert [c["choices"][0]["finish_reason"] for c in found if c["choices"]][-1] == "length"
         code, err = server.ended()
     assert (code, "Traceback" in err) == (0, False)
@@ -97,7 +98,7 @@ def test_a_second_signal_does_not_wait(client):
 
 def test_the_death_of_the_engine_ends_the_process(client):
     with running(module="tests.serve.dying_server") as server:
-        body = {name: LONG[name] for name in ("messages", "max_tokens", "dlm")}
+        body = {name: LONG[name] for name in ("messages", "dlm")} | {"max_tokens": 100}
         answer = client.post(f"{server.url}/v1/chat/completions", json=body)
         assert answer.status_code == 500
         assert answer.json()["error"]["type"] == "server_error"
@@ -134,17 +135,13 @@ def test_a_file_a_flag_and_the_environment(client, tmp_path):
     assert {"answer_tokens": 8, "status": 200}.items() <= json.loads(line).items()
 
 
-def test_prompts_are_logged_when_asked_for(client):
-    with running("serve", "--port", 0, "--log-prompts") as server:
+def test_the_log_tells_of_loading_before_serving_and_of_prompts_when_asked_for(client):
+    with running("serve", "--port", 0, "--device", "cpu", "--log-prompts") as server:
+        loading = server.logged("loading the model")
+        serving = server.logged("serving")
         body = {"prompt": "a private word", "max_tokens": 4}
         client.post(f"{server.url}/v1/completions", json=body)
         assert server.logged("a request")["prompts"] == ["a private word"]
-
-
-def test_it_tells_that_it_loads_before_it_serves(client):
-    with running("serve", "--port", 0, "--device", "cpu") as server:
-        loading = server.logged("loading the model")
-        serving = server.logged("serving")
     assert {"model": "tiny", "device": "cpu", "dtype": "auto", "level": "info"}.items() <= (
         loading.items()
     )
@@ -227,11 +224,16 @@ def command(*arguments):
         (["--n", "2"], "--n"),
     ],
 )
-def test_wrong_settings_are_one_line_and_exit_code_2(arguments, words, tmp_path):
+def test_wrong_settings_are_one_line_and_exit_code_2(
+    arguments, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("DLM_API_KEY", raising=False)
+    monkeypatch.setattr("dlm.cli.serve.leave_on_terminate", lambda: None)  # of this process
     (tmp_path / "server.yaml").write_text("max-rows: 0\n", "utf-8")
     (tmp_path / "keys").write_text("a key\n", "utf-8")
-    code, err = command(*(str(argument).format(tmp_path) for argument in arguments))
-    assert (code, err.count("\n")) == (2, 1), err
+    code = run(["serve", *(str(argument).format(tmp_path) for argument in arguments)])
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1), err
     assert words in err
     assert err.startswith("dlm: error: ")
 

@@ -34,23 +34,21 @@ def send(link, body, path="/v1/chat/completions"):
 
 def read(link, size=65536):
     """All bytes up to the end of the connection."""
-    out = b""
-    while part := link.recv(size):
-        out += part
-    return out
+    return b"".join(iter(lambda: link.recv(size), b""))
 
 
 def body_of(answer):
     """The body of a chunked response."""
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    assert b"transfer-encoding: chunked" in head.lower()
-    out = b""
+    at = answer.index(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in answer[:at].lower()
+    at, parts = at + 4, []
     while True:
-        size, _, rest = rest.partition(b"\r\n")
-        count = int(size, 16)
+        start = answer.index(b"\r\n", at) + 2
+        count = int(answer[at:start], 16)
         if not count:
-            return out
-        out, rest = out + rest[:count], rest[count + 2 :]
+            return b"".join(parts)
+        parts.append(answer[start : start + count])
+        at = start + count + 2
 
 
 def test_frames_read_byte_by_byte(server, engine):
@@ -76,9 +74,9 @@ def test_a_line_without_news_is_kept_alive(tmp_path):
         body = {
             "messages": SUM,
             "stream": True,
-            "max_tokens": 800,
+            "max_tokens": 600,
             "ignore_eos": True,
-            "dlm": {"preset": "revise", "steps": 60},
+            "dlm": {"preset": "revise", "steps": 50},
         }
         with connect(live) as link:
             send(link, body)
@@ -91,13 +89,13 @@ def test_a_line_without_news_is_kept_alive(tmp_path):
 def test_a_slow_reader_gets_the_canvas_anew(tmp_path, engine):
     """Events that nobody fetches are replaced by one that carries the canvas; text is joined.
 
-    The model has a name of 20,000 letters, so that the kernel's buffers hold few chunks.
+    The model has a name of 40,000 letters, so that the kernel's buffers hold few chunks.
     """
     own = {"unmask": "topk", "cache": "delayed_blocks(8)", "blocks": "fixed(1)"}
-    fields = {"max_tokens": 560, "ignore_eos": True, "temperature": 0.5, "seed": 4}
+    fields = {"max_tokens": 400, "ignore_eos": True, "temperature": 0.5, "seed": 4}
     body = {"messages": SUM, "stream": True, "return_token_ids": True, **fields}
     with (
-        LiveServer(tmp_path, "--model-id", "x" * 20_000) as live,
+        LiveServer(tmp_path, "--model-id", "x" * 40_000) as live,
         connect(live, small=True) as link,
     ):
         send(link, {**body, "dlm": {**own, "events": True}})
@@ -105,7 +103,7 @@ def test_a_slow_reader_gets_the_canvas_anew(tmp_path, engine):
         until = time.monotonic() + PATIENCE
         while live.get("/load")["running"]:
             assert time.monotonic() < until
-            time.sleep(0.2)
+            time.sleep(0.05)
         found = frames(body_of(read(link)).decode().split("\n"))
     events = [dlm.Event.from_json(c["dlm"]["event"]) for c in found if "event" in c.get("dlm", {})]
     assert sum(event.type == "open" for event in events) > 1
@@ -113,7 +111,7 @@ def test_a_slow_reader_gets_the_canvas_anew(tmp_path, engine):
     end = found[-1]["choices"][0]
     forbidden = f"forbid({engine.info.eos_ids!r})"
     local = engine.generate(
-        SUM, max_new_tokens=560, guide=forbidden, temperature=0.5, seed=4, **own
+        SUM, max_new_tokens=400, guide=forbidden, temperature=0.5, seed=4, **own
     )
     assert tuple(end["token_ids"]) == local.ids
     assert text == local.text

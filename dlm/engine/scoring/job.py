@@ -133,11 +133,11 @@ class ScoringJob:
         """A reader of rows; the forwards for their shared keys count for the first of them."""
         scheduler = self._engine.scheduler
         most = scheduler.max_token_forwards or MOST_POSITIONS
-        size = max(most // self._engine.info.alignment, 1) * self._engine.info.alignment
-        self._nfe[rows[0].wants[0].pair] += -(-shared // size)
-        return CanvasReader(
+        reader = CanvasReader(
             self._engine, rows, self._note, most, most_rows=scheduler.max_rows, shared=shared
         )
+        self._nfe[rows[0].wants[0].pair] += reader.shared_forwards
+        return reader
 
     def _note(self, rows: Sequence[ScoredRow], logits: Tensor) -> None:
         """Write down what is read of rows in `logits [N, V]`."""
@@ -185,8 +185,6 @@ def _check(engine: Scored, pair: tuple[Ids, Ids], longest: int | None, where: st
     info, (prompt, answer) = engine.info, pair
     if info.mask_id is None:
         raise InvalidRequest("model", "has no mask, so that no position of a text can be predicted")
-    if info.mask_id in answer:
-        raise InvalidRequest(f"{where}answer", f"must not hold the mask (id {info.mask_id})")
     if info.shift and not prompt:
         rule = "must not be empty: nothing predicts this model's first id"
         raise InvalidRequest(f"{where}prompt", rule)

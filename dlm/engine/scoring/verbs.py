@@ -111,7 +111,7 @@ def _prompt_ids(prompt: Prompt | None, text: Text | None, info: ModelInfo) -> Id
     """The ids of a prompt as everywhere, or none."""
     if prompt is None or (not isinstance(prompt, str) and len(prompt) == 0):
         return ()
-    return prompt_ids(prompt, text, info, pinned=(0,))
+    return prompt_ids(prompt, text, info, pinned=(0,))  # something follows: it may be empty
 
 
 def _answer_ids(answer: Any, text: Text | None, info: ModelInfo) -> Ids:
@@ -125,5 +125,5 @@ def _answer_ids(answer: Any, text: Text | None, info: ModelInfo) -> Ids:
             rule = f"must be a text or a list of token ids, got {shown(answer)}"
             raise InvalidRequest("answer", rule)
         ids = tuple(items)
-    info.check_ids("answer", ids)
+    info.check_answer_ids("answer", ids)
     return ids

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from dlm.config.spec_strings import parse_part
 from dlm.core import Kind
-from dlm.search.work import SearchNode
+from dlm.errors import InvalidRequest
+from dlm.search.work import END, Point, SearchNode
 
 
 def canvas_of(node: SearchNode, extra: Mapping[int, int] | None = None) -> list[int | None]:
@@ -19,3 +21,29 @@ def canvas_of(node: SearchNode, extra: Mapping[int, int] | None = None) -> list[
         for at, (token, kind) in enumerate(zip(node.ids, node.kinds, strict=True))
         if kind != Kind.PROMPT
     ]
+
+
+def open_share(node: SearchNode, share: float) -> Point:
+    """The point at which this share of all positions after the prompt is open.
+
+    A row that starts from a canvas counts its open positions alone.
+    """
+    whole = sum(kind != Kind.PROMPT for kind in node.kinds)
+    return Point(open_ratio=min(share * whole / len(node.open), 1.0)) if share > 0 else END
+
+
+def check_rules(param: str, rules: Sequence[str]) -> None:
+    """Raise `InvalidRequest` for a value of `unmask` that is none, and where there are none.
+
+    An empty one stands for the rule of the request; a path to a class is left to the engine.
+    """
+    if not rules:
+        raise InvalidRequest(param, "must have a value of `unmask`, got none")
+    for rule in rules:
+        if rule and ":" not in rule.partition("(")[0]:
+            parse_part("unmask", rule, trusted=False)
+
+
+def by_rule(rule: str) -> dict[str, str]:
+    """The options of a row that follows a rule; none for an empty one."""
+    return {"unmask": rule} if rule else {}

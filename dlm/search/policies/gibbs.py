@@ -25,7 +25,7 @@ class Gibbs(SMC):
 
     Resampling is multinomial, as the proof of invariance asks for (Andrieu et al. 2010).
 
-    n, segments, ess, pick, potential, lam, lookahead: as in `smc`
+    n, segments, ess, pick, potential, lam, lookahead, guesses: as in `smc`
     sweeps: runs, the first one included
     """
 
@@ -44,9 +44,9 @@ class Gibbs(SMC):
         """See `Policy`."""
         reference: list[Particle] = []
         for sweep in range(self.sweeps):
-            if self.pick == "best" and search.settled:
-                break
             cloud = yield from self.filtered(search, reference, sweep)
+            if self.settled(search):
+                break
             reference = lineage(drawn(cloud, search.rng("reference", sweep)))
             kept = {one.node.number for one in reference}
             yield [Drop(node) for node in cloud.nodes if node.number not in kept]

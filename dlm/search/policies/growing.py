@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite, log, sqrt
 from typing import Literal
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer, require_number
 from dlm.engine.searching import Candidate
 from dlm.search.policies.particles import log_mean_exp
@@ -65,14 +66,14 @@ class Grown:
 
     search: the search that grows it
     root: the empty canvas
-    known: states by their canvas, where equal ones are to be one
+    known: states by depth and canvas, where equal ones are to be one
     low, high: the lowest and the highest score seen
     descents: choices of a child so far
     """
 
     search: Context
     root: State = field(default_factory=State)
-    known: dict[tuple[int, ...], State] = field(default_factory=dict)
+    known: dict[tuple[int, tuple[int, ...]], State] = field(default_factory=dict)
     low: float = inf
     high: float = -inf
     descents: int = 0
@@ -104,6 +105,7 @@ class Growing(Policy):
     parallel: int = 2
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         for name in ("rollouts", "parallel"):
             require_integer(name, getattr(self, name), 1)
         require_integer("segments", self.segments, 0)

@@ -18,7 +18,7 @@ class Neighbours(Policy):
     decode that part anew. The neighbour becomes the answer that is changed next unless it is worse.
 
     Zero-order search of "Inference-time scaling for diffusion models beyond denoising steps"
-    (arXiv 2501.09732, section 3.2) with masks for noise: a neighbour keeps `1 - fraction` of the
+    (arXiv 2501.09732) with masks for noise: a neighbour keeps `1 - fraction` of the
     answer. It costs that much less than an answer from the prompt, and the end of the text, which
     stays, costs nothing. There, `width` neighbours of one pivot are compared and the best of them
     replaces it; of equals the first does here.
@@ -73,7 +73,11 @@ class Neighbours(Policy):
         return 0 < self.patience <= failures
 
     def _start(self, search: Context, edge: int) -> Run:
-        """The best of some answers from the prompt, with its judgement."""
+        """The best of some answers from the prompt, or at first of those that are there, with its
+        judgement.
+        """
+        if not edge and search.best is not None and search.node(search.best).done:
+            return search.node(search.best), search.best
         found = yield [_sample(search, edge + more) for more in range(self.starts)]
         return _best(found)
 

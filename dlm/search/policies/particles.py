@@ -10,6 +10,7 @@ from math import exp, fsum, inf, log
 from random import Random
 from typing import ClassVar, Literal, NamedTuple
 
+from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer, require_number
 from dlm.engine.searching import Candidate
 from dlm.search.policy import Context, Policy
@@ -41,7 +42,7 @@ class Particle:
 
 
 class Cloud(NamedTuple):
-    """Particles that have come to their ends.
+    """Particles that have come to their ends, or stand where a search was settled.
 
     particles: one a slot; slots may share a row
     logs: their log-weights
@@ -76,6 +77,7 @@ class Particles(Policy):
     parks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        check_fields("search", self)
         require_integer("n", self.n, 1)
         require_integer("segments", self.segments, 0)
         require_number("ess", self.ess, low=0.0, high=1.0)
@@ -104,10 +106,10 @@ class Particles(Policy):
         logs, evidence, edges = [0.0] * self.n, 0.0, count(sweep << 24)
         met = dict[int, SearchNode]()
         for number in count():
-            swarm, gains = yield from self._moved(swarm, number, reference)
+            swarm, gains = yield from self._moved(search, swarm, number, reference)
             logs = [a + b for a, b in zip(logs, gains, strict=True)]
-            met |= {particle.node.number: particle.node for particle in swarm}
-            if all(particle.node.done for particle in swarm):
+            met |= {one.node.number: one.node for one in swarm}
+            if all(one.node.done for one in swarm) or self.settled(search):
                 break
             ancestors = list(range(self.n))
             if effective(logs) < self.ess * self.n:
@@ -121,7 +123,17 @@ class Particles(Policy):
         """The slot that each slot goes on from."""
         return systematic(weights, rng.random())
 
-    def _moved(self, swarm: Sequence[Particle], number: int, reference: Sequence[Particle]) -> Run:
+    def settled(self, search: Context) -> bool:
+        """True if no other answer is wanted."""
+        return self.pick == "best" and search.settled
+
+    def _moved(
+        self,
+        search: Context,
+        swarm: Sequence[Particle],
+        number: int,
+        reference: Sequence[Particle],
+    ) -> Run:
         """The particles at their next point, and the gain of each slot."""
         rows = [(slot, one) for slot, one in enumerate(swarm) if not one.node.done]
         rows = [(slot, one) for slot, one in rows if slot or not reference]
@@ -129,7 +141,7 @@ class Particles(Policy):
         ended = [one.node for _, one in rows if one.node.done]
         answers = iter((yield [Score(ended)])[0] if ended else ())
         judged = [replace(one, answer=next(answers)) if one.node.done else one for _, one in rows]
-        weighed = yield from self.weigh(judged)
+        weighed = judged if self.settled(search) else (yield from self.weigh(judged))
         after, gains = list(swarm), [0.0] * self.n
         for (slot, _), one in zip(rows, weighed, strict=True):
             after[slot], gains[slot] = one, one.gain
@@ -151,10 +163,9 @@ class Particles(Policy):
         after: list[Particle | None] = [None] * self.n
         for slot, ancestor in enumerate(ancestors):
             one = swarm[ancestor]
-            if one.node.done or (pinned and not slot):
+            goes_on = not self.parks and ancestor not in taken
+            if one.node.done or goes_on or (pinned and not slot):
                 after[slot] = one
-            elif not self.parks and ancestor not in taken:
-                after[slot] = replace(one, past=one)
             else:
                 forks.append(Branch(one.node, next(edges)))
             taken.add(ancestor)

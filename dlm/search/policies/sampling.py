@@ -1,4 +1,4 @@
-"""Independent answers: the best of n."""
+"""Independent answers: n of them as they are, and the best of n."""
 
 from __future__ import annotations
 
@@ -7,6 +7,35 @@ from dataclasses import dataclass
 from dlm.config.checks import require_integer
 from dlm.search.policy import Context, Policy, sample
 from dlm.search.work import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds(Policy):
+    """`seeds(n)`: decode n answers and take the first; the others are its candidates.
+
+    Answer j draws as choice j of `generate(n=...)`. It is no search: curves have it as the row
+    that every search begins with, and programs take the candidates.
+
+    n: answers, decoded side by side
+    """
+
+    n: int = 1
+
+    judges = False
+
+    def __post_init__(self) -> None:
+        require_integer("n", self.n, 1)
+
+    @property
+    def diverse(self) -> bool:
+        """See `Policy`."""
+        return self.n > 1
+
+    def run(self, search: Context) -> Run:
+        """See `Policy`."""
+        found = yield [sample(edge) for edge in range(self.n)]
+        _, first = found[0]
+        return first
 
 
 @dataclass(frozen=True, slots=True)

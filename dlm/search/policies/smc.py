@@ -29,11 +29,14 @@ class SMC(Particles):
         `max` exp(lam max r), `sum` exp(lam sum r)
     lam: the strength of the score
     lookahead: forwards that fill a row for its score; 0 takes the tokens of its last step
+    guesses: rows that were filled for their scores are answers of the search, too: right where the
+        verifier checks answers, not where it rates them by likelihood
     """
 
     potential: Literal["difference", "max", "sum"] = "difference"
     lam: float = 10.0
     lookahead: int = 0
+    guesses: bool = False
 
     tier = "T2"
 
@@ -46,7 +49,7 @@ class SMC(Particles):
         """See `Particles`."""
         rows = [one.node for one in swarm if one.answer is None]
         filled = yield [Complete(node, self.lookahead) for node in rows]
-        guesses = iter((yield [Score(rows, filled, keep=False)])[0] if rows else ())
+        guesses = iter((yield [Score(rows, filled, keep=self.guesses)])[0] if rows else ())
         return [self._weighed(one, (one.answer or next(guesses)).score) for one in swarm]
 
     def _weighed(self, one: Particle, score: float) -> Particle:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from dlm.core import Kind
-from dlm.errors import InvalidRequest, shown
-from dlm.search.policies.canvases import canvas_of
+from dlm.search.policies.canvases import by_rule, canvas_of, check_rules, open_share
 from dlm.search.policies.growing import Growing, Grown, State
 from dlm.search.policies.particles import cut
 from dlm.search.policy import Context
 from dlm.search.work import Branch, Point, Run, Start
 
-RULES = ("topk", 'topk(score="entropy")', 'topk(score="margin")', 'topk(score="left")')
+RULES = ("", "topk", 'topk(score="entropy")', 'topk(score="left")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +23,14 @@ class UnMaskFork(Growing):
     wherever they come up, and no state is decoded by the same rule twice. UnMaskFork (arXiv
     2602.04344, section 3), whose nodes are chosen by UCT; its moves may also be other models.
 
-    A move starts a new row from the canvas, so it computes the keys of the prompt again.
+    A move starts a new row from the canvas, so it computes the keys of the prompt again, and the
+    answer knows the likelihoods of its last moves alone: judge it by its text.
 
     rollouts, segments, backup, lam, explore, parallel: as in `Growing`
-    rules: values of `unmask`, the first of which is tried first
+    rules: values of `unmask`, empty for that of the request; the first of them is tried first
     """
 
-    backup: str = "mean"  # type: ignore[assignment]
+    backup: Literal["soft", "mean", "max"] = "mean"
     parallel: int = 1
     rules: tuple[str, ...] = RULES
 
@@ -39,8 +39,7 @@ class UnMaskFork(Growing):
 
     def __post_init__(self) -> None:
         Growing.__post_init__(self)
-        if not self.rules or not all(isinstance(rule, str) for rule in self.rules):
-            raise InvalidRequest("rules", f"must be values of `unmask`, got {shown(self.rules)}")
+        check_rules("rules", self.rules)
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""
@@ -57,21 +56,20 @@ class UnMaskFork(Growing):
 
     def item(self, state: State, edge: int) -> Start | Branch:
         """See `Growing`."""
-        options = {"unmask": self.rules[edge], "temperature": 0.0}
+        options = {"temperature": 0.0, **by_rule(self.rules[edge])}
         return Start(0, options, None if state.node is None else canvas_of(state.node))
 
     def until(self, state: State) -> Point:
-        """See `Growing`: the point's open share of the whole canvas, as a share of the row's."""
-        point = cut(self.segments, state.depth)
-        if state.node is None or not point.open_ratio:
-            return point
-        whole = sum(kind != Kind.PROMPT for kind in state.node.kinds)
-        return Point(open_ratio=min(point.open_ratio * whole / len(state.node.open), 1.0))
+        """See `Growing`."""
+        if state.node is None or not self.segments:
+            return cut(self.segments, state.depth)
+        return open_share(state.node, 1 - (state.depth + 1) / self.segments)
 
     def met(self, grown: Grown, state: State) -> State:
         """See `Growing`: equal canvases are one state."""
         assert state.node is not None
-        return grown.known.setdefault(state.node.ids, state)
+        depth = 0 if state.ended else state.depth
+        return grown.known.setdefault((depth, state.node.ids), state)
 
     def close(self, state: State) -> None:
         """See `Growing`."""

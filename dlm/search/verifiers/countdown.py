@@ -51,7 +51,8 @@ def broken_line(text: str, numbers: Sequence[int], target: int) -> Broken | None
 
 
 def _fault(line: str, pool: list[int]) -> str:
-    """The fault of a line in words; empty if it holds, and the pool is then what is left."""
+    """The fault of a line in words; empty if it holds; the pool then has its value
+    in place of its numbers."""
     match = EQUATION.fullmatch(line)
     if match is None:
         shown = line if len(line) <= SHOWN else line[:SHOWN] + "..."

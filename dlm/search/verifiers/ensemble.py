@@ -12,6 +12,8 @@ from dlm.errors import InvalidRequest, shown, unknown_name
 from dlm.search.verifier import Question, Verdict, Verifier, ask
 
 HOWS: Final = ("mean", "min")
+MOST: Final = 16
+"""Members of an ensemble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Ensemble(Verifier):
     matter, and an answer that fools one verifier has the others against it (Ma et al., arXiv
     2501.09732, section 4). Words and spans of all members are told.
 
-    members: verifiers, or what they are parsed from
+    members: verifiers, or their specs
     how: `mean` of the ranks, or `min`, the lowest one, which is conservative
     """
 
@@ -33,8 +35,8 @@ class Ensemble(Verifier):
     relative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.members, tuple) or not self.members:
-            rule = "an ensemble must be a list of at least one verifier"
+        if not isinstance(self.members, tuple) or not 1 <= len(self.members) <= MOST:
+            rule = f"an ensemble must be a list of 1 to {MOST} verifiers"
             raise InvalidRequest("verifier", f"{rule}, got {shown(self.members)}")
         if self.how not in HOWS:
             raise unknown_name("verifier: ensemble.how", str(self.how), HOWS)

@@ -1,6 +1,6 @@
 """The tests that a prompt shows, and the program that checks them one after the other.
 
-Tests are lines of an interpreter (`>>> f(2)`, and below it what it prints), in docstrings or
+Tests are lines of an interpreter (`>>> f(2)`, and its output below), in docstrings or
 anywhere in the prompt, and `assert` statements on lines of their own, as MBPP shows them.
 """
 
@@ -15,9 +15,10 @@ from typing import Final, NamedTuple
 from dlm.sandbox.fences import blocks_of
 from dlm.sandbox.source import parsed
 
-QUOTES: Final = re.compile(r"(?:\"{3}|'{3})\s*$", re.MULTILINE)
+QUOTES: Final = re.compile(r"(?:\"{3}|'{3})[ \t]*$", re.MULTILINE)
 """The end of a docstring in a text that does not parse."""
-ASSERTION: Final = re.compile(r"^[ \t]*(assert\b.+?)[ \t]*$", re.MULTILINE)
+DOCSTRING: Final = re.compile(r"[rRuU]?(\"{3}|'{3}|\"|')(?P<words>.*)\1", re.DOTALL)
+ASSERTION: Final = re.compile(r"^[ \t]*(assert\b.*)$", re.MULTILINE)
 HEAD: Final = """
 import ast as _ast, contextlib as _contextlib, io as _io
 
@@ -56,7 +57,7 @@ class Example(NamedTuple):
     """One test of a prompt.
 
     source: a statement or an expression
-    wanted: what the interpreter prints after it (empty: it only must not raise)
+    wanted: output of the interpreter (empty: it only must not raise)
     """
 
     source: str
@@ -65,24 +66,28 @@ class Example(NamedTuple):
 
 def examples_of(prompt: str) -> list[Example]:
     """The tests that a prompt shows, in its order: those of docstrings, else of all of its text."""
-    sources = [prompt, *(block.program for block in blocks_of(prompt) if block.fenced)]
-    found: list[Example] = []
-    for docstring in (text for source in sources for text in _docstrings(source)):
-        found += _typed(docstring)
+    fenced = (block.program for block in blocks_of(prompt) if block.fenced)
+    sources = [prompt] if parsed(prompt) is not None else fenced
+    found = [one for source in sources for text in _docstrings(source) for one in _typed(text)]
     found = found or _typed(QUOTES.sub("\n", prompt))
-    lines = (line for line in ASSERTION.findall(prompt) if parsed(line) is not None)
-    return list(dict.fromkeys([*found, *map(Example, lines)]))
+    lines = (line.rstrip() for line in ASSERTION.findall(prompt))
+    return [*found, *(Example(line) for line in lines if _calls(line))]
 
 
 def _docstrings(source: str) -> Iterator[str]:
     """The docstrings of a program as they are spelled: few authors double their backslashes."""
     tree = parsed(source)
     for node in () if tree is None else ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(
-            node
-        ):
-            spelled = ast.get_source_segment(source, node.body[0]) or ""
-            yield spelled.lstrip("rRuU").strip("\"'")
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            told = ast.get_docstring(node) and ast.get_source_segment(source, node.body[0])
+            inside = DOCSTRING.fullmatch(told or "")
+            yield "" if inside is None else inside["words"]
+
+
+def _calls(line: str) -> bool:
+    """True if a line is code that calls something: prose such as `assert it` may parse, too."""
+    tree = parsed(line)
+    return tree is not None and any(isinstance(node, ast.Call) for node in ast.walk(tree))
 
 
 def _typed(text: str) -> list[Example]:

@@ -6,21 +6,25 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import isnan
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from dlm.engine.generation import Generation
 from dlm.errors import InvalidRequest, shown
 from dlm.search.verifier import FAILED, Question, Verdict, Verifier, require_tokenizer
+
+SIDE_BY_SIDE: Final = 32
+"""Answers that a coroutine function judges at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserFunction(Verifier):
     """A function of the text of an answer: a score, or a pair of a score and words of feedback.
 
-    It may be a coroutine function: answers that are judged at once are then judged side by side,
-    in an event loop of their own. An answer for which it raises, or gives anything else, scores
-    -inf, and is counted among the errors.
+    It may be a coroutine function: several answers are then judged side by side, in event loops of
+    their own. An answer for which it raises, or gives anything else, scores -inf, and is counted
+    among the errors.
 
     function: takes a text
     """
@@ -32,6 +36,13 @@ class UserFunction(Verifier):
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise InvalidRequest("verifier", f"must be a function, got {shown(self.function)}")
+
+    @property
+    def workers(self) -> int:
+        """Many for a coroutine function, which waits most of the time."""
+        call = getattr(self.function, "__call__", None)  # noqa: B004  # that of an object
+        waits = inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call)
+        return SIDE_BY_SIDE if waits else 1
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""
@@ -61,7 +72,7 @@ async def _awaited(values: Sequence[Awaitable[Any]]) -> list[Any]:
 
 
 def verdict_of(result: Any) -> Verdict:
-    """The verdict that a function's result means. Raises `ValueError` for what means none."""
+    """The verdict that a function's result means. Raises `ValueError` for any other."""
     if isinstance(result, Verdict):
         return result
     score, words = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
@@ -73,3 +84,15 @@ def verdict_of(result: Any) -> Verdict:
     if isnan(number):
         raise ValueError("must be a number, got NaN")
     return Verdict(number, words)
+
+
+def function_at(path: str) -> Any:
+    """The function at "package.module:function"; None where there is none, or a class."""
+    module, _, name = path.partition(":")
+    if not name.isidentifier():
+        return None
+    try:
+        found = getattr(import_module(module), name, None)
+    except (Exception, SystemExit):  # told when the path is read as that of a class
+        return None
+    return None if isinstance(found, type) or not callable(found) else found

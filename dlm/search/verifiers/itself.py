@@ -14,7 +14,6 @@ from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
 from dlm.search.verifiers.free import mean_log
 
-FIELDS: Final = ("{question}", "{answer}")
 METHODS: Final = ("pseudo", "chain")
 
 
@@ -24,8 +23,8 @@ class SelfVerify(Verifier):
     answer is right (self-verified feedback of Prism, arXiv 2602.01842), by `Engine.decide`.
 
     A forward an answer. The probability is that of the first token of `Yes` against that of `No`,
-    where the paper takes the largest logits among several spellings. The model favours what it has
-    written itself.
+    where the paper takes the largest logits among several spellings. The model favours its own
+    answers.
 
     form: the text that is judged, of `{question}` and `{answer}`
     ask: the question about it
@@ -85,8 +84,8 @@ class PseudoLikelihood(Verifier):
 
     Answers that were decoded in other orders, blocks or by other rules are judged alike: the sets
     of positions that are masked at once depend on `seed` and the length of the canvas alone, and in
-    models with full attention it is the whole canvas, what follows the end id included, which is
-    equally long for all answers. A small rate is exact and dear, as few positions are guessed at
+    models with full attention it is the whole canvas, the end ids after the answer included, which
+    is equally long for all answers. A small rate is exact and dear, as few positions are guessed at
     once.
 
     rate: share of the positions that are masked at a time; `ceil(1 / rate)` forwards an answer

@@ -23,6 +23,10 @@ from dlm.search.verifiers.examples import Example, examples_of, failure, tests_o
 CALLED: Final = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 LINE: Final = re.compile(r"\bline (\d{1,6})\b")
 MEMORY_MB: Final = 1024
+LONGEST: Final = 60.0
+"""Seconds that one program may take."""
+AT_ONCE: Final = 4
+"""Programs that run at once."""
 
 
 class Program(NamedTuple):
@@ -59,7 +63,12 @@ class PublicTests(Verifier):
     blocks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_number("seconds", self.seconds, low=0.1)
+        require_number("seconds", self.seconds, low=0.1, high=LONGEST)
+
+    @property
+    def workers(self) -> int:
+        """Several, as each program has processes of its own."""
+        return AT_ONCE
 
     @property
     def private(self) -> bool:
@@ -138,7 +147,7 @@ class HiddenTests(Verifier):
 
     @property
     def private(self) -> bool:
-        """Its tests are code of whoever asks."""
+        """Its tests are code of the user."""
         return True
 
     @property

@@ -1,4 +1,4 @@
-"""Task rules: what a puzzle asks for stands in its prompt, so its rules need no right answer."""
+"""Task rules: the prompt of a puzzle holds all that its rules need, so no right answer is known."""
 
 from __future__ import annotations
 

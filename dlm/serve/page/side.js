@@ -2,7 +2,9 @@
 /* One side of the stage: a canvas, its figures, its answer. */
 
 (() => {
-  const { KIND, make, Recording, CanvasView, answerOf, filled, readEvent, streamJson } = globalThis.dlm;
+  const {
+    KIND, make, Candidates, Recording, CanvasView, answerOf, filled, readEvent, streamJson,
+  } = globalThis.dlm;
 
   const FIGURES = [
     ["forwards", "forwards", "Forwards of the model (NFE)"],
@@ -26,10 +28,11 @@
       this.choices = make("select", { class: "choices", "aria-label": "Choice of the trace", hidden: true });
       const copy = make("button", { type: "button", class: "quiet", onclick: () => this.copy() }, "Copy");
       this.title = make("h2", {}, name);
+      this.found = new Candidates(name);
       this.element = make(
         "article", { class: "side card", "data-side": name },
         make("div", { class: "side-head" }, this.title, this.choices, list),
-        canvas, this.inspector,
+        canvas, this.inspector, this.found.element,
         make("div", { class: "answer-row" }, make("h3", {}, "Answer"), copy), this.answer,
       );
       this.view = new CanvasView(canvas, (words) => this.inspect(words));
@@ -40,6 +43,8 @@
       Object.assign(this, { recording: new Recording(), text: "", stats: null, model });
       Object.assign(this, { running: false, finish: null, rows: null });
       this.view.clear();
+      this.found.reset();
+      this.element.classList.remove("searched");
       this.choices.hidden = true;
       this.answer.textContent = "";
       this.inspect(null);
@@ -89,7 +94,10 @@
       if (choice?.delta?.content) this.text += choice.delta.content;
       if (choice?.finish_reason) this.finish = choice.finish_reason;
       const { event, ...stats } = chunk.dlm ?? {};
-      if (event) this.recording.add(readEvent(event));
+      if (event?.type === "candidate") {
+        this.found.add(event.data);
+        this.element.classList.add("searched");
+      } else if (event) this.recording.add(readEvent(event));
       if ("nfe" in stats) this.stats = stats;
     }
 
@@ -120,7 +128,10 @@
 
     /** Show the canvas after `step`, or after the last step so far; its figures with it. */
     show(step, options) {
-      if (this.empty) return;
+      if (this.empty) {
+        if (this.found.count) this.showSearch();
+        return;
+      }
       const at = Math.min(step, this.steps);
       const frame = this.recording.at(at);
       this.view.show(frame, this.recording.texts, { ...options, steps: this.steps });
@@ -137,6 +148,15 @@
       this.tell("finish", ended ? this.stats?.finish_reason ?? this.finish ?? frame.canvas.reason ?? "–" : "–");
       const text = ended ? this.text : "";
       if (this.answer.textContent !== text) this.answer.textContent = text;
+    }
+
+    /** The figures and the answer of a search, which shows no canvas. */
+    showSearch() {
+      const ended = !this.running;
+      this.tell("forwards", this.stats?.nfe ?? this.found.nfe);
+      this.tell("rate", this.stats ? this.stats.tokens_per_forward.toFixed(2) : "–");
+      this.tell("finish", ended ? this.stats?.search?.reason ?? this.finish ?? "–" : "–");
+      this.answer.textContent = ended ? this.text : "";
     }
 
     tell(figure, value) {

@@ -7,6 +7,7 @@
   const KINDS = [
     ["unmask", "Unmask"], ["blocks", "Blocks"], ["cache", "Cache"], ["edit", "Edit"],
   ];
+  const NO_PART = "as set above";
 
   /* What is sent as it was typed: numbers, lists, True, False, None. All else is a text. */
   const LITERAL = /^\s*([-+]?[.\d][\w.+-]*|[[(].*[\])]|True|False|None)\s*$/;
@@ -60,11 +61,11 @@
   }
 
   /** The choice of one part and its arguments: {element, spec}. */
-  function partField(kind, label, parts, onChange) {
+  function partField(kind, label, parts, onChange, none = NO_PART) {
     const body = make("div", { class: "arguments" });
     const summary = make("p", { class: "hint" });
     let fields = [];
-    const select = choose({}, [["", "as set above"], ...parts.map((part) => [part.name, part.name])]);
+    const select = choose({}, [["", none], ...parts.map((part) => [part.name, part.name])]);
     select.dataset.field = `dlm.${kind}`;
     select.addEventListener("change", () => {
       const part = parts.find((one) => one.name === select.value);
@@ -94,7 +95,7 @@
    */
   class StrategyForm {
     constructor(root, catalogue, name, onChange) {
-      const { presets = {}, effort = {}, kinds = {} } = catalogue;
+      const { presets = {}, effort = {}, kinds = {}, policies = [], verifiers = [] } = catalogue;
       this.about = make("p", { class: "hint" });
       this.preset = choose({ onchange: () => this.tell(presets, effort, onChange) }, [
         ["", "the server's defaults"], ...Object.keys(presets).map((key) => [key, key]),
@@ -109,6 +110,10 @@
       this.parts = KINDS.filter(([kind]) => kinds[kind]?.length).map(([kind, label]) => {
         return [kind, partField(kind, label, kinds[kind], onChange)];
       });
+      this.search = partField("search", "Search", policies, onChange, "none");
+      this.verifier = partField("verifier", "Verifier", verifiers, onChange, "as the search needs");
+      this.budget = make("input", { type: "number", min: 1, step: 1, placeholder: "as the server allows", oninput: onChange });
+      this.budget.dataset.field = "dlm.budget.nfe";
       const legend = make("legend", {}, name);
       root.replaceChildren(
         legend,
@@ -117,6 +122,9 @@
         this.about,
         ...this.parts.map(([, part]) => part.element),
         labelled("Steps", this.steps, "denoising steps for the whole answer").row,
+        this.search.element,
+        this.verifier.element,
+        labelled("Budget", this.budget, "forwards that the search may spend").row,
       );
     }
 
@@ -134,6 +142,9 @@
       if (this.preset.value) dlm.preset = this.preset.value;
       for (const [kind, part] of this.parts) if (part.spec()) dlm[kind] = part.spec();
       if (this.steps.value) dlm.steps = Number(this.steps.value);
+      if (this.search.spec()) dlm.search = this.search.spec();
+      if (this.verifier.spec()) dlm.verifier = this.verifier.spec();
+      if (this.budget.value) dlm.budget = { nfe: Number(this.budget.value) };
       return { dlm, effort: this.effort.value };
     }
   }

@@ -104,8 +104,9 @@ def options_for(
     check_prompt(service, prompt)
     field, given = length_field(body)
     options = dict(asked.options)
-    for text in _texts(options.get("infill")):
-        service.check_size("dlm.infill", text)
+    for name in ("infill", "start"):
+        for text in _texts(options.get(name)):
+            service.check_size(f"dlm.{name}", text)
     if given is not None or not _sets_length(asked.given.get("infill")):
         default = int(options.get("max_new_tokens", default))
         length = new_tokens(service, body, prompt, default, after)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from typing import Any, get_type_hints
+from collections.abc import Sequence
+from typing import Any, Protocol, get_type_hints
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 import dlm
-from dlm.registry import Registry
 from dlm.search.names import POLICIES, VERIFIERS
 from dlm.serve.options import EFFORTS, preset_of
 from dlm.serve.routes.common import json_response, service_of
 from dlm.serve.search_fields import SEARCH_FIELDS
 
 router = APIRouter()
+
+
+class Registered(Protocol):
+    """A registry: names, and the class of each."""
+
+    def names(self) -> Sequence[str]:
+        """All of them."""
+        ...
+
+    def load(self, name: str) -> type:
+        """The class of one."""
+        ...
 
 
 @router.get("/v1/models")
@@ -78,7 +90,7 @@ def _fields() -> dict[str, Any]:
     return {**own, **SEARCH_FIELDS}
 
 
-def _parts(registry: Registry) -> list[dict[str, Any]]:
+def _parts(registry: Registered) -> list[dict[str, Any]]:
     """The parts of a registry, but those of other packages that cannot be imported."""
     found = []
     for name in registry.names():

@@ -50,7 +50,7 @@ def answer_of(
         "text": text,
         "ids": ids,
         "finish_reason": "stop" if ended else "length",
-        "stats": stats_of(Ledger(nfe=1), len(ids), 0.0),
+        "stats": stats_of(Ledger(nfe=1), len(ids), seconds=0.0, started=0.0),
         "prompt_ids": question.ids,
         "canvas": (*question.ids, *after),
         "logprobs": (-0.5,) * len(ids),

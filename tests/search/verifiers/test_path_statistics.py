@@ -66,6 +66,15 @@ def test_the_request_keeps_what_path_entropy_reads(engine):
     assert found.costs.nfe == found.costs.row_forwards
 
 
+def test_what_a_verifier_needs_wins_over_the_request(engine):
+    found = engine.search(
+        PROMPT, "best_of(2)", verifier="path_entropy", temperature=1.0, top_logprobs=0
+    )
+    assert all(c.score > -inf for c in found.candidates)
+    plain = engine.search(PROMPT, "best_of(2)", temperature=1.0)
+    assert plain.best.top_logprobs == ()
+
+
 def test_the_score_of_a_search_is_the_probability_of_its_path(engine):
     found = engine.search(
         PROMPT, "best_of(4)", verifier="path_logprob", temperature=1.5, max_new_tokens=24

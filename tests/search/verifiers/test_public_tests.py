@@ -104,6 +104,16 @@ def test_equal_programs_run_once(engine, monkeypatch):
             "g",
         ),
         ('def h(x):\n    """No tests."""\n', [], "h"),
+        (
+            'def h(x):\n    """Assert it:\n    assert it\n    >>> h(1)\n    \'a\'"""',
+            [("h(1)", "'a'")],
+            "h",
+        ),
+        (
+            'def h(x):\n    r"""\n    >>> h(1)\n    1\n    >>> h(1)\n    1\n    """\n',
+            [("h(1)", "1")] * 2,
+            "h",
+        ),
         ("What is 3+4?", [], ""),
         (">>> f(1)\n2\n>>> f(2)\n3", [("f(1)", "2"), ("f(2)", "3")], "f"),
     ],

@@ -95,6 +95,17 @@ def test_coroutines_of_one_round_run_side_by_side(engine):
     assert scores_of(engine, meets, PROMPT, ["a", "b"]) == [1, 1]
 
 
+def test_answers_of_a_search_are_judged_side_by_side_by_a_coroutine_function(engine):
+    gate = threading.Barrier(4)
+
+    async def judge(text):
+        await asyncio.to_thread(gate.wait, 20)
+        return len(text)
+
+    found = engine.search(PROMPT, "best_of(4)", verifier=judge, temperature=1.0, seed=1)
+    assert found.costs.verifier_errors == 0, "four are under way at once"
+
+
 @pytest.mark.parametrize("text", STRANGE)
 def test_a_function_sees_the_text_as_it_is(engine, text):
     seen = []
@@ -128,6 +139,16 @@ def test_a_search_whose_verifier_always_fails_has_an_answer(engine):
     assert found.best is found.candidates[0].answer
 
 
+def test_the_first_failure_is_told_in_the_log(engine, caplog):
+    def judge(text):
+        raise RuntimeError("no such judge")
+
+    verdicts_of(engine, judge, PROMPT, ["7", "8"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "a verifier has failed: RuntimeError: no such judge"
+    ]
+
+
 def test_strangers_may_give_no_functions(engine):
     for given in (length, [length], ["confidence", length]):
         with pytest.raises(InvalidRequest) as refused:
@@ -135,7 +156,24 @@ def test_strangers_may_give_no_functions(engine):
         assert refused.value.param == "verifier"
 
 
-@pytest.mark.parametrize("given", [7, "no_such", Verifier, object(), [], ["confidence", 3], ()])
+def test_a_function_is_given_by_its_path(engine):
+    assert scores_of(engine, "operator:length_hint", PROMPT, ["7", "abc"]) == [1, 3]
+    with pytest.raises(InvalidRequest):
+        parse_verifier("operator:length_hint", trusted=False)
+    for path in ("operator:no_such", "no_such_module:f", "collections:OrderedDict", ":f", "a:"):
+        with pytest.raises(InvalidRequest):
+            parse_verifier(path)
+
+
+DEEP = "confidence"
+for _ in range(300):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [7, "no_such", Verifier, object(), [], ["confidence", 3], (), ["confidence"] * 17, DEEP],
+)
 def test_other_things_are_refused(given):
     with pytest.raises(InvalidRequest) as refused:
         parse_verifier(given)

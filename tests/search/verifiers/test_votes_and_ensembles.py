@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from dlm.errors import InvalidRequest
-from dlm.search import Verdict, Verifier
+from dlm.search import Policy, Verdict, Verifier
 from dlm.search.verifiers.ensemble import Ensemble, ranks
 from dlm.search.verifiers.majority import Majority
 from dlm.search.verifiers.parsing import parse_verifier
+from dlm.search.work import Advance, Complete, Point, Score, Start
 from tests.search.verifiers.answers import STRANGE, scores_of, verdicts_of
 
 PROMPT = "What is 3+4?"
@@ -181,9 +182,44 @@ def test_each_answer_of_a_search_is_asked_once_and_compared_with_all(engine):
     assert found.score == pytest.approx(expected[best])
     assert {n.score for n in found.tree} >= {c.score for c in found.candidates}
     assert points == list(found.curve)
-    assert points[-1].candidate == best
+    assert points[-1].candidate == found.candidates[best].number
     assert [p.candidate for p in points[1:]] != [p.candidate for p in points[:-1]]
     assert (found.costs.verifier_forwards, found.costs.verifier_nfe) == (8, 4.0)
+
+
+@dataclass(frozen=True)
+class Guessing(Policy):
+    """Judges guesses at two answers before it judges both of them."""
+
+    seen: list[Any]
+
+    def run(self, search):
+        nodes = yield [Start(0), Start(1)]
+        yield [Advance(node, Point(steps=2)) for node in nodes]
+        drafts = yield [Complete(node) for node in nodes]
+        self.seen.extend((yield [Score(nodes, drafts, keep=False)])[0])
+        yield [Advance(node) for node in nodes]
+        yield [Score(nodes)]
+        self.seen.extend((yield [Score(nodes, drafts, keep=False)])[0])
+
+
+def test_guesses_are_compared_and_are_no_candidates(engine):
+    policy = Guessing([])
+    found = engine.search(
+        "Compute 7468*5387.",
+        policy,
+        verifier=["confidence", "path_logprob"],
+        temperature=2.0,
+        seed=1,
+        max_new_tokens=24,
+    )
+    assert len(found.candidates) == 2
+    assert found.costs.verifier_calls == 6
+    assert sum(c.score for c in found.candidates) == pytest.approx(1), "ranks of two"
+    first, second = policy.seen[:2], policy.seen[2:]
+    assert sum(c.score for c in first) == pytest.approx(1), "there was nothing else"
+    assert all(0 <= c.score <= 1 for c in second)
+    assert [c.score * 3 for c in second] != [c.score for c in first], "among four"
 
 
 def test_the_majority_of_a_search_is_that_of_all_its_answers(engine):

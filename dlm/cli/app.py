@@ -11,10 +11,9 @@ from typing import Annotated, Any
 import typer
 
 import dlm
-from dlm.cli import output, screen, search_eval, trees
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
-from dlm.cli import output, screen, search_eval
+from dlm.cli import output, screen, search_eval, trees
 from dlm.cli import trace as tracing
 from dlm.cli.decide import decide
 from dlm.cli.faults import report_error

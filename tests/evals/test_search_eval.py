@@ -17,6 +17,8 @@ from dlm.evals.search.methods import FIXED, default_methods, panel, parse_method
 from dlm.evals.search.problems import LADDERS, problems
 from dlm.evals.search.run import SearchRun
 from dlm.evals.search.trials import Found, Trial, read_trials
+from dlm.search.searcher import parse_policy
+from dlm.search.verifiers.parsing import parse_verifier
 
 BUDGETS = np.array([5.0, 10, 20, 30, 40, 100])
 
@@ -75,6 +77,23 @@ def test_all_methods_share_sampler_and_verifier():
         assert (method.options["unmask"], method.options["verifier"]) == ("topk", "rules")
     named = default_methods("sudoku", "temperature=0.5", ["tree"])
     assert [one.name for one in named] == ["best_of", FIXED, "tree"]
+
+
+def test_short_answers_vote_where_no_rules_judge():
+    math = {one.name: one.options for one in default_methods("math", "temperature=1.0")}
+    assert {"vote", "vote, no early stop", "hex", "temporal_vote"} <= set(math)
+    assert (math["vote"]["verifier"], math["best_of"]["verifier"]) == (None, "confidence")
+    assert "vote" not in {one.name for one in default_methods("sudoku", "temperature=1.0")}
+    with pytest.raises(InvalidRequest, match="`only`"):
+        default_methods("sudoku", "temperature=1.0", ["vote"])
+
+
+@pytest.mark.parametrize("task", LADDERS)
+def test_default_methods_are_understood(task):
+    for one in default_methods(task, "temperature=1.0"):
+        policy = parse_policy(one.options["search"])
+        assert isinstance(policy, dlm.Policy)
+        parse_verifier(one.options["verifier"])
 
 
 # Curves

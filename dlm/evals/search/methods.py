@@ -25,12 +25,23 @@ SEARCHES: Final[Mapping[str, str]] = MappingProxyType(
         BEST_OF: f"search=best_of({MOST}, width=1)",
         FIXED: f"search=best_of({REFERENCE}, width=1), endless=True",
         "neighbours": "search=neighbours(rounds=1000)",
+        "blamed": "search=neighbours(rounds=1000, fraction=0.6, select='blamed', patience=4)",
         "tree": "search=tree(rollouts=1000, parallel=1)",
         "smc": "search=smc(16)",
         "restart": "search=neighbours(rounds=1000, fraction=1.0)",
+        "more steps": f"search=best_of({MOST}, width=1), unmask=topk",
     }
 )
-"""Name -> options of the methods that are compared by default."""
+"""Name -> options of the methods that are compared by default: searches, then controls."""
+VOTES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "vote": f"search=vote({REFERENCE}), verifier=None",
+        "vote, no early stop": f"search=best_of({REFERENCE}, width=1), verifier=majority",
+        "hex": "search=hex(), verifier=None",
+        "temporal_vote": "search=temporal_vote(), verifier=None",
+    }
+)
+"""The same where answers are short, so that they can vote, and nothing but the model can judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +93,14 @@ def default_methods(
 
     Raises `InvalidRequest` for an unknown name.
     """
+    known = {**SEARCHES, **(VOTES if ladder_of(task).votes else {})}
     for name in names:
-        if name not in SEARCHES:
-            raise unknown_name("only", name, SEARCHES)
-    wanted = {BEST_OF, FIXED, *(names or (() if few else SEARCHES))}
+        if name not in known:
+            raise unknown_name("only", name, known)
+    wanted = {BEST_OF, FIXED, *(names or (() if few else known))}
     return [
         with_sampler(Setting(name, parse_method(f"x: {options}").options), task, sampler)
-        for name, options in SEARCHES.items()
+        for name, options in known.items()
         if name in wanted
     ]
 

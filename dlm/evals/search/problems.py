@@ -31,12 +31,14 @@ class Ladder:
     verifier: the judge that needs no right answer and suits the task best
     others: more judges that need none
     shows_tests: only problems whose prompt shows a test
+    votes: answers are short, and there is no better judge than a vote
     """
 
     rungs: frozenset[str]
     verifier: str
     others: tuple[str, ...] = PLAIN
     shows_tests: bool = False
+    votes: bool = False
 
     @property
     def verifiers(self) -> list[str]:
@@ -53,7 +55,7 @@ LADDERS: Final[Mapping[str, Ladder]] = MappingProxyType(
         "countdown": Ladder(frozenset({"3-numbers", "4-numbers"}), "rules"),
         "sudoku": Ladder(frozenset({"11-holes"}), "rules"),
         "code": Ladder(frozenset({"6-op", "7-op", "8-op"}), "tests", shows_tests=True),
-        "math": Ladder(frozenset({"crowded"}), "confidence", PLAIN[1:]),
+        "math": Ladder(frozenset({"crowded"}), "confidence", PLAIN[1:], votes=True),
     }
 )
 """Task -> its problems."""

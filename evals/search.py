@@ -14,7 +14,7 @@ import torch
 import dlm
 from dlm.evals.search.figures import figures_of
 from dlm.evals.search.judges import write_judges
-from dlm.evals.search.methods import default_methods, panel
+from dlm.evals.search.methods import MOST, default_methods, panel
 from dlm.evals.search.problems import LADDERS
 from dlm.evals.search.report import write_report
 from dlm.evals.search.run import SearchRun
@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--most", type=int, default=MOST, help="answers of the longest baseline")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the trials are kept")
     parser.add_argument("--out", type=Path, default=OUT, help="where the tables are written")
     given = parser.parse_args()
@@ -42,9 +43,8 @@ def main():
     engine = dlm.load("tiny", device="cpu", max_rows=ROWS)
     tasks, size = given.tasks.split(","), (given.split, given.limit)
 
-    run = SearchRun(
-        given.runs, {task: default_methods(task, SAMPLER) for task in tasks}, *size, given.seeds
-    )
+    methods = {task: default_methods(task, SAMPLER, most=given.most) for task in tasks}
+    run = SearchRun(given.runs, methods, *size, given.seeds, most=given.most)
     header = run.open(engine)
     run.draw(engine, tell)
     figures = [row for task in tasks for row in figures_of(run, task)]

@@ -46,6 +46,9 @@ def search(
     ] = "",
     limit: Limit = 200,
     seeds: Annotated[int, typer.Option(metavar="INTEGER", help="searches on each problem")] = 1,
+    most: Annotated[
+        int, typer.Option(metavar="INTEGER", help="answers whose forwards a search may spend")
+    ] = 64,
     at_once: AtOnce = 32,
     split: Split = "dev",
     out: Out = Path("runs/search"),
@@ -62,17 +65,17 @@ def search(
     from dlm.evals.search.methods import default_methods, parse_method, with_sampler
     from dlm.evals.search.run import SearchRun
 
-    at_least(1, limit=limit, seeds=seeds, at_once=at_once, threads=threads)
+    at_least(1, limit=limit, seeds=seeds, most=most, at_once=at_once, threads=threads)
     at_most(MOST_THREADS, threads=threads)
     added = [parse_method(text) for text in method or ()]
     methods = {
         task: [
-            *default_methods(task, sampler, names("only", only), few=bool(added)),
+            *default_methods(task, sampler, names("only", only), few=bool(added), most=most),
             *(with_sampler(one, task, sampler) for one in added),
         ]
         for task in tasks_of(tasks)
     }
-    size: dict[str, Any] = {"split": split, "limit": limit, "seeds": seeds}
+    size: dict[str, Any] = {"split": split, "limit": limit, "seeds": seeds, "most": most}
     run = SearchRun(out, methods, at_once=at_once, **size)
     told = _carry_out(run, *_opened(run, model, (device, dtype), threads), quiet=quiet)
     if not quiet:

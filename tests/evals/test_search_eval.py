@@ -75,6 +75,8 @@ def test_all_methods_share_sampler_and_verifier():
     for method in default_methods("countdown", "temperature=0.5, unmask=topk"):
         assert method.options["temperature"] == 0.5
         assert (method.options["unmask"], method.options["verifier"]) == ("topk", "rules")
+    few = default_methods("sudoku", "temperature=0.5", most=5)
+    assert few[0].options["search"] == "best_of(5, width=1)"
     named = default_methods("sudoku", "temperature=0.5", ["tree"])
     assert [one.name for one in named] == ["best_of", FIXED, "tree"]
 

@@ -19,17 +19,17 @@ FIXED: Final = "best_of, no early stop"
 REFERENCE: Final = 16
 """Answers of the baseline that others are to match."""
 MOST: Final = 64
-"""Answers of the longest baseline, whose forwards are the budget of all methods."""
+"""Answers of the longest baseline by default, whose forwards are the budget of all methods."""
 SEARCHES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        BEST_OF: f"search=best_of({MOST}, width=1)",
+        BEST_OF: "search=best_of({most}, width=1)",
         FIXED: f"search=best_of({REFERENCE}, width=1), endless=True",
         "neighbours": "search=neighbours(rounds=1000)",
         "blamed": "search=neighbours(rounds=1000, fraction=0.6, select='blamed', patience=4)",
         "tree": "search=tree(rollouts=1000, parallel=1)",
         "smc": "search=smc(16)",
         "restart": "search=neighbours(rounds=1000, fraction=1.0)",
-        "more steps": f"search=best_of({MOST}, width=1), unmask=topk",
+        "more steps": "search=best_of({most}, width=1), unmask=topk",
     }
 )
 """Name -> options of the methods that are compared by default: searches, then controls."""
@@ -84,12 +84,18 @@ def parse_method(text: str) -> Setting:
 
 
 def default_methods(
-    task: str, sampler: str, names: Collection[str] = (), *, few: bool = False
+    task: str,
+    sampler: str,
+    names: Collection[str] = (),
+    *,
+    few: bool = False,
+    most: int = MOST,
 ) -> list[Setting]:
     """The methods that are compared on a task by default.
 
     sampler: options of generation that all of them have, as `parse_setting` reads them
     names: of the methods beside the baselines (none: all; with `few`: none)
+    most: answers of the longest baseline
 
     Raises `InvalidRequest` for an unknown name.
     """
@@ -99,10 +105,17 @@ def default_methods(
             raise unknown_name("only", name, known)
     wanted = {BEST_OF, FIXED, *(names or (() if few else known))}
     return [
-        with_sampler(Setting(name, parse_method(f"x: {options}").options), task, sampler)
+        with_sampler(
+            Setting(name, parse_method(f"x: {_sized(options, most)}").options), task, sampler
+        )
         for name, options in known.items()
         if name in wanted
     ]
+
+
+def _sized(options: str, most: int) -> str:
+    """The options of a method with the size of the longest baseline filled in."""
+    return options.replace("{most}", str(most))
 
 
 def with_sampler(method: Setting, task: str, sampler: str) -> Setting:

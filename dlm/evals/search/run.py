@@ -29,6 +29,8 @@ from dlm.evals.settings import Setting, slug
 from dlm.evals.tasks import Split, get_task
 
 HEADER: Final = "search.json"
+FIXED_ONCE: Final = ("code", "model", "split", "most")
+"""Entries of the header that never change."""
 PROBE: Final = 16
 """Items of which an answer is drawn to know the forwards of a single one."""
 
@@ -41,6 +43,7 @@ class SearchRun:
     split, limit: of the problems of each task
     seeds: searches on an item by each method, with the seeds 0, 1, ...
     at_once: searches under way together
+    most: answers of the first method whose forwards a search may spend
     """
 
     folder: Path
@@ -49,6 +52,7 @@ class SearchRun:
     limit: int = 200
     seeds: int = 1
     at_once: int = 32
+    most: int = MOST
     _items: dict[str, list[Item]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,8 +114,8 @@ class SearchRun:
         header = self._identity(engine)
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         apart = differences(
-            {name: before[name] for name in ("code", "model", "split") if name in before},
-            {name: header[name] for name in ("code", "model", "split") if name in before},
+            {name: before[name] for name in FIXED_ONCE if name in before},
+            {name: header[name] for name in FIXED_ONCE if name in before},
         )
         kinds = [("items", header, before)]
         old_methods = before.get("methods", {})
@@ -152,6 +156,7 @@ class SearchRun:
                     "code": code_identity(),
                     "model": {"name": engine.name, "sha256": weights_digest(engine.model)},
                     "split": self.split,
+                    "most": self.most,
                     "items": {t: {"n": len(i), "sha256": digest(i)} for t, i in items.items()},
                     "methods": {
                         task: {method.name: dict(method.options) for method in methods}
@@ -204,13 +209,13 @@ class SearchRun:
         return {"max_new_tokens": get_task(task).canvas, **search_options(method)}
 
     def budget(self, engine: dlm.Engine, task: str) -> int:
-        """The forwards that a search may spend: those of `MOST` answers of the first method."""
+        """The forwards that a search may spend: those of `most` answers of the first method."""
         given = self.options(task, self.methods[task][0])
         plain = {name: value for name, value in given.items() if name not in OWN}
         items = self.items(task)[:PROBE]
         drawn = engine.generate([asked(engine, item) for item in items], **plain)
         mean = sum(one.stats.nfe for one in drawn) / len(drawn)
-        return ceil(MOST * float(mean))
+        return ceil(self.most * float(mean))
 
     def seconds(self) -> float:
         """Processor time of all sessions."""

@@ -84,7 +84,7 @@ def test_all_methods_share_sampler_and_verifier():
 def test_short_answers_vote_where_no_rules_judge():
     math = {one.name: one.options for one in default_methods("math", "temperature=1.0")}
     assert {"vote", "vote, no early stop", "hex", "temporal_vote"} <= set(math)
-    assert (math["vote"]["verifier"], math["best_of"]["verifier"]) == (None, "confidence")
+    assert (math["vote"]["verifier"], math["best_of"]["verifier"]) == (None, "pll")
     assert "vote" not in {one.name for one in default_methods("sudoku", "temperature=1.0")}
     with pytest.raises(InvalidRequest, match="`only`"):
         default_methods("sudoku", "temperature=1.0", ["vote"])

@@ -55,7 +55,12 @@ LADDERS: Final[Mapping[str, Ladder]] = MappingProxyType(
         "countdown": Ladder(frozenset({"3-numbers", "4-numbers"}), "rules"),
         "sudoku": Ladder(frozenset({"11-holes"}), "rules"),
         "code": Ladder(frozenset({"6-op", "7-op", "8-op"}), "tests", shows_tests=True),
-        "math": Ladder(frozenset({"crowded"}), "confidence", PLAIN[1:], votes=True),
+        "math": Ladder(
+            frozenset({"crowded"}),
+            "pll",
+            tuple(name for name in PLAIN if name != "pll"),
+            votes=True,
+        ),
     }
 )
 """Task -> its problems."""

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 import dlm
-from dlm.cli import benchmark, output, screen, trees
 from dlm.cli import chat as talking
 from dlm.cli import info as tell
+from dlm.cli import output, screen, search_eval, trees
 from dlm.cli import trace as tracing
 from dlm.cli.decide import decide
 from dlm.cli.faults import report_error
@@ -60,7 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.add_typer(benchmark.app, name="eval")
+app.add_typer(search_eval.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)

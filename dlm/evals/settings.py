@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -87,11 +87,12 @@ def draws_alike(settings: Iterable[Setting], samples: int) -> list[str]:
     return [name for name, warmth, k in told if samples > 1 and (not warmth or k == 1)]
 
 
-def parse_setting(text: str) -> Setting:
+def parse_setting(text: str, more: Collection[str] = ()) -> Setting:
     """`"fast: unmask=threshold(0.9), cache=dual"` as a setting; without a name the options are it.
 
-    Values are literals, or taken as they are written. Raises `InvalidRequest` for an unknown
-    option, for one given twice, for text that is no `option=value`, and for an empty name or text.
+    Values are literals, or taken as they are written. `more`: names beside the options of
+    generation. Raises `InvalidRequest` for an unknown option, for one given twice, for text that is
+    no `option=value`, and for an empty name or text.
     """
     if not text.strip() or text.strip().startswith(":"):
         raise InvalidRequest("config", f"must have a name or options, got {text!r}")
@@ -106,8 +107,8 @@ def parse_setting(text: str) -> Setting:
             raise InvalidRequest(
                 "config", f"must be 'name: option=value, ...', got {part.strip()!r} in {text!r}"
             )
-        if key not in dlm.FIELDS:
-            raise unknown_name("config", key, dlm.FIELDS)
+        if key not in dlm.FIELDS and key not in more:
+            raise unknown_name("config", key, [*dlm.FIELDS, *more])
         if key in options:
             raise InvalidRequest("config", f"`{key}` is given twice in {text!r}")
         options[key] = _value(value.strip())

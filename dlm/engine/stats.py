@@ -92,8 +92,8 @@ class Ledger:
     staleness: int = 0
     changes: Counter[str] = field(default_factory=Counter)
     block_lengths: Counter[int] = field(default_factory=Counter)
-    first: float = 0.0
-    settled: list[tuple[float, int]] = field(default_factory=list)
+    first: float = field(default=0.0, compare=False)
+    settled: list[tuple[float, int]] = field(default_factory=list, compare=False)
 
     def record(self, purpose: str, positions: int, arms: int = 1, *, idle: bool = False) -> None:
         """One forward of the row over `arms` model inputs; `idle`: it had ended before."""

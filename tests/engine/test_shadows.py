@@ -13,8 +13,7 @@ from tests.engine.harness import CPU, Bench
 from tests.engine.test_hard_cases import EXACT, SEEDS, STALE, assert_same, decoder_of, prompt_of
 from tests.rules.wino import NarrowOut, WideIn
 
-NEVER = "eos('block', (95,), True)"  # MASK is never committed: rows run to the end
-OPTIONS = {"stop": NEVER, "max_new_tokens": 24, "blocks": "fixed(12)"}
+OPTIONS = {"stop": "none", "max_new_tokens": 24, "blocks": "fixed(12)"}
 
 
 def rules(sure, back):
@@ -45,7 +44,7 @@ def test_rows_with_shadows_in_one_batch():
         bench.state(prompt_of(n, n), **rules(sure, back), cache="none")
         for n, sure, back in settings
     ]
-    plain = bench.state(prompt_of(8, 1), **OPTIONS | {"stop": "none"}, unmask="threshold(0.4)")
+    plain = bench.state(prompt_of(8, 1), **OPTIONS, unmask="threshold(0.4)")
     guided = bench.state(prompt_of(6, 4), **rules(0.2, 0.4), guide="cfg(0.7)")
     traces = bench.run(*states, plain, guided, after={1: 2})
     for trace, (length, sure, back) in zip(traces, settings, strict=False):

@@ -1,5 +1,6 @@
 """Parts as they are given: names, spec strings, paths and objects, and the words for wrong ones."""
 
+import ast
 from dataclasses import dataclass
 
 import pytest
@@ -101,3 +102,17 @@ def test_the_module_of_a_path_may_be_in_the_current_folder(monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
     assert type(parse_part("unmask", "mine_here:Mine(0.5)")).__name__ == "Mine"
+
+
+def test_a_tree_that_two_threads_build_is_built_again(monkeypatch):
+    """CPython 3.11 may raise `SystemError` there, whatever the string (gh-106905)."""
+    parse, failures = ast.parse, [SystemError("AST constructor recursion depth mismatch")] * 3
+
+    def fail(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return parse(*arguments, **options)
+
+    monkeypatch.setattr("ast.parse", fail)
+    assert parse_part("unmask", "leap(radius=7)").radius == 7
+    assert not failures

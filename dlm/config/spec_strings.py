@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +20,7 @@ from dlm.errors import (
     unknown_name,
 )
 from dlm.registry import Registry
+from dlm.sandbox.syntax import expression_tree
 
 GROUP: Final = "dlm.strategies"
 """Entry point group of installed plug-ins."""
@@ -227,7 +227,7 @@ def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:
         return name, [], {}
     form = "must be a name or name(argument=value, ...) with literal values"
     try:
-        call = _tree(f"part({rest}").body
+        call = expression_tree(f"part({rest}").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError  # two pairs of brackets, or an attribute
         if any(k.arg is None for k in call.keywords):
@@ -239,15 +239,3 @@ def _parse(kind: str, spec: str) -> tuple[str, list[Any], dict[str, Any]]:
     if len(keywords) < len(call.keywords):
         raise InvalidRequest(kind, f"an argument is given twice in {shown(spec)}")
     return name.strip(), positional, keywords
-
-
-def _tree(source: str, tries: int = 8) -> ast.Expression:
-    """The syntax tree of an expression.
-
-    CPython 3.11 counts the depth of trees for all threads together, and raises `SystemError` where
-    two are built at once (gh-106905); the next try counts anew.
-    """
-    for _ in range(tries - 1):
-        with suppress(SystemError):
-            return ast.parse(source, mode="eval")
-    return ast.parse(source, mode="eval")

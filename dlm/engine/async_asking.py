@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -22,9 +23,9 @@ class AsyncAsking:
 
     engine: Engine
 
+    @abstractmethod
     async def call(self, function: Callable[[], Result]) -> Result:
         """Have the driving thread run a function between two steps."""
-        raise NotImplementedError
 
     async def decide(
         self, source: Input, questions: Question | Sequence[Question], **options: Any

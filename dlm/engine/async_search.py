@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -87,14 +88,17 @@ class AsyncSearching:
     _wake: threading.Condition
     _searches: dict[AsyncSearch, SearchJob]
 
+    @abstractmethod
     def _check_open(self) -> None:
-        raise NotImplementedError
+        """Raise where the engine takes nothing any more."""
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Let the driving thread know that there is work."""
 
+    @abstractmethod
     async def _until(self, has_news: Callable[[], bool]) -> None:
-        raise NotImplementedError
+        """Wait until there is news."""
 
     async def search(self, prompt: Prompt, search: Any = "best_of", **options: Any) -> SearchResult:
         """Answer one prompt by a search, as `Engine.search` does; others are decoded beside it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from threading import RLock
 from typing import Any
@@ -23,9 +24,9 @@ class Parking:
     scheduler: Scheduler
     lock: RLock
 
+    @abstractmethod
     def step(self) -> None:
         """Advance every live row."""
-        raise NotImplementedError
 
     def start(self, prompt: Prompt, canvas: Canvas | None = None, **options: Any) -> Node:
         """A row that stands before its first step, with what `canvas` holds committed.

@@ -7,6 +7,7 @@ it. They are found by name, as parts are, so that no engine needs to know them.
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
@@ -158,7 +159,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What a user may say of a search; `None` is what suits the policy.
+    """Options of a search; `None` stands for the choice of the policy.
 
     search: the policy, an object or a spec string such as `"best_of(8)"`
     verifier: the judge of answers: an object, a name, a spec string, a function of a text, or a
@@ -199,9 +200,9 @@ class Searching:
     scheduler: Scheduler
     lock: threading.RLock
 
+    @abstractmethod
     def step(self) -> None:
         """Advance every live row."""
-        raise NotImplementedError
 
     def search(
         self,

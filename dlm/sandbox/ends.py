@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dlm.sandbox.syntax import program_tree
+
 INSIDE: Final = Path(__file__).with_name("inside")
 MODULES: Final = (
     *("kinds", "objects", "writing", "reading", "link", "operations", "strangers"),
@@ -88,7 +90,7 @@ def borrowed_names(tests: str) -> tuple[str, ...]:
     have no other name from the program, the innermost one that they call is the program's.
     """
     try:
-        tree = ast.parse(tests)
+        tree = program_tree(tests)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from dlm.sandbox.syntax import program_tree
+
 BEGINS: Final = re.compile(
     r"[ \t]*(?:import |from |def |class |async def |@|[^\W\d]\w*[ \t]*(?::[^=\n]*)?=(?!=))"
 )
@@ -45,7 +47,7 @@ def ends_inside(text: str) -> bool:
 
 def _tree(source: str) -> tuple[ast.Module | None, Exception | None]:
     try:
-        return ast.parse(source), None
+        return program_tree(source), None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return None, error
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from dlm.errors import InvalidRequest, blaming, shown, unknown_name
+from dlm.sandbox.syntax import program_tree
 
 Extractor: TypeAlias = Callable[[str], str | None]
 """Takes a text, gives its answer, None where it has none."""
@@ -121,7 +122,7 @@ def code(text: str) -> str | None:
     source = (fenced[-1] if fenced else text).rstrip()
     for form, is_body in ((dedent(source), False), (f"def f():\n    {source.lstrip()}", True)):
         try:
-            tree = ast.parse(form)
+            tree = program_tree(form)
             body = tree.body[0].body if is_body else tree.body  # type: ignore[attr-defined]
             return ast.unparse(_without_docstrings(ast.Module(body, []))) or None
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -137,7 +137,7 @@ def _with(budget: float, curve: Curve, values: np.ndarray) -> float:
 
 
 def _compared(curve: Curve, stopping: Curve, fixed: Curve, weights: np.ndarray) -> dict[str, Any]:
-    """What a method has of its baselines, each with the bounds of resamples of the items."""
+    """Shares and differences of a method and its baselines, with bounds of resampled items."""
     own, base = resampled(curve, weights), resampled(stopping, weights)
     wanted, cost = weights @ fixed.right[-1], weights @ fixed.nfe[-1]
     low, high = curve.budgets[0], curve.budgets[-1]

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from dlm.sandbox.fences import blocks_of
 from dlm.sandbox.source import parsed
+from dlm.sandbox.syntax import expression_tree
 
 QUOTES: Final = re.compile(r"(?:\"{3}|'{3})[ \t]*$", re.MULTILINE)
 """The end of a docstring in a text that does not parse."""
@@ -113,7 +114,7 @@ def tests_of(examples: Sequence[Example]) -> str:
 
 def _is_expression(source: str) -> bool:
     try:
-        ast.parse(source, mode="eval")
+        expression_tree(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

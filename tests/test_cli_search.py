@@ -78,6 +78,7 @@ def test_a_target_ends_it(call):
         ("budget", ("--budget", "forwards=3")),
         ("budget.nfe", ("--budget", "nfe=many")),
         ("budget.nfe", ("--budget", "nfe=0")),
+        ("budget.nfe", ("--budget", "nfe=1.5")),
         ("temperature", ("--temperature", "0")),
         ("unmask", ("--unmask", "nothing")),
         ("out", ("--out", "/nowhere/tree.json")),
@@ -155,7 +156,8 @@ def test_a_file_of_the_command_is_shown_as_text(call, tmp_path, found):
     call("search", PROMPT, "--search", "best_of(5, width=2)", *OPTIONS, "--out", file)
     code, out, _ = call("trace", file)
     assert code == 0
-    first, *lines = out.splitlines()
+    first, columns, *lines = out.splitlines()
+    assert columns == trees.HEAD
     assert first.startswith("best_of(5, width=2) on tiny · score")
     assert len(lines) == len(found.tree) == 5
     (best,) = [line for line in lines if line.startswith("*")]
@@ -215,6 +217,10 @@ def test_a_page_shows_all_nodes_and_escapes_their_texts(found, tmp_path):
     assert "<b>&'\"" in reader.text
     assert found.text in reader.text
     assert "remask 3 (at 8)" in reader.text
+    longest, most = max(line.end for line in trees.lines_of(TREE)), found.costs.nfe
+    assert f"{longest} forwards" in reader.text
+    assert f"{most:.0f} forwards" in reader.text
+    assert "opened again" in reader.text
 
 
 def test_html_and_picture_by_the_command(call, tmp_path, found):

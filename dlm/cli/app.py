@@ -37,7 +37,7 @@ from dlm.cli.options import (
 )
 from dlm.cli.page import write_page
 from dlm.cli.prompt import read_prompt
-from dlm.cli.search import SINGLE, search
+from dlm.cli.search import EPILOG, SINGLE, search
 from dlm.cli.serve import serve
 from dlm.cli.streams import (
     FAULT,
@@ -165,7 +165,7 @@ def chat(
 
 
 app.command(epilog=PART)(serve)
-app.command(epilog=PART)(takes_fields(search, left_out=SINGLE))
+app.command(epilog=EPILOG)(takes_fields(search, left_out=SINGLE))
 app.command()(decide)
 
 

@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 SEARCH_PANEL: Final = "Search"
 SINGLE: Final = ("n", "trace")
 """Fields of a request for several answers, or for the events of one row."""
+EPILOG: Final = (
+    'POLICY, VERIFIER and PART are names (best_of), names with arguments in quotes ("best_of(8)"), '
+    "or classes of your own ('package.module:Class()', the current folder included). `dlm info` "
+    "lists the names. Most policies need --temperature above 0: without chance, all answers are "
+    "the same."
+)
 
 
 def _asked(metavar: str, text: str) -> Any:
@@ -62,13 +68,22 @@ def search(
     ] = "best_of",
     verifier: Annotated[
         list[str] | None,
-        _asked("VERIFIER", "the judge of the answers; several are an ensemble by ranks"),
+        _asked(
+            "VERIFIER",
+            "the judge of the answers; several are an ensemble by ranks (default: the policy's)",
+        ),
     ] = None,
     budget: Annotated[
         list[str] | None,
-        _asked("NAME=NUMBER", "a bound: nfe, token_forwards or seconds; may be repeated"),
+        _asked(
+            "NAME=NUMBER",
+            "a bound: nfe (forwards), token_forwards (positions) or seconds; may be repeated",
+        ),
     ] = None,
-    target: Annotated[float | None, _asked("NUMBER", "a score at which the search ends")] = None,
+    target: Annotated[
+        float | None,
+        _asked("NUMBER", "a score at which the search ends (default: the highest possible)"),
+    ] = None,
     allow_oracle: Annotated[
         bool,
         typer.Option(
@@ -111,10 +126,11 @@ def bounds(items: Sequence[str]) -> dict[str, float] | None:
     """`NAME=NUMBER` items as a budget; None without any. Raises `InvalidRequest`."""
     found: dict[str, float] = {}
     for name, value in named("budget", items, "NUMBER").items():
+        kind, read = ("a number", float) if name == "seconds" else ("an integer", int)
         try:
-            found[name] = float(value) if name == "seconds" else int(value)
+            found[name] = read(value)
         except ValueError:
-            raise InvalidRequest(f"budget.{name}", f"must be a number, got {value!r}") from None
+            raise InvalidRequest(f"budget.{name}", f"must be {kind}, got {value!r}") from None
     return found or None
 
 

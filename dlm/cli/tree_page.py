@@ -28,6 +28,8 @@ LANE: Final = 18
 MARGIN: Final = 12
 TALL: Final = 160
 """Pixels: width of the pictures, height of a node, space around, height of the curve."""
+AXIS: Final = 16
+"""Pixels below a picture for the numbers of its forwards."""
 LABEL: Final = 260
 """Pixels on the right of the tree for the answers."""
 RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
@@ -37,20 +39,30 @@ STYLE: Final = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 940px; padding: 0 1rem;
   color: #222; background: #fff; }
 h1 { font-size: 1.2rem; } h2 { font-size: 1rem; margin-top: 2rem; }
-svg { max-width: 100%; height: auto; } svg text { font: 11px ui-monospace, monospace; fill: #222; }
+.wide { overflow-x: auto; } svg { width: 100%; min-width: 640px; height: auto; }
+svg text { font: 11px ui-monospace, monospace; fill: #222; }
 .join { stroke: #bbb; fill: none; } .curve { stroke: #3b528b; stroke-width: 2; fill: none; }
 .axis { stroke: #888; } .point { fill: #3b528b; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top;
   padding: .25rem .6rem; border-bottom: 1px solid #ddd; }
-td:last-child { white-space: pre-wrap; font-family: ui-monospace, monospace; }
+td:last-child { white-space: pre-wrap; min-width: 12em; font-family: ui-monospace, monospace; }
+.note { color: #666; font-size: .9em; }
 .best { font-weight: 600; background: #eef7ee; }
 pre { white-space: pre-wrap; background: #f5f5f5; padding: .8rem; }
 @media (prefers-color-scheme: dark) {
   body { color: #ddd; background: #161616; } svg text { fill: #ddd; } pre { background: #222; }
   td, th { border-color: #333; } .best { background: #1f3322; } .join { stroke: #555; }
-  .curve { stroke: #7fa8e0; } .point { fill: #7fa8e0; }
+  .curve { stroke: #7fa8e0; } .point { fill: #7fa8e0; } .note { color: #aaa; }
 }
 """
+
+
+ROWS: Final = """<p class=note>A line is a row, from its first forward to its last, below the row
+that it was forked from. The colour is the score of its answer, from dark (the lowest) to yellow
+(the highest), grey without one; the thick line is the answer of the search. At an x, positions were
+opened again. All that was done on a row appears where the pointer rests on it.</p>"""
+ANSWERS: Final = """<p class=note>In the order in which they were judged. Forwards: of the whole
+search, up to then.</p>"""
 
 
 def write_tree_page(found: SavedSearch, path: Path) -> None:
@@ -62,10 +74,12 @@ def write_tree_page(found: SavedSearch, path: Path) -> None:
         f"<title>{title}</title><style>{STYLE}</style></head><body>",
         f"<h1>{title}</h1><pre>{escape(found.text)}</pre>",
         "<h2>Rows, by their forwards</h2>",
+        ROWS,
         *_tree(found),
         "<h2>Best score, by the forwards of the search</h2>",
         *_curve(found),
         "<h2>Answers</h2>",
+        ANSWERS,
         *_table(found),
         "</body></html>\n",
     ]
@@ -106,7 +120,9 @@ def _tree(found: SavedSearch) -> Iterator[str]:
     def y(lane: int) -> float:
         return MARGIN + LANE * (lane + 0.5)
 
-    yield _svg(2 * MARGIN + LANE * max(len(lines), 1))
+    tall = 2 * MARGIN + LANE * max(len(lines), 1)
+    yield _svg(tall + AXIS)
+    yield from _axis(tall, MARGIN + longest * step, longest)
     for line in lines:
         start, end, at = MARGIN + line.start * step, MARGIN + line.end * step, y(line.lane)
         if line.node.parent is not None:
@@ -123,7 +139,7 @@ def _tree(found: SavedSearch) -> Iterator[str]:
             yield f"<text x={MARGIN + nfe * step - 4:.1f} y={at + 4:.1f}>x</text>"
         yield f"<text x={end + 6:.1f} y={at + 4:.1f}>{escape(one_line(line.node.text, 36))}</text>"
         yield "</g>"
-    yield "</svg>"
+    yield "</svg></div>"
 
 
 def _told(line: Line) -> str:
@@ -153,27 +169,34 @@ def _curve(found: SavedSearch) -> Iterator[str]:
             if path
             else (f"M{x(point.nfe):.1f} {y(point.score):.1f}")
         )
-    yield _svg(TALL)
-    base = TALL - MARGIN / 2
-    yield f"<path class=axis d='M{MARGIN} {base}H{WIDTH - MARGIN}'/>"
+    yield _svg(TALL + AXIS)
+    yield from _axis(TALL - MARGIN / 2, WIDTH - MARGIN, most)
     if path:
         yield f"<path class=curve d='{path}H{x(most):.1f}'/>"
     for point in points:
         told, left = f"{spelled(point.score)} at {point.nfe:.0f}", min(x(point.nfe), WIDTH - 140)
         yield f"<circle class=point cx={x(point.nfe):.1f} cy={y(point.score):.1f} r=3.5 />"
         yield f"<text x={left:.1f} y={y(point.score) - 6:.1f}>{told}</text>"
-    yield "</svg>"
+    yield "</svg></div>"
 
 
 def _table(found: SavedSearch) -> Iterator[str]:
     """All answers, in the order in which they were judged."""
-    yield "<table><tr><th>#<th>node<th>forwards<th>score<th>feedback<th>text</tr>"
+    yield "<div class=wide><table><tr><th>#<th>node<th>forwards<th>score<th>feedback<th>text</tr>"
     for one in found.candidates:
         mark = " class=best" if one.node == found.best else ""
         cells = (one.number, one.node, f"{one.nfe:.0f}", spelled(one.score), one.feedback, one.text)
         yield f"<tr{mark}>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
-    yield "</table>"
+    yield "</table></div>"
+
+
+def _axis(y: float, end: float, most: float) -> Iterator[str]:
+    """A line below a picture, from no forward to the last one."""
+    yield f"<path class=axis d='M{MARGIN} {y}H{end:.1f}'/>"
+    yield f"<text x={MARGIN} y={y + AXIS - 3}>0</text>"
+    yield f"<text x={end:.1f} y={y + AXIS - 3} text-anchor=end>{most:.0f} forwards</text>"
 
 
 def _svg(height: float) -> str:
-    return f"<svg viewBox='0 0 {WIDTH} {height:.0f}' width={WIDTH} height={height:.0f} role=img>"
+    """The beginning of a picture, which keeps a width that can be read and is scrolled instead."""
+    return f"<div class=wide><svg viewBox='0 0 {WIDTH} {height:.0f}' role=img>"

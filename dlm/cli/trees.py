@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 60
 """Characters of an answer beside its node."""
+HEAD: Final = "  node  forwards from→to, ↺ positions opened again  score  answer (* the best)"
+"""The columns of a tree as text."""
 REMASK: Final = "remask"
 """The beginning of the verb that opens positions of a node again."""
 
@@ -79,7 +81,7 @@ def read_tree(path: Path) -> SavedSearch | None:
 def summary(found: SavedSearch) -> str:
     """One line about a search: what was asked for, score, costs, reason."""
     costs = found.costs
-    judged = f" by {found.verifier}" if found.verifier else ""
+    judged = f" judged by {found.verifier}" if found.verifier else ""
     parts = [
         f"{found.search or 'a search'}{judged} on {found.model or 'a model'}",
         f"score {spelled(found.score)}",
@@ -103,8 +105,9 @@ def one_line(text: str, most: int = LONGEST) -> str:
 
 
 def text_tree(found: SavedSearch) -> Iterator[str]:
-    """The nodes as lines of text, children indented; the best one has a star."""
+    """A summary, the names of the columns, and the nodes as lines of text, children indented."""
     yield summary(found)
+    yield HEAD
     for line in lines_of(found.nodes):
         node = line.node
         mark = "*" if node.number == found.best else " "
@@ -145,11 +148,12 @@ def write_picture(found: SavedSearch, path: Path) -> None:
     figure.colorbar(ScalarMappable(norm, "viridis"), ax=tree, label="score")
     for line in lines_of(found.nodes):
         score = line.node.score
-        _draw_line(tree, line, colormaps["viridis"](norm(score)) if isfinite(score) else "0.7")
+        paint = colormaps["viridis"](norm(score)) if isfinite(score) else "0.7"
+        _draw_line(tree, line, paint, best=line.node.number == found.best)
     _draw_parents(tree, lines_of(found.nodes))
     tree.invert_yaxis()
     tree.set_xlim(0, 1.3 * max([line.end for line in lines_of(found.nodes)], default=1))
-    tree.set_xlabel("forwards of the row")
+    tree.set_xlabel("forwards of the row (x: positions opened again; bold: the answer)")
     tree.set_yticks([])
     tree.set_title(summary(found), fontsize=8, parse_math=False)
     points = [point for point in found.curve if isfinite(point.score)]
@@ -163,12 +167,13 @@ def write_picture(found: SavedSearch, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_line(panel: Any, line: Line, colour: Any) -> None:
+def _draw_line(panel: Any, line: Line, colour: Any, *, best: bool) -> None:
     """A node: its forwards, the places where it was opened again, its text."""
     panel.plot([line.start, line.end], [line.lane] * 2, color=colour, linewidth=2)
     panel.plot(line.remasked, [line.lane] * len(line.remasked), "x", color="black", markersize=4)
     shown = f" {one_line(line.node.text, 40)}"
-    panel.text(line.end, line.lane, shown, fontsize=6, va="center", parse_math=False)
+    weight = "bold" if best else "normal"
+    panel.text(line.end, line.lane, shown, fontsize=6, va="center", weight=weight, parse_math=False)
 
 
 def _draw_parents(panel: Any, lines: Sequence[Line]) -> None:

@@ -176,7 +176,8 @@ def trace(
     ],
     row: Annotated[int, typer.Option(metavar="INTEGER", help="number of the choice to show")] = 0,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="write an HTML page with a scrubber")
+        Path | None,
+        typer.Option(metavar="FILE", help="write an HTML page (of a trace: with a scrubber)"),
     ] = None,
     png: Annotated[
         Path | None,

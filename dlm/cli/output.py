@@ -119,6 +119,8 @@ def check_file(param: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise InvalidRequest(param, f"must be a file, but {path} is a folder")
+    if not path.parent.is_dir():
+        raise InvalidRequest(param, f"must be in a folder that exists, got {path}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InvalidRequest(param, f"{path} cannot be written")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,18 +38,20 @@ def search(
         list[str] | None,
         typer.Option(
             metavar="'NAME: search=..., OPTION=VALUE, ...'",
-            help="a method beside the baselines, on all tasks; may be repeated (default: all)",
+            help="a method of your own, measured with best_of alone beside it; may be repeated "
+            "(default: the built-in methods)",
         ),
     ] = None,
     sampler: Sampler = SAMPLER,
     tasks: Tasks = "countdown",
     only: Annotated[
-        str, typer.Option(metavar="NAME,...", help="methods of the default ones (default: all)")
+        str, typer.Option(metavar="NAME,...", help="some of the built-in methods (default: all)")
     ] = "",
     limit: Limit = 200,
     seeds: Annotated[int, typer.Option(metavar="INTEGER", help="searches on each problem")] = 1,
     most: Annotated[
-        int, typer.Option(metavar="INTEGER", help="answers whose forwards a search may spend")
+        int,
+        typer.Option(metavar="INTEGER", help="budget of a search, as a number of plain answers"),
     ] = 64,
     at_once: AtOnce = 32,
     split: Split = "dev",
@@ -67,14 +71,16 @@ def search(
 
     at_least(1, limit=limit, seeds=seeds, most=most, at_once=at_once, threads=threads)
     at_most(MOST_THREADS, threads=threads)
-    added = [parse_method(text) for text in method or ()]
-    methods = {
-        task: [
-            *default_methods(task, sampler, names("only", only), few=bool(added), most=most),
-            *(with_sampler(one, task, sampler) for one in added),
-        ]
-        for task in tasks_of(tasks)
-    }
+    with _blaming("method"):
+        added = [parse_method(text) for text in method or ()]
+    with _blaming("sampler"):
+        methods = {
+            task: [
+                *default_methods(task, sampler, names("only", only), few=bool(added), most=most),
+                *(with_sampler(one, task, sampler) for one in added),
+            ]
+            for task in tasks_of(tasks)
+        }
     size: dict[str, Any] = {"split": split, "limit": limit, "seeds": seeds, "most": most}
     run = SearchRun(out, methods, at_once=at_once, **size)
     told = _carry_out(run, *_opened(run, model, (device, dtype), threads), quiet=quiet)
@@ -107,7 +113,8 @@ def verifiers(
 
     at_least(1, limit=limit, at_once=at_once, threads=threads)
     at_most(MOST_THREADS, threads=threads)
-    methods = {task: [panel(task, sampler, verifier or ())] for task in tasks_of(tasks)}
+    with _blaming("sampler"):
+        methods = {task: [panel(task, sampler, verifier or ())] for task in tasks_of(tasks)}
     size: dict[str, Any] = {"split": split, "limit": limit}
     run = SearchRun(out, methods, at_once=at_once, **size)
     engine, header = _opened(run, model, (device, dtype), threads)
@@ -116,6 +123,17 @@ def verifiers(
     told = write_judges(header, found, out)
     if not quiet:
         print(told)
+
+
+@contextmanager
+def _blaming(option: str) -> Iterator[None]:
+    """Name the option of the command whose text is no list of options."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.param != "config":
+            raise
+        raise InvalidRequest(option, error.message) from None
 
 
 def _opened(run: Any, model: str, where: tuple[str, str], threads: int) -> tuple[Any, Any]:

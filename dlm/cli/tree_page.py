@@ -45,7 +45,8 @@ svg text { font: 11px ui-monospace, monospace; fill: #222; }
 .axis { stroke: #888; } .point { fill: #3b528b; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top;
   padding: .25rem .6rem; border-bottom: 1px solid #ddd; }
-td:last-child { white-space: pre-wrap; min-width: 12em; font-family: ui-monospace, monospace; }
+td:nth-child(5) { white-space: pre-wrap; min-width: 8em; font-family: ui-monospace, monospace; }
+td:nth-child(6) { min-width: 12em; }
 .note { color: #666; font-size: .9em; }
 .best { font-weight: 600; background: #eef7ee; }
 pre { white-space: pre-wrap; background: #f5f5f5; padding: .8rem; }
@@ -182,10 +183,10 @@ def _curve(found: SavedSearch) -> Iterator[str]:
 
 def _table(found: SavedSearch) -> Iterator[str]:
     """All answers, in the order in which they were judged."""
-    yield "<div class=wide><table><tr><th>#<th>node<th>forwards<th>score<th>feedback<th>text</tr>"
+    yield "<div class=wide><table><tr><th>#<th>node<th>forwards<th>score<th>text<th>feedback</tr>"
     for one in found.candidates:
         mark = " class=best" if one.node == found.best else ""
-        cells = (one.number, one.node, f"{one.nfe:.0f}", spelled(one.score), one.feedback, one.text)
+        cells = (one.number, one.node, f"{one.nfe:.0f}", spelled(one.score), one.text, one.feedback)
         yield f"<tr{mark}>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
     yield "</table></div>"
 

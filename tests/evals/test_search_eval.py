@@ -391,7 +391,9 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
         ("--method 'a: search=hill'", "`search`"),
         ("--method 'a: search=best_of, verifier=hill'", "`verifier`"),
         ("--method 'a: temperature=1'", "must name its `search`"),
+        ("--method 'a hill'", "`method`"),
         ("--sampler 'temperature=hot'", "`temperature`"),
+        ("--sampler 'hill=1'", "`sampler`"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(

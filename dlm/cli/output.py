@@ -120,7 +120,7 @@ def check_file(param: str, path: Path | None) -> None:
     if path.is_dir():
         raise InvalidRequest(param, f"must be a file, but {path} is a folder")
     if not path.parent.is_dir():
-        raise InvalidRequest(param, f"must be in a folder that exists, got {path}")
+        raise InvalidRequest(param, f"{path} cannot be written: its folder does not exist")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InvalidRequest(param, f"{path} cannot be written")
 

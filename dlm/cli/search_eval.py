@@ -51,7 +51,7 @@ def search(
     seeds: Annotated[int, typer.Option(metavar="INTEGER", help="searches on each problem")] = 1,
     most: Annotated[
         int,
-        typer.Option(metavar="INTEGER", help="budget of a search, as a number of plain answers"),
+        typer.Option(metavar="INTEGER", help="budget of a search, in plain answers"),
     ] = 64,
     at_once: AtOnce = 32,
     split: Split = "dev",

@@ -35,6 +35,7 @@ from dlm.core.contracts import (
 )
 from dlm.core.struct import TensorStruct
 from dlm.decode.sampling import Sampler
+from dlm.decode.top import Draft, drafts_of
 from dlm.decode.window import Planned
 
 Numbers = dict[str, Tensor]
@@ -190,6 +191,7 @@ class RowGroup:
     unstopped: no row was stopped by a rule, `[R]` zeros.
     aux_tokens: tokens that each auxiliary model has computed in this step, row by row.
     drawn: of the last step, positions with logits, all positions, tokens, confidences, `[R, W]`.
+    top: of the last step, what `read_top` gives (None: no row asks for it).
     """
 
     def __init__(
@@ -221,6 +223,7 @@ class RowGroup:
         self.active, self.unstopped = self.everyone, torch.zeros_like(rows.step)
         self.aux_tokens: dict[str, list[int]] = {}
         self.drawn: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self.top: Tensor | None = None
 
     @property
     def current(self) -> Planned:
@@ -250,14 +253,12 @@ class RowGroup:
         (numbers,) = self.numbers.params[kind]
         return SimpleNamespace(**{name: value.cpu() for name, value in numbers.items()})
 
-    def draft(self, row: int) -> dict[int, tuple[int, float]]:
-        """Of the last step, the token and confidence of each position of a row with logits."""
+    def draft(self, row: int) -> dict[int, Draft]:
+        """Of the last step, the draft at each position of a row with logits."""
         if self.drawn is None:
             return {}
-        scored, *columns = (column[row] for column in self.drawn)
-        found = scored.nonzero()[:, 0]
-        pos, ids, conf = (column.index_select(0, found).tolist() for column in columns)
-        return dict(zip(pos, zip(ids, conf, strict=True), strict=True))
+        top = None if self.top is None else self.top[row]
+        return drafts_of([column[row] for column in self.drawn], top)
 
     def replan(self, rows: Rows) -> None:
         """Go on with `rows`, whose blocks have changed."""

@@ -179,6 +179,7 @@ class IterationManager:
         """Draw a token for every scored position and read the statistics that the parts need."""
         view = build_view(group, logits, stats, frame, self.info.mask_id)
         group.drawn = frame.window.scored, frame.window.pos, view.token, view.confidence
+        group.top = None
         return view
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
@@ -278,6 +279,7 @@ class IterationManager:
             open_count = open_count + (live & hold[:, None])
         rows.step.add_(active)
         rows.blocks.step.add_(stepped)
+        group.top = read_top(view, group.numbers.top) if group.numbers.top else None
         return StepOutput(
             update.op,
             view.window.pos,
@@ -288,5 +290,5 @@ class IterationManager:
             stopped,
             active,
             group.aux_tokens,
-            read_top(view, group.numbers.top) if group.numbers.top else None,
+            group.top,
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 from dlm.core import Event, EventType, Frame
 from dlm.decode.apply import Op
 from dlm.decode.group import RowGroup
+from dlm.decode.top import pairs_of
 
 Array = TypeVar("Array")
 """Tensors on the device, or numpy arrays on the host."""
@@ -184,20 +185,12 @@ def changes_of(output: StepOutput[NDArray[Any]]) -> list[list[PositionChange]]:
         output.ids[at].tolist(),
         output.confidence[at].tolist(),
         [1.0] * len(at[0]) if output.drawn is None else output.drawn[at].tolist(),
-        [()] * len(at[0]) if output.top is None else _likely(output.top[at]),
+        [()] * len(at[0]) if output.top is None else pairs_of(output.top[at]),
         strict=True,
     )
     for row, op, pos, token, conf, drawn, top in values:
         changes[row].append(PositionChange(OPS[op], pos, token, conf, drawn, top))
     return changes
-
-
-def _likely(top: NDArray[Any]) -> list[tuple[tuple[int, float], ...]]:
-    """Ids with their probabilities, of `[n, 2 K]` with the bits of these."""
-    ids, bits = np.split(top, 2, axis=1)
-    probs = bits.astype(np.int32).view(np.float32)
-    pairs = zip(ids.tolist(), probs.tolist(), strict=True)
-    return [tuple(zip(*pair, strict=True)) for pair in pairs]
 
 
 EVENTS: Final[Mapping[Op, EventType]] = MappingProxyType(

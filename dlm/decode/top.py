@@ -1,10 +1,13 @@
-"""The most likely ids at each position, for rows that ask for them."""
+"""The tokens that a step drew, and the most likely ids at each position, for those that ask."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlm.core import StepView
@@ -13,6 +16,18 @@ LOW_HALF: Final = (1 << 32) - 1
 """The bits of a key that order equal logits by their ids."""
 KEYS: Final = 1 << 24
 """Keys that are made at once."""
+
+
+class Draft(NamedTuple):
+    """The token that a step drew for a position.
+
+    conf: its confidence
+    top: the most likely ids there, with their probabilities (empty where no row asks for them)
+    """
+
+    id: int
+    conf: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 def read_top(view: StepView, count: int) -> Tensor:
@@ -53,3 +68,24 @@ def _keys(logits: Tensor, mask_id: int | None) -> Tensor:
     if mask_id is not None:
         keys.select(1, mask_id).fill_(torch.iinfo(torch.int64).min)
     return keys
+
+
+def drafts_of(columns: Sequence[Tensor], top: Tensor | None) -> dict[int, Draft]:
+    """The draft at each position of a row that has logits, of a step.
+
+    columns: positions with logits, all positions, tokens and confidences, each `[W]`
+    top: the most likely ids and the bits of their probabilities (None: no row asks for them)
+    """
+    scored, *shown = columns
+    found = scored.nonzero()[:, 0]
+    pos, ids, conf = (column.index_select(0, found).tolist() for column in shown)
+    likely = [()] * len(pos) if top is None else pairs_of(top.index_select(0, found).cpu().numpy())
+    return dict(zip(pos, map(Draft, ids, conf, likely), strict=True))
+
+
+def pairs_of(top: NDArray[Any]) -> list[tuple[tuple[int, float], ...]]:
+    """Ids with their probabilities, of `[n, 2 K]` with the bits of these."""
+    ids, bits = np.split(top, 2, axis=1)
+    probs = bits.astype(np.int32).view(np.float32)
+    pairs = zip(ids.tolist(), probs.tolist(), strict=True)
+    return [tuple(zip(*pair, strict=True)) for pair in pairs]

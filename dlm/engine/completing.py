@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from dlm.config.checks import require_integer
 from dlm.core import Event, Kind
+from dlm.decode.top import Draft
 from dlm.engine.generation import Generation, generation_of
 from dlm.engine.node import Holder, Node, require_rest, resume, start_config
 from dlm.errors import InvalidRequest
@@ -31,10 +33,14 @@ def from_draft(engine: Holder, node: Node) -> Generation:
         raise InvalidRequest(
             "steps", "must be at least 1 for a node that has taken no step since it was opened"
         )
-    draft = {at: drawn[at] for at in node.open if at in drawn}
+    return filled(engine, node, {at: drawn[at] for at in node.open if at in drawn})
+
+
+def filled(engine: Holder, node: Node, draft: Mapping[int, Draft]) -> Generation:
+    """The answer of a parked row with these tokens at open positions."""
     twin = node._state.fork(choice=0, row=node.row, path=node.path)
     if draft:
-        ids, conf = zip(*draft.values(), strict=True)
+        ids, conf, _ = zip(*draft.values(), strict=True)
         twin.emit(Event("commit", twin.row, twin.ledger.nfe, tuple(draft), ids, conf))
     twin.finish("length" if len(draft) == len(node.open) else "draft")
     with engine.lock:

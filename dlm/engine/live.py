@@ -13,6 +13,7 @@ from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.leaders import leaders_of
 from dlm.decode.planning import Planner
+from dlm.decode.top import Draft
 from dlm.engine.admission import skipped_of
 from dlm.engine.row import RowState
 
@@ -105,8 +106,8 @@ class LiveRows:
         pages: Tensor = self.groups[place][0].rows.host.pages[at]
         return pages
 
-    def draft(self, state: RowState) -> dict[int, tuple[int, float]]:
-        """Of a row's last step, the token and confidence of each position that stayed open."""
+    def draft(self, state: RowState) -> dict[int, Draft]:
+        """Of a row's last step, the draft at each position that it read."""
         place, at = self._find(state)
         return self.groups[place][0].draft(at)
 

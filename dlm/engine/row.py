@@ -15,6 +15,7 @@ from dlm.core import Event, HostCanvas, Kind
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import step_limit
 from dlm.decode.outputs import RowStep, events_of
+from dlm.decode.top import Draft
 from dlm.engine.faults import endless, require_finite
 from dlm.engine.generation import answer_of
 from dlm.engine.stats import Ledger
@@ -63,7 +64,7 @@ class RowState:
     parked: it holds its canvas and keys and is not stepped.
     until: the point at which it is parked (None: it runs to its end).
     no_room: raised where the row went on and the pool had no pages for it; it is parked again.
-    draft: of the last step, the token and confidence of each position that stayed open.
+    draft: of the last step, the draft at each position that it read.
     lock: held while a step changes the canvas, by other threads while they copy it.
     """
 
@@ -91,7 +92,7 @@ class RowState:
     parked: bool = False
     until: Until | None = None
     no_room: Unavailable | None = None
-    draft: dict[int, tuple[int, float]] = field(default_factory=dict)
+    draft: dict[int, Draft] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock, repr=False)
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 from dlm.decode.group import RowGroup
 from dlm.decode.iteration import IterationManager
 from dlm.decode.outputs import RowStep
+from dlm.decode.top import Draft
 from dlm.engine.admission import canvas_length, check_size, first_canvas, new_group, opened_ids
 from dlm.engine.live import GroupRows, LiveRows, ParkedRows, Until, steps_unwatched
 from dlm.engine.row import RowState
@@ -74,8 +75,8 @@ class Scheduler:
             state.finish("error" if error else "abort", error)
         self._drop_done()
 
-    def draft(self, state: RowState) -> dict[int, tuple[int, float]]:
-        """Of a row's last step, the token and confidence of each position that stayed open."""
+    def draft(self, state: RowState) -> dict[int, Draft]:
+        """Of a row's last step, the draft at each position that it read."""
         return self._live.draft(state) if state in self._live else state.draft
 
     def start(self, state: RowState) -> None:

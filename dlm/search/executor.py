@@ -14,7 +14,7 @@ from math import inf
 from typing import Any, Protocol
 
 from dlm.config import GenerationConfig
-from dlm.engine import completing, node, rereading
+from dlm.engine import completing, guessing, node, rereading
 from dlm.engine.generation import Generation
 from dlm.engine.live import Until
 from dlm.engine.node import Node
@@ -26,12 +26,16 @@ from dlm.search.work import (
     Branch,
     Complete,
     Drop,
+    Guess,
     Point,
     Remask,
     Reread,
     Start,
 )
 from dlm.text.prompts import Prompt
+
+Verb = Start | Branch | Advance | Remask | Complete | Guess | Reread | Drop
+"""The work items that an executor does; verdicts are the jury's."""
 
 
 class Task(Protocol):
@@ -122,9 +126,7 @@ class Executor:
         # what is wrong with the request is told before any work
         self._length = self.root(Start(0)).length
 
-    def begin(
-        self, item: Start | Branch | Advance | Remask | Complete | Reread | Drop
-    ) -> Finished | Decoding:
+    def begin(self, item: Verb) -> Finished | Decoding:
         """Begin an item; a row that is to be decoded waits for `go_on`."""
         match item:
             case Start():
@@ -137,6 +139,9 @@ class Executor:
                 return self._decoding(self._own(item.node), item.until)
             case Complete():
                 return self._complete(self._own(item.node), item.steps)
+            case Guess():
+                row = self._own(item.node).row
+                return Finished(guessing.guesses(self._engine, row, item.count, item.without))
             case Reread():
                 return Finished(self._reread(self._own(item.node), item.hidden))
             case Drop():

@@ -25,6 +25,7 @@ POLICIES: Final = Registry(
         "prism": "dlm.search.policies.prism:Prism",
         "rollover": "dlm.search.policies.wrappers:Rollover",
         "seeds": "dlm.search.policies.sampling:Seeds",
+        "shortlist": "dlm.search.policies.shortlist:Shortlist",
         "self_smc": "dlm.search.policies.smc:SelfSMC",
         "smc": "dlm.search.policies.smc:SMC",
         "temporal_vote": "dlm.search.policies.voting:TemporalVote",

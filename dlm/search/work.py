@@ -8,7 +8,7 @@ searches.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -150,6 +150,23 @@ class Complete:
 
 
 @dataclass(frozen=True, slots=True)
+class Guess:
+    """The likeliest answers of a node if it were filled now, at no forward; it stays as it is.
+
+    The distributions are those of its last step, position by position, so the row must keep their
+    best ids: give it the option `top_logprobs`. Gives a list of `Generation`, the likeliest first;
+    one that is open where that step did not read has the finish reason `draft`.
+
+    count: answers, at most
+    without: answers that begin with these ids are left out
+    """
+
+    node: SearchNode
+    count: int
+    without: Collection[tuple[int, ...]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """Judge answers. Gives a `Candidate` for each.
 
@@ -181,6 +198,6 @@ class Reread:
     hidden: Sequence[int] = ()
 
 
-Work = Start | Branch | Advance | Remask | Complete | Reread | Score | Drop
+Work = Start | Branch | Advance | Remask | Complete | Guess | Reread | Score | Drop
 Run: TypeAlias = "Generator[Sequence[Work | Run], list[Any], Any]"
 """A policy at work."""

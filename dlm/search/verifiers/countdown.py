@@ -6,23 +6,38 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-EQUATION: Final = re.compile(r"(\d{1,4})([-+*/])(\d{1,4})=(\d{1,4})")
+EQUATION: Final = re.compile(r"(\d{1,4})([-+*/])(\d{1,4})(?:=(\d{1,4})?)?")
 SHOWN: Final = 40
 """Characters of a line that words quote."""
+VALUE: Final = 0.5
+"""Share of a line that holds where its value alone is wrong or missing."""
 
 
 class Broken(NamedTuple):
     """The first fault of an answer.
 
-    held: lines before it that hold
+    held: lines before it that hold, and half a line where its value alone is wrong or missing
     words: the fault
     start, end: its characters in the text (None: to the end of the canvas)
     """
 
-    held: int
+    held: float
     words: str
     start: int
     end: int | None
+
+
+class Fault(NamedTuple):
+    """The fault of a line.
+
+    words: it
+    start: its first character in the line
+    sound: share of the line that holds
+    """
+
+    words: str
+    start: int
+    sound: float
 
 
 def broken_line(text: str, numbers: Sequence[int], target: int) -> Broken | None:
@@ -37,9 +52,10 @@ def broken_line(text: str, numbers: Sequence[int], target: int) -> Broken | None
         if number == wanted:
             words = f"There must be {wanted} lines, not {len(lines)}."
             return Broken(number, words, max(at - 1, 0), None)
-        words = _fault(line.strip(), pool)
-        if words:
-            return Broken(number, f"Line {number + 1} is wrong: {words}", at, at + len(line))
+        fault = _fault(line, pool)
+        if fault is not None:
+            words = f"Line {number + 1} is wrong: {fault.words}"
+            return Broken(number + fault.sound, words, at + fault.start, at + len(line))
         at += len(line) + 1
     if len(lines) < wanted:
         words = f"There must be {wanted} lines, not {len(lines)}."
@@ -50,25 +66,33 @@ def broken_line(text: str, numbers: Sequence[int], target: int) -> Broken | None
     return None
 
 
-def _fault(line: str, pool: list[int]) -> str:
-    """The fault of a line in words; empty if it holds; the pool then has its value
-    in place of its numbers."""
-    match = EQUATION.fullmatch(line)
+def _fault(line: str, pool: list[int]) -> Fault | None:
+    """The fault of a line, None if it holds; the pool then has its value in place of its numbers.
+
+    A wrong value is to blame alone, a missing one from the end of the line on, and a number that is
+    not there from it on.
+    """
+    match = EQUATION.fullmatch(line.strip())
     if match is None:
-        shown = line if len(line) <= SHOWN else line[:SHOWN] + "..."
-        return f"{shown!r} is no equation such as 2+3=5."
-    left, right, value = int(match[1]), int(match[3]), int(match[4])
-    for used in (left, right):
+        shown = line.strip()
+        shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
+        return Fault(f"{shown!r} is no equation such as 2+3=5.", 0, 0.0)
+    indent = len(line) - len(line.lstrip())
+    left, right = int(match[1]), int(match[3])
+    for used, group in ((left, 1), (right, 3)):
         if used not in pool:
-            return f"{used} is not there to be used."
+            return Fault(f"{used} is not there to be used.", indent + match.start(group), 0.0)
         pool.remove(used)
     found = combined(left, match[2], right)
     if found is None:
-        return f"{left}/{right} is no whole number."
-    if found != value:
-        return f"{left}{match[2]}{right} is {found}, not {value}."
-    pool.append(value)
-    return ""
+        return Fault(f"{left}/{right} is no whole number.", indent + match.start(2), 0.0)
+    if match[4] is None:
+        return Fault(f"{line.strip()!r} has no value.", len(line.rstrip()), VALUE)
+    if found != int(match[4]):
+        words = f"{left}{match[2]}{right} is {found}, not {match[4]}."
+        return Fault(words, indent + match.start(4), VALUE)
+    pool.append(found)
+    return None
 
 
 def combined(left: int, sign: str, right: int) -> int | None:

@@ -1,0 +1,176 @@
+"""Best-first search over the likeliest fillings of half-filled canvases."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import inf
+from typing import Final
+
+from dlm.config.checks import require_integer
+from dlm.engine.generation import Generation
+from dlm.engine.searching import Candidate
+from dlm.errors import InvalidRequest
+from dlm.search.policy import Context, Policy
+from dlm.search.verifier import Verifier
+from dlm.search.work import Advance, Complete, Drop, Guess, Point, Run, Score, SearchNode, Start
+
+Canvas = tuple[int, ...]
+AT_ONCE: Final = 16
+"""Fillings that are judged together; those after them leave out what these have shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row to go on with.
+
+    score: of the part of the answer that it has
+    left: forwards that it may still take
+    """
+
+    node: SearchNode
+    score: float
+    left: float
+
+
+@dataclass(slots=True)
+class Frontier:
+    """Rows to go on with and canvases to begin from, those with the best scores first.
+
+    Of equal scores the likelier filling comes first, and a canvas before a row.
+    """
+
+    _queue: list[tuple[float, int, int, Row | Canvas]] = field(default_factory=list)
+    _seen: set[Canvas] = field(default_factory=set)
+    _order: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def put(self, entry: Row | Canvas, score: float, rank: int) -> None:
+        """Add a row, or a canvas that has not been added before."""
+        if isinstance(entry, tuple):
+            if entry in self._seen:
+                return
+            self._seen.add(entry)
+        heappush(self._queue, (-score, rank, self._order, entry))
+        self._order += 1
+
+    def pop(self) -> tuple[float, Row | Canvas]:
+        """Remove the first entry; gives its score and itself."""
+        worth, _, _, entry = heappop(self._queue)
+        return -worth, entry
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist(Policy):
+    """`shortlist(...)`: judge the likeliest fillings of a canvas after each forward, and go on from
+    those that the verifier finds better than the canvas.
+
+    One forward of a masked model tells of every open position, so it holds many answers, and a
+    verifier that takes no forwards can look at hundreds. A filling that has come further gives a
+    row of its own: it begins with the tokens before the first fault. The row with the best score,
+    of equals that of the likeliest filling, is decoded next. The children of one forward are those
+    of TReASURe (arXiv 2509.23146, `UnmaskBranch`), where they are drawn; here they are listed in
+    the order of their probabilities, as a list decoder does.
+
+    rows: rows that begin from the prompt, one after the other
+    guesses: fillings that are judged after a forward
+    likely: ids of each position that they are made of
+    steps: forwards of a row that begins with a filling
+    """
+
+    rows: int = 64
+    guesses: int = 64
+    likely: int = 8
+    steps: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("rows", 1), ("guesses", 1), ("likely", 2), ("steps", 1)):
+            require_integer(name, getattr(self, name), least)
+
+    def judge(self, given: Verifier | None) -> Verifier | None:
+        """See `Policy`."""
+        if given is None or given.cost or given.relative:
+            rule = "judges hundreds of guesses: it needs a verifier that takes no forwards"
+            raise InvalidRequest("verifier", f"{rule} and compares no answers, such as 'rules'")
+        return given
+
+    def run(self, search: Context) -> Run:
+        """See `Policy`."""
+        waiting, begun, number = Frontier(), 0, self.rows
+        while not search.settled and (waiting or begun < self.rows):
+            if not waiting:
+                yield from self._begin(search, waiting, begun, (), -inf)
+                begun += 1
+                continue
+            score, entry = waiting.pop()
+            if isinstance(entry, Row):
+                yield from self._step(search, waiting, entry)
+            else:
+                yield from self._begin(search, waiting, number, entry, score)
+                number += 1
+        return search.best
+
+    def _begin(
+        self, search: Context, waiting: Frontier, edge: int, canvas: Canvas, score: float
+    ) -> Run:
+        """Take the first step of a row that begins with a canvas of a score."""
+        left = self.steps if canvas else inf
+        (node,) = yield [Start(edge, {"top_logprobs": self.likely}, canvas or None)]
+        (blank,) = yield [Complete(node)]
+        ((judged,),) = yield [Score([node], [blank], keep=False)]
+        yield from self._step(search, waiting, Row(node, max(score, judged.score), left))
+
+    def _step(self, search: Context, waiting: Frontier, row: Row) -> Run:
+        """Take a step of a row; add the fillings that have come further, then the row itself."""
+        node, left = row.node, row.left - 1
+        yield [Advance(node, Point(steps=1))]
+        if node.done:
+            yield [Score([node])]
+            return
+        barred: set[tuple[int, ...]] = set()
+        for first in range(0, self.guesses, AT_ONCE):
+            count = min(AT_ONCE, self.guesses - first)
+            found = yield from _guessed(search, node, count, barred)
+            for rank, (answer, guess) in enumerate(found, first):
+                sound, faulty = _parts(answer, guess)
+                if guess.score > row.score and sound:
+                    waiting.put(sound, guess.score, rank)
+                    barred.add(sound)
+                else:
+                    barred.add(faulty)
+            if search.settled or len(found) < count:
+                break
+        if left:
+            waiting.put(Row(node, row.score, left), row.score, self.guesses)
+        else:
+            yield [Drop(node)]
+
+
+def _guessed(
+    search: Context, node: SearchNode, count: int, barred: Collection[tuple[int, ...]]
+) -> Run:
+    """Judge the likeliest answers of a node; returns them with their judgements.
+
+    One that settles the search becomes a candidate of it, and is the only one that is returned.
+    """
+    (answers,) = yield [Guess(node, count, frozenset(barred))]
+    (found,) = yield [Score([node] * len(answers), answers, keep=False)]
+    for answer, guess in zip(answers, found, strict=True):
+        if guess.score >= search.target:
+            ((guess,),) = yield [Score([node], [answer])]
+            return [(answer, guess)]
+    return list(zip(answers, found, strict=True))
+
+
+def _parts(answer: Generation, guess: Candidate) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids of an answer before the first position that its verifier points to, and those up to
+    the last one. Where it points to none both are the whole answer.
+    """
+    first, ids = len(answer.prompt_ids), answer.canvas
+    written = first + len(answer.ids)
+    start = min((one for one, _ in guess.spans), default=written)
+    end = max((one for _, one in guess.spans), default=written)
+    return ids[first : max(start, first)], ids[first : max(end, first)]

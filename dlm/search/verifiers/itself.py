@@ -35,6 +35,7 @@ class SelfVerify(Verifier):
 
     tier: ClassVar[str] = "T3"
     blocks: ClassVar[bool] = True
+    by_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("form", "ask"):
@@ -99,6 +100,7 @@ class PseudoLikelihood(Verifier):
 
     tier: ClassVar[str] = "T2"
     blocks: ClassVar[bool] = True
+    by_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_number("rate", self.rate, low=0.0, high=1.0)

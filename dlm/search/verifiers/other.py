@@ -24,6 +24,7 @@ class OtherModel(Verifier):
 
     tier: ClassVar[str] = "T2"
     blocks: ClassVar[bool] = True
+    by_text: ClassVar[bool] = True
 
     @property
     def private(self) -> bool:

@@ -62,6 +62,7 @@ class PublicTests(Verifier):
     tier: ClassVar[str] = "T2"
     blocks: ClassVar[bool] = True
     runs_programs: ClassVar[bool] = True
+    by_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_number("seconds", self.seconds, low=0.1, high=LONGEST)
@@ -141,6 +142,7 @@ class HiddenTests(Verifier):
     oracle: ClassVar[bool] = True
     blocks: ClassVar[bool] = True
     runs_programs: ClassVar[bool] = True
+    by_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.tests, str) and not self.entry.isidentifier():

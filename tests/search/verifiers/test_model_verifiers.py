@@ -120,10 +120,13 @@ def test_a_text_beyond_the_model_fails_alone_and_is_counted(engine):
 
 def test_the_forwards_of_a_search_are_all_counted(engine, computed):
     found = engine.search(
-        PROMPT, "best_of(4)", verifier=["self_verify", "pll(0.5)"], temperature=1.0, seed=2
+        PROMPT, "best_of(8)", verifier=["self_verify", "pll(0.5)"], temperature=2.0, seed=2
     )
-    assert found.costs.verifier_forwards == found.costs.verifier_nfe == 4 * (1 + 2)
-    assert found.costs.nfe == found.costs.row_forwards + 12
+    canvases = {one.answer.canvas for one in found.candidates}
+    verdicts = len(canvases) * (1 + 2)
+    assert 1 < len(canvases) < 8 == found.costs.verifier_calls, "equal ones are judged once"
+    assert found.costs.verifier_forwards == found.costs.verifier_nfe == verdicts
+    assert found.costs.nfe == found.costs.row_forwards + verdicts
     assert sum(computed) >= found.costs.nfe
 
 

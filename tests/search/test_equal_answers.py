@@ -128,6 +128,7 @@ CASES = [
     (f"tests(unsafe={UNSAFE})", CODE, "    y = x +\n    return y"),
     ("hidden_tests('assert f(1) == 2')", CODE, "    return x + 1"),
     ("self_verify", COUNTDOWN, "3*7=21\n21-2=19"),
+    ("self_verify(of='equations')", COUNTDOWN, "3*7=22\n21-2=19"),
     ("pll", COUNTDOWN, "3*7=21\n21-2=19"),
     ("causal_lm('tiny-ar')", COUNTDOWN, "3*7=21\n21-2=19"),
 ]
@@ -149,13 +150,16 @@ def test_a_verdict_hangs_on_the_answer_alone(tiny, spec, prompt, text):
     verifier = parse_verifier(spec).bind(question)
     answer = answer_of(question, text, canvas=48)
     other = replace(answer, logprobs=(-2.0,) * len(answer.ids))
-    (first,), (second,) = verifier.score([answer], question), verifier.score([other], question)
+    (first,) = verifier.score([answer], question)
+    once = question.spent.nfe
+    (second,) = verifier.score([other], question)
     assert first.score == pytest.approx(second.score, abs=1e-6)
     assert first[1:] == second[1:]
-    spent = question.spent.nfe
-    assert ask(verifier, [answer, other], question) == [first, first]
-    assert ask(verifier, [other], question) == [first]
-    assert question.spent.nfe == pytest.approx(1.5 * spent)
+    asked = question_of(tiny, prompt)
+    verdicts = [*ask(verifier, [answer, other], asked), *ask(verifier, [other], asked)]
+    assert [verdict.score for verdict in verdicts] == [pytest.approx(first.score, abs=1e-6)] * 3
+    assert {verdict[1:] for verdict in verdicts} == {first[1:]}
+    assert asked.spent.nfe == pytest.approx(once)
 
 
 @pytest.mark.parametrize(("spec", "prompt", "text"), CASES[:4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -11,10 +12,17 @@ from dlm.config.checks import require_integer, require_number
 from dlm.engine.decisions import Predicate, QuestionTemplate
 from dlm.engine.generation import Generation
 from dlm.errors import InvalidRequest, require_text, shown, unknown_name
+from dlm.search.spans import Places
 from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
 from dlm.search.verifiers.free import mean_log
 
 METHODS: Final = ("pseudo", "chain")
+PARTS: Final = ("answer", "equations")
+EQUATION: Final = re.compile(
+    r"(?<![-+*/=\d])(\d{1,6}[-+*/]\d{1,6})=(\d{1,6})(?![-+*/=\d])", re.ASCII
+)
+MOST_EQUATIONS: Final = 8
+"""Equations of an answer that are judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +32,20 @@ class SelfVerify(Verifier):
 
     A forward an answer. The probability is that of the first token of `Yes` against that of `No`,
     where the paper takes the largest logits among several spellings. The model favours its own
-    answers.
+    answers, and it must know the question: the bundled ones were trained to work an equation out
+    before their verdict, so that theirs on a whole answer picks no better than chance. Of
+    `equations` they are asked as they were trained: each `12+3=15` of an answer, once in a search,
+    with room for its working; the score is the lowest probability, and the span its equation.
 
     form: the text that is judged, of `{question}` and `{answer}`
     ask: the question about it
+    of: `answer`, or `equations`, of which an answer without any scores 0 and a long one is judged
+        by its last ones
     """
 
     form: str = "{question}\nAnswer: {answer}"
     ask: str = "Is it correct?"
+    of: Literal["answer", "equations"] = "answer"
 
     tier: ClassVar[str] = "T3"
     blocks: ClassVar[bool] = True
@@ -42,6 +56,8 @@ class SelfVerify(Verifier):
             require_text(name, getattr(self, name))
         if "{answer}" not in self.form:
             raise InvalidRequest("form", f"must hold {{answer}}, got {shown(self.form)}")
+        if self.of not in PARTS:
+            raise unknown_name("of", str(self.of), PARTS)
 
     @property
     def highest(self) -> float:
@@ -50,8 +66,8 @@ class SelfVerify(Verifier):
 
     @property
     def cost(self) -> float:
-        """One canvas."""
-        return 1.0
+        """One canvas; of equations the most that an answer takes."""
+        return 1.0 if self.of == "answer" else float(MOST_EQUATIONS)
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""
@@ -61,21 +77,53 @@ class SelfVerify(Verifier):
 
     def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:
         """See `Verifier`."""
-        template = QuestionTemplate(user="{input}\n{questions}", question="{instructions}")
 
         def judge(answer: Generation) -> Verdict:
-            before, _, after = self.form.partition("{answer}")
-            words = [part.replace("{question}", question.text or "") for part in (before, after)]
-            found = question.engine.decide(
-                (answer.text or "").join(words),
-                Predicate(None, self.ask),
-                template=template,
-                scoring="first",
-            )
-            question.spent.add(found.costs.nfe, found.costs.nfe)
-            return Verdict(found.answers[0].probability)
+            if self.of == "equations":
+                return self._of_equations(answer, question)
+            return self._asked(question, question.text or "", answer.text or "")
 
         return each(answers, question, judge)
+
+    def _of_equations(self, answer: Generation, question: Question) -> Verdict:
+        """The verdict on the equation that is least likely right; known ones cost nothing."""
+        text = question.engine.text
+        found = list(EQUATION.finditer(answer.text or ""))[-MOST_EQUATIONS:]
+        if not found:
+            return Verdict(0.0)
+
+        def judge(numbers: Sequence[int]) -> list[Verdict]:
+            verdicts = []
+            for equation, left, value in (found[number].group(0, 1, 2) for number in numbers):
+                room = len(text.encode_inside(f"{equation}\n{value}"))
+                reply = f"[[mask:{room}]]={value}? {{hole}}"
+                verdicts.append(self._asked(question, f"Compute {left}.", equation, reply))
+            return verdicts
+
+        equations = [one[0] for one in found]
+        verdicts = question.known.find(self, equations, judge, lambda _: True)
+        worst = min(range(len(found)), key=lambda number: verdicts[number].score)
+        span = Places(answer, text).span(*found[worst].span())
+        return Verdict(verdicts[worst].score, spans=(span,))
+
+    def _asked(self, question: Question, asked: str, answer: str, reply: str = "") -> Verdict:
+        """The verdict on an answer to a question of its own.
+
+        reply: the model's turn, with a hole, which the end of text follows (empty: a hole alone)
+        """
+        end = question.engine.info.eos_ids[:1] if reply else None
+        template = QuestionTemplate(
+            user="{input}\n{questions}",
+            question="{instructions}",
+            answer=reply or "{hole}",
+            end=end,
+        )
+        before, _, after = self.form.partition("{answer}")
+        words = [part.replace("{question}", asked) for part in (before, after)]
+        source, predicate = answer.join(words), Predicate(None, self.ask)
+        found = question.engine.decide(source, predicate, template=template, scoring="first")
+        question.spent.add(found.costs.nfe, found.costs.nfe)
+        return Verdict(found.answers[0].probability)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from tests.helpers import random_decoder, tiny_spec
 from tests.search.verifiers.answers import (
     STRANGE,
     answer_of,
+    pointed,
     question_of,
     scores_of,
     verdicts_of,
@@ -50,6 +51,30 @@ def test_the_words_of_the_judge_are_the_users(engine):
     assert 0 <= one <= 1
     with pytest.raises(InvalidRequest, match="answer"):
         parse_verifier("self_verify(form='{question}')")
+    with pytest.raises(InvalidRequest, match="equations"):
+        parse_verifier("self_verify(of='lines')")
+
+
+def test_each_equation_is_judged_as_the_bundled_models_were_taught(engine, computed):
+    """A right chain and a wrong one; an equation that both hold is asked about once."""
+    question = question_of(engine, "Countdown: use 20 5 2 to make 13.")
+    verifier = parse_verifier("self_verify(of='equations')").bind(question)
+    texts = ["20-5=15\n15-2=13", "20-5=15\n15-2=12", "20-5=14\n15-2=13", "no sum", "1+2+3=6"]
+    answers = [answer_of(question, text) for text in texts]
+    verdicts = verifier.score(answers, question)
+    right, second, first, none, chain = (verdict.score for verdict in verdicts)
+    assert right > 0.5 > max(first, second)
+    assert none == chain == 0
+    assert question.spent.nfe == sum(computed) == 4 <= verifier.cost
+    spans = [pointed(question, *pair) for pair in zip(answers[1:3], verdicts[1:3], strict=True)]
+    assert spans == ["15-2=12", "20-5=14"]
+    assert verdicts[3].spans == verdicts[4].spans == ()
+
+
+def test_a_long_answer_takes_no_more_than_it_costs(engine, computed):
+    text = "\n".join(f"{n}+1={n + 1}" for n in range(30))
+    _, spent = verdicts_of(engine, "self_verify(of='equations')", PROMPT, [text])
+    assert spent.nfe == sum(computed) == parse_verifier("self_verify(of='equations')").cost
 
 
 def by_hand(engine, question, answer, rate, count):
@@ -102,7 +127,7 @@ def test_the_chain_from_left_to_right(engine, computed):
     assert sum(computed) == 2 * len(ids), "here, and by the engine alone"
 
 
-@pytest.mark.parametrize("spec", ["self_verify", "pll"])
+@pytest.mark.parametrize("spec", ["self_verify", "self_verify(of='equations')", "pll"])
 @pytest.mark.parametrize("text", [text for text in STRANGE if len(text) < 400])
 def test_no_text_makes_them_fall_over(engine, spec, text):
     (verdict,), spent = verdicts_of(engine, spec, PROMPT, [text])
@@ -120,7 +145,12 @@ def test_a_text_beyond_the_model_fails_alone_and_is_counted(engine):
 
 def test_the_forwards_of_a_search_are_all_counted(engine, computed):
     found = engine.search(
-        PROMPT, "best_of(8)", verifier=["self_verify", "pll(0.5)"], temperature=2.0, seed=2
+        "Compute 4713+2489.",
+        "best_of(8)",
+        verifier=["self_verify", "pll(0.5)"],
+        temperature=2.0,
+        seed=2,
+        max_new_tokens=24,
     )
     canvases = {one.answer.canvas for one in found.candidates}
     verdicts = len(canvases) * (1 + 2)

@@ -118,6 +118,7 @@ class Verifier:
         judged, and billed for, once; a verifier that is made of others has it for itself, as `ask`
         remembers for each of its parts
     private: it reads files, or runs programs that could do harm: not for requests of strangers
+    trusted_only: it is `private` whatever its arguments are
     options: options of generation that its answers need, whatever the request has under their names
     highest: no score is above it; a search that reaches it is settled
     cost: forwards of the model that one answer takes, as far as that is known before; 0 where it
@@ -131,6 +132,7 @@ class Verifier:
     blocks: ClassVar[bool] = False
     runs_programs: ClassVar[bool] = False
     by_text: ClassVar[bool] = False
+    trusted_only: ClassVar[bool] = False
     relative: ClassVar[bool] = False
 
     @property
@@ -146,7 +148,7 @@ class Verifier:
     @property
     def private(self) -> bool:
         """True if no stranger may ask for it."""
-        return False
+        return self.trusted_only
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -143,16 +143,12 @@ class HiddenTests(Verifier):
     blocks: ClassVar[bool] = True
     runs_programs: ClassVar[bool] = True
     by_text: ClassVar[bool] = True
+    trusted_only: ClassVar[bool] = True  # its tests are code of the user
 
     def __post_init__(self) -> None:
         if not isinstance(self.tests, str) and not self.entry.isidentifier():
             rule = "must name the function that `tests` are of"
             raise InvalidRequest("entry", f"{rule}, got {shown(self.entry)}")
-
-    @property
-    def private(self) -> bool:
-        """Its tests are code of the user."""
-        return True
 
     @property
     def highest(self) -> float:

@@ -85,6 +85,7 @@ class Question:
     ids: the prompt as the model reads it
     engine: the engine that decodes it; its lock is free while a verifier that `blocks` is asked
     spent: the forwards that verifiers have spent; who computes adds to it
+    longest: tokens that an answer has at most; 0 where that is not known
     known: the verdicts of verifiers that judge equal answers once
     """
 
@@ -93,6 +94,7 @@ class Question:
     ids: tuple[int, ...]
     engine: Any
     spent: Spent
+    longest: int = 0
     known: Memory[Verdict] = field(default_factory=Memory, repr=False, compare=False)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, ClassVar, Final, Literal
 
 from dlm.config.checks import require_integer, require_number
+from dlm.engine.canvas_reader import MOST_POSITIONS, sharing_unit
 from dlm.engine.decisions import Predicate, QuestionTemplate
 from dlm.engine.generation import Generation
+from dlm.engine.scoring.job import LEAST_SAVED
+from dlm.engine.scoring.rows import ROUNDING
 from dlm.errors import InvalidRequest, require_text, shown, unknown_name
 from dlm.search.spans import Places
 from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
@@ -137,14 +141,17 @@ class PseudoLikelihood(Verifier):
     is equally long for all answers. A small rate is exact and dear, as few positions are guessed at
     once.
 
-    rate: share of the positions that are masked at a time; `ceil(1 / rate)` forwards an answer
+    rate: share of the positions that are masked at a time; `ceil(1 / rate)` forwards an answer, or
+        a block of it in block-causal models, where one for keys that they share may come on top
     method: `pseudo`, or `chain`: from left to right, a forward a token, whatever the rate
     seed: of the sets of positions
+    most: forwards of the longest answer, of the request
     """
 
     rate: float = 0.25
     method: Literal["pseudo", "chain"] = "pseudo"
     seed: int = 0
+    most: int = field(default=0, metadata={"bound": True})
 
     tier: ClassVar[str] = "T2"
     blocks: ClassVar[bool] = True
@@ -165,13 +172,21 @@ class PseudoLikelihood(Verifier):
 
     @property
     def cost(self) -> float:
-        """Canvases of `pseudo` with full attention; others depend on the answer, and are more."""
-        return float(ceil(1 / self.rate)) if self.method == "pseudo" else 1.0
+        """The most canvases that an answer takes; before `bind` those of full attention."""
+        known = self.most or (self._sets if self.method == "pseudo" else 1)
+        return float(known)
+
+    @property
+    def _sets(self) -> int:
+        return ceil(1 / self.rate - ROUNDING)
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""
         _require_mask(self, question)
-        return self
+        if not question.longest:
+            return self
+        sets = self._sets if self.method == "pseudo" else question.longest
+        return replace(self, most=most_canvases(question, sets))
 
     def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:
         """See `Verifier`."""
@@ -195,6 +210,27 @@ def _require_mask(verifier: Verifier, question: Question) -> None:
     if question.engine.info.mask_id is None:
         rule = "reads masked positions, and this model has no mask"
         raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+
+
+def most_canvases(question: Question, sets: int) -> int:
+    """The most canvases that the log-likelihood of an answer takes, with those for shared keys.
+
+    sets: of its positions, or of those of each block, that are masked at once
+    """
+    engine, start = question.engine, len(question.ids)
+    size: int = engine.info.alignment
+    if engine.info.attention != "block_causal":
+        return min(sets, question.longest)
+    unit, rows = sharing_unit(engine), Counter[int]()
+    for block in range(start // size * size, start + question.longest, size):
+        first = max(block, start)
+        count = min(sets, block + size - first)  # the surplus of the last block may hold the end
+        for read, own in ((first, 1), (first + 1, count - 1)):  # one set holds the first position
+            known = max(read - int(engine.info.shift), 0)
+            rows[0 if unit is None else known // unit * unit] += own
+    part = max((engine.scheduler.max_token_forwards or MOST_POSITIONS) // size, 1) * size
+    shared = (cut for cut, own in rows.items() if (own - 1) * cut >= LEAST_SAVED)
+    return rows.total() + sum(ceil(cut / part) for cut in shared)
 
 
 def rescored(answer: Generation, question: Question, method: str) -> tuple[tuple[int, ...], int]:

@@ -10,6 +10,8 @@ import torch
 
 import dlm
 from dlm.core import ModelInfo
+from dlm.engine.generation import Generation
+from dlm.engine.stats import Stats
 from dlm.errors import InvalidRequest
 from dlm.search.verifiers.parsing import parse_verifier
 from tests.engine.harness import info_of
@@ -24,6 +26,7 @@ from tests.search.verifiers.answers import (
 )
 
 PROMPT = "Compute 13+24."
+NOTHING = Stats(0, 0, 0, 0, 0, {}, {}, {}, 0.0)
 
 
 # the model itself
@@ -125,6 +128,74 @@ def test_the_chain_from_left_to_right(engine, computed):
     assert verdict.score == pytest.approx(found.logprob / len(ids), abs=1e-4)
     assert question.spent.nfe == len(ids)
     assert sum(computed) == 2 * len(ids), "here, and by the engine alone"
+
+
+def asked_of(engine, start, longest):
+    """A question of `start` ids, and the answer of a given number of ids to it."""
+    size, eos = engine.info.alignment, engine.info.eos_ids[0]
+    ids = tuple(10 + at % 40 for at in range(start))
+    question = replace(question_of(engine, ids), longest=longest)
+
+    def answered(count):
+        after = [10 + at % 40 for at in range(count)]
+        canvas = (*ids, *after, *[eos] * (-(start + count) % size))
+        return Generation(
+            None, tuple(after), "length", NOTHING, prompt_ids=ids, canvas=canvas, logprobs=()
+        )
+
+    return question, answered
+
+
+ROOMS = [(5, 19), (8, 8), (3, 45), (40, 24), (96, 32), (199, 57)]
+"""Lengths of prompts and of answers that end with a block."""
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize(("start", "longest"), ROOMS)
+@pytest.mark.parametrize("spec", ["pll(1.0)", "pll(0.001)", "pll(method='chain')"])
+def test_a_block_causal_model_takes_the_forwards_that_are_declared(start, longest, spec, shift):
+    """Blocks are read one by one; keys that they share are computed where that pays."""
+    engine = causal_engine(shift=shift)
+    question, answered = asked_of(engine, start, longest)
+    verifier = parse_verifier(spec).bind(question)
+    verifier.score([answered(longest)], question)
+    assert question.spent.nfe == question.spent.forwards == verifier.cost
+    assert verifier.cost >= -(-longest // 8)
+
+
+@pytest.mark.parametrize("attention", ["full", "block_causal"])
+@pytest.mark.parametrize("rate", [0.15, 0.25, 0.4])
+def test_no_answer_takes_more_than_is_declared(rate, attention):
+    engine = causal_engine(attention=attention)
+    dearest = 0
+    for start, longest in ROOMS[1::2]:
+        for count in (longest, longest // 2, 1):
+            question, answered = asked_of(engine, start, longest)
+            verifier = parse_verifier(f"pll({rate})").bind(question)
+            verifier.score([answered(count)], question)
+            assert question.spent.nfe <= verifier.cost
+            dearest = max(dearest, question.spent.nfe / verifier.cost)
+    assert dearest == 1
+
+
+def test_a_search_knows_the_longest_answer():
+    engine = causal_engine()
+    for nfe in (30, 60, 200):
+        found = engine.search(
+            [7, 3, 9, 21, 14],
+            "best_of(6)",
+            verifier="pll(0.5)",
+            budget={"nfe": nfe},
+            temperature=1.0,
+            max_new_tokens=19,
+        )
+        assert found.costs.verifier_nfe > 2, "more than with full attention"
+        assert found.costs.nfe <= nfe
+
+
+def causal_engine(attention="block_causal", **traits):
+    spec = tiny_spec(attention=attention, block_length=8, **traits)
+    return dlm.Engine(random_decoder(spec, 1), info_of(spec))
 
 
 @pytest.mark.parametrize("spec", ["self_verify", "self_verify(of='equations')", "pll"])

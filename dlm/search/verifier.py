@@ -116,15 +116,15 @@ class Verifier:
     workers: threads that may ask it at a time, if it `blocks`
     runs_programs: it runs the code of answers, in a sandbox
     by_text: a verdict depends on the question, and on the text and the ids of the answer, alone:
-        neither on chance nor on the way that the answer was decoded. Equal answers of a search are
-        judged, and billed for, once; a verifier that is made of others has it for itself, as `ask`
-        remembers for each of its parts
+        neither on chance, as that of a user's function may, nor on the way that the answer was
+        decoded. Equal answers of a search are judged, and billed for, once; `ask` remembers for
+        each part of a verifier by itself
     private: it reads files, or runs programs that could do harm: not for requests of strangers
     trusted_only: it is `private` whatever its arguments are
     options: options of generation that its answers need, whatever the request has under their names
     highest: no score is above it; a search that reaches it is settled
-    cost: forwards of the model that one answer takes, as far as that is known before; 0 where it
-        computes nothing
+    cost: forwards of the model that one answer takes at most, as far as that is known before; 0
+        where it computes nothing
     """
 
     __slots__ = ()

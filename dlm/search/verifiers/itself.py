@@ -39,7 +39,8 @@ class SelfVerify(Verifier):
     answers, and it must know the question: the bundled ones were trained to work an equation out
     before their verdict, so that theirs on a whole answer picks no better than chance. Of
     `equations` they are asked as they were trained: each `12+3=15` of an answer, once in a search,
-    with room for its working; the score is the lowest probability, and the span its equation.
+    with room for its working; the score is the lowest probability, and the span its equation where
+    `No` is more likely.
 
     form: the text that is judged, of `{question}` and `{answer}`
     ask: the question about it
@@ -107,8 +108,10 @@ class SelfVerify(Verifier):
         equations = [one[0] for one in found]
         verdicts = question.known.find(self, equations, judge, lambda _: True)
         worst = min(range(len(found)), key=lambda number: verdicts[number].score)
-        span = Places(answer, text).span(*found[worst].span())
-        return Verdict(verdicts[worst].score, spans=(span,))
+        score = verdicts[worst].score
+        if score >= 0.5:
+            return Verdict(score)
+        return Verdict(score, spans=(Places(answer, text).span(*found[worst].span()),))
 
     def _asked(self, question: Question, asked: str, answer: str, reply: str = "") -> Verdict:
         """The verdict on an answer to a question of its own.

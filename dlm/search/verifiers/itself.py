@@ -40,7 +40,7 @@ class SelfVerify(Verifier):
     before their verdict, so that theirs on a whole answer picks no better than chance. Of
     `equations` they are asked as they were trained: each `12+3=15` of an answer, once in a search,
     with room for its working; the score is the lowest probability, and the span its equation where
-    `No` is more likely.
+    `No` is more likely. True equations may still be the wrong ones: this helps where sums fail.
 
     form: the text that is judged, of `{question}` and `{answer}`
     ask: the question about it

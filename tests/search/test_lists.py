@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from itertools import product
+from dataclasses import dataclass
+from itertools import pairwise, product
 from math import fsum, log
 from typing import Any
 
@@ -17,7 +18,7 @@ from dlm.errors import InvalidRequest
 from dlm.search import Question, Verdict
 from dlm.search.policies.sampling import BestOf
 from dlm.search.policies.shortlist import Shortlist
-from dlm.search.work import Guess, Start
+from dlm.search.work import Advance, Guess, Point, Score, Start
 from tests.search.joint import Tabular
 from tests.search.searches import OPTIONS, PROMPT, new_engine, require_empty
 from tests.search.tabular import search
@@ -42,7 +43,7 @@ def test_combinations_come_once_and_the_likeliest_first(seed: int) -> None:
     found = list(likeliest(logs))
     assert sorted(found) == list(product(*map(range, sizes)))
     sums = [fsum(one[rank] for one, rank in zip(logs, ranks, strict=True)) for ranks in found]
-    assert all(now >= after - 1e-9 for now, after in zip(sums, sums[1:], strict=False))
+    assert all(now >= after - 1e-9 for now, after in pairwise(sums))
 
 
 def stepped(steps: int = 1, **more: Any) -> tuple[dlm.Engine, Node]:
@@ -68,7 +69,7 @@ def test_guesses_are_the_largest_products_of_the_probabilities_that_the_step_rea
     found = engine.guesses(node, 12)
     assert [one.canvas for one in found] == expected[:12]
     assert {one.finish_reason for one in found} == {"length"}
-    assert node.nfe == 2 and node.parked, "a guess takes no forward"
+    assert node.nfe == 2, "a guess takes no forward"
     logs = [log(dict(drawn[at].top)[found[0].canvas[at]]) for at in still]
     first = len(PROMPT)
     assert [found[0].logprobs[at - first] for at in still] == pytest.approx(logs)
@@ -80,7 +81,8 @@ def test_guesses_leave_out_beginnings() -> None:
     without = {every[0][:2], every[5]}
     kept = [ids for ids in every if ids[:2] not in without and ids not in without]
     found = [one.ids for one in engine.guesses(node, 30, without)]
-    assert found == kept[: len(found)] and len(found) >= 10
+    assert found == kept[: len(found)]
+    assert len(found) >= 10
     assert engine.guesses(node, 3, {()}) == []
 
 
@@ -118,7 +120,7 @@ def test_a_few_forwards_are_enough() -> None:
     for prompt in PROMPTS:
         for spec in spent:
             found = engine.search(prompt, spec, verifier="rules", seed=1, **SAMPLER)
-            assert found.score == 1.0 and found.reason == "target"
+            assert (found.score, found.reason) == (1.0, "target")
             spent[spec] += found.costs.nfe
     assert spent["shortlist"] < spent["best_of(32, width=1)"] / 2
     require_empty(engine)
@@ -139,7 +141,8 @@ def test_the_best_of_a_known_joint_is_found_in_fewer_forwards() -> None:
 
     listed = search(Shortlist(guesses=400, likely=4), model, reward, target=6.0)
     drawn = search(BestOf(4000, width=1), model, reward, target=6.0)
-    assert listed.best is not None and listed.best.score == 6.0
+    assert listed.best is not None
+    assert listed.best.score == 6.0
     assert listed.forwards < drawn.forwards / 10
 
 
@@ -160,22 +163,29 @@ def test_wrong_arguments_are_refused(wrong: str) -> None:
         engine.search(COUNTDOWN, f"shortlist({wrong})", verifier="rules", **SAMPLER)
 
 
+@dataclass(frozen=True, slots=True)
+class Kinds(dlm.Verifier):
+    """The number of different ids."""
+
+    def score(self, answers: Any, question: Question) -> Any:
+        return [Verdict(float(len(set(answer.ids)))) for answer in answers]
+
+
+@dataclass(frozen=True, slots=True)
+class OneStep(dlm.Policy):
+    """The best of seven guesses after one forward."""
+
+    def run(self, search: Any) -> Any:
+        (node,) = yield [Start(0, likely=4)]
+        yield [Advance(node, Point(steps=1))]
+        (answers,) = yield [Guess(node, 7)]
+        (judged,) = yield [Score([node] * len(answers), answers)]
+        return max(judged, key=lambda one: one.score)
+
+
 def test_a_policy_may_ask_for_guesses_itself() -> None:
-    """`Guess` is a work item like any other."""
-
-    class Halves(dlm.Verifier):
-        def score(self, answers: Any, question: Question) -> Any:
-            return [Verdict(float(len(set(answer.ids)))) for answer in answers]
-
-    class One(dlm.Policy):
-        def run(self, search: Any) -> Any:
-            (node,) = yield [Start(0, {"top_logprobs": 4})]
-            yield [dlm.search.Advance(node, dlm.search.Point(steps=1))]
-            (answers,) = yield [Guess(node, 7)]
-            (judged,) = yield [dlm.search.Score([node] * len(answers), answers)]
-            return max(judged, key=lambda one: one.score)
-
     engine, spy = new_engine()
-    found = engine.search(PROMPT, One(), verifier=Halves(), **OPTIONS)
-    assert len(found.candidates) == 7 and spy.calls == found.costs.nfe == 1
+    found = engine.search(PROMPT, OneStep(), verifier=Kinds(), **OPTIONS)
+    assert len(found.candidates) == 7
+    assert spy.calls == found.costs.nfe == 1
     require_empty(engine)

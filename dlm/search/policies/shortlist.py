@@ -87,7 +87,7 @@ class Shortlist(Policy):
     rows: int = 64
     guesses: int = 64
     likely: int = 8
-    steps: int = 2
+    steps: int = 1
 
     def __post_init__(self) -> None:
         for name, least in (("rows", 1), ("guesses", 1), ("likely", 2), ("steps", 1)):
@@ -119,7 +119,7 @@ class Shortlist(Policy):
     ) -> Run:
         """Take the first step of a row that begins with a canvas of a score."""
         left = self.steps if canvas else inf
-        (node,) = yield [Start(edge, {"top_logprobs": self.likely}, canvas or None)]
+        (node,) = yield [Start(edge, canvas=canvas or None, likely=self.likely)]
         (blank,) = yield [Complete(node)]
         ((judged,),) = yield [Score([node], [blank], keep=False)]
         yield from self._step(search, waiting, Row(node, max(score, judged.score), left))

@@ -149,9 +149,11 @@ def test_the_canvas_is_seen_while_it_settles(desk):
     assert counts == sorted(counts, reverse=True)
 
 
-@pytest.mark.parametrize("end", ["button", "Escape"])
+@pytest.mark.parametrize(
+    ("tab", "end"), [(DESK, "button"), (PHONE, "Escape")], indirect=["tab"], ids=["desk", "phone"]
+)
 def test_stop_frees_the_row(tab, server, end):
-    tab.set(prompt=COINS, length=900)
+    tab.set(prompt=COINS, length=500)
     tab.pick("dlm.unmask", "topk")
     tab.page.click("#run")
     tab.page.wait_for_selector(".cell.fresh")
@@ -165,13 +167,15 @@ def test_stop_frees_the_row(tab, server, end):
     assert server.get("/load")["running"] == 0
     assert tab.figure("finish") == "stopped"
     assert tab.page.text_content("#said") == "Stopped."
-    assert 0 < len(tab.cells("mask")) < 900
+    assert 0 < len(tab.cells("mask")) < 500
     tab.set(length=64)
     tab.run()
     assert tab.figure("finish") == "stop", "the next run is whole"
 
 
-@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize(
+    ("tab", "in_turn"), [(DESK, False), (PHONE, True)], indirect=["tab"], ids=["desk", "phone"]
+)
 def test_two_strategies_side_by_side(tab, server, tmp_path, in_turn):
     tab.set(prompt=COINS)
     tab.page.check("#compare")

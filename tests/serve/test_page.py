@@ -70,10 +70,7 @@ def test_masks_settle_and_the_text_is_the_answers(tab, server, tmp_path):
     assert "".join(tab.cells("filled")) == tab.answer()
     assert tab.figure("finish") == "stop"
     assert tab.figure("forwards") == str(tab.steps)
-    counts = []
-    for step in range(tab.steps + 1):
-        tab.seek(step)
-        counts.append(len(tab.cells("mask")))
+    counts = tab.masks_at_each_step()
     assert counts[0] == 64
     assert counts[-1] == 0
     assert all(after < before for before, after in pairwise(counts)), "one token a step at least"

@@ -274,7 +274,9 @@ def test_the_forwards_of_a_verifier_count(engine, tmp_path):
     run = small(tmp_path, [method])
     drawn(run, engine)
     (found,) = run.trials("sudoku", method)
-    assert all(one.verifier_nfe == 2 and one.nfe > 2 for one in found.values())
+    for one in found.values():  # equal answers are judged once
+        assert one.verifier_nfe == len({answer.text for answer in one.answers})
+        assert one.nfe > one.verifier_nfe
 
 
 def test_methods_may_be_added_but_not_changed(engine, tmp_path):

@@ -373,7 +373,7 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     line = f"eval search --tasks sudoku --limit 3 --only neighbours --out {tmp_path}"
     assert call(shlex.split(line)) == 0
     told = capsys.readouterr().out
-    assert "### sudoku (n = 3, 1 seeds)" in told
+    assert "### sudoku (n = 3, 1 seed)" in told
     assert "| neighbours |" in told
     results = json.loads((tmp_path / "results.json").read_text())
     assert {row["method"] for row in results["figures"]} >= {"best_of", "neighbours"}

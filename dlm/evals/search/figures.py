@@ -37,9 +37,10 @@ PICK: Final = "random pick"
 class SearchFigures:
     """One method on one task.
 
-    accuracy: share of right answers with each of `BUDGETS`, where the baseline has it, and `spent`
+    accuracy: share of right answers with each of `BUDGETS` that the baseline has, and `spent`
         forwards
-    final, nfe: the same of the whole search; `answers` that it has judged
+    final, nfe: the same of the whole search; `answers` that it has found, and `verdicts` on them
+        and on guesses
     verifier_nfe: forwards of verifiers among them
     area: mean accuracy over log2(NFE) between one answer and the longest search
     match: forwards at which it reaches the accuracy of the fixed baseline (infinite: never)
@@ -59,6 +60,7 @@ class SearchFigures:
     final: Estimate
     nfe: float
     answers: float
+    verdicts: float
     verifier_nfe: float
     area: Estimate
     match: Estimate
@@ -87,15 +89,16 @@ def figures_of(run: SearchRun, task: str) -> list[SearchFigures]:
     single = float(np.mean([one.answers[0].nfe for one in every]))
     most = max(one.nfe for seeds in trials.values() for found in seeds for one in found.values())
     budgets = grid(single, max(most, 2 * single))
+    worth = [k * single for k in BUDGETS if k <= run.most]
     curves = {name: curve_of(seeds, items, budgets) for name, seeds in trials.items()}
     weights = draws(len(items))
     rows = [
-        _figures(task, name, curves[name], seeds, items, (curves, weights, single))
+        _figures(task, name, curves[name], seeds, items, (curves, weights, worth))
         for name, seeds in trials.items()
     ]
     base = random_pick(trials[BEST_OF], items, budgets)
     named = f"{BEST_OF}, {PICK}"
-    picked = _figures(task, named, base, trials[BEST_OF], items, (curves, weights, single))
+    picked = _figures(task, named, base, trials[BEST_OF], items, (curves, weights, worth))
     return [*rows, picked]
 
 
@@ -105,12 +108,11 @@ def _figures(
     curve: Curve,
     seeds: Sequence[Mapping[str, Trial]],
     items: Sequence[str],
-    beside: tuple[Mapping[str, Curve], np.ndarray, float],
+    beside: tuple[Mapping[str, Curve], np.ndarray, Sequence[float]],
 ) -> SearchFigures:
-    """The figures of one method. `beside`: all curves, weights of resamples, NFE of an answer."""
-    curves, weights, single = beside
+    """The figures of one method. `beside`: all curves, weights of resamples, the budgets of a table."""
+    curves, weights, worth = beside
     every = [found[item] for found in seeds for item in items]
-    worth = [float(k * single) for k in BUDGETS]
     oracle = oracle_of(seeds, items, curve.budgets)
     final = estimated(weights @ curve.right[-1], len(items), 0.0)
     return SearchFigures(
@@ -123,6 +125,7 @@ def _figures(
         final=final,
         nfe=float(np.mean([one.nfe for one in every])),
         answers=float(np.mean([len(one.answers) for one in every])),
+        verdicts=float(np.mean([one.verifier_calls for one in every])),
         verifier_nfe=float(np.mean([one.verifier_nfe for one in every])),
         **_compared(curve, curves[BEST_OF], curves[FIXED], weights),
         errors=sum(one.verifier_errors for one in every),

@@ -16,12 +16,10 @@ from dlm.evals.search.curves import Estimate
 from dlm.evals.search.figures import BUDGETS, SearchFigures
 
 COLUMNS: Final = (
-    "method",
-    *(f"{k}x" for k in BUDGETS),
     "right",
     "NFE",
     "verifier's",
-    "answers",
+    "verdicts",
     "area",
     "matches best-of-16 at",
     "of fixed",
@@ -30,7 +28,8 @@ COLUMNS: Final = (
 )
 NOTE: Final = (
     "kx: share right, in percent, with the forwards of k answers as budget. Right, NFE: of the "
-    "whole search; forwards of verifiers are in all NFE, and in a column of their own. Area: mean "
+    "whole search; forwards of verifiers are in all NFE, and in a column of their own. Verdicts: on "
+    "answers and guesses; they take no forwards where the rules of the task judge. Area: mean "
     "accuracy over log2(NFE). Matches: mean NFE from which on it is as accurate as best-of-16 "
     "without an early stop; as a share of the NFE of that, and of those at which `best_of` with "
     "an early stop is as accurate. Gain: accuracy less the best one of `best_of` with an early "
@@ -59,8 +58,10 @@ def tables(figures: Sequence[SearchFigures], seconds: float) -> str:
     lines = []
     for task in dict.fromkeys(row.task for row in figures):
         rows = [row for row in figures if row.task == task]
-        title = f"### {task} (n = {rows[0].n}, {rows[0].seeds} seeds)"
-        lines += [title, "", table_line(COLUMNS), table_line(["---"] * len(COLUMNS))]
+        title = f"### {task} (n = {rows[0].n}, {rows[0].seeds} seed{'s' * (rows[0].seeds > 1)})"
+        worth = [f"{k}x" for k, _ in zip(BUDGETS, rows[0].accuracy, strict=False)]
+        columns = ("method", *worth, *COLUMNS)
+        lines += [title, "", table_line(columns), table_line(["---"] * len(columns))]
         lines += [table_line(_cells(row)) for row in rows] + [""]
     return "\n".join([*lines, NOTE, "", f"{seconds / 60:.1f} minutes of processor time.", ""])
 
@@ -72,7 +73,7 @@ def _cells(row: SearchFigures) -> list[str]:
         _told(row.final, 100, "%"),
         f"{row.nfe:.1f}",
         f"{row.verifier_nfe:.1f}",
-        f"{row.answers:.1f}",
+        f"{row.verdicts:.1f}",
         _told(row.area, 100),
         _told(row.match, 1),
         _told(row.of_fixed, 1, digits=2),

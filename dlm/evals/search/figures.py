@@ -110,7 +110,7 @@ def _figures(
     items: Sequence[str],
     beside: tuple[Mapping[str, Curve], np.ndarray, Sequence[float]],
 ) -> SearchFigures:
-    """The figures of one method. `beside`: all curves, weights of resamples, the budgets of a table."""
+    """The figures of one method. `beside`: all curves, weights of resamples, budgets of a table."""
     curves, weights, worth = beside
     every = [found[item] for found in seeds for item in items]
     oracle = oracle_of(seeds, items, curve.budgets)

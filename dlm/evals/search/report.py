@@ -28,8 +28,8 @@ COLUMNS: Final = (
 )
 NOTE: Final = (
     "kx: share right, in percent, with the forwards of k answers as budget. Right, NFE: of the "
-    "whole search; forwards of verifiers are in all NFE, and in a column of their own. Verdicts: on "
-    "answers and guesses; they take no forwards where the rules of the task judge. Area: mean "
+    "whole search; forwards of verifiers are in all NFE, and in a column of their own. Verdicts: "
+    "on answers and guesses; they take no forwards where the rules of the task judge. Area: mean "
     "accuracy over log2(NFE). Matches: mean NFE from which on it is as accurate as best-of-16 "
     "without an early stop; as a share of the NFE of that, and of those at which `best_of` with "
     "an early stop is as accurate. Gain: accuracy less the best one of `best_of` with an early "

@@ -11,7 +11,7 @@ import dlm
 from dlm.cli import trees
 from dlm.cli.app import run
 from dlm.cli.search import progress
-from dlm.search.saved import SavedSearch
+from dlm.search.saved import SavedRequest, SavedSearch
 
 PROMPT = "Countdown: use 2 10 3 to make 9."
 OPTIONS = ("--temperature", "1", "--max-new-tokens", "32", "--seed", "3")
@@ -72,7 +72,14 @@ def test_a_target_ends_it(call):
     ("param", "arguments"),
     [
         ("search", ("--search", "bestof")),
-        ("search: best_of", ("--search", "best_of(m=2)")),
+        ("search", ("--search", "best_of(m=2)")),
+        ("search", ("--search", "best_of(0)")),
+        ("search", ("--search", "best_of('x')")),
+        ("n", ("--n", "4")),
+        ("trace", ("--trace", "steps.jsonl")),
+        ("budget.seconds", ("--budget", "seconds=0")),
+        ("verifier", ("--temperature", "0", "--verifier", "confident")),
+        ("budget.nfe", ("--temperature", "0", "--budget", "nfe=0")),
         ("verifier", ("--verifier", "confident")),
         ("budget", ("--budget", "nfe")),
         ("budget", ("--budget", "forwards=3")),
@@ -92,10 +99,73 @@ def test_wrong_arguments_are_refused_by_name(call, param, arguments):
     assert err.count("\n") == 1
 
 
-def test_options_of_several_answers_are_not_there(call):
-    for name in ("--n", "--trace"):
-        code, _, err = call("search", PROMPT, name, "2")
-        assert (code, "No such option" in err) == (2, True)
+def test_options_of_several_answers_are_not_in_the_help(call):
+    code, out, _ = call("search", "--help")
+    assert code == 0
+    assert "--seed" in out
+    assert not re.search(r"--(n|trace)\b", out)
+
+
+def test_a_prompt_is_enough(call, tmp_path):
+    """A policy that needs chance draws at temperature 1; one that needs none does not."""
+    for policy, temperature in (("best_of(2)", 1.0), ("seeds(1)", 0.0)):
+        code, out, _ = call("search", PROMPT, "--search", policy, "--json")
+        assert code == 0
+        assert json.loads(out)["config"]["temperature"] == temperature
+    assert "for these it is 1 by default" in " ".join(call("search", "--help")[1].split())
+
+
+def test_an_oracle_is_refused_in_words_of_the_command_line(call):
+    code, _, err = call("search", PROMPT, *OPTIONS, "--verifier", "exact_answer('9')")
+    assert (code, "`--allow-oracle`" in err) == (2, True)
+    assert err.startswith("dlm: error: `verifier`: exact_answer knows")
+
+
+def test_a_file_holds_its_request(call, tmp_path):
+    """The options in the file give the same search again."""
+    file = tmp_path / "tree.json"
+    asked = ("--budget", "nfe=60", "--target", "0.5", "--system", "Calculate.")
+    policy = ("--search", "best_of(5, width=2)", "--verifier", "countdown")
+    assert call("search", PROMPT, *policy, *OPTIONS, *asked, "--out", file)[0] == 0
+    saved = SavedSearch.from_json(json.loads(file.read_text()))
+    assert saved.request == SavedRequest(PROMPT, "Calculate.", False, {"nfe": 60}, 0.5, SAME)
+    own = saved.request
+    turns = [{"role": "system", "content": own.system}, {"role": "user", "content": own.prompt}]
+    again = dlm.load().search(
+        turns,
+        saved.search,
+        verifier=saved.verifier,
+        budget=own.budget,
+        target=own.target,
+        **own.options,
+    )
+    assert (again.text, again.score, again.costs.nfe) == (saved.text, saved.score, saved.costs.nfe)
+    assert again.tree == saved.nodes
+
+
+def test_all_forms_of_a_tree_show_the_request(call, tmp_path, found):
+    from dlm.cli.tree_page import write_tree_page
+
+    own = SavedRequest("a <b> or\nb?", None, False, {"nfe": 60}, 0.5, {"seed": 3})
+    saved = SavedSearch.of(found, request=own)
+    assert list(trees.text_tree(saved))[1] == "prompt: a <b> or⏎b?"
+    assert trees.settings(saved) == "seed=3, budget nfe=60, target 0.5"
+    path = tmp_path / "tree.html"
+    write_tree_page(saved, path)
+    reader = Reader()
+    reader.feed(path.read_text("utf-8"))
+    assert own.prompt in reader.text
+    assert trees.settings(saved) in reader.text
+    assert "b" not in reader.tags
+
+
+def test_files_without_a_request_are_read(found):
+    record = written(found)
+    del record["request"]
+    again = SavedSearch.from_json(record)
+    assert again.request == SavedRequest()
+    assert list(trees.text_tree(again))[1] == trees.HEAD
+    assert trees.settings(again) == ""
 
 
 def test_progress_is_one_line():
@@ -156,7 +226,8 @@ def test_a_file_of_the_command_is_shown_as_text(call, tmp_path, found):
     call("search", PROMPT, "--search", "best_of(5, width=2)", *OPTIONS, "--out", file)
     code, out, _ = call("trace", file)
     assert code == 0
-    first, columns, *lines = out.splitlines()
+    first, prompt, columns, *lines = out.splitlines()
+    assert prompt == f"prompt: {PROMPT}"
     assert columns == trees.HEAD
     assert first.startswith("best_of(5, width=2) on tiny · score")
     assert len(lines) == len(found.tree) == 5

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from dlm.config.argument_types import check_arguments
+from dlm.config.argument_types import check_arguments, with_tuples
 from dlm.errors import (
     InvalidRequest,
     blaming,
@@ -154,14 +154,18 @@ def parse_with(registry: Registry, spec: Any, *, trusted: bool = True) -> Any:
     arguments = dict(zip(in_order, positional, strict=False))
     for key, value in keywords.items():
         if key not in known:
-            raise unknown_name(f"{kind}: {name}", key, known)
+            rule = unknown_name(kind, key, known).message
+            raise InvalidRequest(kind, f"an argument of {name} {rule}")
         if key in arguments:
             raise InvalidRequest(kind, f"`{key}` is given twice in {shown(spec)}")
         arguments[key] = value
+    arguments = with_tuples(cls, arguments)
     check_arguments(kind, cls, arguments)
     try:
         with blaming(kind, cls):
             return cls(**arguments)
+    except InvalidRequest as error:
+        raise _of_part(kind, known, error) from error
     except TypeError as error:
         trace = error.__traceback__
         if is_foreign(cls) and trace is not None and trace.tb_next is not None:
@@ -169,6 +173,15 @@ def parse_with(registry: Registry, spec: Any, *, trusted: bool = True) -> Any:
         lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
         reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
         raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+
+
+def _of_part(kind: str, arguments: Sequence[str], error: InvalidRequest) -> InvalidRequest:
+    """An error of a part as one of its kind, if it names an argument of the part."""
+    if error.param == kind or error.param not in arguments:
+        return error
+    is_rule = error.message.startswith("must ")
+    told = f"`{error.param}` {error.message}" if is_rule else f"`{error.param}`: {error.message}"
+    return InvalidRequest(kind, told)
 
 
 def _by_name(registry: Registry, name: str, *, trusted: bool) -> type:

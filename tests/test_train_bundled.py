@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from bundled_muon import Muon, orthogonal  # noqa: E402
 from bundled_objectives import fill, fill_blocks, go_on, importance, lesson  # noqa: E402
 from bundled_run import new_run, train_step  # noqa: E402
 from bundled_shapes import SHAPES  # noqa: E402
+from train_bundled import MALLOC, app  # noqa: E402
 
 
 def batch(rows=6, length=32):
@@ -186,12 +189,29 @@ def call(*arguments):
     return done.stdout
 
 
+@pytest.fixture
+def call_here(monkeypatch):
+    """The same in this process, with little to validate on."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    threads = torch.get_num_threads()
+    for name, value in MALLOC.items():
+        monkeypatch.setenv(name, value)  # else it starts anew
+    less = partial(batches, tokens=256)
+    monkeypatch.setattr("train_bundled.batches", lambda *given, tokens: less(*given))
+    yield lambda *arguments: app([*map(str, arguments)], standalone_mode=False)
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_from_nothing_to_a_checkpoint_that_loads(shape, work, tmp_path):
+def test_from_nothing_to_a_checkpoint_that_loads(shape, work, tmp_path, request):
+    """One of them as users start it."""
+    run_program = call if shape == "tiny" else request.getfixturevalue("call_here")
     folder = tmp_path / shape
     few = ("--steps", 3, "--tokens", 512, "--no-compiled")
-    call("train", "--shape", shape, "--work", work, *few)
-    call("export", "--shape", shape, "--work", work, "--folder", folder)
+    run_program("train", "--shape", shape, "--work", work, *few)
+    run_program("export", "--shape", shape, "--work", work, "--folder", folder)
     assert spec_of(folder).attention == SHAPES[shape].attention
     run = new_run(SHAPES[shape], 0)
     run.load(work / f"{shape}.pt")

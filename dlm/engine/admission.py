@@ -87,7 +87,7 @@ def new_group(state: RowState, pages: Tensor, manager: IterationManager) -> RowG
     parts, config = state.bound.parts, state.bound.config
     scratch = (*parts.scratch, *(manager.aux[name].kv_ids_spec for name in parts.aux))
     rows = new_row(state, pages).prepared(scratch, whole_row=parts.whole_row)
-    return group_of(parts, rows, _sampler(config, parts.needs), config.top_logprobs)
+    return group_of(parts, rows, _sampler(config, parts.needs), state.likely)
 
 
 def new_row(state: RowState, pages: Tensor) -> Rows:

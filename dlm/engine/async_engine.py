@@ -235,8 +235,8 @@ class AsyncEngine(AsyncAsking, AsyncSearching):
             self._driver.join()
         for request in self._running.values():
             request.abort()
-        with self.engine.lock:
-            for job in self._searches.values():
+        for job in self._searches.values():  # none where a step that hangs has the lock
+            with self.engine.lock:
                 job.abort()
         self._end(RuntimeError("the engine is closed"))
 

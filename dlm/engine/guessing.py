@@ -30,9 +30,9 @@ def guesses(
     require_rest(node)
     if node.done:
         return [node.result()]
-    if node._state.bound.config.top_logprobs < 2:
+    if node._state.likely < 2:
         rule = "must be at least 2 for a node whose likeliest answers are asked for"
-        raise InvalidRequest("top_logprobs", f"{rule}, got {node._state.bound.config.top_logprobs}")
+        raise InvalidRequest("top_logprobs", f"{rule}, got {node._state.likely}")
     drawn = engine.scheduler.draft(node._state)
     options = {at: drawn[at].top for at in node.open if at in drawn}
     if not options:  # that step has filled all that it read

@@ -138,9 +138,9 @@ class Node:
             taken.append(mailbox.popleft())
         return taken
 
-    def ignore_events(self) -> None:
-        """Nobody will read the events of the row and of its forks: do not keep them."""
-        self._state.events = None
+    def ignore_events(self, likely: int = 0) -> None:
+        """Keep no events of the row and its forks, but `likely` ids a position for `guesses`."""
+        self._state.events, self._state.keeps = None, likely
 
     def result(self) -> Generation:
         """The answer as it is now; its `finish_reason` is `parked` where the row goes on.

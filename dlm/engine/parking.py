@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from threading import RLock
 from typing import Any
 
 from dlm.core import ModelInfo
-from dlm.engine import completing, node
+from dlm.engine import completing, guessing, node
 from dlm.engine.generation import Generation
 from dlm.engine.node import Canvas, Node
 from dlm.engine.scheduler import Scheduler
@@ -17,7 +17,7 @@ from dlm.text.prompts import Prompt
 
 
 class Parking:
-    """Gives an engine the verbs `start`, `resume`, `fork`, `reopen` and `complete`."""
+    """Gives an engine the verbs `start`, `resume`, `fork`, `reopen`, `complete` and `guesses`."""
 
     info: ModelInfo
     text: Text | None
@@ -82,3 +82,17 @@ class Parking:
         block-causal models of each block).
         """
         return completing.complete(self, parked, steps)
+
+    def guesses(
+        self, parked: Node, count: int, without: Collection[tuple[int, ...]] = ()
+    ) -> list[Generation]:
+        """The `count` likeliest answers of a row if it is filled at once, the likeliest first.
+
+        Positions are taken to be independent, with the probabilities that the last step read; so
+        the row must have been started with `top_logprobs` of at least 2, and its answers are made
+        of that many ids a position. They take no forward, and differ up to their end ids. Those
+        that begin with one of `without` are left out. Only that many times 64 fillings are looked
+        at, so there may be fewer. A row that has ended, or has read nothing that is open since, has
+        one answer. Raises `InvalidRequest` for a row without `top_logprobs`.
+        """
+        return guessing.guesses(self, parked, count, without)

@@ -65,6 +65,7 @@ class RowState:
     until: the point at which it is parked (None: it runs to its end).
     no_room: raised where the row went on and the pool had no pages for it; it is parked again.
     draft: of the last step, the draft at each position that it read.
+    keeps: drafts keep this many of the most likely ids, or as many as the request asks for.
     lock: held while a step changes the canvas, by other threads while they copy it.
     """
 
@@ -93,6 +94,7 @@ class RowState:
     until: Until | None = None
     no_room: Unavailable | None = None
     draft: dict[int, Draft] = field(default_factory=dict)
+    keeps: int = 0
     lock: RLock = field(default_factory=RLock, repr=False)
 
     @property
@@ -148,6 +150,11 @@ class RowState:
         if twin.canvas.ids:
             twin.announce()
         return twin
+
+    @property
+    def likely(self) -> int:
+        """The number of most likely ids that are read at each position."""
+        return max(self.keeps, self.bound.config.top_logprobs)
 
     @property
     def reached(self) -> bool:

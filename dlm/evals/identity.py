@@ -10,6 +10,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
@@ -56,8 +57,14 @@ def code_of(path: Path) -> bytes:
     A docstring and the empty line after it are left out if it has its lines to itself.
     """
     content = path.read_bytes()
+    return _without_docstrings(content) if path.suffix == ".py" else content
+
+
+@lru_cache(maxsize=1024)  # a run looks at the same sources several times
+def _without_docstrings(content: bytes) -> bytes:
+    """A Python source without its docstrings; one that cannot be parsed as it is."""
     try:
-        tree = ast.parse(content) if path.suffix == ".py" else ast.Module([], [])
+        tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return content
     lines: list[bytes] = content.splitlines(keepends=True)

@@ -150,7 +150,7 @@ class Executor:
 
     def root(self, item: Start) -> Node:
         """A row before its first step that all starts of its kind are forks of."""
-        key = repr((sorted(item.options.items()), item.canvas, item.feedback))
+        key = repr((sorted(item.options.items()), item.canvas, item.feedback, item.likely))
         if key not in self._roots:
             if not self._trusted:
                 check_strangers(item.options)
@@ -160,7 +160,7 @@ class Executor:
             if canvas is not None:
                 options.pop("start", None)
             self._roots[key] = root = node.start(self._engine, prompt, canvas, options)
-            root.ignore_events()
+            root.ignore_events(item.likely)
         return self._roots[key]
 
     def go_on(self, task: Decoding, forwards: float = inf) -> None:

@@ -56,7 +56,8 @@ class Searcher:
         needed = {} if verifier is None else verifier.options
         self._options = {**options, **needed}
         words = words_of(prompt) if given.words is None else given.words
-        self._question = Question(prompt, words, self._ids, engine, Spent())
+        longest = config.max_new_tokens or 0
+        self._question = Question(prompt, words, self._ids, engine, Spent(), longest)
         self.verifier = None if verifier is None else verifier.bind(self._question)
 
     def job(self) -> Job:

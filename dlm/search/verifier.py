@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from dlm.engine.generation import Generation
 from dlm.errors import InvalidRequest
+from dlm.search.memory import Memory
 from dlm.text.prompts import Prompt
 
 LOG: Final = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class Spent:
 
     forwards: row-forwards of any model
     nfe: the same in forwards of the model that decodes
-    calls, errors: answers judged, and those among them whose judgement raised an exception
+    calls, errors: verdicts given, and those among them whose judgement raised an exception; of
+        equal answers each counts, though a verifier `by_text` judges them once
     """
 
     forwards: int = 0
@@ -83,6 +85,8 @@ class Question:
     ids: the prompt as the model reads it
     engine: the engine that decodes it; its lock is free while a verifier that `blocks` is asked
     spent: the forwards that verifiers have spent; who computes adds to it
+    longest: tokens that an answer has at most; 0 where that is not known
+    known: the verdicts of verifiers that judge equal answers once
     """
 
     prompt: Prompt
@@ -90,6 +94,8 @@ class Question:
     ids: tuple[int, ...]
     engine: Any
     spent: Spent
+    longest: int = 0
+    known: Memory[Verdict] = field(default_factory=Memory, repr=False, compare=False)
 
 
 class Verifier:
@@ -109,11 +115,16 @@ class Verifier:
         (see `whole`)
     workers: threads that may ask it at a time, if it `blocks`
     runs_programs: it runs the code of answers, in a sandbox
+    by_text: a verdict depends on the question, and on the text and the ids of the answer, alone:
+        neither on chance, as that of a user's function may, nor on the way that the answer was
+        decoded. Equal answers of a search are judged, and billed for, once; `ask` remembers for
+        each part of a verifier by itself
     private: it reads files, or runs programs that could do harm: not for requests of strangers
+    trusted_only: it is `private` whatever its arguments are
     options: options of generation that its answers need, whatever the request has under their names
     highest: no score is above it; a search that reaches it is settled
-    cost: forwards of the model that one answer takes, as far as that is known before; 0 where it
-        computes nothing
+    cost: forwards of the model that one answer takes at most, as far as that is known before; 0
+        where it computes nothing
     """
 
     __slots__ = ()
@@ -122,6 +133,8 @@ class Verifier:
     oracle: ClassVar[bool] = False
     blocks: ClassVar[bool] = False
     runs_programs: ClassVar[bool] = False
+    by_text: ClassVar[bool] = False
+    trusted_only: ClassVar[bool] = False
     relative: ClassVar[bool] = False
 
     @property
@@ -137,7 +150,7 @@ class Verifier:
     @property
     def private(self) -> bool:
         """True if no stranger may ask for it."""
-        return False
+        return self.trusted_only
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -184,10 +197,43 @@ def whole(verifier: Verifier) -> Iterator[Verifier]:
 
 
 def ask(verifier: Verifier, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:
-    """The verdicts of a verifier on answers.
+    """The verdicts of a verifier on answers; those that are known of one that judges `by_text`.
 
-    An exception, and a score that is no number, count as the lowest scores.
+    An exception, and a score that is no number, count as the lowest scores, and are not remembered.
     """
+    if not verifier.by_text:
+        return _judged(verifier, answers, question)
+    own: list[int] = []
+
+    def judge(numbers: Sequence[int]) -> Sequence[Verdict]:
+        own.extend(numbers)
+        asked = [answers[number] for number in numbers]
+        found = _judged(verifier, asked, question)
+        return [_moved(one, -len(a.prompt_ids)) for one, a in zip(found, asked, strict=True)]
+
+    keys = [
+        (answer.text, answer.finish_reason, answer.ids, answer.canvas[len(answer.prompt_ids) :])
+        for answer in answers
+    ]
+    known = question.known.find(verifier, keys, judge, lambda one: one is not FAILED)
+    failed = {number for number, one in enumerate(known) if one is FAILED}
+    question.spent.add(errors=len(failed.difference(own)))
+    return [_moved(one, len(a.prompt_ids)) for one, a in zip(known, answers, strict=True)]
+
+
+def _moved(verdict: Verdict, by: int) -> Verdict:
+    """A verdict on the same answer after a prompt that is longer by some positions: words of
+    feedback may stand in it.
+    """
+    if not verdict.spans:
+        return verdict
+    return verdict._replace(spans=tuple((start + by, end + by) for start, end in verdict.spans))
+
+
+def _judged(
+    verifier: Verifier, answers: Sequence[Generation], question: Question
+) -> Sequence[Verdict]:
+    """The verdicts of a verifier that is asked about all of the answers."""
     verdicts = [FAILED] * len(answers)
     with question.spent.guarded(len(answers)):
         found = list(verifier.score(answers, question))

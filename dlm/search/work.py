@@ -103,12 +103,14 @@ class Start:
     canvas: ids that the answer begins with, None where it is open; they may be revised; what is
         beyond `max_new_tokens` is left out
     feedback: words of a verifier that follow the prompt
+    likely: ids of each open position that `Guess` makes answers of (0: no guesses)
     """
 
     edge: int
     options: Mapping[str, Any] = field(default_factory=dict)
     canvas: Sequence[int | None] | None = None
     feedback: str = ""
+    likely: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +155,9 @@ class Complete:
 class Guess:
     """The likeliest answers of a node if it were filled now, at no forward; it stays as it is.
 
-    The distributions are those of its last step, position by position, so the row must keep their
-    best ids: give it the option `top_logprobs`. Gives a list of `Generation`, the likeliest first;
-    one that is open where that step did not read has the finish reason `draft`.
+    The distributions are those of its last step, position by position, of which rows keep the best
+    ids that `Start.likely` asks for. Gives a list of `Generation`, the likeliest first; one that is
+    open where that step did not read has the finish reason `draft`.
 
     count: answers, at most
     without: answers that begin with these ids are left out

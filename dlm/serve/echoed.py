@@ -110,10 +110,12 @@ async def _work(
     if scoring is None:
         return answers, []
     try:
-        return answers, await job.service.engine.run_scores(scoring)
+        scores = await job.service.engine.run_scores(scoring)
     except Exception as error:
         job.service.metrics.failed()
         raise api_error(error) from error
+    job.service.metrics.computed("score", _nfe(scores))
+    return answers, scores
 
 
 def unanswered(service: Service, asked: Asked, prompts: Sequence[Prompt]) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -48,7 +48,7 @@ class Job:
         self.stop_texts = rules.stop_strings()
         self.requests: list[dlm.Request] = []
         self.lengths: list[int] = []
-        self._answers: list[dlm.Generation] = []
+        self._answers: dict[int, dlm.Generation] = {}
         self._handles: list[dlm.AsyncRequest] = []
         self._held = ExitStack()
         self._error: ApiError | None = None
@@ -101,20 +101,20 @@ class Job:
             self.service.metrics.failed()
             raise self.fault(error) from error
         found = [choice for answer in answers for choice in answer.choices or (answer,)]
-        for answer in found:
-            self.count(answer)
+        for number, answer in enumerate(found):
+            self.count(number, answer)
         return found
 
     def answer(self, number: int) -> dlm.Generation:
         """One answer that has ended. Raises the error of a row that has failed."""
         request = self.requests[number // self.n]
         answer = request.answer(number % self.n)
-        self.count(answer)
+        self.count(number, answer)
         return answer
 
-    def count(self, answer: dlm.Generation) -> None:
+    def count(self, number: int, answer: dlm.Generation) -> None:
         """Take an answer into the metrics."""
-        self._answers.append(answer)
+        self._answers[number] = answer
         queued = max(self.seconds - answer.stats.seconds, 0.0)
         self.service.metrics.finished(answer, self.seconds, queued)
 
@@ -124,23 +124,28 @@ class Job:
         if error is not None:
             told.error = error.param, error.code, error.type
         told.prompt_tokens = sum(len(prompt.ids) for prompt in self.prompts)
-        told.answer_tokens = sum(answer.stats.tokens for answer in self._answers)
-        if self._answers:
-            told.nfe = sum(answer.stats.nfe for answer in self._answers)
-            told.finish_reasons = [answer.finish_reason for answer in self._answers]
+        answers = self._answers.values()
+        told.answer_tokens = sum(answer.stats.tokens for answer in answers)
+        if answers:
+            told.nfe = sum(answer.stats.nfe for answer in answers)
+            told.finish_reasons = [answer.finish_reason for answer in answers]
             told.seed = self.seed
         if self.service.settings.log_prompts and text is not None:
             told.prompts = [text.decode(prompt.ids) for prompt in self.prompts]
-            told.answers = [answer.text or "" for answer in self._answers]
+            told.answers = [answer.text or "" for answer in answers]
 
     async def wait_for(self, has_news: Any, timeout: float) -> bool:
         """Wait until there is news; False if there was none for so many seconds."""
         return await self._handles[0].wait_for(has_news, timeout)
 
     async def close(self) -> None:
-        """Abort what still runs and give the places back."""
+        """Abort what still runs, take it into the metrics and give the places back."""
         for handle in self._handles:
             await handle.abort()
+        for number in range(len(self.requests) * self.n):
+            if number not in self._answers:
+                with suppress(Exception):  # its row has failed, which has been told
+                    self.answer(number)
         self._held.close()
 
 

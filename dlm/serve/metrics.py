@@ -14,7 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from dlm import Generation, SearchResult, Stats, __version__
+from dlm import Generation, SearchCosts, Stats, __version__
 
 OTHER: Final = "other"
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -28,7 +28,9 @@ REASONS: Final = frozenset(
     {"stop", "length", "abort", "early", "budget", "error", "max_nfe", "max_seconds"}
 )
 REJECTIONS: Final = frozenset({"queue_full", "draining", "too_long", "unavailable"})
-FORWARDS: Final = frozenset({"step", "prefill", "refresh", "store", "verify"})
+FORWARDS: Final = frozenset(
+    {"step", "prefill", "refresh", "store", "verify", "shared", "decide", "score"}
+)
 CHANGES: Final = ("remask", "replace", "renoise")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MEASURED_EVERY: Final = 0.1
@@ -114,13 +116,17 @@ class Metrics:
 
     def _of_decoding(self) -> None:
         self._forwards = self._counter(
-            "forward_passes", "Forwards of answers, by their purpose; fused ones by all.", ["kind"]
+            "forward_passes", "Forwards by their purpose; fused ones by all.", ["kind"]
         )
-        self._nfe = self._counter("nfe", "Forwards of answers; fused ones count once.")
+        self._nfe = self._counter(
+            "nfe", "Forwards of answers, searches, decisions and scores; fused ones count once."
+        )
         self._arms = self._counter("guidance_forwards", "Further model inputs of guidance.")
         self._aux = self._counter("aux_forwards", "Forwards of auxiliary models.")
         self._refreshes = self._counter("cache_refresh", "Forwards that renewed stored keys.")
-        self._token_forwards = self._counter("token_forwards", "Positions computed.")
+        self._token_forwards = self._counter(
+            "token_forwards", "Positions computed, but for scores."
+        )
         self._iteration = self._histogram(
             "iteration_tokens_total", "Positions that a step of the engine has computed.", TOKENS
         )
@@ -192,15 +198,25 @@ class Metrics:
         self._queries.inc(len(generation.prompt_ids))
         self._hits.inc(stats.reused)
 
-    def searched(self, result: SearchResult, used: float) -> None:
-        """Count a search, whose answer was counted: its candidates, the share of its budget that it
-        used, and the forwards of its other rows.
+    def searched(
+        self, costs: SearchCosts, candidates: int, used: float, answer: Stats | None
+    ) -> None:
+        """Count a search: its candidates, the share of its budget that it used, and its forwards
+        but for those of the `answer` that was counted, if there is one.
         """
-        self._candidates.inc(len(result.candidates))
+        self._candidates.inc(candidates)
         self._budgets.observe(used)
-        costs, stats = result.costs, result.best.stats
-        self._nfe.inc(max(costs.nfe - stats.nfe, 0))
-        self._token_forwards.inc(max(costs.token_forwards - stats.token_forwards, 0))
+        nfe, positions = (0, 0) if answer is None else (answer.nfe, answer.token_forwards)
+        self._nfe.inc(max(costs.nfe - nfe, 0))
+        self._token_forwards.inc(max(costs.token_forwards - positions, 0))
+
+    def computed(self, kind: str, nfe: int, positions: int = 0) -> None:
+        """Count forwards that made no answer: those of decisions (`decide`) and of the
+        log-probabilities of given texts (`score`).
+        """
+        self._forwards.labels(among(kind, FORWARDS)).inc(nfe)
+        self._nfe.inc(nfe)
+        self._token_forwards.inc(positions)
 
     def _observe_times(self, stats: Stats) -> None:
         self._inference.observe(stats.seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ class SearchJob(Job):
         self.events = events
         self._budget = float(dict(bounded.budget or {})["nfe"])
         self._search: dlm.AsyncSearch | None = None
+        self._measured = False
 
     async def start(self) -> None:
         """Take a place and begin. Raises `ApiError` as `Job.start`."""
@@ -87,9 +89,24 @@ class SearchJob(Job):
         """The answer, taken into the metrics. Raises the error of a search that has failed."""
         result = await self.search.result()
         answer = result.answer()
-        self.count(answer)
-        self.service.metrics.searched(result, self.used)
+        self.count(0, answer)
+        self._measure(result)
         return answer
+
+    def _measure(self, result: dlm.SearchResult | None) -> None:
+        """Take the search into the metrics, after its answer if it has one."""
+        self._measured = True
+        tried = () if result is None else result.candidates
+        answer = None if result is None else result.best.stats
+        self.service.metrics.searched(self.search.costs(), len(tried), self.used, answer)
+
+    async def _measure_rest(self) -> None:
+        """Take a search that has failed, or that the client did not wait for, into the metrics."""
+        result = None
+        with suppress(Exception):  # it has failed, which has been told, or has no answer yet
+            result = await self.search.result()
+            self.count(0, replace(result.best, finish_reason="abort"))
+        self._measure(result)
 
     def note_failure(self, error: Exception) -> None:
         """Count a failure, unless the request is at fault: it asks for too many rows at a time."""
@@ -110,6 +127,8 @@ class SearchJob(Job):
         """End the search and give the places back."""
         if self._search is not None:
             await self._search.abort()
+            if not self._measured:
+                await self._measure_rest()
         await super().close()
 
 

@@ -171,7 +171,7 @@ def test_a_task_ends_though_another_thread_has_driven_it_to_its_end():
 
     async def main():
         async with AsyncEngine(engine) as served:
-            for seed in range(40):
+            for seed in range(20):
                 await asyncio.wait_for(served.generate(prompt(seed), **config(seed)), 600)
 
     thread = threading.Thread(target=busy)

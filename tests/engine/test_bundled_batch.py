@@ -11,7 +11,7 @@ from dlm.evals.tasks.mix import sample
 CONFIGS = [
     {},
     {"cache": "dual"},
-    {"unmask": "topk", "steps": 64},
+    {"unmask": "topk", "steps": 32},
     {"temperature": 0.7, "seed": 3},
     {"blocks": "adaptive", "cache": "dual"},
 ]
@@ -23,9 +23,9 @@ def test_sixteen_mixed_prompts_get_what_each_gets_alone():
     prompts = [sample(rng, "test", TASKS[i % len(TASKS)]).prompt for i in range(16)]
     different = []
     for config in CONFIGS:
-        together = engine.generate(prompts, max_new_tokens=64, **config)
+        together = engine.generate(prompts, max_new_tokens=32, **config)
         for prompt, answer in zip(prompts, together, strict=True):
-            alone = engine.generate(prompt, max_new_tokens=64, **config)
+            alone = engine.generate(prompt, max_new_tokens=32, **config)
             if alone.canvas != answer.canvas:
                 different.append((config, prompt))
     assert len(different) <= 1, different

@@ -133,13 +133,13 @@ def check_deltas(engine, options, data):
     assert list(request.deltas(0)) == ([texts[0]] if texts[0] else []), "a reader that comes late"
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_all_deltas_are_the_text(engine, data):
     check_deltas(engine, dict(data.draw(st.sampled_from(RULES))), data)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_all_deltas_are_the_text_where_the_canvas_is_longer_than_the_answer(causal, data):
     rule = data.draw(st.sampled_from(["topk", "threshold(0.3)", "everything"]))

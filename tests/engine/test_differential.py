@@ -55,7 +55,10 @@ def test_answers_are_the_references(case):
 
 
 def test_every_case_has_a_rule_that_matters():
-    """Without what the alias adds for the reference's sake, the answers are others."""
+    """Without what the alias adds for the reference's sake, the answers are others.
+
+    Ten prompts of each case are enough to see it.
+    """
     plain = {
         "factor_none": {"unmask": "factor(1.0)"},
         "dream_dual_threshold": {"unmask": "threshold(0.6)"},
@@ -71,8 +74,9 @@ def test_every_case_has_a_rule_that_matters():
         kept = {n: v for n, v in call.items() if names.get(n) not in other}
         if "unmask" in other and not other["unmask"].startswith("topk"):
             kept.pop("steps", None)
-        ours = load(header).generate(theirs["prompts"], **kept, **other, stop="none")
-        rows = zip(theirs["prompts"], ours, theirs["answers"], strict=True)
+        prompts, answers = theirs["prompts"][:10], theirs["answers"][:10]
+        ours = load(header).generate(prompts, **kept, **other, stop="none")
+        rows = zip(prompts, ours, answers, strict=True)
         assert any(answer(p, o, len(wanted)) != wanted for p, o, wanted in rows), case
 
 

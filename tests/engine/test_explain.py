@@ -38,15 +38,16 @@ def engine(request):
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_the_forwards_that_are_named_are_those_that_run(engine, rule):
-    for blocks in BLOCKS:
+    for number, blocks in enumerate(BLOCKS):
         for canvas in ({"max_new_tokens": 13}, {"infill": INFILL}):
+            lengths = (1, 6) if "infill" not in canvas else (6 if number % 2 else 1,)
             options = {"stop": "none", **rule, **blocks, **canvas}
             try:
                 cost = engine.explain(**options).cost
             except InvalidRequest:
                 continue
             about, least, most = re.match(r"(about )?(\d+)(?: to (\d+))? forwards", cost).groups()
-            taken = {engine.generate([5] * n, **options).stats.nfe for n in (1, 6)}
+            taken = {engine.generate([5] * n, **options).stats.nfe for n in lengths}
             assert about is None, "the blocks are known"
             assert int(least) <= min(taken), options
             assert max(taken) <= int(most or least), options

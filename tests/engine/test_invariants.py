@@ -236,7 +236,7 @@ def run(decoder, requests, after=None, unroll=1):
 
 
 @given(batches())
-@quick(150)
+@quick(100)
 def test_every_run(batch):
     """The invariants that one run shows."""
     decoder, batch = batch
@@ -381,7 +381,7 @@ def test_same_result_whatever_the_batch():
     comparison = Comparison(DELIMITERS)
 
     @given(batches(2), st.permutations(range(3)), st.lists(st.integers(0, 4), min_size=3))
-    @quick(60)
+    @quick(40)
     def check(batch, order, delays):
         decoder, batch = batch
         alone = []
@@ -405,7 +405,7 @@ def test_exact_caches_equal_no_cache():
     comparison = Comparison(DELIMITERS)
 
     @given(batches())
-    @quick(60)
+    @quick(40)
     def check(batch):
         decoder, batch = batch
         for request in batch:
@@ -432,7 +432,7 @@ def test_results_do_not_depend_on_how_often_the_host_looks():
     comparison = Comparison(DELIMITERS)
 
     @given(batches(2), st.integers(2, 6))
-    @quick(60)
+    @quick(40)
     def check(batch, unroll):
         decoder, batch = batch
         _, often = run(decoder, batch)
@@ -485,7 +485,7 @@ def test_rules_cannot_touch_what_is_given(blocks, cache):
 
 
 @given(batches(), st.integers(0, 6), st.sets(st.integers(0, 2), min_size=1))
-@quick(60)
+@quick(40)
 def test_an_abort_at_any_step_frees_every_page(batch, step, victims):
     decoder, batch = batch
     bench = Bench(decoder, DELIMITERS, max_rows=2)

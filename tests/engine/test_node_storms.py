@@ -49,7 +49,7 @@ def alone(case: str, seed: int, script: Script) -> tuple[tuple[int, ...], int]:
     options, changes = CASES[case]
     engine, _ = new_engine(changes)
     soil(engine)
-    node = engine.start(PROMPT, **asked(options, temperature=0.8, seed=seed))
+    node = engine.start(PROMPT, **asked(options, temperature=0.8, seed=seed, max_new_tokens=24))
     for verb, argument in script:
         if verb == "resume":
             engine.resume(node, **argument)
@@ -70,10 +70,11 @@ class Storm:
         self.engine, self.spy = new_engine(
             changes, max_rows=3, unroll=self.rng.choice((1, 3)), kv_bytes=60 * page
         )
-        root = self.engine.start(PROMPT, **asked(options, temperature=0.8, seed=seed))
+        options = asked(options, temperature=0.8, seed=seed, max_new_tokens=24)
+        root = self.engine.start(PROMPT, **options)
         self.nodes: list[tuple[Node, Script]] = [(root, ())]
         self.told: dict[int, list[Event]] = {}
-        self.engine.submit(PROMPT[::-1], **asked(options, seed=seed))
+        self.engine.submit(PROMPT[::-1], **{**options, "temperature": 0.0})
 
     def step(self) -> None:
         """One random verb on one or several nodes."""
@@ -121,7 +122,7 @@ class Storm:
             assert node.ids[: len(PROMPT)] == tuple(PROMPT)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("case", CASES)
 def test_rows_do_in_company_what_they_do_alone(case: str, seed: int) -> None:
     storm = Storm(case, seed)

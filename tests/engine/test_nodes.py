@@ -155,7 +155,7 @@ def test_forks_go_their_own_ways_alone_as_in_a_batch(case: str) -> None:
 
     def ends(paths: tuple[int, ...], together: bool) -> list[tuple[int, ...]]:
         engine, spy = new_engine(changes)
-        parent = engine.start(PROMPT, **asked(options, temperature=1.0))
+        parent = engine.start(PROMPT, **asked(options, temperature=1.0, max_new_tokens=20))
         engine.resume(parent, steps=4)
         children = [engine.fork(parent, path) for path in paths]
         check(engine, *children)
@@ -181,7 +181,8 @@ def test_forks_go_their_own_ways_alone_as_in_a_batch(case: str) -> None:
     assert ends((2, 0, 1), together=False) == [alone[2], alone[0], alone[1]]
     assert len(set(alone)) > 1 or case in ("whole",)
     engine, _ = new_engine(changes)
-    assert engine.generate(PROMPT, **asked(options, temperature=1.0)).canvas == alone[0]
+    options = asked(options, temperature=1.0, max_new_tokens=20)
+    assert engine.generate(PROMPT, **options).canvas == alone[0]
 
 
 @pytest.mark.parametrize("when", ["before", "parked", "ended", "block end"])

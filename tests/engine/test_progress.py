@@ -115,7 +115,7 @@ def test_a_foreign_schedule_that_never_commits_ends():
 SHARES = st.sampled_from([0.0, 0.3, 0.9, 1.0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     SHARES,
     SHARES,

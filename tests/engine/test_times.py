@@ -44,11 +44,12 @@ def test_an_answer_that_has_not_begun_has_no_times(engine):
 
 def test_an_engine_that_is_given_up_lets_everybody_go(engine):
     """The step itself goes on, and `close` does not wait for it."""
-    entered, go = threading.Event(), threading.Event()
+    entered, go, left = threading.Event(), threading.Event(), threading.Event()
 
     def block(*_):
         entered.set()
-        go.wait(600)
+        go.wait(120)
+        left.set()
 
     async def ask():
         served = dlm.AsyncEngine(engine)
@@ -65,6 +66,7 @@ def test_an_engine_that_is_given_up_lets_everybody_go(engine):
             served.submit("hello")
         await handle.abort()
         await served.close()
+        assert not left.is_set(), "the step itself goes on"
 
     hook = engine.model.register_forward_pre_hook(block)
     try:

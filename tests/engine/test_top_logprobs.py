@@ -146,7 +146,7 @@ def options_of(data):
 GUIDES = ([], ["cfg(1.5)"], ["forbid((5, 9))"], ["cfg(0.5)", "bias(((7, 3.0),))"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_the_list_of_a_commit_is_that_of_the_guided_logits_of_its_step(engine, data):
     SEEN.clear()
@@ -206,7 +206,7 @@ def same(one, other):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_answers_are_the_same_alone_and_in_company(engine, data):
     asked = [
@@ -229,7 +229,7 @@ def test_answers_are_the_same_alone_and_in_company(engine, data):
             assert not any(event.top for event in answer.trace)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.data())
 def test_nothing_but_the_lists_depends_on_the_option(engine, data):
     """To the last bit: of rows of one rule, some of which ask."""

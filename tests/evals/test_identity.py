@@ -102,7 +102,7 @@ def refused(capsys):
 
 def test_a_rule_that_was_edited_is_another_run(tmp_path, user, capsys, monkeypatch):
     user("my_rule", RULE.format(imports="", level=0.9))
-    more = ["--config", "mine: unmask=my_rule:Mine"]
+    more = ["--config", "mine: unmask=my_rule:Mine, max_new_tokens=32"]
     assert answered(tmp_path / "run", *more) == 0
     before = (tmp_path / "run" / "table.md").read_bytes()
     assert answered(tmp_path / "run", *more) == 0, "the same rule goes on"
@@ -117,7 +117,7 @@ def test_a_rule_that_was_edited_is_another_run(tmp_path, user, capsys, monkeypat
 
 def test_an_interrupted_run_does_not_go_on_with_another_rule(tmp_path, user, capsys):
     user("my_rule", RULE.format(imports="", level=0.9))
-    more = ["--config", "mine: unmask=my_rule:Mine"]
+    more = ["--config", "mine: unmask=my_rule:Mine, max_new_tokens=32"]
     assert answered(tmp_path / "run", *more) == 0
     path = tmp_path / "run" / "mine" / "format.samples.jsonl"
     path.write_text(path.read_text().splitlines(keepends=True)[0])
@@ -327,7 +327,8 @@ def test_a_run_of_an_older_dlm_does_not_go_on(done, capsys):
 
 def test_sessions_are_kept_and_their_times_not_mixed(tmp_path):
     engine = dlm.load("tiny", device="cpu")
-    run = bundled_run(tmp_path, [Setting("a", {"unmask": "topk"})], tasks=["format"], limit=2)
+    setting = Setting("a", {"unmask": "topk", "max_new_tokens": 16})
+    run = bundled_run(tmp_path, [setting], tasks=["format"], limit=2)
     assert len(run.open(engine)["sessions"]) == 1
     header = run.open(engine)
     assert len(header["sessions"]) == 2, "nothing was drawn yet"

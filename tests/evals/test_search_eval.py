@@ -83,7 +83,7 @@ def test_all_methods_share_sampler_and_verifier():
 
 def test_short_answers_vote_where_no_rules_judge():
     math = {one.name: one.options for one in default_methods("math", "temperature=1.0")}
-    assert {"vote", "vote, no early stop", "hex", "temporal_vote"} <= set(math)
+    assert {"vote", "vote to its end", "hex", "temporal_vote"} <= set(math)
     assert (math["vote"]["verifier"], math["best_of"]["verifier"]) == (None, "pll")
     assert "vote" not in {one.name for one in default_methods("sudoku", "temperature=1.0")}
     with pytest.raises(InvalidRequest, match="`only`"):
@@ -173,7 +173,7 @@ GIVEN = {
             else trial(item, *((10 * k, k == 8 and n in (0, 2)) for k in range(1, 9)))
         )
     ),
-    "best_of, no early stop": of_all(
+    "best_of to its end": of_all(
         lambda item, n: trial(
             item,
             *((10 * k, bool(n % 2) or (k == 8 and n in (0, 2))) for k in range(1, 17)),

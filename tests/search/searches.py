@@ -36,6 +36,7 @@ SMALL: Mapping[str, tuple[str, ...]] = {
     "prism": ("prism(6, keep=2)",),
     "best_of": ("best_of(6, width=3)", "best_of(5, width=1)"),
     "seeds": ("seeds(5)",),
+    "shortlist": ("shortlist(rows=3, guesses=20)", "shortlist(rows=2, guesses=5, steps=1)"),
     "neighbours": ("neighbours(starts=2, width=2, rounds=4)", "neighbours(rounds=5, patience=2)"),
     "gibbs": ("gibbs(3, sweeps=2)",),
     "smc": ("smc(4)", "smc(3, segments=0)"),

@@ -8,9 +8,10 @@ in any order. The canvas has two ids of a prompt before its six positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf, nan
+from itertools import product
+from math import ceil, inf, nan, prod
 from random import Random
 from typing import Any
 
@@ -169,6 +170,8 @@ class Table:
                 return Finished(self._remask(item.node, item.positions))
             case Complete():
                 return Finished(self._complete(item.node, item.steps))
+            case work.Guess():
+                return Finished(self._guesses(item.node, item.count, item.without))
             case work.Reread():
                 return Finished(self._reread(item.node, item.hidden))
             case Drop():
@@ -265,11 +268,32 @@ class Table:
         if one.done:
             return answer_of(one.canvas)
         if not steps:
-            assert one.before is not None, "it has taken no step since it was opened"
-            return self._draft(one, one.before)
+            return answer_of(one.canvas) if one.before is None else self._draft(one, one.before)
         rule = Rule("confident", one.rule.temperature, ceil(one.canvas.count(None) / steps))
         twin = self._noted(one, -1, one.path, rule, one.canvas, dict(one.drawn), one.nfe)
         return answer_of(self._advance(twin, Point()).canvas)
+
+    def _guesses(
+        self, one: TableNode, count: int, without: Collection[tuple[int, ...]]
+    ) -> list[Generation]:
+        """The likeliest products of the marginals before the last step."""
+        if one.done or one.before is None:
+            return [answer_of(one.canvas)]
+        before, still = one.before, [at for at, token in enumerate(one.canvas) if token is None]
+        probs = {at: self.model.probs(before, at) for at in still}
+
+        def filled(tokens: Sequence[int]) -> Canvas:
+            canvas = one.canvas
+            for at, token in zip(still, tokens, strict=True):
+                canvas = put(canvas, at, token)
+            return canvas
+
+        ways = sorted(
+            product(range(VOCAB), repeat=len(still)),
+            key=lambda way: -prod(probs[at][v] for at, v in zip(still, way, strict=True)),
+        )
+        whole = [answer_of(filled(way)) for way in ways]
+        return [a for a in whole if not any(a.ids[: len(w)] == w for w in without)][:count]
 
     def _draft(self, one: TableNode, before: Canvas) -> Generation:
         """The answer with the tokens that the last step drew at the open positions."""

@@ -113,6 +113,21 @@ class Tab:
             step,
         )
 
+    def masks_at_each_step(self) -> list[int]:
+        """The masks of side A at each place of the scrubber, which ends at the last one."""
+        counts: list[int] = self.page.evaluate(
+            """() => {
+              const range = document.getElementById("range"), counts = [];
+              for (let step = 0; step <= range.max; step++) {
+                range.value = step;
+                range.dispatchEvent(new Event("input"));
+                counts.push(document.querySelectorAll("[data-side=A] .cell.mask").length);
+              }
+              return counts;
+            }"""
+        )
+        return counts
+
     @property
     def steps(self) -> int:
         """The last recorded step."""

@@ -1,13 +1,11 @@
-"""A server in a process of its own, on a real socket, as users start it."""
+"""A server in a process of its own, on a real socket."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -15,13 +13,15 @@ from typing import Any, Self
 import httpx2
 import psutil
 
+from tests.serve.forked import Forked
+
 STARTED = re.compile(r"dlm: serving on (http://\S+)")
 PATIENCE = 300.0
 """Seconds that anything may take on a busy machine."""
 
 
 class LiveServer:
-    """`python -m dlm serve --port 0` with more flags; a context manager.
+    """`python -m dlm serve --port 0` with more flags, forked; a context manager.
 
     url: its address
     v1: the base address for clients
@@ -29,14 +29,9 @@ class LiveServer:
 
     def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         self._log, self._out, self._told = folder / "log", folder / "out", 0
-        command = [sys.executable, "-m", "dlm", "serve", "--port", "0", "--device", "cpu", *flags]
+        command = ["serve", "--port", "0", "--device", "cpu", *flags]
         with self._log.open("wb") as log, self._out.open("wb") as out:
-            self.process = subprocess.Popen(
-                command,
-                stdout=out,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-            )
+            self.process = Forked("dlm", command, {"OMP_NUM_THREADS": "1", **(env or {})}, out, log)
         self.url = self._address()
         self.v1 = f"{self.url}/v1"
         self._seen = psutil.Process(self.process.pid)

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).parents[2]
+from tests.serve.forked import ROOT, Forked
+
 PATIENCE = 600
 """Seconds after which a wait is given up: a machine may be busy, but not that busy."""
 
@@ -20,21 +20,17 @@ PATIENCE = 600
 class Process:
     """A running server: its URL, the lines of its output, and its end."""
 
-    def __init__(self, command, environment):
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, start):
         self.out, self.err = queue.Queue(), queue.Queue()
-        self._threads = [
-            threading.Thread(target=_collect, args=pair, daemon=True)
-            for pair in ((self.process.stdout, self.out), (self.process.stderr, self.err))
-        ]
+        self._threads, writers = [], []
+        for lines in (self.out, self.err):
+            reader, writer = os.pipe()
+            writers.append(os.fdopen(writer, "w"))
+            given = os.fdopen(reader), lines
+            self._threads.append(threading.Thread(target=_collect, args=given, daemon=True))
+        self.process = start(*writers)
+        for writer in writers:
+            writer.close()
         for thread in self._threads:
             thread.start()
         line = self.out.get(timeout=PATIENCE)
@@ -73,19 +69,35 @@ class Process:
 
 
 def _collect(stream, lines):
-    for line in stream:
-        lines.put(line.rstrip("\n"))
+    with stream:
+        for line in stream:
+            lines.put(line.rstrip("\n"))
     lines.put(None)
 
 
 @contextmanager
-def running(*arguments, module="dlm", environment=None):
-    """A server that `python -m module ...` starts; it is killed in the end."""
-    server = Process([sys.executable, "-m", module, *map(str, arguments)], environment or {})
+def running(*arguments, module="dlm", environment=None, forked=False):
+    """A server that `python -m module ...` starts; it is killed in the end.
+
+    forked: with everything imported
+    """
+    environment, arguments = environment or {}, [*map(str, arguments)]
+
+    def start(out, err):
+        if forked:
+            return Forked(module, arguments, environment, out, err)
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+
+    server = Process(start)
     try:
         yield server
     finally:
         server.process.kill()
         server.process.wait()
-        server.process.stdout.close()
-        server.process.stderr.close()

@@ -76,12 +76,12 @@ def _draw(rng: random.Random, engine: dlm.Engine, mode: str) -> Asked:
             ["[[mask:12]]=17", "so [[mask:6]] and [[mask:9]].", {"10": " = "}, [None] * 8 + [12, 9]]
         )
     if rng.random() < 0.9 or isinstance(own.get("infill"), dict):
-        options["max_new_tokens"] = body["max_tokens"] = rng.randint(8, 56)
+        options["max_new_tokens"] = body["max_tokens"] = rng.randint(8, 40)
         if isinstance(own.get("infill"), str | list):
             del options["max_new_tokens"], body["max_tokens"]
     if isinstance(own.get("infill"), dict):
         options["infill"] = {int(at): given for at, given in own["infill"].items()}
-        body["max_tokens"] = options["max_new_tokens"] = rng.randint(16, 48)
+        body["max_tokens"] = options["max_new_tokens"] = rng.randint(16, 40)
     if mode == "events":
         body["dlm"] = {**own, "events": True}
     body |= {"stream": True} if mode != "whole" else {}

@@ -54,6 +54,14 @@ def local(engine):
         yield one
 
 
+def forwards(local, kind):
+    """The forwards of a kind, all forwards, and all positions, as the metrics tell them."""
+    told = local.get("/metrics").text
+    names = (rf'forward_passes_total\{{kind="{kind}"\}}', "nfe_total", "token_forwards_total")
+    found = (re.search(rf"^dlm:{name} (\S+)$", told, re.M) for name in names)
+    return [float(one[1]) if one else 0 for one in found]
+
+
 def body(**changes):
     given = {"model": "tiny", "input": JUDGED, "questions": QUESTIONS} | changes
     return {name: value for name, value in given.items() if value is not None}
@@ -525,3 +533,12 @@ def test_openais_asynchronous_client_decides_beside_answers(server, engine):
     for found in decided:
         assert found.answers[0].probability == pytest.approx(expected, rel=1e-4)
     assert "7" in answer.choices[0].message.content
+
+
+def test_forwards_are_measured(local):
+    for path, given in (("/v1/decisions", body()), ("/v1/systemone", system_one())):
+        before = forwards(local, "decide")
+        costs = local.post(path, json=given).json()["dlm"]
+        grown = [b - a for a, b in zip(before, forwards(local, "decide"), strict=True)]
+        assert grown == [costs["nfe"], costs["nfe"], costs["token_forwards"]]
+        assert costs["nfe"] > 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from starlette.testclient import TestClient
@@ -194,6 +195,22 @@ def test_a_client_that_leaves_frees_everything(engine, monkeypatch):
     assert sent[0]["status"] == 499
     assert len(steps) < 50
     assert engine.kv.pages.in_use == 0
+
+
+def test_forwards_are_measured(local):
+    """Those of scores, and all with those of the answer."""
+
+    def measured():
+        told = local.get("/metrics").text
+        names = (r'forward_passes_total\{kind="score"\}', "nfe_total")
+        found = (re.search(rf"^dlm:{name} (\S+)$", told, re.M) for name in names)
+        return [float(one[1]) if one else 0 for one in found]
+
+    before = measured()
+    costs = posted(local, PROMPT, max_tokens=4)["dlm"]
+    grown = [b - a for a, b in zip(before, measured(), strict=True)]
+    assert grown == [costs["prompt_nfe"], costs["prompt_nfe"] + costs["nfe"]]
+    assert costs["prompt_nfe"] > 0
 
 
 def test_openai_s_client_reads_it(client, engine):

@@ -129,7 +129,7 @@ def check(server, engine, count, seed):
 
 @pytest.mark.slow
 def test_mixed_strategies_thirty_two_at_a_time(server, engine):
-    requests = check(server, engine, 200, seed=1)
+    requests = check(server, engine, 150, seed=1)
     used = Counter(name for asked in requests for name in asked.body["dlm"])
     assert {"preset", "unmask", "blocks", "cache", "edit", "guide", "stop", "infill"} <= set(used)
     assert {asked.mode for asked in requests} == {"whole", "stream", "events", "diffusing"}

@@ -17,7 +17,7 @@ LONG = {"prompt": "hello", "max_tokens": 200, "ignore_eos": True, "dlm": PARTS} 
 
 
 def test_a_forward_that_blocks_ends_the_process():
-    with running("hang", module="tests.serve.dying_server") as server:
+    with running("hang", module="tests.serve.dying_server", forked=True) as server:
         url, answers = f"{server.url}/v1/completions", []
 
         def ask():

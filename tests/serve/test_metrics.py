@@ -5,7 +5,7 @@ import re
 
 import dlm
 from dlm import Generation, Stats
-from dlm.serve.metrics import Metrics
+from dlm.serve.metrics import FORWARDS, Metrics
 
 
 def values(metrics):
@@ -76,6 +76,35 @@ def test_an_answer_is_counted():
     }
     assert {name: found[f"dlm:{name}"] for name in expected} == expected
     assert 'tokens_per_forward_bucket{le="3.0"}' in "".join(found)
+
+
+def test_a_forward_that_rows_share_has_a_purpose():
+    metrics = Metrics()
+    metrics.finished(generation(shared=1, step=3, strange_step=1), 1.5, 1.0)
+    found = values(metrics)
+    kinds = {kind: found.get(f'dlm:forward_passes_total{{kind="{kind}"}}') for kind in FORWARDS}
+    assert {kind: count for kind, count in kinds.items() if count} == {"shared": 1, "step": 4}
+    assert found['dlm:forward_passes_total{kind="other"}'] == 1
+
+
+def test_every_purpose_of_a_search_is_known():
+    """Rows that begin alike share their first forward."""
+    engine = dlm.load(device="cpu")
+    found = engine.search([1, 2], "best_of(3)", max_new_tokens=8, temperature=1.0)
+    purposes = {kind for one in found.candidates for kind in one.answer.stats.forwards}
+    assert "shared" in purposes
+    assert {kind for purpose in purposes for kind in purpose.split()} <= FORWARDS
+
+
+def test_a_search_counts_what_its_answer_does_not():
+    metrics, costs = Metrics(), dlm.SearchCosts(nfe=10, token_forwards=100)
+    metrics.searched(costs, 3, 0.5, generation().stats)
+    metrics.searched(costs, 0, 0.25, None)
+    found = values(metrics)
+    assert found["dlm:search_candidates_total"] == 3
+    assert found["dlm:search_budget_used_ratio_sum"] == 0.75
+    assert found["dlm:nfe_total"] == 10 - 4 + 10
+    assert found["dlm:token_forwards_total"] == 100 - 64 + 100
 
 
 def test_an_answer_without_a_step_has_no_times_of_steps():

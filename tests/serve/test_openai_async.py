@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import openai
 import pytest
@@ -81,10 +82,11 @@ def test_a_cancelled_task_frees_its_row(server):
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    before = disconnects(server)
+    before, counted = disconnects(server), aborted(server)
     with_client(server, work)
     server.until_idle()
     assert disconnects(server) == before + 1
+    assert aborted(server) == counted + 1
 
 
 def test_a_stream_that_is_left_frees_its_row(server):
@@ -96,10 +98,11 @@ def test_a_stream_that_is_left_frees_its_row(server):
                 if seen == 5:
                     return
 
-    before = disconnects(server)
+    before, counted = disconnects(server), aborted(server)
     with_client(server, work)
     server.until_idle()
     assert disconnects(server) == before + 1
+    assert aborted(server) == counted + 1
 
 
 def test_a_timeout_of_the_client_frees_its_row(server):
@@ -130,6 +133,13 @@ def test_company_of_those_that_leave_is_unharmed(server, engine):
     for seed, answer in enumerate(answers):
         local = engine.generate(SUM, max_new_tokens=48, seed=seed, temperature=1.0)
         assert answer.choices[0].message.content == local.text
+
+
+def aborted(server):
+    """The answers of clients that have left, as the metrics count them."""
+    line = r'^dlm:request_success_total\{finished_reason="abort"\} (\S+)$'
+    found = re.search(line, server.text("/metrics"), re.M)
+    return float(found[1]) if found else 0
 
 
 def disconnects(server):

@@ -70,10 +70,7 @@ def test_masks_settle_and_the_text_is_the_answers(tab, server, tmp_path):
     assert "".join(tab.cells("filled")) == tab.answer()
     assert tab.figure("finish") == "stop"
     assert tab.figure("forwards") == str(tab.steps)
-    counts = []
-    for step in range(tab.steps + 1):
-        tab.seek(step)
-        counts.append(len(tab.cells("mask")))
+    counts = tab.masks_at_each_step()
     assert counts[0] == 64
     assert counts[-1] == 0
     assert all(after < before for before, after in pairwise(counts)), "one token a step at least"
@@ -149,9 +146,11 @@ def test_the_canvas_is_seen_while_it_settles(desk):
     assert counts == sorted(counts, reverse=True)
 
 
-@pytest.mark.parametrize("end", ["button", "Escape"])
+@pytest.mark.parametrize(
+    ("tab", "end"), [(DESK, "button"), (PHONE, "Escape")], indirect=["tab"], ids=["desk", "phone"]
+)
 def test_stop_frees_the_row(tab, server, end):
-    tab.set(prompt=COINS, length=900)
+    tab.set(prompt=COINS, length=500)
     tab.pick("dlm.unmask", "topk")
     tab.page.click("#run")
     tab.page.wait_for_selector(".cell.fresh")
@@ -165,13 +164,15 @@ def test_stop_frees_the_row(tab, server, end):
     assert server.get("/load")["running"] == 0
     assert tab.figure("finish") == "stopped"
     assert tab.page.text_content("#said") == "Stopped."
-    assert 0 < len(tab.cells("mask")) < 900
+    assert 0 < len(tab.cells("mask")) < 500
     tab.set(length=64)
     tab.run()
     assert tab.figure("finish") == "stop", "the next run is whole"
 
 
-@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize(
+    ("tab", "in_turn"), [(DESK, False), (PHONE, True)], indirect=["tab"], ids=["desk", "phone"]
+)
 def test_two_strategies_side_by_side(tab, server, tmp_path, in_turn):
     tab.set(prompt=COINS)
     tab.page.check("#compare")

@@ -21,10 +21,10 @@ SMALL = "tests.serve.small_server"
 
 
 def small(**settings):
-    """The small app in a process, on a free port."""
+    """The small app in a process, on a free port; one of the tests starts Python for it."""
     given = {"port": 0, "drain": PATIENCE} | settings
     pairs = (f"{name}={json.dumps(value)}" for name, value in given.items())
-    return running(*pairs, module=SMALL)
+    return running(*pairs, module=SMALL, forked=True)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def client():
 
 
 def test_it_says_where_it_is_and_stops_with_0(client):
-    with small() as server:
+    with running("port=0", module=SMALL) as server:
         assert client.get(f"{server.url}/ready").status_code == 200
         server.signal()
         code, err = server.ended()

@@ -1,6 +1,6 @@
 """Requests made up from /openapi.json: none is a server's error.
 
-300 of them; `DLM_SCHEMA_CASES=5000` makes it more.
+200 of them; `DLM_SCHEMA_CASES=5000` makes it more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemathesis import GenerationMode  # noqa: E402  (after the check)
 
 from tests.serve.live import PATIENCE, LiveServer  # noqa: E402
 
-CASES = int(os.environ.get("DLM_SCHEMA_CASES", "300"))
+CASES = int(os.environ.get("DLM_SCHEMA_CASES", "200"))
 FLAGS = ("--max-canvas", "64", "--max-new-tokens", "8", "--max-rows", "8")
 """Answers are short, so that the server's part is most of the work."""
 

@@ -1,4 +1,4 @@
-"""`dlm serve` as users start it: the real engine in a process, on a real socket."""
+"""`dlm serve`: the real engine in a process, on a real socket; some start Python, as users do."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_sigterm_in_the_middle_of_a_stream(client):
 
 def test_what_is_cut_off_is_told_so(client):
     """A stream by a last chunk, a plain request by its status."""
-    with running("serve", "--port", 0, "--drain", 0.5) as server:
+    with running("serve", "--port", 0, "--drain", 0.5, forked=True) as server:
         url = f"{server.url}/v1/chat/completions"
         whole: list[httpx2.Response] = []
         plain = {name: value for name, value in LONG.items() if not name.startswith("stream")}
@@ -86,7 +86,7 @@ def test_what_is_cut_off_is_told_so(client):
 
 
 def test_a_second_signal_does_not_wait(client):
-    with running("serve", "--port", 0) as server:
+    with running("serve", "--port", 0, forked=True) as server:
         url = f"{server.url}/v1/chat/completions"
         with client.stream("POST", url, json=LONG) as stream:
             next(stream.iter_lines())
@@ -97,7 +97,7 @@ def test_a_second_signal_does_not_wait(client):
 
 
 def test_the_death_of_the_engine_ends_the_process(client):
-    with running(module="tests.serve.dying_server") as server:
+    with running(module="tests.serve.dying_server", forked=True) as server:
         body = {name: LONG[name] for name in ("messages", "dlm")} | {"max_tokens": 100}
         answer = client.post(f"{server.url}/v1/chat/completions", json=body)
         assert answer.status_code == 500
@@ -136,7 +136,7 @@ def test_a_file_a_flag_and_the_environment(client, tmp_path):
 
 
 def test_the_log_tells_of_loading_before_serving_and_of_prompts_when_asked_for(client):
-    with running("serve", "--port", 0, "--device", "cpu", "--log-prompts") as server:
+    with running("serve", "--port", 0, "--device", "cpu", "--log-prompts", forked=True) as server:
         loading = server.logged("loading the model")
         serving = server.logged("serving")
         body = {"prompt": "a private word", "max_tokens": 4}

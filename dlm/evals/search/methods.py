@@ -15,7 +15,7 @@ from dlm.evals.settings import Setting, parse_setting
 OWN: Final = ("search", "verifier", "endless")
 """Options of a method beside those of generation."""
 BEST_OF: Final = "best_of"
-FIXED: Final = "best_of, no early stop"
+FIXED: Final = "best_of to its end"
 REFERENCE: Final = 16
 """Answers of the baseline that others are to match."""
 MOST: Final = 64
@@ -25,18 +25,26 @@ SEARCHES: Final[Mapping[str, str]] = MappingProxyType(
         BEST_OF: "search=best_of({most}, width=1)",
         FIXED: f"search=best_of({REFERENCE}, width=1), endless=True",
         "neighbours": "search=neighbours(rounds=1000)",
-        "blamed": "search=neighbours(rounds=1000, fraction=0.6, select='blamed', patience=4)",
         "tree": "search=tree(rollouts=1000, parallel=1)",
-        "smc": "search=smc(16)",
+        "smc": "search=smc(8)",
         "restart": "search=neighbours(rounds=1000, fraction=1.0)",
         "more steps": "search=best_of({most}, width=1), unmask=topk",
     }
 )
 """Name -> options of the methods that are compared by default: searches, then controls."""
+LISTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "shortlist": "search=shortlist(rows=1000)",
+        "shortlist then neighbours": (
+            "search=cascade(('shortlist(rows=1)', 'neighbours(rounds=1000)'))"
+        ),
+    }
+)
+"""The same where verdicts take no time: searches that ask for hundreds of them."""
 VOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "vote": f"search=vote({REFERENCE}), verifier=None",
-        "vote, no early stop": f"search=best_of({REFERENCE}, width=1), verifier=majority",
+        "vote to its end": f"search=best_of({REFERENCE}, width=1), verifier=majority",
         "hex": "search=hex(), verifier=None",
         "temporal_vote": "search=temporal_vote(), verifier=None",
     }
@@ -99,7 +107,12 @@ def default_methods(
 
     Raises `InvalidRequest` for an unknown name.
     """
-    known = {**SEARCHES, **(VOTES if ladder_of(task).votes else {})}
+    ladder = ladder_of(task)
+    known = {
+        **SEARCHES,
+        **(LISTS if ladder.verifier == "rules" else {}),
+        **(VOTES if ladder.votes else {}),
+    }
     for name in names:
         if name not in known:
             raise unknown_name("only", name, known)

@@ -76,8 +76,10 @@ class Neighbours(Policy):
         """The best of some answers from the prompt, or at first of those that are there, with its
         judgement.
         """
-        if not edge and search.best is not None and search.node(search.best).done:
-            return search.node(search.best), search.best
+        if not edge and search.best is not None:
+            node = search.node(search.best)
+            if node.done and node.ids == search.best.answer.canvas:  # no guess, and not let go
+                return node, search.best
         found = yield [_sample(search, edge + more) for more in range(self.starts)]
         return _best(found)
 

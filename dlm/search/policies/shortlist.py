@@ -19,6 +19,8 @@ from dlm.search.work import Advance, Complete, Drop, Guess, Point, Run, Score, S
 Canvas = tuple[int, ...]
 AT_ONCE: Final = 16
 """Fillings that are judged together; those after them leave out what these have shown."""
+UNFINISHED: Final = ("draft", "parked")
+"""Reasons of answers with open positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class Shortlist(Policy):
     of TReASURe (arXiv 2509.23146, `UnmaskBranch`), where they are drawn; here they are listed in
     the order of their probabilities, as a list decoder does.
 
-    rows: rows that begin from the prompt, one after the other
+    rows: rows at most: the first one begins from the prompt, and another one whenever no part of an
+        answer is left to go on from
     guesses: fillings that are judged after a forward
     likely: ids of each position that they are made of
     steps: forwards of a row that begins with a filling
@@ -84,7 +87,7 @@ class Shortlist(Policy):
     rows: int = 64
     guesses: int = 64
     likely: int = 8
-    steps: int = 2
+    steps: int = 1
 
     def __post_init__(self) -> None:
         for name, least in (("rows", 1), ("guesses", 1), ("likely", 2), ("steps", 1)):
@@ -99,18 +102,16 @@ class Shortlist(Policy):
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""
-        waiting, begun, number = Frontier(), 0, self.rows
-        while not search.settled and (waiting or begun < self.rows):
-            if not waiting:
-                yield from self._begin(search, waiting, begun, (), -inf)
-                begun += 1
-                continue
-            score, entry = waiting.pop()
+        waiting, begun = Frontier(), 0
+        while not search.settled:
+            score, entry = waiting.pop() if waiting else (-inf, ())
             if isinstance(entry, Row):
                 yield from self._step(search, waiting, entry)
-            else:
-                yield from self._begin(search, waiting, number, entry, score)
-                number += 1
+            elif begun < self.rows:
+                yield from self._begin(search, waiting, begun, entry, score)
+                begun += 1
+            elif not waiting:
+                break
         return search.best
 
     def _begin(
@@ -118,7 +119,7 @@ class Shortlist(Policy):
     ) -> Run:
         """Take the first step of a row that begins with a canvas of a score."""
         left = self.steps if canvas else inf
-        (node,) = yield [Start(edge, {"top_logprobs": self.likely}, canvas or None)]
+        (node,) = yield [Start(edge, canvas=canvas or None, likely=self.likely)]
         (blank,) = yield [Complete(node)]
         ((judged,),) = yield [Score([node], [blank], keep=False)]
         yield from self._step(search, waiting, Row(node, max(score, judged.score), left))
@@ -130,42 +131,54 @@ class Shortlist(Policy):
         if node.done:
             yield [Score([node])]
             return
-        barred: set[tuple[int, ...]] = set()
-        for first in range(0, self.guesses, AT_ONCE):
-            count = min(AT_ONCE, self.guesses - first)
-            found = yield from _guessed(search, node, count, barred)
-            for rank, (answer, guess) in enumerate(found, first):
-                sound, faulty = _parts(answer, guess)
-                if guess.score > row.score and sound:
-                    waiting.put(sound, guess.score, rank)
-                    barred.add(sound)
-                else:
-                    barred.add(faulty)
-            if search.settled or len(found) < count:
-                break
+        yield from self._list(search, waiting, row)
         if left:
             waiting.put(Row(node, row.score, left), row.score, self.guesses)
         else:
             yield [Drop(node)]
 
+    def _list(self, search: Context, waiting: Frontier, row: Row) -> Run:
+        """Judge the likeliest answers of a row, and add the parts that have come further.
 
-def _guessed(
-    search: Context, node: SearchNode, count: int, barred: Collection[tuple[int, ...]]
-) -> Run:
+        Answers that begin like one that was judged, up to its last fault, or like a part that was
+        added are left out: they would have the same fault, or are found from there.
+        """
+        barred: set[Canvas] = set()
+        for first in range(0, self.guesses, AT_ONCE):
+            count = min(AT_ONCE, self.guesses - first)
+            found = yield from _guessed(search, row.node, count, barred)
+            for rank, (answer, guess) in enumerate(found, first):
+                sound, faulty = _parts(answer, guess)
+                goes_on = guess.score > row.score and _is_open(answer, sound)
+                barred.add(sound if goes_on else faulty)
+                if goes_on:
+                    waiting.put(sound, guess.score, rank)
+            if search.settled or len(found) < count:
+                break
+
+
+def _guessed(search: Context, node: SearchNode, count: int, barred: Collection[Canvas]) -> Run:
     """Judge the likeliest answers of a node; returns them with their judgements.
 
-    One that settles the search becomes a candidate of it, and is the only one that is returned.
+    The best one without an open position becomes a candidate if it is better than all so far.
     """
     (answers,) = yield [Guess(node, count, frozenset(barred))]
     (found,) = yield [Score([node] * len(answers), answers, keep=False)]
-    for answer, guess in zip(answers, found, strict=True):
-        if guess.score >= search.target:
-            ((guess,),) = yield [Score([node], [answer])]
-            return [(answer, guess)]
-    return list(zip(answers, found, strict=True))
+    pairs = list(zip(answers, found, strict=True))
+    whole = [pair for pair in pairs if pair[0].finish_reason not in UNFINISHED]
+    settling = [pair for pair in pairs if pair[1].score >= search.target]
+    best = max(settling or whole, key=lambda pair: pair[1].score, default=None)
+    if best is not None and (search.best is None or best[1].score > search.best.score):
+        yield [Score([node], [best[0]])]
+    return pairs
 
 
-def _parts(answer: Generation, guess: Candidate) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _is_open(answer: Generation, sound: Canvas) -> bool:
+    """True if the first ids of an answer leave something to be decoded."""
+    return bool(sound) and (answer.finish_reason in UNFINISHED or len(sound) < len(answer.ids))
+
+
+def _parts(answer: Generation, guess: Candidate) -> tuple[Canvas, Canvas]:
     """The ids of an answer before the first position that its verifier points to, and those up to
     the last one. Where it points to none both are the whole answer.
     """

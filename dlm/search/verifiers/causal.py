@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -36,6 +36,8 @@ class CausalLikelihood(OtherModel):
     dtype: str = "auto"
     engine: Any = field(default=None, metadata={"bound": True})
     before: tuple[int, ...] = field(default=(), metadata={"bound": True})
+
+    trusted_only: ClassVar[bool] = False
 
     @property
     def highest(self) -> float:

@@ -24,11 +24,8 @@ class OtherModel(Verifier):
 
     tier: ClassVar[str] = "T2"
     blocks: ClassVar[bool] = True
-
-    @property
-    def private(self) -> bool:
-        """It reads the files of a model."""
-        return True
+    by_text: ClassVar[bool] = True
+    trusted_only: ClassVar[bool] = True  # it reads the files of a model
 
     @property
     def cost(self) -> float:

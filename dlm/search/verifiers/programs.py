@@ -62,6 +62,7 @@ class PublicTests(Verifier):
     tier: ClassVar[str] = "T2"
     blocks: ClassVar[bool] = True
     runs_programs: ClassVar[bool] = True
+    by_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_number("seconds", self.seconds, low=0.1, high=LONGEST)
@@ -141,16 +142,13 @@ class HiddenTests(Verifier):
     oracle: ClassVar[bool] = True
     blocks: ClassVar[bool] = True
     runs_programs: ClassVar[bool] = True
+    by_text: ClassVar[bool] = True
+    trusted_only: ClassVar[bool] = True  # its tests are code of the user
 
     def __post_init__(self) -> None:
         if not isinstance(self.tests, str) and not self.entry.isidentifier():
             rule = "must name the function that `tests` are of"
             raise InvalidRequest("entry", f"{rule}, got {shown(self.entry)}")
-
-    @property
-    def private(self) -> bool:
-        """Its tests are code of the user."""
-        return True
 
     @property
     def highest(self) -> float:

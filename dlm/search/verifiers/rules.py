@@ -29,6 +29,7 @@ class PuzzleRules(Verifier):
     __slots__ = ()
 
     tier: ClassVar[str] = "T2"
+    by_text: ClassVar[bool] = True
 
     @property
     def highest(self) -> float:

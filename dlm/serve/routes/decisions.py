@@ -79,8 +79,10 @@ async def _decided(
             if not isinstance(error, dlm.InvalidRequest):
                 service.metrics.failed()
             raise decision_error(error, ids) from error
+    costs = found.costs
+    service.metrics.computed("decide", costs.nfe, costs.token_forwards)
     told = facts(request.scope)
-    told.prompt_tokens, told.nfe = found.costs.input_tokens, found.costs.nfe
+    told.prompt_tokens, told.nfe = costs.input_tokens, costs.nfe
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, get_type_hints
 
 from fastapi import APIRouter, Request
@@ -63,7 +64,7 @@ async def strategies(request: Request) -> Response:
         "model": traits,
         "kinds": {kind: _parts(registry) for kind, registry in dlm.KINDS.items()},
         "policies": _parts(POLICIES),
-        "verifiers": [one for one in _parts(VERIFIERS) if not one.pop("oracle")],
+        "verifiers": _verifiers(run_programs=service.settings.run_programs),
         "presets": _presets(info),
         "effort": {effort: preset_of(effort, info) for effort in EFFORTS},
         "options": [
@@ -90,15 +91,26 @@ def _fields() -> dict[str, Any]:
     return {**own, **SEARCH_FIELDS}
 
 
+def _verifiers(*, run_programs: bool) -> list[dict[str, Any]]:
+    """The verifiers that a request may ask for."""
+    classes: dict[str, Any] = dict(_classes(VERIFIERS))
+    return [
+        _part(name, one)
+        for name, one in classes.items()
+        if not (one.oracle or one.trusted_only or (one.runs_programs and not run_programs))
+    ]
+
+
 def _parts(registry: Registered) -> list[dict[str, Any]]:
-    """The parts of a registry, but those of other packages that cannot be imported."""
-    found = []
+    """The parts of a registry."""
+    return [_part(name, cls) for name, cls in _classes(registry)]
+
+
+def _classes(registry: Registered) -> Iterator[tuple[str, type]]:
+    """The classes of a registry, but those of other packages that cannot be imported."""
     for name in registry.names():
-        try:
-            found.append(_part(name, registry.load(name)))
-        except dlm.InvalidRequest:
-            continue
-    return found
+        with suppress(dlm.InvalidRequest):
+            yield name, registry.load(name)
 
 
 def _part(name: str, cls: Any) -> dict[str, Any]:
@@ -110,7 +122,6 @@ def _part(name: str, cls: Any) -> dict[str, Any]:
         "tier": getattr(cls, "tier", None),
         "papers": list(dict.fromkeys(re.findall(r"arXiv\s+(\d{4}\.\d{4,5})", text))),
         "arguments": [_argument(field, hints[field.name]) for field in arguments],
-        **({"oracle": cls.oracle} if issubclass(cls, dlm.Verifier) else {}),
     }
 
 

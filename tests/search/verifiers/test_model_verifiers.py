@@ -10,6 +10,8 @@ import torch
 
 import dlm
 from dlm.core import ModelInfo
+from dlm.engine.generation import Generation
+from dlm.engine.stats import Stats
 from dlm.errors import InvalidRequest
 from dlm.search.verifiers.parsing import parse_verifier
 from tests.engine.harness import info_of
@@ -17,12 +19,14 @@ from tests.helpers import random_decoder, tiny_spec
 from tests.search.verifiers.answers import (
     STRANGE,
     answer_of,
+    pointed,
     question_of,
     scores_of,
     verdicts_of,
 )
 
 PROMPT = "Compute 13+24."
+NOTHING = Stats(0, 0, 0, 0, 0, {}, {}, {}, 0.0)
 
 
 # the model itself
@@ -50,6 +54,30 @@ def test_the_words_of_the_judge_are_the_users(engine):
     assert 0 <= one <= 1
     with pytest.raises(InvalidRequest, match="answer"):
         parse_verifier("self_verify(form='{question}')")
+    with pytest.raises(InvalidRequest, match="equations"):
+        parse_verifier("self_verify(of='lines')")
+
+
+def test_each_equation_is_judged_as_the_bundled_models_were_taught(engine, computed):
+    """A right chain and a wrong one; an equation that both hold is asked about once."""
+    question = question_of(engine, "Countdown: use 20 5 2 to make 13.")
+    verifier = parse_verifier("self_verify(of='equations')").bind(question)
+    texts = ["20-5=15\n15-2=13", "20-5=15\n15-2=12", "20-5=14\n15-2=13", "no sum", "1+2+3=6"]
+    answers = [answer_of(question, text) for text in texts]
+    verdicts = verifier.score(answers, question)
+    right, second, first, none, chain = (verdict.score for verdict in verdicts)
+    assert right > 0.5 > max(first, second)
+    assert none == chain == 0
+    assert question.spent.nfe == sum(computed) == 4 <= verifier.cost
+    spans = [pointed(question, *pair) for pair in zip(answers[1:3], verdicts[1:3], strict=True)]
+    assert spans == ["15-2=12", "20-5=14"]
+    assert all(verdicts[number].spans == () for number in (0, 3, 4))
+
+
+def test_a_long_answer_takes_no_more_than_it_costs(engine, computed):
+    text = "\n".join(f"{n}+1={n + 1}" for n in range(30))
+    _, spent = verdicts_of(engine, "self_verify(of='equations')", PROMPT, [text])
+    assert spent.nfe == sum(computed) == parse_verifier("self_verify(of='equations')").cost
 
 
 def by_hand(engine, question, answer, rate, count):
@@ -102,7 +130,75 @@ def test_the_chain_from_left_to_right(engine, computed):
     assert sum(computed) == 2 * len(ids), "here, and by the engine alone"
 
 
-@pytest.mark.parametrize("spec", ["self_verify", "pll"])
+def asked_of(engine, start, longest):
+    """A question of `start` ids, and the answer of a given number of ids to it."""
+    size, eos = engine.info.alignment, engine.info.eos_ids[0]
+    ids = tuple(10 + at % 40 for at in range(start))
+    question = replace(question_of(engine, ids), longest=longest)
+
+    def answered(count):
+        after = [10 + at % 40 for at in range(count)]
+        canvas = (*ids, *after, *[eos] * (-(start + count) % size))
+        return Generation(
+            None, tuple(after), "length", NOTHING, prompt_ids=ids, canvas=canvas, logprobs=()
+        )
+
+    return question, answered
+
+
+ROOMS = [(5, 19), (8, 8), (3, 45), (40, 24), (96, 32), (199, 57)]
+"""Lengths of prompts and of answers that end with a block."""
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize(("start", "longest"), ROOMS)
+@pytest.mark.parametrize("spec", ["pll(1.0)", "pll(0.001)", "pll(method='chain')"])
+def test_a_block_causal_model_takes_the_forwards_that_are_declared(start, longest, spec, shift):
+    """Blocks are read one by one; keys that they share are computed where that pays."""
+    engine = causal_engine(shift=shift)
+    question, answered = asked_of(engine, start, longest)
+    verifier = parse_verifier(spec).bind(question)
+    verifier.score([answered(longest)], question)
+    assert question.spent.nfe == question.spent.forwards == verifier.cost
+    assert verifier.cost >= -(-longest // 8)
+
+
+@pytest.mark.parametrize("attention", ["full", "block_causal"])
+@pytest.mark.parametrize("rate", [0.15, 0.25, 0.4])
+def test_no_answer_takes_more_than_is_declared(rate, attention):
+    engine = causal_engine(attention=attention)
+    dearest = 0
+    for start, longest in ROOMS[1::2]:
+        for count in (longest, longest // 2, 1):
+            question, answered = asked_of(engine, start, longest)
+            verifier = parse_verifier(f"pll({rate})").bind(question)
+            verifier.score([answered(count)], question)
+            assert question.spent.nfe <= verifier.cost
+            dearest = max(dearest, question.spent.nfe / verifier.cost)
+    assert dearest == 1
+
+
+def test_a_search_knows_the_longest_answer():
+    engine = causal_engine()
+    for nfe in (30, 60, 200):
+        found = engine.search(
+            [7, 3, 9, 21, 14],
+            "best_of(6)",
+            verifier="pll(0.5)",
+            budget={"nfe": nfe},
+            temperature=1.0,
+            max_new_tokens=19,
+        )
+        assert found.costs.verifier_nfe > 2, "more than with full attention"
+        assert found.costs.nfe <= nfe
+
+
+def causal_engine(attention="block_causal", **traits):
+    spec = tiny_spec(attention=attention, block_length=8, **traits)
+    return dlm.Engine(random_decoder(spec, 1), info_of(spec))
+
+
+@pytest.mark.parametrize("spec", ["self_verify", "self_verify(of='equations')", "pll"])
 @pytest.mark.parametrize("text", [text for text in STRANGE if len(text) < 400])
 def test_no_text_makes_them_fall_over(engine, spec, text):
     (verdict,), spent = verdicts_of(engine, spec, PROMPT, [text])
@@ -120,10 +216,18 @@ def test_a_text_beyond_the_model_fails_alone_and_is_counted(engine):
 
 def test_the_forwards_of_a_search_are_all_counted(engine, computed):
     found = engine.search(
-        PROMPT, "best_of(4)", verifier=["self_verify", "pll(0.5)"], temperature=1.0, seed=2
+        "Compute 4713+2489.",
+        "best_of(8)",
+        verifier=["self_verify", "pll(0.5)"],
+        temperature=2.0,
+        seed=2,
+        max_new_tokens=24,
     )
-    assert found.costs.verifier_forwards == found.costs.verifier_nfe == 4 * (1 + 2)
-    assert found.costs.nfe == found.costs.row_forwards + 12
+    canvases = {one.answer.canvas for one in found.candidates}
+    verdicts = len(canvases) * (1 + 2)
+    assert 1 < len(canvases) < 8 == found.costs.verifier_calls, "equal ones are judged once"
+    assert found.costs.verifier_forwards == found.costs.verifier_nfe == verdicts
+    assert found.costs.nfe == found.costs.row_forwards + verdicts
     assert sum(computed) >= found.costs.nfe
 
 

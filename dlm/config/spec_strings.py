@@ -144,6 +144,31 @@ def parse_with(registry: Registry, spec: Any, *, trusted: bool = True) -> Any:
     if not is_dataclass(cls):
         raise InvalidRequest(kind, f"{shown(name)} {UNDECORATED}")
     own = [f for f in fields(cls) if not f.metadata.get("bound")]
+    arguments = with_tuples(cls, _named(kind, spec, name, own, positional, keywords))
+    check_arguments(kind, cls, arguments)
+    try:
+        with blaming(kind, cls):
+            return cls(**arguments)
+    except InvalidRequest as error:
+        raise _of_part(kind, [f.name for f in own], error) from error
+    except TypeError as error:
+        trace = error.__traceback__
+        if is_foreign(cls) and trace is not None and trace.tb_next is not None:
+            raise  # of its own `__post_init__`; else an argument is missing
+        lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
+        reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
+        raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+
+
+def _named(
+    kind: str,
+    spec: str,
+    name: str,
+    own: Sequence[Field[Any]],
+    positional: Sequence[Any],
+    keywords: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The arguments of a spec by the names of the part's `own` fields. Raises `InvalidRequest`."""
     known, in_order = [f.name for f in own], [f.name for f in own if not f.kw_only]
     if len(positional) > len(in_order):
         raise InvalidRequest(
@@ -159,25 +184,12 @@ def parse_with(registry: Registry, spec: Any, *, trusted: bool = True) -> Any:
         if key in arguments:
             raise InvalidRequest(kind, f"`{key}` is given twice in {shown(spec)}")
         arguments[key] = value
-    arguments = with_tuples(cls, arguments)
-    check_arguments(kind, cls, arguments)
-    try:
-        with blaming(kind, cls):
-            return cls(**arguments)
-    except InvalidRequest as error:
-        raise _of_part(kind, known, error) from error
-    except TypeError as error:
-        trace = error.__traceback__
-        if is_foreign(cls) and trace is not None and trace.tb_next is not None:
-            raise  # of its own `__post_init__`; else an argument is missing
-        lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
-        reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
-        raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+    return arguments
 
 
-def _of_part(kind: str, arguments: Sequence[str], error: InvalidRequest) -> InvalidRequest:
+def _of_part(kind: str, known: Sequence[str], error: InvalidRequest) -> InvalidRequest:
     """An error of a part as one of its kind, if it names an argument of the part."""
-    if error.param == kind or error.param not in arguments:
+    if error.param == kind or error.param not in known:
         return error
     is_rule = error.message.startswith("must ")
     told = f"`{error.param}` {error.message}" if is_rule else f"`{error.param}`: {error.message}"

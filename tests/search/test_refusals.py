@@ -37,6 +37,8 @@ def refused(call: Callable[[], Any]) -> InvalidRequest:
         ("best_of('x')", "`n` must be an integer, got 'x'"),
         ("best_of(m=2)", "an argument of best_of must be one of 'n', 'width', got 'm'"),
         ("prism(n=2, keep=3)", "`keep` must be at most `n`, which is 2, got 3"),
+        ("beam(remask=0.5, lookahead=0)", "`lookahead` must be at least 1 with `remask`, got 0"),
+        ("prism(n=2)", "`keep` must be at most `n`, which is 2, got 4"),
         ("neighbours(select='drip')", "`select` must be one of"),
         ("neighbours(select='random(3)')", "`select`: 'random' takes at most 0 arguments"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -31,7 +31,7 @@ from dlm.cli.options import (
     named,
     overrides,
 )
-from dlm.cli.prompt import read_prompt
+from dlm.cli.prompt import Request, read_prompt
 from dlm.cli.screen import PAUSE, counted
 from dlm.errors import InvalidRequest
 
@@ -44,8 +44,8 @@ SINGLE: Final = ("n", "trace")
 EPILOG: Final = (
     'POLICY, VERIFIER and PART are names (best_of), names with arguments in quotes ("best_of(8)"), '
     "or classes of your own ('package.module:Class()', the current folder included). `dlm info` "
-    "lists the names. Most policies need --temperature above 0: without chance, all answers are "
-    "the same."
+    "lists the names. Most policies need --temperature above 0, as all answers are the same "
+    "without chance; for these it is 1 by default."
 )
 
 
@@ -101,10 +101,13 @@ def search(
     stop_string: StopText = None,
     json: Json = False,
     quiet: Annotated[bool, flag("--quiet", "no progress and no status line")] = False,
+    n: Annotated[int | None, typer.Option("--n", hidden=True)] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", hidden=True)] = None,
     **options: Any,
 ) -> None:
     """Answer a prompt by a search. The best answer goes to stdout, one line about it to stderr."""
-    settings = given(options, stop_string)
+    _refuse_several(n, trace)
+    settings = with_chance(given(options, stop_string), search)
     config = dlm.GenerationConfig.from_options(settings)
     judge = verifier[0] if verifier and len(verifier) == 1 else verifier or None
     asked = dlm.SearchOptions(search, judge, bounds(budget or []), target, allow_oracle)
@@ -116,7 +119,7 @@ def search(
     interrupted = _drive(engine, job, asked, quiet=quiet)
     found = job.result()
     if out is not None:
-        write_tree(found, out, engine.name, asked)
+        write_tree(found, out, engine.name, asked, request, chosen(config, settings))
     _show(found, model, config, as_json=json, quiet=quiet)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -134,12 +137,47 @@ def bounds(items: Sequence[str]) -> dict[str, float] | None:
     return found or None
 
 
-def write_tree(found: dlm.SearchResult, path: Path, model: str, asked: dlm.SearchOptions) -> None:
-    """Write a search to a file, one JSON object."""
-    from dlm.search.saved import SavedSearch
+def with_chance(settings: Mapping[str, Any], search: str) -> dict[str, Any]:
+    """The settings, with temperature 1 where none is given and the policy needs chance.
+
+    Raises `InvalidRequest` for a wrong policy.
+    """
+    from dlm.search.searcher import parse_policy
+
+    is_given = "temperature" in dlm.GenerationConfig.named(settings)
+    needs = not is_given and parse_policy(search).diverse
+    return {**settings, **({"temperature": 1.0} if needs else {})}
+
+
+def _refuse_several(n: int | None, trace: Path | None) -> None:
+    """Refuse the options of `dlm generate` that are of several answers, or of one row."""
+    if n not in (None, 1):
+        raise InvalidRequest("n", f"must be 1: a search gives one answer, got {n}")
+    if trace is not None:
+        raise InvalidRequest("trace", "is of `dlm generate`: --out keeps the tree of a search")
+
+
+def chosen(config: dlm.GenerationConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, with seed and temperature, as plain data."""
+    names = {"seed", "temperature", *dlm.GenerationConfig.named(settings)}
+    return {name: value for name, value in output.settings(config).items() if name in names}
+
+
+def write_tree(
+    found: dlm.SearchResult,
+    path: Path,
+    model: str,
+    asked: dlm.SearchOptions,
+    request: Request,
+    options: Mapping[str, Any],
+) -> None:
+    """Write a search and its request to a file, one JSON object."""
+    from dlm.search.saved import SavedRequest, SavedSearch
 
     judge = asked.verifier if isinstance(asked.verifier, str) else ", ".join(asked.verifier or [])
-    saved = SavedSearch.of(found, model=model, search=asked.search, verifier=judge)
+    rest = asked.budget or {}, asked.target, options
+    whole = SavedRequest(request.text, request.system, request.raw, *rest)
+    saved = SavedSearch.of(found, model=model, search=asked.search, verifier=judge, request=whole)
     path.write_text(json.dumps(saved.to_json()) + "\n", encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from dlm.cli.trees import (
     one_line,
     print_tree,
     scale,
+    settings,
     spelled,
     summary,
     write_picture,
@@ -73,7 +74,9 @@ def write_tree_page(found: SavedSearch, path: Path) -> None:
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>{title}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{title}</h1><pre>{escape(found.text)}</pre>",
+        f"<h1>{title}</h1>",
+        *_asked(found),
+        f"<h2>Answer</h2><pre>{escape(found.text)}</pre>",
         "<h2>Rows, by their forwards</h2>",
         ROWS,
         *_tree(found),
@@ -108,6 +111,16 @@ def colour(score: float, low: float, high: float) -> str:
     pairs = zip(RAMP[at], RAMP[at + 1], strict=True)
     mixed = [round(a + (b - a) * (place - at)) for a, b in pairs]
     return f"rgb({mixed[0]},{mixed[1]},{mixed[2]})"
+
+
+def _asked(found: SavedSearch) -> Iterator[str]:
+    """The prompt and the settings, as far as the file has them."""
+    request = found.request
+    for name, text in (("System message", request.system), ("Prompt", request.prompt)):
+        if text:
+            yield f"<h2>{name}</h2><pre>{escape(text)}</pre>"
+    if told := settings(found):
+        yield f"<p class=note>{escape(told)}</p>"
 
 
 def _tree(found: SavedSearch) -> Iterator[str]:

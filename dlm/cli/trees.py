@@ -104,9 +104,28 @@ def one_line(text: str, most: int = LONGEST) -> str:
     return shortened(text.replace("\n", "⏎"), most)
 
 
+def question(found: SavedSearch, most: int = 100) -> str:
+    """The prompt on one line; empty where the file has none."""
+    prompt = found.request.prompt
+    return f"prompt: {one_line(prompt, most)}" if prompt else ""
+
+
+def settings(found: SavedSearch) -> str:
+    """The options, the budget and the target of a search on one line; empty without any."""
+    request = found.request
+    told = [f"{name}={value}" for name, value in request.options.items()]
+    told += [f"budget {name}={value:g}" for name, value in request.budget.items()]
+    told += [] if request.target is None else [f"target {request.target:g}"]
+    return ", ".join(told)
+
+
 def text_tree(found: SavedSearch) -> Iterator[str]:
-    """A summary, the names of the columns, and the nodes as lines of text, children indented."""
+    """A summary, the prompt, the names of the columns, and the nodes as lines of text, children
+    indented.
+    """
     yield summary(found)
+    if asked := question(found):
+        yield asked
     yield HEAD
     for line in lines_of(found.nodes):
         node = line.node
@@ -155,7 +174,8 @@ def write_picture(found: SavedSearch, path: Path) -> None:
     tree.set_xlim(0, 1.3 * max([line.end for line in lines_of(found.nodes)], default=1))
     tree.set_xlabel("forwards of the row (x: positions opened again; bold: the answer)")
     tree.set_yticks([])
-    tree.set_title(summary(found), fontsize=8, parse_math=False)
+    title = "\n".join(filter(None, (question(found), summary(found))))
+    tree.set_title(title, fontsize=8, parse_math=False)
     points = [point for point in found.curve if isfinite(point.score)]
     ends = [point.nfe for point in points] + [found.costs.nfe] * bool(points)
     scores = [point.score for point in points]

@@ -31,6 +31,26 @@ def check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
             raise InvalidRequest(kind, f"`{name}` must be {wanted}, got {shown(value)}")
 
 
+def with_tuples(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with tuples in place of lists wherever their fields are tuples."""
+    hints = _hints(cls)
+    return {name: _as_tuples(value, hints.get(name, Any)) for name, value in arguments.items()}
+
+
+def _as_tuples(value: Any, hint: Any) -> Any:
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        tuples = [option for option in inside if get_origin(option) is tuple]
+        return _as_tuples(value, tuples[0]) if tuples else value
+    if origin is not tuple or not isinstance(value, list | tuple):
+        return value
+    if inside[1:] == (Ellipsis,):
+        return tuple(_as_tuples(item, inside[0]) for item in value)
+    if len(inside) != len(value):
+        return tuple(value)
+    return tuple(map(_as_tuples, value, inside))
+
+
 def check_fields(kind: str, part: Any) -> None:
     """Raise `InvalidRequest` for the first field of a part, made by its class, as for arguments."""
     check_arguments(kind, type(part), {one.name: getattr(part, one.name) for one in fields(part)})
@@ -87,5 +107,7 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(map(repr, arguments))}"
     if origin is tuple:
         inside = ", ".join(describe(a) for a in arguments if a is not Ellipsis)
-        return f"a tuple of ({inside})" if Ellipsis not in arguments else f"a tuple, each {inside}"
+        if Ellipsis not in arguments:
+            return f"a tuple of ({inside})"
+        return "a tuple, such as ('a', 'b')" if arguments[0] is Any else f"a tuple, each {inside}"
     return _WORDS.get(hint, str(hint))

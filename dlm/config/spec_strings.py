@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from dlm.config.argument_types import check_arguments
+from dlm.config.argument_types import check_arguments, with_tuples
 from dlm.errors import (
     InvalidRequest,
     blaming,
@@ -144,6 +144,31 @@ def parse_with(registry: Registry, spec: Any, *, trusted: bool = True) -> Any:
     if not is_dataclass(cls):
         raise InvalidRequest(kind, f"{shown(name)} {UNDECORATED}")
     own = [f for f in fields(cls) if not f.metadata.get("bound")]
+    arguments = with_tuples(cls, _named(kind, spec, name, own, positional, keywords))
+    check_arguments(kind, cls, arguments)
+    try:
+        with blaming(kind, cls):
+            return cls(**arguments)
+    except InvalidRequest as error:
+        raise _of_part(kind, [f.name for f in own], error) from error
+    except TypeError as error:
+        trace = error.__traceback__
+        if is_foreign(cls) and trace is not None and trace.tb_next is not None:
+            raise  # of its own `__post_init__`; else an argument is missing
+        lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
+        reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
+        raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+
+
+def _named(
+    kind: str,
+    spec: str,
+    name: str,
+    own: Sequence[Field[Any]],
+    positional: Sequence[Any],
+    keywords: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The arguments of a spec by the names of the part's `own` fields. Raises `InvalidRequest`."""
     known, in_order = [f.name for f in own], [f.name for f in own if not f.kw_only]
     if len(positional) > len(in_order):
         raise InvalidRequest(
@@ -154,21 +179,21 @@ def parse_with(registry: Registry, spec: Any, *, trusted: bool = True) -> Any:
     arguments = dict(zip(in_order, positional, strict=False))
     for key, value in keywords.items():
         if key not in known:
-            raise unknown_name(f"{kind}: {name}", key, known)
+            rule = unknown_name(kind, key, known).message
+            raise InvalidRequest(kind, f"an argument of {name} {rule}")
         if key in arguments:
             raise InvalidRequest(kind, f"`{key}` is given twice in {shown(spec)}")
         arguments[key] = value
-    check_arguments(kind, cls, arguments)
-    try:
-        with blaming(kind, cls):
-            return cls(**arguments)
-    except TypeError as error:
-        trace = error.__traceback__
-        if is_foreign(cls) and trace is not None and trace.tb_next is not None:
-            raise  # of its own `__post_init__`; else an argument is missing
-        lacks = [f.name for f in own if _is_needed(f) and f.name not in arguments]
-        reason = f" lacks {', '.join(map(repr, lacks))}" if lacks else f": {error}"
-        raise InvalidRequest(kind, f"{shown(spec)}{reason}") from error
+    return arguments
+
+
+def _of_part(kind: str, known: Sequence[str], error: InvalidRequest) -> InvalidRequest:
+    """An error of a part as one of its kind, if it names an argument of the part."""
+    if error.param == kind or error.param not in known:
+        return error
+    is_rule = error.message.startswith("must ")
+    told = f"`{error.param}` {error.message}" if is_rule else f"`{error.param}`: {error.message}"
+    return InvalidRequest(kind, told)
 
 
 def _by_name(registry: Registry, name: str, *, trusted: bool) -> type:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import Any, Self
 
-from dlm.config.checks import require_integer, require_number
+from dlm.config.checks import is_finite, require_integer
 from dlm.engine.searching import SearchCosts
 from dlm.errors import InvalidRequest, shown, unknown_name
 
 
 @dataclass(frozen=True, slots=True)
 class SearchBudget:
-    """Bounds of a search, which ends at the first that it meets.
+    """Bounds of a search, which ends at the first that it meets, after one step at the earliest.
 
     nfe: forwards of rows and verifiers; dealt out to rows beforehand and never exceeded
     token_forwards: positions computed for rows; exceeded by no more than the last step
@@ -37,7 +37,9 @@ class SearchBudget:
             if name not in known:
                 raise unknown_name("budget", str(name), known)
             if name == "seconds":
-                require_number("budget.seconds", value, low=0.0)
+                if not is_finite(value) or value <= 0:
+                    rule = "must be a finite number above 0"
+                    raise InvalidRequest("budget.seconds", f"{rule}, got {shown(value)}")
             else:
                 require_integer(f"budget.{name}", value, 1)
         return cls(**given)

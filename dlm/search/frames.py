@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from dlm.errors import blaming, rule_error, shown
 from dlm.search.executor import Decoding, Executor, Task
-from dlm.search.policy import Policy
+from dlm.search.policy import Context, Policy
 from dlm.search.work import Run, Score, Work
 
 Place: TypeAlias = tuple[int, ...]
@@ -17,6 +17,15 @@ done if each frame waited for the end of the one before it, so no batch changes 
 """
 Judge: TypeAlias = Callable[[Score, Place], Task]
 """Begins to judge the answers of an item at its place."""
+
+
+def run_of(policy: Policy, search: Context) -> Run:
+    """The work of a policy. Raises `RuleError` where its `run` is no generator."""
+    run = policy.run(search)
+    if not isinstance(run, GeneratorType):
+        rule = "must be a generator, which yields lists of work items"
+        raise rule_error("search", policy, "run", f"{rule}, got {shown(run)}")
+    return (yield from run)
 
 
 class Frame:

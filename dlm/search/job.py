@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, inf, isnan
 from random import Random
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from dlm.core import Event
 from dlm.engine.node import Holder
 from dlm.engine.searching import Candidate, SearchCosts, SearchOptions, SearchResult
-from dlm.errors import EngineError
+from dlm.errors import EngineError, rule_error
 from dlm.search.budget import SearchBudget
 from dlm.search.executor import Executor
-from dlm.search.frames import Frame
+from dlm.search.frames import Frame, run_of
 from dlm.search.judging import Jury
 from dlm.search.policy import Policy, rng_of
 from dlm.search.verifier import Question, Verifier, whole
-from dlm.search.work import SearchNode
+from dlm.search.work import Score, SearchNode
+
+NO_ANSWER: Final = "has ended without an answer: it must start a row, decode it and judge it"
 
 
 class Job:
@@ -40,13 +42,14 @@ class Job:
         seed: int,
     ) -> None:
         self._engine, self._executor, self._budget, self._seed = engine, executor, budget, seed
+        self._policy = policy
         self._spent_by_verifiers = question.spent
         self._verdict_cost = 0 if verifier is None else ceil(verifier.cost)
         self._oracle = verifier is not None and any(one.oracle for one in whole(verifier))
         self.wake: Callable[[], object] = _nobody
         self.has_news = True
         self._jury = Jury(verifier, question, given.target, self._nfe, given.on_improve, self._told)
-        self._frame = Frame(policy, policy.run(self), executor, self._jury)
+        self._frame = Frame(policy, run_of(policy, self), executor, self._jury)
         self._begun, self._seconds = time.perf_counter(), 0.0
         self._reason, self._error = "", None  # type: tuple[str, Exception | None]
         self.done = self.runnable = False
@@ -108,7 +111,7 @@ class Job:
         except Exception as error:
             self._error = error
             self._end("error")
-        if not self.done and self._budget.spent(self.costs()):
+        if not self.done and self._has_stepped and self._budget.spent(self.costs()):
             self._end("budget")
         self.runnable = not self.done and self._executor.moves
 
@@ -123,8 +126,14 @@ class Job:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds that the search may still take; infinite without a bound."""
-        return max(self._begun + self._budget.seconds - time.perf_counter(), 0.0)
+        """Seconds that the search may still take; infinite without a bound, or a step."""
+        left = self._begun + self._budget.seconds - time.perf_counter()
+        return max(left, 0.0) if self._has_stepped else inf
+
+    @property
+    def _has_stepped(self) -> bool:
+        """True if a row of it has taken a step that `advance` has taken note of."""
+        return self._executor.costs.nfe > 0
 
     def wait(self) -> None:
         """Wait for the verifier, as long as the search may take."""
@@ -172,8 +181,10 @@ class Job:
         if self._error is not None:
             raise self._error
         chosen = self._frame.value if isinstance(self._frame.value, Candidate) else self.best
-        if chosen is None:
+        if chosen is None and self._reason == "abort":
             raise EngineError("the search has no answer: it was ended before its first step")
+        if chosen is None:
+            raise rule_error("search", self._policy, "run", NO_ANSWER)
         return SearchResult(
             best=chosen.answer,
             score=chosen.score,
@@ -255,11 +266,19 @@ class Job:
             self._executor.close()
 
     def _give_what_there_is(self) -> None:
-        """Keep the answer of the row that has come furthest, filled with its last draft."""
+        """Keep the answer of the row that has come furthest, filled with its last draft.
+
+        It is judged where that takes no forward and no time.
+        """
         begun = [one for one in self._executor.nodes if one.nfe and not one.dropped]
-        if begun:
-            furthest = min(begun, key=lambda one: (len(one.open), one.edges))
-            self._jury.keep(furthest, self._executor.draft(furthest))
+        if not begun:
+            return
+        furthest = min(begun, key=lambda one: (len(one.open), one.edges))
+        draft = self._executor.draft(furthest)
+        if self.free:
+            self._jury(Score([cast(SearchNode, furthest)], [draft]), ())
+        else:
+            self._jury.keep(furthest, draft)
 
 
 def _event(candidate: Candidate) -> Event:

@@ -59,3 +59,11 @@ VERIFIERS: Final = Registry(
     GROUP,
 )
 """The registered judges of answers."""
+
+
+def called(part: object) -> str:
+    """The name that users give to a policy or verifier; that of its class if it has none."""
+    cls = type(part)
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    known = (*POLICIES.entries.items(), *VERIFIERS.entries.items())
+    return next((name for name, place in known if place == path), cls.__name__)

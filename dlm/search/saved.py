@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from math import inf, isnan, nan
 from typing import Any, Final
 
@@ -28,6 +28,26 @@ class SavedCandidate:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedRequest:
+    """The request of a saved search; with the policy and the judge it gives the same search again.
+
+    prompt: the user's words
+    system: the system message; None for none
+    raw: the chat template was left out
+    budget: bounds by name
+    target: a score at which it ended; None for the highest possible
+    options: those of generation that were given, and `seed` and `temperature`
+    """
+
+    prompt: str = ""
+    system: str | None = None
+    raw: bool = False
+    budget: Mapping[str, float] = field(default_factory=dict)
+    target: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SavedSearch:
     """A search as it was saved.
 
@@ -37,6 +57,7 @@ class SavedSearch:
     reason, oracle, costs, curve: as in `SearchResult`
     candidates: all finished answers
     nodes: all nodes, as `SearchResult.tree` has them
+    request: all else that was asked for; empty in files that lack it
     """
 
     model: str
@@ -50,10 +71,17 @@ class SavedSearch:
     curve: tuple[Improvement, ...]
     candidates: tuple[SavedCandidate, ...]
     nodes: tuple[TreeNode, ...]
+    request: SavedRequest = SavedRequest()
 
     @classmethod
     def of(
-        cls, result: SearchResult, *, model: str = "", search: str = "", verifier: str = ""
+        cls,
+        result: SearchResult,
+        *,
+        model: str = "",
+        search: str = "",
+        verifier: str = "",
+        request: SavedRequest = SavedRequest(),
     ) -> SavedSearch:
         """The parts of a result that are saved."""
         candidates = tuple(
@@ -72,6 +100,7 @@ class SavedSearch:
             curve=result.curve,
             candidates=candidates,
             nodes=result.tree,
+            request=request,
         )
 
     @property
@@ -106,6 +135,7 @@ class SavedSearch:
                     "curve": tuple(Improvement(**_scored(one)) for one in own["curve"]),
                     "candidates": tuple(map(_candidate, own["candidates"])),
                     "nodes": tuple(map(_node, own["nodes"])),
+                    "request": SavedRequest(**own.get("request", {})),
                 }
             )
         except KeyError as error:

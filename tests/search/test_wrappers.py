@@ -64,7 +64,8 @@ def test_a_share_of_nothing_leaves_a_stage_out() -> None:
         ("cascade(())", "at least one stage"),
         ("cascade(('best_of', 'tree'), shares=(0.1, 0.2))", "first 1 stages"),
         ("cascade(('best_of', 'tree'), shares=(2.0,))", "between 0 and 1"),
-        ("cascade(('best_off',))", "best_of"),
+        ("cascade(('best_off',))", "in `stages` of cascade: must be one of .*'best_of'"),
+        ("cascade(['best_of(0)'])", "in `stages` of cascade: `n` must be .* at least 1, got 0"),
         ("rollover(quota=0)", "at least 1"),
     ],
 )

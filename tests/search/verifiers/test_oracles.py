@@ -29,7 +29,7 @@ def test_no_text_makes_it_fall_over(engine, text):
 
 
 def test_oracles_need_consent_and_mark_the_result(engine):
-    with pytest.raises(InvalidRequest, match="allow_oracle"):
+    with pytest.raises(InvalidRequest, match=r"exact_answer knows.*allow_oracle"):
         engine.search(PROMPT, "best_of(2)", verifier="exact_answer('7')", temperature=1.0)
     found = engine.search(
         PROMPT, "best_of(2)", verifier="exact_answer('7')", temperature=1.0, allow_oracle=True

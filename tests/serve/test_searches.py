@@ -133,7 +133,7 @@ def test_a_stream_of_whole_texts_shows_the_best_so_far(server, local):
         ("dlm.budget", {"search": SPEC, "budget": 400}),
         ("dlm.budget.nfe", {"search": SPEC, "budget": {"nfe": 0}}),
         ("dlm.budget.nfe", {"search": SPEC, "budget": {"nfe": 4097}}),
-        ("dlm.budget.seconds", {"search": SPEC, "budget": {"seconds": -1}}),
+        ("dlm.budget.seconds", {"search": SPEC, "budget": {"seconds": 0}}),
         ("dlm.target", {"search": SPEC, "target": "high"}),
         ("dlm.target", {"search": SPEC, "target": True}),
         ("dlm.target", {"target": 1}),
@@ -170,6 +170,18 @@ def test_a_budget_is_kept(server):
     found = server.post(PATH, asked(budget={"nfe": 25})).json()["dlm"]["search"]
     assert found["nfe"] <= 25
     assert found["reason"] == "budget"
+    reply = server.post(PATH, asked(budget={"seconds": 1e-6}))
+    assert (reply.status_code, reply.json()["dlm"]["search"]["reason"]) == (200, "budget")
+
+
+def test_arguments_are_named_in_one_way(server):
+    for spec, rule in (
+        ("best_of(0)", "`n` must be an integer of at least 1, got 0"),
+        ("best_of(m=2)", "an argument of best_of must be one of 'n', 'width', got 'm'"),
+        ("cascade(('best_of(0)',))", "in `stages` of cascade: `n` must be"),
+    ):
+        error = server.post(PATH, asked(search=spec)).json()["error"]
+        assert error["message"].startswith(f"`dlm.search`: {rule}")
 
 
 SPECS = (

@@ -1,9 +1,9 @@
 """Searches beside best-of-N at equal forwards: `python evals/search.py`.
 
 Every method on 200 problems of four tasks with three seeds, and the verifiers by themselves. Writes
-`evals/results/search`; the trials stay in `runs/search`, and a run that was interrupted goes on
-from them. With `--split dev --limit 20 --seeds 1 --out FOLDER` it is a short run, of which the
-processor time of the whole one can be told.
+a folder for each task into `evals/results/search`; the trials stay in `runs/search`, and a run that
+was interrupted goes on from them. With `--split dev --limit 20 --seeds 1 --out FOLDER` it is a
+short run, of which the processor time of the whole one can be told.
 """
 
 from argparse import ArgumentParser
@@ -19,7 +19,23 @@ from dlm.evals.search.problems import LADDERS
 from dlm.evals.search.report import write_report
 from dlm.evals.search.run import SearchRun
 
-SAMPLER = "temperature=1.0, blocks=fixed(8), cache=dual"
+RULE = "temperature=1.0, unmask=threshold(0.9)"
+SAMPLERS = {
+    "countdown": f"{RULE}, blocks=fixed(8), cache=dual",
+    "sudoku": f"{RULE}, blocks=whole, cache=none",
+    "code": f"{RULE}, blocks=fixed(16), cache=dual",
+    "math": f"{RULE}, blocks=fixed(8), cache=dual",
+}
+"""Task -> the options that all methods share: of those tried on dev the best for `best_of`."""
+FEW = {"code": 16, "math": 16}
+"""Task -> answers of its longest baseline, where another number of them cannot help."""
+ONLY = {
+    "code": ["neighbours"],
+    "math": ["vote", "vote to its end", "temporal_vote"],
+}
+"""Task -> methods beside the baselines, where not all are drawn."""
+JUDGES = {"code": ["tests", "confidence", "path_logprob", "path_entropy", "pll", "majority"]}
+"""Task -> verifiers, where they are not those of the task."""
 RUNS = Path("runs/search")
 OUT = Path(__file__).parent / "results" / "search"
 ROWS = 256
@@ -35,7 +51,6 @@ def main():
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--most", type=int, default=MOST, help="answers of the longest baseline")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the trials are kept")
     parser.add_argument("--out", type=Path, default=OUT, help="where the tables are written")
     given = parser.parse_args()
@@ -43,18 +58,20 @@ def main():
     engine = dlm.load("tiny", device="cpu", max_rows=ROWS)
     tasks, size = given.tasks.split(","), (given.split, given.limit)
 
-    methods = {task: default_methods(task, SAMPLER, most=given.most) for task in tasks}
-    run = SearchRun(given.runs, methods, *size, given.seeds, most=given.most)
-    header = run.open(engine)
-    run.draw(engine, tell)
-    figures = [row for task in tasks for row in figures_of(run, task)]
-    print(write_report(header, figures, run.seconds(), given.out))
-
-    judges = {task: [panel(task, SAMPLER)] for task in tasks}
-    alone = SearchRun(given.runs / "verifiers", judges, *size, at_once=16)
-    header = alone.open(engine)
-    print(write_judges(header, {task: alone.judge(engine, task) for task in tasks}, given.out))
-    print(f"{(run.seconds() + alone.seconds()) / 60:.1f} minutes of processor time")
+    for task in tasks:
+        most = FEW.get(task, MOST)
+        methods = {task: default_methods(task, SAMPLERS[task], ONLY.get(task, ()), most=most)}
+        run = SearchRun(given.runs / task, methods, *size, given.seeds, most=most)
+        header = run.open(engine)
+        run.draw(engine, tell)
+        figures = figures_of(run, task)
+        print(write_report(header, figures, run.seconds(), given.out / task))
+        judges = {task: [panel(task, SAMPLERS[task], JUDGES.get(task, ()))]}
+        alone = SearchRun(given.runs / "verifiers" / task, judges, *size, at_once=16)
+        header = alone.open(engine)
+        judged = {task: alone.judge(engine, task)}
+        print(write_judges(header, judged, given.out / task))
+        print(f"{(run.seconds() + alone.seconds()) / 60:.1f} minutes of processor time")
 
 
 if __name__ == "__main__":

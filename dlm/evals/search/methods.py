@@ -66,6 +66,11 @@ class Endless(dlm.Verifier):
         """See `Verifier`."""
         return (self.judge,)
 
+    @property
+    def by_text(self) -> bool:  # type: ignore[override]  # that of what it wraps
+        """See `Verifier`."""
+        return bool(self.judge.by_text)
+
     def resolve(self, parse: Any) -> dlm.Verifier:
         """See `Verifier`."""
         return Endless(parse(self.judge))
@@ -116,6 +121,8 @@ def default_methods(
     for name in names:
         if name not in known:
             raise unknown_name("only", name, known)
+    if ladder.votes:  # its verifier has no highest score, so that nothing stops early
+        known[FIXED] = known[FIXED].removesuffix(", endless=True")
     wanted = {BEST_OF, FIXED, *(names or (() if few else known))}
     return [
         with_sampler(

@@ -52,7 +52,9 @@ class Ladder:
 
 LADDERS: Final[Mapping[str, Ladder]] = MappingProxyType(
     {
-        "countdown": Ladder(frozenset({"3-numbers", "4-numbers"}), "rules"),
+        "countdown": Ladder(
+            frozenset({"3-numbers", "4-numbers"}), "rules", (*PLAIN, "self_verify(of='equations')")
+        ),
         "sudoku": Ladder(frozenset({"11-holes"}), "rules"),
         "code": Ladder(frozenset({"6-op", "7-op", "8-op"}), "tests", shows_tests=True),
         "math": Ladder(

@@ -76,8 +76,10 @@ class SearchRun:
         return items
 
     def path(self, task: str, method: Setting, seed: int) -> Path:
-        """The file of the trials of a method with a seed."""
-        return self.folder / task / f"{slug(method.name)}.{seed}.jsonl"
+        """The file of the trials of a method with a seed; methods of equal options share one."""
+        alike = [one for one in self.methods[task] if one.options == method.options]
+        name = (alike or [method])[0].name
+        return self.folder / task / f"{slug(name)}.{seed}.jsonl"
 
     def trials(self, task: str, method: Setting) -> list[dict[str, Trial]]:
         """Item -> trial, for each seed."""
@@ -91,8 +93,8 @@ class SearchRun:
 
     def missing(self) -> int:
         """Number of trials still to be drawn."""
-        there = sum(len(read_trials(self.path(*cell))) for cell in self.cells())
-        return self.limit * sum(map(len, self.methods.values())) * self.seeds - there
+        paths = {self.path(*cell) for cell in self.cells()}
+        return self.limit * len(paths) - sum(len(read_trials(path)) for path in paths)
 
     def check(self) -> None:
         """Raise `InvalidRequest`, before a model is there, for what cannot be drawn or written."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from dlm.engine.generation import Generation
 from dlm.errors import InvalidRequest
 from dlm.search.memory import Memory
+from dlm.search.names import called
 from dlm.text.prompts import Prompt
 
 LOG: Final = logging.getLogger(__name__)
@@ -259,7 +260,7 @@ def require_tokenizer(verifier: Verifier, question: Question) -> None:
     """Raise `InvalidRequest` where a model has no tokenizer: the verifier reads texts."""
     if question.engine.text is None:
         rule = "reads texts, and this model has no tokenizer"
-        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+        raise InvalidRequest("verifier", f"{called(verifier)} {rule}")
 
 
 def require_words(verifier: Verifier, question: Question) -> str:
@@ -270,5 +271,5 @@ def require_words(verifier: Verifier, question: Question) -> str:
     require_tokenizer(verifier, question)
     if question.text is None:
         rule = "reads the words of the prompt, and this one is of ids"
-        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+        raise InvalidRequest("verifier", f"{called(verifier)} {rule}")
     return question.text

@@ -95,6 +95,23 @@ def test_refusals_name_parts_as_users_do(engine: dlm.Engine) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "asked", "told"),
+    [
+        ("Hello", {"verifier": "countdown"}, "countdown needs a prompt with 'Countdown: use 3 7 2"),
+        (PROMPT, {"verifier": "sudoku"}, "sudoku needs a prompt with 'Sudoku:' and then 4 or 9"),
+        ("Hello", {"verifier": "rules"}, "rules needs a prompt with 'Countdown: use 3 7 2"),
+        ([5, 6], {"verifier": "rules"}, "rules reads the words of the prompt"),
+        ("Hello", {"search": "vote", "verifier": "pll"}, "pll is of no use to vote"),
+    ],
+)
+def test_verifiers_that_do_not_suit_are_told(
+    engine: dlm.Engine, prompt: Any, asked: dict[str, Any], told: str
+) -> None:
+    error = refused(lambda: engine.search(prompt, **asked, **OPTIONS))
+    assert (error.param, error.message.startswith(told)) == ("verifier", True), error.message
+
+
+@pytest.mark.parametrize(
     ("param", "given"),
     [
         ("verifier", {"verifier": "confident"}),

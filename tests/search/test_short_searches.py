@@ -13,6 +13,7 @@ import pytest
 import dlm
 from dlm.errors import RuleError, culprit_of
 from dlm.search import Advance, Complete, Context, Drop, Point, Run, Score, Start, Verdict
+from dlm.search.policies.wrappers import Cascade
 from tests.search.searches import OPTIONS, PROMPT, Aside, Remainder, new_engine, require_empty
 
 
@@ -108,6 +109,13 @@ def test_a_run_that_is_no_generator_is_told(given: Any) -> None:
     culprit = culprit_of(caught.value)
     assert culprit is not None
     assert culprit.name == "Idle"
+    require_empty(engine)
+
+
+def test_a_run_of_a_stage_that_is_no_generator_is_told() -> None:
+    engine, _ = new_engine()
+    with pytest.raises(RuleError, match=r"Idle.*`run` must be a generator"):
+        engine.search(PROMPT, Cascade((Idle(), "neighbours")), verifier=Remainder(), **OPTIONS)
     require_empty(engine)
 
 

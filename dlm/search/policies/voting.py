@@ -14,6 +14,7 @@ from dlm.engine.generation import Generation
 from dlm.errors import InvalidRequest
 from dlm.search.extract import Extractor
 from dlm.search.extract import extract as extractor_of
+from dlm.search.names import called
 from dlm.search.policy import Context, Policy, finish
 from dlm.search.verifier import Verifier
 from dlm.search.verifiers.majority import Majority
@@ -172,7 +173,7 @@ def majority_of(name: str, extract: Any, given: Verifier | None, *, weigh: bool)
     """The verifier of a policy that votes. Raises `InvalidRequest` for one that is of no use."""
     if given is not None and not weigh:
         rule = f"is of no use to {name}, where the answers vote: take `weigh=True` to weigh them"
-        raise InvalidRequest("verifier", f"{type(given).__name__} {rule}")
+        raise InvalidRequest("verifier", f"{called(given)} {rule}")
     if given is None and weigh:
         raise InvalidRequest("verifier", f"must be given: {name} weighs votes by its scores")
     return Majority(extract, given or "")

@@ -13,6 +13,7 @@ from typing import Any
 
 from dlm.config.checks import require_integer, require_number
 from dlm.errors import InvalidRequest, shown
+from dlm.search.frames import run_of
 from dlm.search.policies.particles import cut
 from dlm.search.policy import Context, Policy
 from dlm.search.verifier import Verifier
@@ -68,7 +69,7 @@ class Cascade(Policy):
         for number, stage in enumerate(self.stages):
             share = self.shares[number] if number < len(self.shares) else inf
             part = Part(search, number, whole * share if share else 0.0)
-            yield from _all_moved(stage.run(part), part)
+            yield from _all_moved(run_of(stage, part), part)
             if search.settled:
                 break
         return search.best

@@ -16,6 +16,7 @@ from dlm.engine.generation import Generation
 from dlm.engine.scoring.job import LEAST_SAVED
 from dlm.engine.scoring.rows import ROUNDING
 from dlm.errors import InvalidRequest, require_text, shown, unknown_name
+from dlm.search.names import called
 from dlm.search.spans import Places
 from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
 from dlm.search.verifiers.free import mean_log
@@ -212,7 +213,7 @@ def _require_mask(verifier: Verifier, question: Question) -> None:
     """Raise `InvalidRequest` for a model without a mask."""
     if question.engine.info.mask_id is None:
         rule = "reads masked positions, and this model has no mask"
-        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+        raise InvalidRequest("verifier", f"{called(verifier)} {rule}")
 
 
 def most_canvases(question: Question, sets: int) -> int:

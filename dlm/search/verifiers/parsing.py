@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dlm.config.spec_strings import parse_with
 from dlm.errors import InvalidRequest, shown
-from dlm.search.names import VERIFIERS
+from dlm.search.names import VERIFIERS, called
 from dlm.search.verifier import Verifier
 from dlm.search.verifiers.function import UserFunction, function_at
 
@@ -37,7 +37,7 @@ def _parsed(spec: Any, depth: int, *, trusted: bool) -> Verifier:
     verifier = _unresolved(spec, trusted=trusted).resolve(parse)
     if verifier.private and not trusted:  # its parts have been asked
         rule = "reads files or runs programs of this machine: it is for trusted code alone"
-        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}")
+        raise InvalidRequest("verifier", f"{called(verifier)} {rule}")
     return verifier
 
 
@@ -51,5 +51,5 @@ def _unresolved(spec: Any, *, trusted: bool) -> Verifier:
     verifier = parse_with(VERIFIERS, spec, trusted=trusted)
     if not isinstance(verifier, Verifier):
         rule = "is no verifier: inherit dlm.search.Verifier, or give a function"
-        raise InvalidRequest("verifier", f"{type(verifier).__name__} {rule}, got {shown(spec)}")
+        raise InvalidRequest("verifier", f"{called(verifier)} {rule}, got {shown(spec)}")
     return verifier

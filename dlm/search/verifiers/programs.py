@@ -16,6 +16,7 @@ from dlm.sandbox import Outcome, best_sandbox, check_function, check_program
 from dlm.sandbox import Verdict as End
 from dlm.sandbox.programs import extract
 from dlm.sandbox.source import parsed
+from dlm.search.names import called
 from dlm.search.spans import Places, Span, merged
 from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
 from dlm.search.verifiers.examples import Example, examples_of, failure, tests_of
@@ -87,11 +88,11 @@ class PublicTests(Verifier):
         words = require_words(self, question)
         if not (self.unsafe or best_sandbox().isolates):
             rule = "runs programs, and nothing that holds them works here: install bubblewrap"
-            raise InvalidRequest("verifier", f"{type(self).__name__} {rule}, or give `unsafe`")
+            raise InvalidRequest("verifier", f"{called(self)} {rule}, or give `unsafe`")
         examples = examples_of(words)
         if not (examples or self.bare):
             rule = "finds no `>>>` lines and no `assert` in the prompt"
-            raise InvalidRequest("verifier", f"{type(self).__name__} {rule}")
+            raise InvalidRequest("verifier", f"{called(self)} {rule}")
         return replace(self, examples=tuple(examples), entry=entry_of(words, examples))
 
     def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:

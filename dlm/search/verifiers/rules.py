@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
 from dlm.engine.generation import Generation
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, shown
+from dlm.search.names import called
 from dlm.search.spans import Places, merged
 from dlm.search.verifier import Question, Verdict, Verifier, each, require_words
 from dlm.search.verifiers.countdown import broken_line
@@ -24,9 +25,14 @@ TOLD: Final = 3
 
 
 class PuzzleRules(Verifier):
-    """Rules of a puzzle: 1 for an answer that keeps all of them, else the share that it keeps."""
+    """Rules of a puzzle: 1 for an answer that keeps all of them, else the share that it keeps.
+
+    form: the puzzle in a prompt, in words
+    """
 
     __slots__ = ()
+
+    form: ClassVar[str]
 
     tier: ClassVar[str] = "T2"
     by_text: ClassVar[bool] = True
@@ -42,10 +48,11 @@ class PuzzleRules(Verifier):
 
     def bind(self, question: Question) -> Verifier:
         """See `Verifier`."""
-        found = self.read(require_words(self, question))
+        words = require_words(self, question)
+        found = self.read(words)
         if found is None:
-            rule = "finds no puzzle of its kind in the prompt"
-            raise InvalidRequest("verifier", f"{type(self).__name__} {rule}")
+            rule = f"{called(self)} needs a prompt with {self.form}, got {shown(words)}"
+            raise InvalidRequest("verifier", rule)
         return found
 
 
@@ -61,6 +68,8 @@ class Countdown(PuzzleRules):
 
     numbers, target: read from the prompt
     """
+
+    form: ClassVar[str] = "'Countdown: use 3 7 2 to make 19.'"
 
     numbers: tuple[int, ...] = field(default=(), metadata={"bound": True})
     target: int = field(default=0, metadata={"bound": True})
@@ -99,6 +108,8 @@ class Sudoku(PuzzleRules):
     puzzle: its lines, read from the prompt
     """
 
+    form: ClassVar[str] = "'Sudoku:' and then 4 or 9 lines of as many digits, 0 for a hole"
+
     puzzle: tuple[str, ...] = field(default=(), metadata={"bound": True})
 
     def read(self, words: str) -> Verifier | None:
@@ -130,6 +141,8 @@ def _span(fault: Fault, places: Places) -> tuple[int, int]:
 @dataclass(frozen=True, slots=True)
 class TaskRules(PuzzleRules):
     """`rules`: the rules of the puzzle that stands in the prompt, a Countdown or a Sudoku."""
+
+    form: ClassVar[str] = f"{Countdown.form}, or {Sudoku.form}"
 
     def read(self, words: str) -> Verifier | None:
         """See `PuzzleRules`."""

@@ -101,7 +101,9 @@ class Idle(dlm.Policy):
         return self.given  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("given", [None, [], 3, iter([]), [Start(0)]], ids=repr)
+@pytest.mark.parametrize(
+    "given", [None, [], 3, iter([]), [Start(0)]], ids=lambda it: type(it).__name__
+)
 def test_a_run_that_is_no_generator_is_told(given: Any) -> None:
     engine, _ = new_engine()
     with pytest.raises(RuleError, match="`run` must be a generator") as caught:

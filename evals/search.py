@@ -1,9 +1,9 @@
 """Searches beside best-of-N at equal forwards: `python evals/search.py`.
 
 Every method on 200 problems of four tasks with three seeds, and the verifiers by themselves. Writes
-a folder for each task into `evals/results/search`; the trials stay in `runs/search`, and a run that
-was interrupted goes on from them. With `--split dev --limit 20 --seeds 1 --out FOLDER` it is a
-short run, of which the processor time of the whole one can be told.
+a folder `search-TASK` for each task into `evals/results`; the trials stay in `runs/search`, and a
+run that was interrupted goes on from them. With `--split dev --limit 20 --seeds 1 --out FOLDER` it
+is a short run, of which the processor time of the whole one can be told.
 """
 
 from argparse import ArgumentParser
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import dlm
-from dlm.evals.search.figures import figures_of
+from dlm.evals.search.figures import all_figures
 from dlm.evals.search.judges import write_judges
 from dlm.evals.search.methods import MOST, default_methods, panel
 from dlm.evals.search.problems import LADDERS
@@ -37,7 +37,7 @@ ONLY = {
 JUDGES = {"code": ["tests", "confidence", "path_logprob", "path_entropy", "pll", "majority"]}
 """Task -> verifiers, where they are not those of the task."""
 RUNS = Path("runs/search")
-OUT = Path(__file__).parent / "results" / "search"
+OUT = Path(__file__).parent / "results"
 ROWS = 256
 
 
@@ -64,13 +64,13 @@ def main():
         run = SearchRun(given.runs / task, methods, *size, given.seeds, most=most)
         header = run.open(engine)
         run.draw(engine, tell)
-        figures = figures_of(run, task)
-        print(write_report(header, figures, run.seconds(), given.out / task))
+        figures = all_figures(run, task)
+        print(write_report(header, figures, run.seconds(), given.out / f"search-{task}"))
         judges = {task: [panel(task, SAMPLERS[task], JUDGES.get(task, ()))]}
         alone = SearchRun(given.runs / "verifiers" / task, judges, *size, at_once=16)
         header = alone.open(engine)
         judged = {task: alone.judge(engine, task)}
-        print(write_judges(header, judged, given.out / task))
+        print(write_judges(header, judged, given.out / f"search-{task}"))
         print(f"{(run.seconds() + alone.seconds()) / 60:.1f} minutes of processor time")
 
 

@@ -155,7 +155,7 @@ def _opened(run: Any, model: str, where: tuple[str, str], threads: int) -> tuple
 
 def _carry_out(run: Any, engine: Any, header: Any, *, quiet: bool) -> str:
     """Draw what is missing and write the report; its tables."""
-    from dlm.evals.search.figures import figures_of
+    from dlm.evals.search.figures import all_figures
     from dlm.evals.search.report import write_report
 
     missing = run.missing()
@@ -171,7 +171,7 @@ def _carry_out(run: Any, engine: Any, header: Any, *, quiet: bool) -> str:
         with Catching():
             run.draw(engine, tell)
             whole = run.whole(header)
-            figures = [row for task in whole.methods for row in figures_of(whole, task)]
+            figures = [row for task in whole.methods for row in all_figures(whole, task)]
             return write_report(header, figures, run.seconds(), run.folder)
     except ImportError as error:
         raise InvalidRequest("eval", needs_extra(error.name or "scipy", "evals")) from error

@@ -10,8 +10,9 @@ import pytest
 import dlm
 from dlm.cli.app import run as call
 from dlm.errors import InvalidRequest
+from dlm.evals.items import Item
 from dlm.evals.search import curves
-from dlm.evals.search.figures import figures_of
+from dlm.evals.search.figures import all_figures, figures_of
 from dlm.evals.search.judges import Judgement, judge_figures
 from dlm.evals.search.methods import FIXED, default_methods, panel, parse_method
 from dlm.evals.search.problems import LADDERS, problems
@@ -156,6 +157,11 @@ class Hand(SearchRun):
     def trials(self, task, method):
         return GIVEN[method.name]
 
+    def items(self, task):
+        """Problems of two rungs."""
+        rungs = ("odd" if n % 2 else "even" for n in range(len(ITEMS)))
+        return [Item(name, task, rung, "", "", {}) for name, rung in zip(ITEMS, rungs, strict=True)]
+
 
 ITEMS = [f"i{n}" for n in range(10)]
 
@@ -207,6 +213,16 @@ def test_figures_of_hand_made_trials(tmp_path):
     assert quick.area.value > base.area.value
     assert base.gain.value == pytest.approx(0)
     assert rows["best_of, random pick"].final.value < 0.6
+
+
+def test_a_task_of_several_rungs_has_figures_of_each(tmp_path):
+    methods = default_methods("countdown", "temperature=1.0", few=True)
+    rows = all_figures(Hand(tmp_path, {"countdown": methods}), "countdown")
+    titles = ["countdown", "countdown, even", "countdown, odd"]
+    assert list(dict.fromkeys(row.task for row in rows)) == titles
+    assert {row.task: row.n for row in rows} == dict(zip(titles, (10, 5, 5), strict=True))
+    final = {row.task: row.final.value for row in rows if row.method == "best_of"}
+    assert [final[title] for title in titles] == pytest.approx([0.7, 0.4, 1.0])
 
 
 def test_figures_need_the_baselines(tmp_path):

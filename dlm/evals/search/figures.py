@@ -72,8 +72,17 @@ class SearchFigures:
     oracle: Sequence[tuple[float, float]]
 
 
-def figures_of(run: SearchRun, task: str) -> list[SearchFigures]:
+def all_figures(run: SearchRun, task: str) -> list[SearchFigures]:
+    """The figures of a task, and those of each of its rungs where it has several."""
+    rungs = sorted({item.rung for item in run.items(task)})
+    parts = ["", *rungs] if len(rungs) > 1 else [""]
+    return [row for rung in parts for row in figures_of(run, task, rung)]
+
+
+def figures_of(run: SearchRun, task: str, rung: str = "") -> list[SearchFigures]:
     """The figures of a task, over the items of which all methods and seeds have trials.
+
+    rung: of the items (empty: all of them)
 
     Raises `InvalidRequest` where there are none, or no baseline.
     """
@@ -82,23 +91,23 @@ def figures_of(run: SearchRun, task: str) -> list[SearchFigures]:
         if name not in trials:
             raise InvalidRequest("method", f"must name the baseline {name!r} too, of {task!r}")
     shared = set.intersection(*(set(found) for seeds in trials.values() for found in seeds))
-    items = sorted(shared)
+    items = sorted(i.id for i in run.items(task) if i.id in shared and rung in ("", i.rung))
     if not items:
         raise InvalidRequest("run", f"no item of {task!r} has trials of all methods")
-    every = [one for seeds in trials[BEST_OF] for name, one in seeds.items() if name in shared]
+    every = [seeds[name] for seeds in trials[BEST_OF] for name in items]
     single = float(np.mean([one.answers[0].nfe for one in every]))
-    most = max(one.nfe for seeds in trials.values() for found in seeds for one in found.values())
+    most = max(found[name].nfe for seeds in trials.values() for found in seeds for name in items)
     budgets = grid(single, max(most, 2 * single))
     worth = [k * single for k in BUDGETS if k <= run.most]
     curves = {name: curve_of(seeds, items, budgets) for name, seeds in trials.items()}
-    weights = draws(len(items))
+    weights, title = draws(len(items)), f"{task}, {rung}" if rung else task
     rows = [
-        _figures(task, name, curves[name], seeds, items, (curves, weights, worth))
+        _figures(title, name, curves[name], seeds, items, (curves, weights, worth))
         for name, seeds in trials.items()
     ]
     base = random_pick(trials[BEST_OF], items, budgets)
     named = f"{BEST_OF}, {PICK}"
-    picked = _figures(task, named, base, trials[BEST_OF], items, (curves, weights, worth))
+    picked = _figures(title, named, base, trials[BEST_OF], items, (curves, weights, worth))
     return [*rows, picked]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import islice
 from math import fsum, inf, log
-from typing import Final
+from typing import Final, TypeAlias
 
 from dlm.config.checks import require_integer
 from dlm.core import Kind
@@ -16,6 +16,8 @@ from dlm.engine.generation import Generation
 from dlm.engine.node import Holder, Node, require_rest
 from dlm.errors import InvalidRequest
 
+Options: TypeAlias = Mapping[int, Sequence[tuple[int, float]]]
+"""The likely ids of each position, with their probabilities, in descending order."""
 TINY: Final = 1e-38
 """The least probability that has a logarithm here."""
 LOOKED_AT: Final = 64
@@ -37,15 +39,21 @@ def guesses(
     options = {at: drawn[at].top for at in node.open if at in drawn}
     if not options:  # that step has filled all that it read
         return [node.result()]
-    known: dict[tuple[int, ...], dict[int, Draft]] = {}
-    barred = Barred(without)
-    for filling in islice(_fillings(options), LOOKED_AT * count):
-        shown = _answer(node, filling)
-        if shown not in known and not barred.holds(shown):
-            known[shown] = filling
-        if len(known) == count:
+    shape, barred = Shape(node, list(options)), Barred(without)
+    logs = [[log(max(prob, TINY)) for _, prob in likely] for likely in options.values()]
+    chosen: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for ranks in islice(likeliest(logs), LOOKED_AT * count):
+        answer = shape.filled([own[at][0] for own, at in zip(options.values(), ranks, strict=True)])
+        if answer not in chosen and not barred.holds(answer):
+            chosen[answer] = ranks
+        if len(chosen) == count:
             break
-    return [filled(engine, node, filling) for filling in known.values()]
+    return [filled(engine, node, _drafts(options, ranks)) for ranks in chosen.values()]
+
+
+def _drafts(options: Options, ranks: Sequence[int]) -> dict[int, Draft]:
+    """The token of each position that has a rank there."""
+    return {at: Draft(*own[rank]) for (at, own), rank in zip(options.items(), ranks, strict=True)}
 
 
 class Barred:
@@ -60,29 +68,31 @@ class Barred:
         return any(ids[:length] in self._beginnings for length in self._lengths)
 
 
-def _answer(node: Node, filling: Mapping[int, Draft]) -> tuple[int, ...]:
-    """The ids of the answer with these at open positions, up to the first end id, this included,
-    or the first position that is open still.
+class Shape:
+    """The answer of a row, in which some positions are to be filled.
+
+    It reaches up to the first open position that is not to be filled, or to the end of the canvas.
     """
-    state, answer = node._state, list[int]()
-    for at in range(len(state.prompt), len(state.canvas.ids)):
-        if at in filling:
-            answer.append(filling[at].id)
-        elif state.canvas.kinds[at] > Kind.COMMITTED:
-            break
-        else:
-            answer.append(state.canvas.ids[at])
-        if answer[-1] in node.end_ids:
-            break
-    return tuple(answer)
 
+    def __init__(self, node: Node, places: Sequence[int]) -> None:
+        first, kinds = len(node._state.prompt), node.kinds
+        filled_in, self._ends = set(places), node.end_ids
+        last = range(first, len(kinds))
+        still = (at for at in last if kinds[at] > Kind.COMMITTED and at not in filled_in)
+        self._ids = list(node.ids[first : next(still, len(kinds))])
+        self._places = [at - first for at in places]
+        committed = (n for n, token in enumerate(self._ids) if token in self._ends)
+        self._end = next((n for n in committed if n + first not in filled_in), len(self._ids))
 
-def _fillings(options: Mapping[int, Sequence[tuple[int, float]]]) -> Iterator[dict[int, Draft]]:
-    """Fillings of positions with the ids that they have with probabilities, the likeliest first."""
-    places = list(options)
-    logs = [[log(max(prob, TINY)) for _, prob in options[at]] for at in places]
-    for ranks in likeliest(logs):
-        yield {at: Draft(*options[at][rank]) for at, rank in zip(places, ranks, strict=True)}
+    def filled(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """The ids with these at the positions, up to the first end id, this included."""
+        ids, end = self._ids.copy(), self._end
+        for at, token in zip(self._places, tokens, strict=True):
+            if at < end:
+                ids[at] = token
+                if token in self._ends:
+                    end = at
+        return tuple(ids[: end + 1])
 
 
 def likeliest(logs: Sequence[Sequence[float]]) -> Iterator[tuple[int, ...]]:

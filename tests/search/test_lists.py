@@ -139,7 +139,7 @@ def test_the_best_of_a_known_joint_is_found_in_fewer_forwards() -> None:
     def reward(ids: Any) -> float:
         return float(sum(a == b for a, b in zip(ids, wanted, strict=True)))
 
-    listed = search(Shortlist(guesses=400, likely=4), model, reward, target=6.0)
+    listed = search(Shortlist(guesses=256, likely=4), model, reward, target=6.0)
     drawn = search(BestOf(4000, width=1), model, reward, target=6.0)
     assert listed.best is not None
     assert listed.best.score == 6.0
@@ -156,7 +156,10 @@ def test_verifiers_that_cannot_judge_hundreds_of_guesses_are_refused(verifier: A
         engine.search(COUNTDOWN, "shortlist", verifier=verifier, **SAMPLER)
 
 
-@pytest.mark.parametrize("wrong", ["rows=0", "guesses=0", "likely=1", "steps=0", "likely=True"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["rows=0", "guesses=0", "likely=1", "steps=0", "likely=True", "guesses=257", "likely=21"],
+)
 def test_wrong_arguments_are_refused(wrong: str) -> None:
     engine = dlm.load("tiny", device="cpu")
     with pytest.raises(InvalidRequest, match=wrong.split("=")[0]):

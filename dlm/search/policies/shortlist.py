@@ -17,6 +17,9 @@ from dlm.search.verifier import Verifier
 from dlm.search.work import Advance, Complete, Drop, Guess, Point, Run, Score, SearchNode, Start
 
 Canvas = tuple[int, ...]
+MOST_GUESSES: Final = 256
+"""Each guess takes some tenths of a millisecond, in which no row of the engine is decoded."""
+MOST_LIKELY: Final = 20
 AT_ONCE: Final = 16
 """Fillings that are judged together; those after them leave out what these have shown."""
 UNFINISHED: Final = ("draft", "parked")
@@ -90,8 +93,10 @@ class Shortlist(Policy):
     steps: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 1), ("guesses", 1), ("likely", 2), ("steps", 1)):
-            require_integer(name, getattr(self, name), least)
+        require_integer("rows", self.rows, 1)
+        require_integer("guesses", self.guesses, 1, MOST_GUESSES)
+        require_integer("likely", self.likely, 2, MOST_LIKELY)
+        require_integer("steps", self.steps, 1)
 
     def judge(self, given: Verifier | None) -> Verifier | None:
         """See `Policy`."""

@@ -21,6 +21,7 @@ from dlm.model.families import FAMILIES
 from dlm.sandbox import best_sandbox
 from dlm.serve.search_fields import SEARCH_FIELDS
 from dlm.serve.settings import SETTINGS, ServerSettings
+from tests import search_tables
 from tests.helpers import PARITY, false_equations, leave_out_built_in_tasks
 from tests.serve.field_table import fields_table
 
@@ -193,6 +194,8 @@ def usual_value(settings, name):
 TABLES = {
     "dlm-options": extension_table,
     "dlm-search": search_fields_table,
+    "search-curves": lambda: table(*search_tables.curves_rows()),
+    "search-verifiers": lambda: table(*search_tables.verifiers_rows()),
     "policies": partial(searches_table, "search"),
     "verifiers": partial(searches_table, "verifier"),
     "fields": fields_table,

@@ -48,7 +48,7 @@ def test_default_stop_strings_give_way(tiny):
 @pytest.mark.parametrize(
     ("given", "param", "words"),
     [
-        ({"unmask": "threshold(foo=1)"}, "dlm.unmask", "threshold: must be one of"),
+        ({"unmask": "threshold(foo=1)"}, "dlm.unmask", "an argument of threshold must be one of"),
         ({"foo": 1}, "dlm.foo", "'events'"),
         ({"seed": 1}, "dlm.seed", "field of its own"),
         ({"stop": "stabel"}, "dlm.stop", "did you mean 'stable'?"),

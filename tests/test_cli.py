@@ -12,7 +12,6 @@ import pytest
 
 import dlm
 from dlm.cli import output
-from dlm.cli.app import run
 
 ROOT = Path(__file__).parents[1]
 NO_TOKENIZER = ROOT / "tests" / "data" / "parity" / "models" / "llada"
@@ -31,18 +30,6 @@ class Rule(dlm.Unmasker):
         if self.error == "bug" and int(view.row.step[0]) >= 2:
             raise RuntimeError("over\nthe edge")
         return dlm.Proposal(view.eligible & False)
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command; its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        code = run([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 import dlm
-from dlm.cli.app import run
 
 JUDGED = "Compute 3+4.\nAnswer: 3+4=7"
 FORM = (
@@ -18,18 +17,6 @@ FORM = (
     "--template",
     "answer=[[mask:7]]=7? {hole}",
 )
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command; its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        code = run([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def refused(result, param):

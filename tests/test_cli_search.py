@@ -6,24 +6,11 @@ import re
 import pytest
 
 import dlm
-from dlm.cli.app import run
 from dlm.cli.search import progress
 
 PROMPT = "Countdown: use 2 10 3 to make 9."
 OPTIONS = ("--temperature", "1", "--max-new-tokens", "32", "--seed", "3")
 SAME = {"temperature": 1.0, "max_new_tokens": 32, "seed": 3}
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command; its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        code = run([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

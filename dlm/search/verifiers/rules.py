@@ -62,9 +62,9 @@ class Countdown(PuzzleRules):
     them true and of numbers that are given or were arrived at, all used once, the last one the
     target.
 
-    The score counts the lines from the first one on that hold, half of one with a wrong value, and
-    the target. The span is that of the first fault, to the end of its line; of the whole answer
-    where all lines hold and the target is missed.
+    The score counts the lines from the first one on that hold, half of one whose value is wrong or
+    missing, and the target. The span is that of the first fault, to the end of its line; of the
+    whole answer where all lines hold and the target is missed.
 
     numbers, target: read from the prompt
     """

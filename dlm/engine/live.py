@@ -27,7 +27,7 @@ class Until:
 
     nfe: the forwards of the row.
     blocks: the blocks that were filled in it.
-    open_ratio: the share of its masks that is still open, at most.
+    open_ratio: at most this share of its answer is open, see `RowState.open_share`.
     """
 
     nfe: int | None = None
@@ -45,10 +45,7 @@ class Until:
         return (
             (self.nfe is not None and state.ledger.nfe >= self.nfe)
             or (self.blocks is not None and state.filled_blocks >= self.blocks)
-            or (
-                self.open_ratio is not None
-                and state.open_count <= self.open_ratio * state.initial_masks
-            )
+            or (self.open_ratio is not None and state.open_share <= self.open_ratio)
         )
 
 

@@ -49,8 +49,9 @@ class Parking:
         """Let parked rows go on, as one batch, and park each at the first point that it reaches.
 
         `steps`: after this many forwards; `blocks`: when this many blocks were filled;
-        `open_ratio`: when at most this share of the positions that were open at first is open. None
-        of them: at its end. Raises the error of a row that fails, when all have come to rest.
+        `open_ratio`: when at most this share of the answer is open, of its positions before the
+        first end id that are not pinned. None of them: at its end. Raises the error of a row that
+        fails, when all have come to rest.
         """
         node.resume(self, nodes, steps, blocks, open_ratio)
 

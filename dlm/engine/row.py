@@ -127,6 +127,18 @@ class RowState:
         """The number of open positions."""
         return sum(kind >= Kind.MASK for kind in self.canvas.kinds)
 
+    @property
+    def open_share(self) -> float:
+        """The share of the answer that is open, up to its first end id, without what is pinned."""
+        canvas, committed = self.canvas, Kind.COMMITTED
+        written = zip(canvas.ids, canvas.kinds, strict=True)
+        ends = (
+            at for at, (t, kind) in enumerate(written) if kind == committed and t in self.end_ids
+        )
+        kinds = canvas.kinds[canvas.prompt : next(ends, None)]
+        still_open = sum(kind >= Kind.MASK for kind in kinds)
+        return still_open / (still_open + kinds.count(committed)) if still_open else 0.0
+
     def fill_canvas(self, ids: list[int], kinds: list[Kind]) -> None:
         """Give the row its first canvas."""
         with self.lock:

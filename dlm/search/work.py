@@ -82,7 +82,7 @@ class Point:
 
     steps: this many forwards further on
     blocks: this many filled blocks further on
-    open_ratio: at most this share of the positions that were open at first is open
+    open_ratio: at most this share of the answer is open, of its positions before the first end id
     """
 
     steps: int | None = None

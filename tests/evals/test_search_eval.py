@@ -211,7 +211,8 @@ def test_figures_of_hand_made_trials(tmp_path):
     assert quick.of_fixed.value == pytest.approx(11 / 160, rel=0.03)
     assert quick.of_stopping.value == pytest.approx(11 / 45, rel=0.05)
     assert quick.area.value > base.area.value
-    assert base.gain.value == pytest.approx(0)
+    assert base.gain.value == base.gain_at_end.value == pytest.approx(0)
+    assert quick.gain_at_end.value == pytest.approx(0)
     assert rows["best_of, random pick"].final.value < 0.6
 
 

@@ -46,7 +46,9 @@ class SearchFigures:
     match: forwards at which it reaches the accuracy of the fixed baseline (infinite: never)
     of_fixed, of_stopping: `match` as a share of the forwards of the fixed baseline, and of those at
         which the baseline with an early stop is there
-    gain: its accuracy less the best one of the baseline with an early stop, at equal forwards
+    gain: its accuracy less the best one of the baseline with an early stop, at the forwards from
+        which on that has it
+    gain_at_end: the same at all forwards that this baseline takes
     errors: verdicts that failed
     curve, oracle: points (forwards, accuracy); of `oracle` those of who knows the right answer
     """
@@ -67,6 +69,7 @@ class SearchFigures:
     of_fixed: Estimate
     of_stopping: Estimate
     gain: Estimate
+    gain_at_end: Estimate
     errors: int
     curve: Sequence[tuple[float, float]]
     oracle: Sequence[tuple[float, float]]
@@ -153,13 +156,14 @@ def _compared(curve: Curve, stopping: Curve, fixed: Curve, weights: np.ndarray) 
     own, base = resampled(curve, weights), resampled(stopping, weights)
     wanted, cost = weights @ fixed.right[-1], weights @ fixed.nfe[-1]
     low, high = curve.budgets[0], curve.budgets[-1]
-    areas, match, stops, gains = [], [], [], []
+    areas, match, stops, gains, ends = [], [], [], [], []
     for spent, right, spent_base, right_base, goal in zip(*own, *base, wanted, strict=True):
         areas.append(area(spent, right, low, high))
         match.append(nfe_to_reach(goal, spent, right))
         stops.append(nfe_to_reach(goal, spent_base, right_base))
         best = float(right_base.max())
         gains.append(at_nfe(nfe_to_reach(best, spent_base, right_base), spent, right) - best)
+        ends.append(at_nfe(float(spent_base[-1]), spent, right) - best)
     found = np.array(match)
     with np.errstate(invalid="ignore"):
         of_stopping = np.nan_to_num(found / np.array(stops), nan=np.inf, posinf=np.inf)
@@ -169,6 +173,7 @@ def _compared(curve: Curve, stopping: Curve, fixed: Curve, weights: np.ndarray) 
         "of_fixed": estimated(list(found / cost)),
         "of_stopping": estimated(list(of_stopping)),
         "gain": estimated(gains, curve.right.shape[1]),
+        "gain_at_end": estimated(ends, curve.right.shape[1]),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dlm.config.spec_strings import parse_part
 from dlm.core import Kind
 from dlm.errors import InvalidRequest
-from dlm.search.work import END, Point, SearchNode
+from dlm.search.work import SearchNode
 
 
 def canvas_of(node: SearchNode, extra: Mapping[int, int] | None = None) -> list[int | None]:
@@ -21,15 +21,6 @@ def canvas_of(node: SearchNode, extra: Mapping[int, int] | None = None) -> list[
         for at, (token, kind) in enumerate(zip(node.ids, node.kinds, strict=True))
         if kind != Kind.PROMPT
     ]
-
-
-def open_share(node: SearchNode, share: float) -> Point:
-    """The point at which this share of all positions after the prompt is open.
-
-    A row that starts from a canvas counts its open positions alone.
-    """
-    whole = sum(kind != Kind.PROMPT for kind in node.kinds)
-    return Point(open_ratio=min(share * whole / len(node.open), 1.0)) if share > 0 else END
 
 
 def check_rules(param: str, rules: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ from dlm.config.argument_types import check_fields
 from dlm.config.checks import require_integer
 from dlm.core import Kind
 from dlm.engine.searching import Candidate
-from dlm.search.policies.canvases import by_rule, canvas_of, check_rules, open_share
+from dlm.search.policies.canvases import by_rule, canvas_of, check_rules
+from dlm.search.policies.particles import cut
 from dlm.search.policy import Context, Policy
 from dlm.search.work import Advance, Complete, Drop, Run, Score, SearchNode, Start
 
@@ -81,8 +82,7 @@ class Order(Policy):
                 Start(next(edges), by_rule(rule), canvas_of(way.node) if way.node else None)
                 for way, rule in zip(parents, rules, strict=True)
             ]
-            left = (self.segments - 1 - number) / self.segments
-            yield [Advance(node, open_share(node, left)) for node in nodes]
+            yield [Advance(node, cut(self.segments, number)) for node in nodes]
             yield [Drop(way.node) for way in going if way.node is not None]
             ways = yield from self._judged(parents, nodes)
             kept = self._best([way for way in kept if way.answer is not None] + ways)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 
 from dlm.config.checks import require_integer, require_number
 from dlm.engine.searching import Candidate
@@ -17,7 +18,7 @@ Scored = tuple[SearchNode, Candidate]
 
 @dataclass(frozen=True, slots=True)
 class Paths(Policy):
-    """`paths(width, copies, ...)`: keep the best of several half-filled canvases, open a share of
+    """`paths(width, copies, ...)`: keep the best of several half-filled answers, open a share of
     each of their copies by chance, fill a larger share, and so on to the end.
 
     "Search over paths" of arXiv 2501.09732 with masks for noise: there, copies of the
@@ -26,9 +27,9 @@ class Paths(Policy):
 
     width: canvases that survive
     copies: of each survivor
-    start: share of the canvas that is open when they are compared for the first time
-    back: share of the canvas that is opened in a copy
-    forward: share of the canvas that is filled then; more than `back`
+    start: share of the answer that is open when they are compared for the first time
+    back: share of the answer that is opened in a copy
+    forward: share of the answer that is filled then; more than `back`
     """
 
     width: int = 2
@@ -50,7 +51,6 @@ class Paths(Policy):
         """See `Policy`."""
         edges, still_open = count(), self.start
         nodes = yield [Start(next(edges)) for _ in range(self.width * self.copies)]
-        size = len(nodes[0].open)
         yield [self._fill(node, still_open) for node in nodes]
         while not search.settled:
             best = yield from self._best(search, nodes)
@@ -58,7 +58,7 @@ class Paths(Policy):
                 break
             still_open = max(round(still_open + self.back - self.forward, 6), 0.0)
             nodes = yield [
-                self._copy(search, node, next(edges), size, still_open)
+                self._copy(search, node, next(edges), still_open)
                 for node, _ in best
                 for _ in range(self.copies)
             ]
@@ -72,13 +72,12 @@ class Paths(Policy):
         yield [Drop(node) for node, _ in pairs[self.width :]]
         return pairs[: self.width]
 
-    def _copy(
-        self, search: Context, node: SearchNode, edge: int, size: int, still_open: float
-    ) -> Run:
-        """A copy, opened and filled up to a share of the canvas that is open."""
+    def _copy(self, search: Context, node: SearchNode, edge: int, still_open: float) -> Run:
+        """A copy, opened and filled up to a share of the answer that is open."""
         (copy,) = yield [Branch(node, edge)]
-        filled = sorted(copy.written + copy.tail)
-        number = min(max(round(self.back * size), 0), len(filled))
+        filled, before_end = sorted(copy.written + copy.tail[:1]), min(copy.tail, default=inf)
+        whole = len(copy.written) + sum(at < before_end for at in copy.open)
+        number = min(round(self.back * whole), len(filled))
         if number:
             opened = search.rng("paths", edge).sample(filled, number)
             yield [Remask(copy, opened)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dlm.search.policies.canvases import by_rule, canvas_of, check_rules, open_share
+from dlm.search.policies.canvases import by_rule, canvas_of, check_rules
 from dlm.search.policies.growing import Growing, Grown, State
 from dlm.search.policies.particles import cut
 from dlm.search.policy import Context
@@ -61,9 +61,7 @@ class UnMaskFork(Growing):
 
     def until(self, state: State) -> Point:
         """See `Growing`."""
-        if state.node is None or not self.segments:
-            return cut(self.segments, state.depth)
-        return open_share(state.node, 1 - (state.depth + 1) / self.segments)
+        return cut(self.segments, state.depth)
 
     def met(self, grown: Grown, state: State) -> State:
         """See `Growing`: equal canvases are one state."""

@@ -52,7 +52,7 @@ def broken_line(text: str, numbers: Sequence[int], target: int) -> Broken | None
         if number == wanted:
             words = f"There must be {wanted} lines, not {len(lines)}."
             return Broken(number, words, max(at - 1, 0), None)
-        fault = _fault(line, pool)
+        fault = _fault(line, pool, target if number == wanted - 1 else None)
         if fault is not None:
             words = f"Line {number + 1} is wrong: {fault.words}"
             return Broken(number + fault.sound, words, at + fault.start, at + len(line))
@@ -66,11 +66,12 @@ def broken_line(text: str, numbers: Sequence[int], target: int) -> Broken | None
     return None
 
 
-def _fault(line: str, pool: list[int]) -> Fault | None:
+def _fault(line: str, pool: list[int], target: int | None) -> Fault | None:
     """The fault of a line, None if it holds; the pool then has its value in place of its numbers.
 
     A wrong value is to blame alone, a missing one from the end of the line on, and a number that is
-    not there from it on.
+    not there from it on. With a `target` no other value would help: where the numbers do not come
+    to it all of the line is to blame.
     """
     match = EQUATION.fullmatch(line.strip())
     if match is None:
@@ -86,13 +87,15 @@ def _fault(line: str, pool: list[int]) -> Fault | None:
     found = combined(left, match[2], right)
     if found is None:
         return Fault(f"{left}/{right} is no whole number.", indent + match.start(2), 0.0)
+    if match[4] is not None and found == int(match[4]):
+        pool.append(found)
+        return None
+    told = f"{left}{match[2]}{right} is {found}, not "
+    if target is not None and found != target:
+        return Fault(f"{told}{target}.", indent, 0.0)
     if match[4] is None:
         return Fault(f"{line.strip()!r} has no value.", len(line.rstrip()), VALUE)
-    if found != int(match[4]):
-        words = f"{left}{match[2]}{right} is {found}, not {match[4]}."
-        return Fault(words, indent + match.start(4), VALUE)
-    pool.append(found)
-    return None
+    return Fault(f"{told}{match[4]}.", indent + match.start(4), VALUE)
 
 
 def combined(left: int, sign: str, right: int) -> int | None:

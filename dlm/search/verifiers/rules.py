@@ -63,8 +63,9 @@ class Countdown(PuzzleRules):
     target.
 
     The score counts the lines from the first one on that hold, half of one whose value is wrong or
-    missing, and the target. The span is that of the first fault, to the end of its line; of the
-    whole answer where all lines hold and the target is missed.
+    missing, and the target. The span is that of the first fault, to the end of its line: of the
+    last line all, where its numbers do not come to the target; of the whole answer where all lines
+    hold and the target is missed.
 
     numbers, target: read from the prompt
     """

@@ -164,3 +164,18 @@ def test_guesses_are_answers_where_they_are_asked_for():
     assert guesses.forwards == plain.forwards
     assert len(guesses.candidates) == len(plain.candidates) + 4 * 5
     assert guesses.best.score >= plain.best.score
+
+
+@pytest.mark.parametrize("policy", [SMC(4, 3), SelfSMC(4, 3)])
+def test_sweeps_follow_each_other_and_draw_anew(policy):
+    one, three = (search(replace(policy, sweeps=n), MODEL, reward, seed=5) for n in (1, 3))
+    texts = [found.answer.ids for found in three.candidates]
+    assert texts[:4] == [found.answer.ids for found in one.candidates]
+    assert len(texts) == 12
+    assert len(set(texts)) > len(set(texts[:4]))
+
+
+def test_sweeps_end_where_the_search_is_settled():
+    table = search(SMC(4, 3, sweeps=1000), MODEL, reward, target=1.5, seed=1)
+    assert table.answer.score >= 1.5
+    assert len(table.candidates) < 400

@@ -38,7 +38,6 @@ class Gibbs(SMC):
     def __post_init__(self) -> None:
         SMC.__post_init__(self)
         require_integer("n", self.n, 2)
-        require_integer("sweeps", self.sweeps, 1)
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""

@@ -66,6 +66,7 @@ class Particles(Policy):
     ess: rows are resampled where the effective number of them is below this share of n
     pick: the answer: `best` has the highest score, `draw` is drawn by the weights, as a sample of
         the target
+    sweeps: runs one after the other, until the search is settled
     parks: rows are left at every point, so that a later run can go on from there
     """
 
@@ -73,6 +74,7 @@ class Particles(Policy):
     segments: int = 4
     ess: float = 0.5
     pick: Literal["best", "draw"] = "best"
+    sweeps: int = 1
 
     parks: ClassVar[bool] = False
 
@@ -81,6 +83,7 @@ class Particles(Policy):
         require_integer("n", self.n, 1)
         require_integer("segments", self.segments, 0)
         require_number("ess", self.ess, low=0.0, high=1.0)
+        require_integer("sweeps", self.sweeps, 1)
 
     @abstractmethod
     def weigh(self, swarm: Sequence[Particle]) -> Run:
@@ -92,7 +95,10 @@ class Particles(Policy):
 
     def run(self, search: Context) -> Run:
         """See `Policy`."""
-        cloud = yield from self.filtered(search)
+        for sweep in range(self.sweeps):
+            cloud = yield from self.filtered(search, sweep=sweep)
+            if self.settled(search):
+                break
         return search.best if self.pick == "best" else drawn(cloud, search.rng("pick")).answer
 
     def filtered(self, search: Context, reference: Sequence[Particle] = (), sweep: int = 0) -> Run:

@@ -24,7 +24,8 @@ class SMC(Particles):
     maximum at 0 (scores below it do nothing), forgets weights when it does not resample, and
     resamples multinomially; here the weights are exact and the resampling is systematic.
 
-    n, segments, ess, pick: as in `Particles`
+    n, segments, ess, pick, sweeps: as in `Particles`; sweeps are independent, and `draw` takes a
+        row of the last one
     potential: of a row with the scores r_1 ... r_t so far: `difference` exp(lam (r_t - r_{t-1})),
         `max` exp(lam max r), `sum` exp(lam sum r)
     lam: the strength of the score
@@ -82,7 +83,7 @@ class SelfSMC(Particles):
     `random`, `entropy`, thresholds on the model's certainty) and commits one at a time; otherwise p
     and q are those of the decoder's steps.
 
-    n, segments, ess, pick: as in `Particles`; the paper resamples at the end of blocks
+    n, segments, ess, pick, sweeps: as in `smc`; the paper resamples at the end of blocks
         (`segments=0`)
     alpha: the exponent
     """

@@ -93,6 +93,8 @@ class Frame:
         for task in self._tasks:
             if isinstance(task, Frame):
                 task.stop()
+            elif isinstance(task, Decoding):
+                task.node.note_rest()
         self._tasks = []
         with blaming("search", self._policy):
             self._run.close()

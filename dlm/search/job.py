@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from dlm.core import Event
 from dlm.engine.node import Holder
 from dlm.engine.searching import Candidate, SearchCosts, SearchOptions, SearchResult
-from dlm.errors import EngineError, rule_error
+from dlm.errors import Unavailable, rule_error
 from dlm.search.budget import SearchBudget
 from dlm.search.executor import Executor
 from dlm.search.frames import Frame, run_of
@@ -182,7 +182,7 @@ class Job:
             raise self._error
         chosen = self._frame.value if isinstance(self._frame.value, Candidate) else self.best
         if chosen is None and self._reason == "abort":
-            raise EngineError("the search has no answer: it was ended before its first step")
+            raise Unavailable("the search has no answer: it was aborted before its first step")
         if chosen is None:
             raise rule_error("search", self._policy, "run", NO_ANSWER)
         return SearchResult(

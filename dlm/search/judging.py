@@ -168,13 +168,15 @@ class Jury:
         """The candidates with their scores among each other, where the verifier compares them."""
         if self._verifier is None or not self._verifier.relative:
             return candidates
-        scores: Sequence[float] = [-inf] * len(candidates)
+        judged = [at for at, verdict in enumerate(verdicts) if not isnan(verdict.score)]
+        scores: Sequence[float] = [-inf] * len(judged)
         with self._question.spent.guarded():
-            scores = self._verifier.compare([one.answer for one in candidates], verdicts)
-        return [
-            replace(one, score=-inf if isnan(score) else score)
-            for one, score in zip(candidates, scores, strict=True)
-        ]
+            answers = [candidates[at].answer for at in judged]
+            scores = self._verifier.compare(answers, [verdicts[at] for at in judged])
+        found = list(candidates)  # those that nobody judged stay as they are
+        for at, score in zip(judged, scores, strict=True):
+            found[at] = replace(found[at], score=-inf if isnan(score) else score)
+        return found
 
     def _choose(self, fresh: Sequence[int], nfe: float) -> None:
         """Note the best candidate after those of some numbers came, and tell when it is another."""

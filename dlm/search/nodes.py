@@ -131,6 +131,11 @@ class Hypothesis:
         """Write down what was done."""
         self.work.append((verb, self.nfe))
 
+    def note_rest(self) -> None:
+        """Write down the forwards since the last note, if there are any."""
+        if self.nfe > self.work[-1][1]:
+            self.note("advance")
+
     def shown(self) -> TreeNode:
         """The node as a tree shows it."""
         return TreeNode(

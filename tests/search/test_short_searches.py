@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dlm
-from dlm.errors import RuleError, culprit_of
+from dlm.errors import RuleError, Unavailable, culprit_of
 from dlm.search import Advance, Complete, Context, Drop, Point, Run, Score, Start, Verdict
 from dlm.search.policies.wrappers import Cascade
 from tests.search.searches import OPTIONS, PROMPT, Aside, Remainder, new_engine, require_empty
@@ -177,3 +177,32 @@ def test_a_policy_that_judges_nothing_has_an_answer() -> None:
     assert (found.reason, len(found.candidates)) == ("done", 1)
     assert found.score == Remainder(100).score([found.best], None)[0].score
     require_empty(engine)
+
+
+def test_a_weighed_vote_that_nobody_could_weigh_is_not_judged() -> None:
+    found = dlm.load(device="cpu").search(
+        "Countdown: use 2 10 3 to make 9.",
+        "vote(4, weigh=True)",
+        verifier=Dear(),
+        budget={"nfe": 3},
+        temperature=1.0,
+        max_new_tokens=24,
+    )
+    assert found.reason == "budget"
+    assert isnan(found.score)
+
+
+def test_a_tree_tells_the_forwards_of_rows_that_a_budget_cuts() -> None:
+    engine, _ = new_engine()
+    found = engine.search(PROMPT, "best_of(4)", budget={"nfe": 6}, **OPTIONS)
+    cut = [node.work[-1] for node in found.tree if node.nfe]
+    assert cut
+    assert all(verb == "advance" and nfe for verb, nfe in cut)
+
+
+def test_a_search_that_is_aborted_before_its_first_step_says_so() -> None:
+    engine, _ = new_engine()
+    job = engine.prepare_search(PROMPT, dlm.SearchOptions("best_of(4)"), OPTIONS)
+    job.abort()
+    with pytest.raises(Unavailable, match="aborted before its first step"):
+        job.result()

@@ -14,7 +14,13 @@ import torch
 import dlm
 from dlm.evals.search.figures import all_figures
 from dlm.evals.search.judges import write_judges
-from dlm.evals.search.methods import MOST, default_methods, panel
+from dlm.evals.search.methods import (
+    MOST,
+    default_methods,
+    panel,
+    parse_method,
+    with_sampler,
+)
 from dlm.evals.search.problems import LADDERS
 from dlm.evals.search.report import write_report
 from dlm.evals.search.run import SearchRun
@@ -30,15 +36,18 @@ SAMPLERS = {
 FEW = {"code": 16, "math": 16}
 """Task -> answers of its longest baseline, where another number of them cannot help."""
 ONLY = {
-    "code": ["neighbours"],
-    "math": ["vote", "vote to its end", "temporal_vote"],
+    "code": ["restart"],
+    "math": ["temporal_vote", "hex"],
 }
 """Task -> methods beside the baselines, where not all are drawn."""
+OWN = {"code": ["neighbours: search=neighbours(rounds=1000, fraction=0.5)"]}
+"""Task -> more methods, with the arguments that were best on other problems."""
 JUDGES = {"code": ["tests", "confidence", "path_logprob", "path_entropy", "pll", "majority"]}
 """Task -> verifiers, where they are not those of the task."""
 RUNS = Path("runs/search")
 OUT = Path(__file__).parent / "results"
-ROWS = 256
+ROWS, AT_ONCE = 256, 96
+"""Rows of the engine, and searches whose rows share its forwards."""
 
 
 def tell(task, method, trial):
@@ -60,8 +69,10 @@ def main():
 
     for task in tasks:
         most = FEW.get(task, MOST)
-        methods = {task: default_methods(task, SAMPLERS[task], ONLY.get(task, ()), most=most)}
-        run = SearchRun(given.runs / task, methods, *size, given.seeds, most=most)
+        built_in = default_methods(task, SAMPLERS[task], ONLY.get(task, ()), most=most)
+        own = [with_sampler(parse_method(one), task, SAMPLERS[task]) for one in OWN.get(task, ())]
+        methods = {task: [*built_in, *own]}
+        run = SearchRun(given.runs / task, methods, *size, given.seeds, AT_ONCE, most)
         header = run.open(engine)
         run.draw(engine, tell)
         figures = all_figures(run, task)

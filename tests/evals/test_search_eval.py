@@ -14,7 +14,7 @@ from dlm.evals.items import Item
 from dlm.evals.search import curves
 from dlm.evals.search.figures import all_figures, figures_of
 from dlm.evals.search.judges import Judgement, judge_figures
-from dlm.evals.search.methods import FIXED, default_methods, panel, parse_method
+from dlm.evals.search.methods import FIXED, baselines, default_methods, panel, parse_method
 from dlm.evals.search.problems import LADDERS, problems
 from dlm.evals.search.run import SearchRun
 from dlm.evals.search.trials import Found, Trial, read_trials
@@ -85,7 +85,10 @@ def test_all_methods_share_sampler_and_verifier():
 def test_short_answers_vote_where_no_rules_judge():
     math = {one.name: one.options for one in default_methods("math", "temperature=1.0")}
     assert {"vote", "vote to its end", "hex", "temporal_vote"} <= set(math)
-    assert (math["vote"]["verifier"], math["best_of"]["verifier"]) == (None, "pll")
+    assert (math["vote"]["verifier"], math["best_of"]["verifier"]) == (None, "confidence")
+    assert FIXED not in math, "nothing settles a search there"
+    few = default_methods("math", "temperature=1.0", few=True)
+    assert [one.name for one in few] == list(baselines("math")) == ["vote", "vote to its end"]
     assert "vote" not in {one.name for one in default_methods("sudoku", "temperature=1.0")}
     with pytest.raises(InvalidRequest, match="`only`"):
         default_methods("sudoku", "temperature=1.0", ["vote"])
@@ -155,7 +158,7 @@ class Hand(SearchRun):
     """A run whose trials are given."""
 
     def trials(self, task, method):
-        return GIVEN[method.name]
+        return GIVEN[method.name.replace("vote", "best_of")]
 
     def items(self, task):
         """Problems of two rungs."""
@@ -214,6 +217,15 @@ def test_figures_of_hand_made_trials(tmp_path):
     assert base.gain.value == base.gain_at_end.value == pytest.approx(0)
     assert quick.gain_at_end.value == pytest.approx(0)
     assert rows["best_of, random pick"].final.value < 0.6
+
+
+def test_votes_are_measured_against_votes(tmp_path):
+    methods = default_methods("math", "temperature=1.0", few=True)
+    rows = {row.method: row for row in figures_of(Hand(tmp_path, {"math": methods}), "math")}
+    assert rows["vote"].match.value == pytest.approx(45, rel=0.03)
+    assert rows["vote"].of_fixed.value == pytest.approx(45 / 160, rel=0.03)
+    assert rows["vote"].of_stopping.value == 1
+    assert list(rows) == ["vote", "vote to its end", "vote, random pick"]
 
 
 def test_a_task_of_several_rungs_has_figures_of_each(tmp_path):

@@ -23,7 +23,7 @@ from dlm.evals.search.curves import (
     random_pick,
     resampled,
 )
-from dlm.evals.search.methods import BEST_OF, FIXED
+from dlm.evals.search.methods import baselines
 from dlm.evals.search.run import SearchRun
 from dlm.evals.search.trials import Trial
 
@@ -90,27 +90,28 @@ def figures_of(run: SearchRun, task: str, rung: str = "") -> list[SearchFigures]
     Raises `InvalidRequest` where there are none, or no baseline.
     """
     trials = {method.name: run.trials(task, method) for method in run.methods[task]}
-    for name in (BEST_OF, FIXED):
+    stopping, fixed = baselines(task)
+    for name in (stopping, fixed):
         if name not in trials:
             raise InvalidRequest("method", f"must name the baseline {name!r} too, of {task!r}")
     shared = set.intersection(*(set(found) for seeds in trials.values() for found in seeds))
     items = sorted(i.id for i in run.items(task) if i.id in shared and rung in ("", i.rung))
     if not items:
         raise InvalidRequest("run", f"no item of {task!r} has trials of all methods")
-    every = [seeds[name] for seeds in trials[BEST_OF] for name in items]
+    every = [seeds[name] for seeds in trials[fixed] for name in items]
     single = float(np.mean([one.answers[0].nfe for one in every]))
     most = max(found[name].nfe for seeds in trials.values() for found in seeds for name in items)
     budgets = grid(single, max(most, 2 * single))
     worth = [k * single for k in BUDGETS if k <= run.most]
     curves = {name: curve_of(seeds, items, budgets) for name, seeds in trials.items()}
     weights, title = draws(len(items)), f"{task}, {rung}" if rung else task
+    beside = (curves[stopping], curves[fixed], weights, worth)
     rows = [
-        _figures(title, name, curves[name], seeds, items, (curves, weights, worth))
-        for name, seeds in trials.items()
+        _figures(title, name, curves[name], seeds, items, beside) for name, seeds in trials.items()
     ]
-    base = random_pick(trials[BEST_OF], items, budgets)
-    named = f"{BEST_OF}, {PICK}"
-    picked = _figures(title, named, base, trials[BEST_OF], items, (curves, weights, worth))
+    base = random_pick(trials[stopping], items, budgets)
+    named = f"{stopping}, {PICK}"
+    picked = _figures(title, named, base, trials[stopping], items, beside)
     return [*rows, picked]
 
 
@@ -120,10 +121,12 @@ def _figures(
     curve: Curve,
     seeds: Sequence[Mapping[str, Trial]],
     items: Sequence[str],
-    beside: tuple[Mapping[str, Curve], np.ndarray, Sequence[float]],
+    beside: tuple[Curve, Curve, np.ndarray, Sequence[float]],
 ) -> SearchFigures:
-    """The figures of one method. `beside`: all curves, weights of resamples, budgets of a table."""
-    curves, weights, worth = beside
+    """The figures of one method. `beside`: curves of the baselines, the one with an early stop
+    first, weights of resamples, budgets of a table.
+    """
+    stopping, fixed, weights, worth = beside
     every = [found[item] for found in seeds for item in items]
     oracle = oracle_of(seeds, items, curve.budgets)
     final = estimated(weights @ curve.right[-1], len(items), 0.0)
@@ -139,7 +142,7 @@ def _figures(
         answers=float(np.mean([len(one.answers) for one in every])),
         verdicts=float(np.mean([one.verifier_calls for one in every])),
         verifier_nfe=float(np.mean([one.verifier_nfe for one in every])),
-        **_compared(curve, curves[BEST_OF], curves[FIXED], weights),
+        **_compared(curve, stopping, fixed, weights),
         errors=sum(one.verifier_errors for one in every),
         curve=_points(curve),
         oracle=_points(oracle),

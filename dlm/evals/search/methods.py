@@ -16,6 +16,8 @@ OWN: Final = ("search", "verifier", "endless")
 """Options of a method beside those of generation."""
 BEST_OF: Final = "best_of"
 FIXED: Final = "best_of to its end"
+VOTE: Final = "vote"
+VOTE_FIXED: Final = "vote to its end"
 REFERENCE: Final = 16
 """Answers of the baseline that others are to match."""
 MOST: Final = 64
@@ -26,30 +28,25 @@ SEARCHES: Final[Mapping[str, str]] = MappingProxyType(
         FIXED: f"search=best_of({REFERENCE}, width=1), endless=True",
         "neighbours": "search=neighbours(rounds=1000)",
         "tree": "search=tree(rollouts=1000, parallel=1)",
-        "smc": "search=smc(8)",
+        "smc": "search=smc(8, sweeps=1000)",
         "restart": "search=neighbours(rounds=1000, fraction=1.0)",
         "more steps": "search=best_of({most}, width=1), unmask=topk",
     }
 )
 """Name -> options of the methods that are compared by default: searches, then controls."""
-LISTS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "shortlist": "search=shortlist(rows=1000)",
-        "shortlist then neighbours": (
-            "search=cascade(('shortlist(rows=1)', 'neighbours(rounds=1000)'))"
-        ),
-    }
-)
+LISTS: Final[Mapping[str, str]] = MappingProxyType({"shortlist": "search=shortlist(rows=1000)"})
 """The same where verdicts take no time: searches that ask for hundreds of them."""
 VOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "vote": f"search=vote({REFERENCE}), verifier=None",
-        "vote to its end": f"search=best_of({REFERENCE}, width=1), verifier=majority",
+        VOTE: f"search=vote({REFERENCE}), verifier=None",
+        VOTE_FIXED: f"search=best_of({REFERENCE}, width=1), verifier=majority",
         "hex": "search=hex(), verifier=None",
         "temporal_vote": "search=temporal_vote(), verifier=None",
     }
 )
-"""The same where answers are short, so that they can vote, and nothing but the model can judge."""
+"""The same where answers are short, so that they can vote, and nothing but the model can judge: the
+first two are the baselines there.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,13 @@ class Endless(dlm.Verifier):
         return found
 
 
+def baselines(task: str) -> tuple[str, str]:
+    """The names of the methods that others are measured against on a task: the one with an early
+    stop, and the one of `REFERENCE` answers without. Raises `InvalidRequest` as `ladder_of`.
+    """
+    return (VOTE, VOTE_FIXED) if ladder_of(task).votes else (BEST_OF, FIXED)
+
+
 def parse_method(text: str) -> Setting:
     """`"name: search=best_of(4), verifier=rules, temperature=1.0"` as a method.
 
@@ -114,16 +118,16 @@ def default_methods(
     """
     ladder = ladder_of(task)
     known = {
+        **(VOTES if ladder.votes else {}),
         **SEARCHES,
         **(LISTS if ladder.verifier == "rules" else {}),
-        **(VOTES if ladder.votes else {}),
     }
+    if ladder.votes:
+        del known[FIXED]  # nothing settles a search there, so it is `best_of`
     for name in names:
         if name not in known:
             raise unknown_name("only", name, known)
-    if ladder.votes:  # its verifier has no highest score, so that nothing stops early
-        known[FIXED] = known[FIXED].removesuffix(", endless=True")
-    wanted = {BEST_OF, FIXED, *(names or (() if few else known))}
+    wanted = {*baselines(task), *(names or (() if few else known))}
     return [
         with_sampler(
             Setting(name, parse_method(f"x: {_sized(options, most)}").options), task, sampler

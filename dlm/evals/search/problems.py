@@ -31,7 +31,7 @@ class Ladder:
     verifier: the judge that needs no right answer and suits the task best
     others: more judges that need none
     shows_tests: only problems whose prompt shows a test
-    votes: answers are short, and there is no better judge than a vote
+    votes: answers are short, and the best baseline is a vote of them
     """
 
     rungs: frozenset[str]
@@ -59,8 +59,8 @@ LADDERS: Final[Mapping[str, Ladder]] = MappingProxyType(
         "code": Ladder(frozenset({"6-op", "7-op", "8-op"}), "tests", shows_tests=True),
         "math": Ladder(
             frozenset({"crowded"}),
-            "pll",
-            tuple(name for name in PLAIN if name != "pll"),
+            "confidence",
+            tuple(name for name in PLAIN if name != "confidence"),
             votes=True,
         ),
     }

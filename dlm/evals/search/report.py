@@ -32,10 +32,10 @@ NOTE: Final = (
     "whole search; forwards of verifiers are in all NFE, and in a column of their own. Verdicts: "
     "on answers and guesses; they take no forwards where the rules of the task judge. Area: mean "
     "accuracy over log2(NFE). Matches: mean NFE from which on it is as accurate as best-of-16 "
-    "without an early stop; as a share of the NFE of that, and of those at which `best_of` with "
-    "an early stop is as accurate. Gain: accuracy less the best one of `best_of` with an early "
-    "stop, at the NFE from which on that has it, and at all NFE that it takes. In brackets 95% "
-    "bounds, by the paired bootstrap over items."
+    "without an early stop; as a share of the NFE of that, and of those at which the same with an "
+    "early stop is as accurate. Where answers vote, `vote` is taken for best-of-16. Gain: accuracy "
+    "less the best one of the baseline with an early stop, at the NFE from which on that has it, "
+    "and at all NFE that it takes. In brackets 95% bounds, by the paired bootstrap over items."
 )
 
 

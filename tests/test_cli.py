@@ -12,6 +12,7 @@ import pytest
 
 import dlm
 from dlm.cli import output
+from dlm.cli.info import parts_called
 
 ROOT = Path(__file__).parents[1]
 NO_TOKENIZER = ROOT / "tests" / "data" / "parity" / "models" / "llada"
@@ -513,6 +514,29 @@ def test_info(call):
         assert part["does"]
         assert part["tier"] in ("T1", "T2", "T3")
         assert part["name"] in out
+
+
+@pytest.mark.parametrize("name", ["neighbours", "pll", "leap", "threshold", "blamed", "dual"])
+def test_info_of_a_part(call, name):
+    code, out, err = call("info", "--part", name)
+    assert (code, err) == (0, "")
+    found = json.loads(call("info", "--part", name, "--json")[1])["parts"]
+    assert {part["name"] for part in found} == {name}
+    for part in found:
+        assert f"{part['kind']} {name}({part['arguments']})\n\n{part['text']}\n" in out
+
+
+def test_each_argument_of_a_part_is_explained(call):
+    facts = json.loads(call("info", "--json")[1])
+    for name in {part["name"] for part in facts["parts"] + facts["searches"]}:
+        for part in parts_called(name):
+            for argument in re.findall(r"(?:^|, )(\w+)=", part["arguments"]):
+                assert re.search(rf"\b{argument}\b", part["text"]), (name, argument)
+
+
+def test_info_of_a_part_that_is_none(call):
+    assert "did you mean 'neighbours'?" in refused(call("info", "--part", "neighbors"))
+    assert "`part`: is described by itself" in refused(call("info", "tiny", "--part", "pll"))
 
 
 def test_info_of_the_installation_takes_no_overrides(call):

@@ -229,13 +229,21 @@ def info(
     model: Annotated[
         str | None, typer.Argument(help="bundled name, checkpoint folder, or hub id")
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="rule, cache, search, verifier or selector to describe"),
+    ] = None,
     mask_id: MaskId = None,
     override: Override = None,
     json: Json = False,
 ) -> None:
-    """List versions, devices, models and parts; or describe one model."""
+    """List versions, devices, models and parts; or describe one model, or one part."""
     changes = overrides(override or [], mask_id)
-    if model is None:
+    if part is not None:
+        if model is not None or changes:
+            raise InvalidRequest("part", "is described by itself: name no model")
+        tell.show_parts(tell.parts_called(part), as_json=json)
+    elif model is None:
         if changes:
             raise InvalidRequest("override", "changes a model: name one")
         tell.show_installation(tell.installation(), as_json=json)

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from inspect import cleandoc
 from types import MappingProxyType
 from typing import Any, Final
 
 import dlm
 from dlm.cli.output import show_json
-from dlm.errors import InvalidRequest
+from dlm.errors import InvalidRequest, unknown_name
 
 ELEMENT_SIZES: Final[Mapping[str, int]] = MappingProxyType({"bfloat16": 2, "float32": 4})
 
@@ -33,6 +34,38 @@ def searches() -> list[dict[str, str]]:
     from dlm.search.names import POLICIES, VERIFIERS
 
     return [_part(one.kind, *entry) for one in (POLICIES, VERIFIERS) for entry in _each(one)]
+
+
+def parts_called(name: str) -> list[dict[str, str]]:
+    """The parts, policies, verifiers and selectors of a name, with all that their docstrings say as
+    `text`. Raises `InvalidRequest` for an unknown name.
+    """
+    from dlm.search.names import POLICIES, VERIFIERS
+    from dlm.search.selectors import SELECTORS
+
+    searches = ((one.kind, one) for one in (POLICIES, VERIFIERS, SELECTORS))
+    registries = [*dlm.KINDS.items(), *searches]
+    found = [
+        _part(kind, name, load) | {"text": _text_of(load())}
+        for kind, registry in registries
+        for known, load in _each(registry)
+        if known == name
+    ]
+    if not found:
+        names = {one for _, registry in registries for one in registry.names()}
+        raise unknown_name("part", name, names)
+    return found
+
+
+def _text_of(cls: Any) -> str:
+    """The docstring of a part, and those of its bases that explain arguments which it does not."""
+    own, *inherited = (cleandoc(one.__doc__ or "") for one in cls.__mro__)
+    names = [one.name for one in dataclasses.fields(cls) if not one.metadata.get("bound")]
+    for name in names:
+        told = (text for text in [own, *inherited] if re.search(rf"\b{name}\b", text))
+        first = next(told, own)
+        own += f"\n\n{first}" * (first not in own)
+    return own
 
 
 def _each(registry: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -135,6 +168,16 @@ def show_installation(facts: Mapping[str, Any], *, as_json: bool) -> None:
     tables = ("parts", "searches")
     _lines((name, _words(value)) for name, value in facts.items() if name not in tables)
     _table([row for table in tables for row in facts[table]])
+
+
+def show_parts(found: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
+    """Print `parts_called()`."""
+    if as_json:
+        show_json({"parts": list(found)})
+        return
+    for number, part in enumerate(found):
+        print("\n" * (number > 0) + f"{part['kind']} {part['name']}({part['arguments']})")
+        print(f"\n{part['text']}")
 
 
 def show_model(facts: Mapping[str, Any], *, as_json: bool) -> None:

@@ -26,7 +26,7 @@ class RCR(Editor):
     Used with `unmask="everything"`: all open positions are filled, then the least confident ones of
     the whole row, by the confidence of their last commit, are reopened, so that as many stay open
     as the schedule still owes. With the default schedule n(s) is the difference of `floor(masks *
-    (1 - s / steps))`. `steps` is for the whole answer.
+    (1 - s / steps))`. `steps` is for the whole answer, `power` of the schedule of that name.
     """
 
     tier = "T1"

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -315,6 +316,8 @@ def test_methods_may_be_added_but_not_changed(engine, tmp_path):
     other = parse_method("two: search=best_of(3), temperature=1.0")
     with pytest.raises(InvalidRequest, match="holds another run"):
         small(tmp_path, [other]).open(engine)
+    with pytest.raises(InvalidRequest, match=r"`limit`: must be \d+ for .*, got 1:"):
+        replace(small(tmp_path), limit=1).open(engine)
 
 
 def test_methods_of_earlier_sessions_are_reported_too(engine, tmp_path):

@@ -119,6 +119,7 @@ class SearchRun:
             {name: before[name] for name in FIXED_ONCE if name in before},
             {name: header[name] for name in FIXED_ONCE if name in before},
         )
+        self._check_limit(before.get("items", {}))
         kinds = [("items", header, before)]
         old_methods = before.get("methods", {})
         kinds += [(task, header["methods"], old_methods) for task in header["methods"]]
@@ -134,6 +135,14 @@ class SearchRun:
         header["sessions"] = [*before.get("sessions", ()), session()]
         path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         return header
+
+    def _check_limit(self, known: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise `InvalidRequest` where the folder holds another number of a task's problems."""
+        for task in self.methods:
+            count = known.get(task, {}).get("n", self.limit)
+            if count != self.limit:
+                rule = f"must be {count} for {self.folder}, which holds a run of as many problems"
+                raise InvalidRequest("limit", f"{rule}, got {self.limit}: or choose another --out")
 
     def whole(self, header: Mapping[str, Any]) -> SearchRun:
         """The same with the methods of earlier sessions that have all their trials."""

@@ -37,17 +37,17 @@ FEW = {"code": 16, "math": 16}
 """Task -> answers of its longest baseline, where another number of them cannot help."""
 ONLY = {
     "code": ["restart"],
-    "math": ["temporal_vote", "hex"],
+    "math": ["temporal_vote"],
 }
 """Task -> methods beside the baselines, where not all are drawn."""
 OWN = {"code": ["neighbours: search=neighbours(rounds=1000, fraction=0.5)"]}
 """Task -> more methods, with the arguments that were best on other problems."""
-JUDGES = {"code": ["tests", "confidence", "path_logprob", "path_entropy", "pll", "majority"]}
+JUDGES = {"code": ["tests", "confidence", "path_logprob", "path_entropy", "majority"]}
 """Task -> verifiers, where they are not those of the task."""
 RUNS = Path("runs/search")
 OUT = Path(__file__).parent / "results"
-ROWS, AT_ONCE = 256, 96
-"""Rows of the engine, and searches whose rows share its forwards."""
+AT_ONCE = {"code": 24, "math": 24}
+"""Task -> searches whose rows share forwards, where texts are long."""
 
 
 def tell(task, method, trial):
@@ -64,15 +64,15 @@ def main():
     parser.add_argument("--out", type=Path, default=OUT, help="where the tables are written")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    engine = dlm.load("tiny", device="cpu", max_rows=ROWS)
+    engine = dlm.load("tiny", device="cpu", max_rows=256)
     tasks, size = given.tasks.split(","), (given.split, given.limit)
 
     for task in tasks:
-        most = FEW.get(task, MOST)
+        most, at_once = FEW.get(task, MOST), AT_ONCE.get(task, 96)
         built_in = default_methods(task, SAMPLERS[task], ONLY.get(task, ()), most=most)
         own = [with_sampler(parse_method(one), task, SAMPLERS[task]) for one in OWN.get(task, ())]
         methods = {task: [*built_in, *own]}
-        run = SearchRun(given.runs / task, methods, *size, given.seeds, AT_ONCE, most)
+        run = SearchRun(given.runs / task, methods, *size, given.seeds, at_once, most)
         header = run.open(engine)
         run.draw(engine, tell)
         figures = all_figures(run, task)

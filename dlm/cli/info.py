@@ -222,7 +222,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> None:
     for column in ("kind", "name", "tier", "does"):
         table.add_column(column, overflow="fold", no_wrap=column != "does")
     for row in rows:
-        does = Text(row["does"])
+        does = Text(row["does"].replace("`", ""))
         if row["arguments"]:
             does.append(f"\n{row['arguments']}", style="dim")
         table.add_row(row["kind"], row["name"], row["tier"], does)

@@ -102,9 +102,12 @@ def test_a_run_after_a_search_has_a_canvas(desk):
     desk.pick("dlm.search", "best_of")
     desk.run()
     assert not desk.page.is_hidden("[data-side=A] .candidates")
+    of_canvases = ("#ruler", ".player", "[data-side=A] [data-figure=tokens]")
+    assert all(desk.page.is_hidden(one) for one in of_canvases), "a search has none"
     desk.pick("dlm.search", "")
     desk.run()
     assert desk.page.is_hidden("[data-side=A] .candidates")
+    assert not any(desk.page.is_hidden(one) for one in of_canvases)
     assert desk.cells("filled")
 
 

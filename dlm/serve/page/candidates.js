@@ -20,7 +20,9 @@
     constructor(name) {
       this.title = make("h3");
       this.list = make("ol", { class: "candidates", "aria-label": `Answers of the search ${name}` });
-      this.element = make("div", {}, this.title, this.list);
+      const columns = ["score", "forwards", "answer"].map((word) => make("span", {}, word));
+      const head = make("div", { class: "candidates-head", "aria-hidden": "true" }, ...columns);
+      this.element = make("div", {}, this.title, head, this.list);
       this.reset();
     }
 

@@ -64,6 +64,11 @@
       return this.recording.steps;
     }
 
+    /** True while it shows the answers of a search, which has no canvas. */
+    get searched() {
+      return this.empty && this.found.count > 0;
+    }
+
     get empty() {
       return this.recording.events.length === 0;
     }
@@ -129,7 +134,7 @@
     /** Show the canvas after `step`, or after the last step so far; its figures with it. */
     show(step, options) {
       if (this.empty) {
-        if (this.found.count) this.showSearch();
+        if (this.searched) this.showSearch();
         return;
       }
       const at = Math.min(step, this.steps);

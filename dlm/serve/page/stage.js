@@ -44,6 +44,7 @@
       const options = { colour: this.colour, prompt: byId("show-prompt").checked, moving };
       this.shown.forEach((side) => side.show(step, options));
       byId("save").disabled = this.sides.every((side) => side.empty);
+      byId("stage").classList.toggle("no-canvas", this.shown.every((side) => side.searched));
     }
 
     redraw() {

@@ -84,7 +84,7 @@
   }
 
   function aboutPart(part) {
-    const known = part.summary ?? "";
+    const known = (part.summary ?? "").replaceAll("`", "");
     const missing = (part.papers ?? []).filter((paper) => !known.includes(paper));
     return missing.length ? `${known} arXiv ${missing.join(", ")}.` : known;
   }

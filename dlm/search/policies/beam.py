@@ -28,7 +28,7 @@ class Beam(Policy):
 
     width: rows that are kept
     branch: rows that each of them becomes, itself included; more where fewer are kept
-    segments: parts of the canvas, by the share that is open; rows are compared at the end of each
+    segments: parts of the answer, by the share that is open; rows are compared at the end of each
         (0: at the end of every block)
     lookahead: forwards that fill a row to score it; 0 takes the tokens of its last step
     remask: share of its tokens that a fork opens

@@ -89,7 +89,7 @@ class Growing(Policy):
     """A policy that grows a tree by rollouts.
 
     rollouts: answers that are decoded, at most
-    segments: parts of the canvas, by the share that is open; there is a state at the end of each
+    segments: parts of the answer, by the share that is open; there is a state at the end of each
         (0: at the end of every block)
     backup: `soft`: exp(lam v) is the mean of those of the children; `mean` of the rollouts; `max`
     lam: the strength of the score in `soft`

@@ -53,7 +53,7 @@ class Order(Policy):
 
     width: rows that are kept
     orders: values of `unmask`, one for each way that a row goes on; empty for the request's
-    segments: parts of the canvas, by the share that is open; rows are compared at the end of each
+    segments: parts of the answer, by the share that is open; rows are compared at the end of each
     estimate: `path` or `score`
     """
 

@@ -61,7 +61,7 @@ class Particles(Policy):
     """A policy that moves n rows side by side and resamples them by weights that it carries.
 
     n: rows
-    segments: parts of the canvas, by the share that is open; rows are weighed at the end of each
+    segments: parts of the answer, by the share that is open; rows are weighed at the end of each
         (0: at the end of every block)
     ess: rows are resampled where the effective number of them is below this share of n
     pick: the answer: `best` has the highest score, `draw` is drawn by the weights, as a sample of

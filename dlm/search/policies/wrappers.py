@@ -129,7 +129,7 @@ class Rollover(Policy):
 
     starts: rows from the prompt, the best of which is gone on with after their first part
     quota: tries of a part, beside those that were left over from the part before
-    segments: parts of the canvas, by the share that is open (0: blocks)
+    segments: parts of the answer, by the share that is open (0: blocks)
     """
 
     starts: int = 4

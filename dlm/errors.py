@@ -143,7 +143,7 @@ class blaming:
 def charge(error: Exception, culprit: Culprit) -> None:
     """Note on an exception whose fault it is, and the remedy."""
     error.add_note(f"raised in the {culprit}" + (f": {culprit.hint}" if culprit.hint else ""))
-    with suppress(AttributeError):  # of a class with slots
+    with suppress(AttributeError):  # of a class with slots; others take any attribute
         error.culprit = culprit  # type: ignore[attr-defined]
 
 

@@ -91,6 +91,7 @@ def takes_fields(
     signature = inspect.signature(command, eval_str=True)
     own = list(signature.parameters.values())[:-1]
     added = [one for one in (*_of_fields(), *_of_aliases()) if one.name not in left_out]
+    # typer reads the signature, which type checkers do not know of a function
     command.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
     return command
 

@@ -73,6 +73,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     *own, last = signature.parameters.values()
     parameters = [*own, *_of_settings(), last]
+    # typer reads the signature, which type checkers do not know of a function
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return takes_fields(command, left_out=(*PER_REQUEST, "max_new_tokens", "gen_length"))
 

@@ -32,6 +32,7 @@ def open_missing_streams() -> bool:
             if null != number:
                 os.dup2(null, number)
                 os.close(null)
+            # it stays open as long as the process
             setattr(sys, name, open(number, "r+" if number == 0 else "w", closefd=False))  # noqa: SIM115
     return lost
 
@@ -99,7 +100,7 @@ def close_streams(code: int, *, lost: bool = False) -> int:
 
 def _drop(stream: io.TextIOBase | object) -> None:
     """Send the rest of a stream's buffer to the null device."""
-    with suppress(OSError, ValueError, AttributeError):
+    with suppress(OSError, ValueError, AttributeError):  # the last: an object without them
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())  # type: ignore[union-attr]
         os.close(null)

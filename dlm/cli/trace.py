@@ -101,7 +101,7 @@ def _fault(error: Exception) -> str:
 
 def require_matplotlib() -> None:
     """Raise `ModuleNotFoundError` if pictures cannot be drawn, before anything is written."""
-    import matplotlib.figure  # noqa: F401
+    import matplotlib.figure  # noqa: F401  (whether it is there is all that is asked)
 
 
 def write_picture(trace: Trace, row: int, path: Path) -> None:

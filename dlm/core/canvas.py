@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from dlm.core.event import Event
 from dlm.core.rows import Kind
 from dlm.errors import EngineError
+
+
+def first_end(ids: Sequence[int], kinds: Sequence[Kind], end_ids: Collection[int]) -> int:
+    """The position of the first committed end id of a canvas; its length if there is none."""
+    written = enumerate(zip(ids, kinds, strict=True))
+    ends = (at for at, (one, kind) in written if kind == Kind.COMMITTED and one in end_ids)
+    return next(ends, len(ids))
 
 
 class HostCanvas:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dlm.core import Event, HostCanvas, Kind
+from dlm.core.canvas import first_end
 from dlm.engine.stats import Stats, stats_of
 from dlm.errors import InvalidRequest
 from dlm.text import Text
@@ -140,9 +141,7 @@ def draft_text(
     state: RowState, ids: Sequence[int], kinds: Sequence[Kind], text: Text, mask: str
 ) -> str:
     """The text of an unfinished answer up to its first end id, `mask` for each open position."""
-    written = enumerate(zip(ids, kinds, strict=True))
-    ends = (at for at, (t, kind) in written if kind == Kind.COMMITTED and t in state.end_ids)
-    most, found = next(ends, len(ids)), ""
+    most, found = first_end(ids, kinds, state.end_ids), ""
     for at, (is_open, run) in enumerate(_pieces(ids[:most], kinds[:most])):
         spelled = text.decode_inside(run) if at else decoded(state, run, text)
         found += mask * len(run) if is_open else spelled

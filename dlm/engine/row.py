@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlm.config import BoundConfig
 from dlm.core import Event, HostCanvas, Kind
+from dlm.core.canvas import first_end
 from dlm.core.contracts import checked_spent
 from dlm.decode.apply import step_limit
 from dlm.decode.outputs import RowStep, events_of
@@ -130,14 +131,9 @@ class RowState:
     @property
     def open_share(self) -> float:
         """The share of the answer that is open, up to its first end id, without what is pinned."""
-        canvas, committed = self.canvas, Kind.COMMITTED
-        written = zip(canvas.ids, canvas.kinds, strict=True)
-        ends = (
-            at for at, (t, kind) in enumerate(written) if kind == committed and t in self.end_ids
-        )
-        kinds = canvas.kinds[canvas.prompt : next(ends, None)]
+        kinds = self.canvas.kinds[: first_end(self.canvas.ids, self.canvas.kinds, self.end_ids)]
         still_open = sum(kind >= Kind.MASK for kind in kinds)
-        return still_open / (still_open + kinds.count(committed)) if still_open else 0.0
+        return still_open / max(still_open + kinds.count(Kind.COMMITTED), 1)
 
     def fill_canvas(self, ids: list[int], kinds: list[Kind]) -> None:
         """Give the row its first canvas."""

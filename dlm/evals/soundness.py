@@ -96,7 +96,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Every floating-point tensor of the weight files, by name."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt", device="cpu") as file:
-            for name in file.keys():  # noqa: SIM118
+            for name in file.keys():  # noqa: SIM118  (the file is no mapping)
                 tensor = file.get_tensor(name)
                 if tensor.is_floating_point() and tensor.numel():
                     yield name, tensor

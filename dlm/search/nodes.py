@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dlm.core import Kind
+from dlm.core.canvas import first_end
 from dlm.engine.node import Node
 from dlm.engine.searching import TreeNode
 
@@ -151,6 +152,5 @@ class Hypothesis:
     def _committed(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The committed positions before the first end id, and from it on."""
         filled = [at for at, kind in enumerate(self.kinds) if kind == Kind.COMMITTED]
-        ids, ends = self.ids, self.row.end_ids
-        first = next((at for at in filled if ids[at] in ends), len(ids))
+        first = first_end(self.ids, self.kinds, self.row.end_ids)
         return tuple(a for a in filled if a < first), tuple(a for a in filled if a >= first)

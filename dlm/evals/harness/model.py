@@ -35,7 +35,7 @@ class Asked(NamedTuple):
 
 
 @register_model("dlm")
-class DLM(LM):  # type: ignore[misc]
+class DLM(LM):  # type: ignore[misc]  # lm-eval has no types
     """An engine with the harness' interface.
 
     options: of `engine.generate`; they win over those of a task

@@ -73,7 +73,10 @@ class Paths(Policy):
         return pairs[: self.width]
 
     def _copy(self, search: Context, node: SearchNode, edge: int, still_open: float) -> Run:
-        """A copy, opened and filled up to a share of the answer that is open."""
+        """A copy, opened and filled up to a share of the answer that is open.
+
+        The first end id may be opened, too, so that the length can change.
+        """
         (copy,) = yield [Branch(node, edge)]
         filled, before_end = sorted(copy.written + copy.tail[:1]), min(copy.tail, default=inf)
         whole = len(copy.written) + sum(at < before_end for at in copy.open)

@@ -9,7 +9,10 @@ import sys
 import dlm
 from dlm import Kind
 
-PROMPT = "Sort these words: wolf, cow, cat."
+PROMPT = (
+    "Nina starts with 12 shells, wins 5, loses 4 and then doubles what is left. "
+    "How many shells does she have?"
+)
 
 
 def mean(values: tuple[float, ...]) -> float:
@@ -20,7 +23,7 @@ def main(prompt: str = PROMPT) -> None:
     engine = dlm.load()
     options = {"max_new_tokens": 64, "blocks": "whole", "unmask": "topk", "temperature": 1.5}
     root = engine.start(prompt, **options)
-    engine.resume(root, open_ratio=0.75)  # and stand still when a quarter is filled
+    engine.resume(root, steps=16)  # and stand still
     print(f"{len(root.open)} of {len(root.ids)} positions are open after {root.nfe} forwards")
 
     branches = [engine.fork(root, path) for path in range(4)]

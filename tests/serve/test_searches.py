@@ -195,6 +195,12 @@ SPECS = (
     "beam(width={width})",
     "cascade(('best_of({width})', 'neighbours'))",
     "prism",
+    "gibbs(n={width}, segments=2, sweeps=2)",
+    "shortlist(rows={n})",
+    "blocks_mh(moves={n})",
+    "paths(width={width})",
+    "rollover(starts={n})",
+    "feedback(rounds={n})",
 )
 JUDGES = ("confidence", "countdown", "path_logprob", "majority", "self_verify")
 

@@ -96,6 +96,7 @@ class RowStep(NamedTuple):
     opened: bounds of the block that the step opened
     closed: a block was filled
     filled: no block is left to denoise
+    ongoing: a block has open positions, or an editor holds it
     error: raised where the row's blocks were to close and open
     purpose: of the row's part of the forward
     positions: computed for the row, in all its inputs
@@ -110,6 +111,7 @@ class RowStep(NamedTuple):
     opened: tuple[int, int] | None
     closed: bool
     filled: bool
+    ongoing: bool
     error: Exception | None
     purpose: str
     positions: int

@@ -84,6 +84,7 @@ def _records(
                 opened=opened[row] if first else None,
                 closed=closed[row] if last else False,
                 filled=filled[row] if last else False,
+                ongoing=bool(output.open_count[row].any()),
                 error=errors[row] if last else None,
                 purpose=purpose,
                 positions=planned.token_forwards[row],

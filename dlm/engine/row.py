@@ -217,7 +217,7 @@ class RowState:
                 cause = self._changed(step) if took_part else None
                 if cause is None and step.error is not None:
                     raise step.error
-                cause = cause or ("length" if step.filled else self._spent())
+                cause = cause or ("length" if step.filled else self._spent(step))
                 if cause is None and ledger.nfe > self.most_steps:
                     raise endless(self.bound.parts, ledger.nfe, self.open_count)
             except Exception as error:  # of a user's part, or an event that cannot follow
@@ -290,11 +290,11 @@ class RowState:
             self.emit(Event("settle", self.row, self.ledger.nfe, (front,)))
         return found
 
-    def _spent(self) -> str | None:
-        """The reason of a budget that is spent while something is open."""
+    def _spent(self, step: RowStep) -> str | None:
+        """The reason of a budget that is spent while something is open, or held by an editor."""
         for budget in self.bound.budgets:
             with blaming("stop", budget):
                 spent = budget.spent(self.ledger.nfe, time.perf_counter() - self.started)
-            if checked_spent(budget, spent) and self.open_count:
+            if checked_spent(budget, spent) and (self.open_count or step.ongoing):
                 return budget.reason  # else the row is full, which the last step's record says
         return None

@@ -221,3 +221,14 @@ def test_schedules_are_refused(edit):
     engine, _ = new_engine(0)
     with pytest.raises(InvalidRequest, match="has scheduled: use a rule without a schedule"):
         engine.generate(PROMPT, edit=edit, unmask="topk", steps=4, max_new_tokens=8)
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize("edit", ["rewrite(0.0)", "t2m(threshold=1.0)"])
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_budget_ends_a_row_whose_block_an_editor_holds(edit, most, unroll):
+    spec = tiny_spec()
+    engine = Engine(random_decoder(spec, seed=2), info_of(spec), unroll=unroll)
+    options = {"unmask": "everything", "edit": edit, "blocks": "whole", "max_new_tokens": 6}
+    answer = engine.generate(PROMPT, stop=["none", f"max_nfe({most})"], **options)
+    assert (answer.stats.nfe, answer.finish_reason) == (most, "max_nfe")

@@ -82,6 +82,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "t2m": "dlm.unmasking.edit.targeted:T2M",
                 "narrow_out": "dlm.unmasking.edit.wino:NarrowOut",
                 "backtrack": "dlm.unmasking.edit.backtrack:Backtrack",
+                "limit": "dlm.unmasking.edit.limit:Limit",
                 "reconsider": "dlm.unmasking.edit.reconsider:Reconsider",
             },
             GROUP,

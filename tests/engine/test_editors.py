@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dlm import Engine
+from dlm.core.canvas import HostCanvas
 from dlm.errors import InvalidRequest
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
@@ -14,8 +15,8 @@ PROMPT = (5, 9, 33, 12, 40)
 LENGTH, BLOCK = 19, 8
 
 
-def new_engine(seed, attention="full"):
-    block = {"attention": attention, "block_length": BLOCK} if attention != "full" else {}
+def new_engine(seed, attention="full", length=BLOCK):
+    block = {"attention": attention, "block_length": length} if attention != "full" else {}
     spec = tiny_spec(**block)
     return Engine(random_decoder(spec, seed=seed), info_of(spec)), spec.mask_id
 
@@ -232,3 +233,63 @@ def test_a_budget_ends_a_row_whose_block_an_editor_holds(edit, most, unroll):
     options = {"unmask": "everything", "edit": edit, "blocks": "whole", "max_new_tokens": 6}
     answer = engine.generate(PROMPT, stop=["none", f"max_nfe({most})"], **options)
     assert (answer.stats.nfe, answer.finish_reason) == (most, "max_nfe")
+
+
+def changes_of(seed, *edits, length=BLOCK, **options):
+    engine, _ = new_engine(seed, "block_causal", length)
+    options = {"unmask": "dynamic(0.5)", "max_new_tokens": LENGTH, "stop": "none", **options}
+    answer = engine.generate(PROMPT, edit=list(edits), trace=True, **options)
+    return answer, [event for event in answer.trace if event.type in ("remask", "replace")]
+
+
+@pytest.mark.parametrize("edit", ["rewrite(0.0)", "t2m(threshold=0.9, most=9, share=1.0)"])
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_no_position_is_revised_more_often_than_allowed(edit, most):
+    for seed in range(3):
+        free, _ = changes_of(seed, edit)
+        answer, revised = changes_of(seed, edit, f"limit({most})")
+        counts = [sum(p in event.pos for event in revised) for p in range(len(answer.canvas))]
+        assert max(counts) <= most
+        assert answer.stats.nfe < free.stats.nfe
+        assert (most > 0) == any(counts)
+
+
+def test_a_share_bounds_the_revisions_of_a_step():
+    for seed in range(3):
+        _, free = changes_of(seed, "rewrite(0.0)")
+        answer, revised = changes_of(seed, "rewrite(0.0)", "limit(most=99, share=0.3)")
+        assert max(len(event.pos) for event in free) > 2
+        assert max(len(event.pos) for event in revised) <= 2  # of at most 8 tokens
+        conf = {p: c for e in answer.trace if e.ids for p, c in zip(e.pos, e.conf, strict=True)}
+        assert set(conf) == set(range(len(PROMPT), len(answer.canvas)))
+
+
+def test_no_state_comes_twice():
+    """A block in circles costs its post steps; with the limit it ends where one would close."""
+    ended = 0
+    for seed in range(4):
+        free, _ = changes_of(seed, "rewrite(0.0)", length=2)
+        answer, _ = changes_of(seed, "rewrite(0.0)", "limit(most=99)", length=2)
+        other, _ = changes_of(seed, "rewrite(0.0)", "limit(most=99, cycles=False)", length=2)
+        assert (other.canvas, other.stats.nfe) == (free.canvas, free.stats.nfe)
+        canvas, states = HostCanvas(), []
+        for event in answer.trace:
+            canvas.apply(event)
+            if event.type == "replace":
+                states.append(tuple(canvas.ids))
+        assert len(set(states)) == len(states)
+        ended += answer.stats.nfe < free.stats.nfe
+    assert ended
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ("limit(-1)", "`most` must be at least 0, got -1"),
+        ("limit(share=2.0)", r"`share` must be in \[0, 1\], got 2.0"),
+    ],
+)
+def test_wrong_limits_are_refused(edit, message):
+    engine, _ = new_engine(0)
+    with pytest.raises(InvalidRequest, match=message):
+        engine.generate(PROMPT, edit=["rewrite", edit], max_new_tokens=8)

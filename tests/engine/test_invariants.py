@@ -113,6 +113,7 @@ def spelled(align):
             share=SHARE,
             post_steps=FEW,
         ),
+        ("edit", "limit"): spell("limit", most=FEW, share=SHARE, cycles=st.booleans()),
         ("edit", "backtrack"): spell("backtrack", least=FEW),
         ("edit", "narrow_out"): spell("narrow_out", threshold=SHARE, first=COUNT),
         ("cache", "prefix"): spell("prefix", every=PERIOD, frozen_prompt=FROZEN),

@@ -131,7 +131,8 @@ class ReMDM(Reverse):
     times that; "conf" shares the latter out to the block's tokens by softmax(-confidence at their
     commit); "loop" falls to the level `on_level` of committed positions until the time `t_on`,
     reopens `eta` of them in each step and fills as many until `t_off`, and then fills the rest.
-    Published for 1024 steps: "cap" 0.008, "rescale" 0.015, "loop" 0.02; fewer steps need more.
+    Published for 1024 steps: "cap" 0.008, "rescale" 0.015, "loop" 0.02, "conf" 1; fewer steps need
+    more.
     Times fall from 1 to `eps` over the `steps` of the answer. With `eta=0` it is `ancestral`.
     """
 
@@ -211,8 +212,8 @@ def _loop_level(time: Tensor, params: Any) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Psi(Reverse):
-    """Psi-sampler (Duo, ch. II): a step draws from `kappa` times the posterior and `1 - kappa`
-    times the forward process that noises the prediction anew.
+    """Psi-sampler (Duo, chapter II): a step draws from `kappa` times the posterior and
+    `1 - kappa` times the forward process that noises the prediction anew.
 
     1 is ancestral sampling; below it, committed tokens reopen with probability
     `(1 - kappa) (1 - alpha_s)`; 0 is a predictor-corrector step. `kappa` holds in the `middle`

@@ -30,7 +30,8 @@ class P2(Editor):
     old one by `eta` times that of its probability in this step: 0 never reopens, 1 judges all
     alike, more is readier to reopen. The default schedule leaves `floor(masks * (1 - s / steps))`
     open after s of the answer's `steps`; `power` is that of the schedule of that name. `scope`:
-    "block", or "row" for all that was generated. RCR keeps the probability of the commit instead.
+    "block", or "row" for all that was generated. RCR keeps the probability of the commit instead;
+    public code of P2 ranks an old token by that of a new draw at its place, which this does not.
     """
 
     tier = "T2"

@@ -139,7 +139,7 @@ class ReMDM(Reverse):
     tier = "T2"
 
     sigma: Sigma = "cap"
-    eta: float = 0.05
+    eta: float = 0.1
     steps: int | None = None
     t_on: float = 0.55
     t_off: float = 0.05

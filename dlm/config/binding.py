@@ -262,14 +262,15 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
             reason = editor.refuses(parts.unmask)
         if reason:
             raise InvalidRequest("edit", str(reason))
-        if editor.scope == "row" and parts.eligibility_filter is not None:
+        timed = editor.scope == "row" or editor.clock
+        if timed and parts.eligibility_filter is not None:
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} weighs all open positions of a block against each other, "
                 f"and {type(parts.blocks).__name__} offers some of them in each step: use blocks "
                 "'fixed', 'whole' or 'adaptive'",
             )
-        if editor.post_steps and parts.cache.leaves_filled:
+        if editor.holds and parts.cache.leaves_filled:
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} looks at a filled block again, of which the cache "

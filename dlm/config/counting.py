@@ -27,7 +27,9 @@ def forwards(bound: BoundConfig, info: ModelInfo) -> str:
         return _range(least + (count or 1) * (held > 0), most + held)
     if bound.length <= info.max_length and (known := _scheduled(bound, rule, alignment)):
         return _range(known[0] + (held > 0), known[1] + held)
-    about = min(rule.steps or most, most)
+    about = rule.steps or most
+    if not any(editor.holds for editor in parts.edit):
+        about = min(about, most)
     if held:
         return f"at least {about + 1} forwards"
     if not rule.one_block and alignment == 1 and rule.steps_for(most, most) == most:

@@ -168,12 +168,17 @@ class Unmasker(Scheduled):
 class Editor(Scheduled):
     """An editor: revises committed positions.
 
-    post_steps: steps for which it may hold each filled block open
+    post_steps: steps for which it may hold each filled block open, beyond its schedule
     """
 
     __slots__ = ()
 
     post_steps: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """True if it may hold a filled block open, whether in its schedule or after it."""
+        return self.post_steps > 0
 
     @property
     @abstractmethod

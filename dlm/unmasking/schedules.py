@@ -122,13 +122,17 @@ def curve_counts(
     return left(step) - left(step + 1)
 
 
+def time_of(step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:
+    """The time at which `step` of `steps` begins: it falls from 1 to `eps`, evenly."""
+    return 1 - (1 - eps.double()) * step / steps
+
+
 def eps_share(step: Tensor, steps: Tensor, eps: Tensor) -> Tensor:
     """Dream's share of the open positions: `1 - s / t` on times from 1 to `eps`; at last, all.
 
     Of few positions an early share is less than one.
     """
-    now = 1 - (1 - eps.double()) * step / steps
-    following = 1 - (1 - eps.double()) * (step + 1) / steps
+    now, following = time_of(step, steps, eps), time_of(step + 1, steps, eps)
     return torch.where(step >= steps - 1, 1.0, 1 - following / now)
 
 

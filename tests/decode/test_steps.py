@@ -26,7 +26,11 @@ VARIANTS = (
     "leap(committed=True, decay=True)",
     "leap(chain=True)",
     "rcr",
+    "remdm(eta=0.3)",
+    "psi(0.3)",
+    "p2(eta=2.0)",
 )
+EDITS = ("rcr", "remdm(eta=0.3)", "psi(0.3)", "p2(eta=2.0)")
 SETTINGS = (
     {"blocks": "fixed(8)", "cache": "dual"},
     {"blocks": "pipeline(4)", "cache": "none"},
@@ -68,7 +72,7 @@ def test_own_unmaskers_propose_eligible_positions(options):
 
     manager._propose = recorded
     for rule in (*UNMASKERS, *VARIANTS):
-        own = {"edit": rule, "unmask": "everything"} if rule == "rcr" else {"unmask": rule}
+        own = {"edit": rule, "unmask": "everything"} if rule in EDITS else {"unmask": rule}
         try:
             engine.generate(PROMPT, max_new_tokens=16, stop="none", **own, **options)
         except InvalidRequest:  # it does not suit these blocks

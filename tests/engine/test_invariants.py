@@ -116,6 +116,19 @@ def spelled(align):
         ("edit", "limit"): spell("limit", most=FEW, share=SHARE, cycles=st.booleans()),
         ("edit", "backtrack"): spell("backtrack", least=FEW),
         ("edit", "narrow_out"): spell("narrow_out", threshold=SHARE, first=COUNT),
+        ("edit", "remdm"): spell(
+            "remdm",
+            sigma=st.sampled_from(["cap", "rescale", "conf", "loop"]),
+            eta=st.sampled_from([0.0, 0.05, 0.1]),
+            steps=st.none() | st.integers(1, 24),
+        ),
+        ("edit", "psi"): spell("psi", kappa=SHARE, steps=st.none() | st.integers(1, 24)),
+        ("edit", "p2"): spell(
+            "p2",
+            eta=st.sampled_from([0.0, 1.0, 4.0]),
+            steps=st.none() | st.integers(1, 24),
+            scope=st.sampled_from(["block", "row"]),
+        ),
         ("cache", "prefix"): spell("prefix", every=PERIOD, frozen_prompt=FROZEN),
         ("cache", "dual"): spell(
             "dual",

@@ -44,6 +44,9 @@ def accepted(info=FULL, /, **options: Any):
         {"unmask": "ancestral"},
         {"unmask": "dynamic(0.9, block_steps=4)"},
         {"unmask": "everything", "edit": "rcr"},
+        {"unmask": "everything", "edit": "remdm"},
+        {"unmask": "everything", "edit": "psi"},
+        {"unmask": "everything", "edit": "p2"},
     ],
 )
 def test_a_schedule_counts_down_one_block_and_a_pipeline_has_several(options):
@@ -293,6 +296,10 @@ def test_what_is_explained_is_what_will_happen():
     assert "8 forwards, fewer" in told(unmask="topk", steps=8, blocks="fixed(8)")
     assert "32 forwards, fewer" in told(unmask="topk", steps=64, blocks="whole")
     assert "about 32 forwards" in told(unmask="ancestral", blocks="whole")
+    for rule in ("remdm", "psi"):  # a full canvas may be reopened, so that more steps are taken
+        assert "about 64 forwards" in told(unmask="everything", edit=f"{rule}(steps=64)")
+    assert "about 32 forwards" in told(unmask="everything", edit="remdm(eta=0.0, steps=64)")
+    assert "8 forwards, fewer" in told(unmask="everything", edit="p2", steps=8, blocks="whole")
     assert "4 to 32 forwards" in told(unmask="threshold", blocks="fixed(8)")
     assert "8 to 44 forwards" in told(unmask="threshold", blocks="fixed(8)", edit="rewrite(0.9, 3)")
     assert "33 to 34 forwards" in told(unmask="topk", edit="rewrite(0.9, 2)", blocks="whole")

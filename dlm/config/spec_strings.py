@@ -68,6 +68,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "dynamic": "dlm.unmasking.unmask.threshold:Dynamic",
                 "slowfast": "dlm.unmasking.unmask.slowfast:SlowFast",
                 "ancestral": "dlm.unmasking.unmask.ancestral:Ancestral",
+                "freedave": "dlm.unmasking.unmask.freedave:FreeDave",
                 "everything": "dlm.unmasking.unmask.threshold:CommitAll",
             },
             GROUP,

@@ -125,7 +125,7 @@ class GroupParts:
     clock: a schedule bounds the steps, so that a step may commit nothing.
     paced: it may change nothing, by a schedule of the unmasker or of an editor.
     restrict: narrows what a step may commit, a method of the block scheduler (None: nothing does).
-    extend: those of editors which look through shadow tokens.
+    extend: those of parts which look through shadow tokens.
     """
 
     parts: Parts
@@ -160,7 +160,7 @@ class GroupParts:
             restrict=guarded("blocks", narrows, "restrict", checked_restriction)
             if narrows is not None
             else None,
-            extend=tuple(guarded("edit", e, "extend", checked_plan) for e in parts.extenders),
+            extend=tuple(guarded(k, p, "extend", checked_plan) for k, p in parts.extenders),
         )
 
     def to(self, device: torch.device) -> GroupParts:

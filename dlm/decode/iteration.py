@@ -237,6 +237,9 @@ class IterationManager:
         self, group: RowGroup, planned: Planned, view: StepView, proposal: Proposal
     ) -> tuple[StepView, CanvasUpdate]:
         """Write the outcome of the proposal into the rows; the view then shows it."""
+        if proposal.branch is not None:
+            view = view.seen_from(proposal.branch)
+            group.drawn = view.scored, view.pos, view.token, view.confidence
         if proposal.token is not None:
             view = view.with_token(proposal.token)
         writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()

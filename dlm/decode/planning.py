@@ -53,7 +53,8 @@ class Planner:
             if any(planned.leaders for planned in plans):
                 packed = with_shared(packed, plans, self.kv.store)
             self._packed = plans, packed
-        return self._packed[1].read([group.rows.ids for group in groups])
+        rows = [group.rows for group in groups]
+        return self._packed[1].read([r.ids for r in rows], [r.draft for r in rows])
 
     def _planned(self, group: RowGroup, plan: ForwardPlan, leaders: Leaders | None) -> Planned:
         """All that holds as long as the plan does."""
@@ -84,7 +85,7 @@ class Planner:
         )
 
     def _complete(self, group: RowGroup) -> ForwardPlan:
-        """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
+        """The cache's plan, with the shadow tokens of parts, for every input a guide reads."""
         rows = group.rows
         plan = self._cache_plan(rows, group.caches)
         for extend in group.shared.extend:

@@ -15,6 +15,7 @@ from dlm.core import Kind, Proposal
 from dlm.core.canvas import HostCanvas, replay
 from dlm.errors import InvalidRequest
 from dlm.rng import Stream, uniforms
+from dlm.unmasking.unmask.freedave import FreeDave
 from tests.engine.harness import Bench, open_positions
 from tests.engine.near_ties import Comparison
 from tests.helpers import random_decoder, tiny_spec
@@ -83,6 +84,7 @@ def spelled(align):
             low=st.sampled_from([0.0, 0.05, 0.2]),
             explore=st.integers(1, 6),
         ),
+        ("unmask", "freedave"): spell("freedave", branches=st.integers(2, 8)),
         ("blocks", "fixed"): spell("fixed", length=length),
         ("blocks", "sub_blocks"): spell("sub_blocks", length=length, sub=COUNT),
         ("blocks", "sliding"): spell("sliding", width=COUNT),
@@ -292,7 +294,8 @@ def check_tokens(state, trace):
     step; its confidence is its probability, with MASK in the denominator.
     """
     config = state.bound.config
-    if state.bound.parts.guide or config.top_p < 1:
+    parts = state.bound.parts
+    if parts.guide or config.top_p < 1 or isinstance(parts.unmask, FreeDave):
         return  # the logits that were recorded are not those that were drawn from
     key = torch.tensor([config.seed]), torch.tensor([state.choice])
     for event in state.events:

@@ -87,7 +87,9 @@ def spelled(align):
         ("unmask", "freedave"): spell("freedave", branches=st.integers(2, 8)),
         ("blocks", "fixed"): spell("fixed", length=length),
         ("blocks", "sub_blocks"): spell("sub_blocks", length=length, sub=COUNT),
-        ("blocks", "sliding"): spell("sliding", width=COUNT),
+        ("blocks", "sliding"): spell(
+            "sliding", width=COUNT, by=st.sampled_from(["position", "open"])
+        ),
         ("unmask", "klass"): spell(
             "klass",
             threshold=st.sampled_from([0.0, 0.05]),

@@ -69,6 +69,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "slowfast": "dlm.unmasking.unmask.slowfast:SlowFast",
                 "ancestral": "dlm.unmasking.unmask.ancestral:Ancestral",
                 "freedave": "dlm.unmasking.unmask.freedave:FreeDave",
+                "verified": "dlm.unmasking.unmask.verified:Verified",
                 "everything": "dlm.unmasking.unmask.threshold:CommitAll",
             },
             GROUP,

@@ -140,6 +140,13 @@ def checked_restriction(kind: str, part: Any, method: str, answer: Any, view: St
     return now
 
 
+def checked_asks(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Tensor:
+    """`[R]` bool: the rows that ask."""
+    _require(kind, part, method, "the rows", answer, view.row.step, (torch.bool,))
+    rows: Tensor = answer
+    return rows
+
+
 def checked_fill(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Fill:
     """A `Fill` whose mask is `[R]` bool."""
     if not isinstance(answer, Fill):

@@ -90,6 +90,11 @@ class Parts:
         return tuple(own for own in parts if type(own[1]).extend is not Scheduled.extend)
 
     @property
+    def verifies(self) -> bool:
+        """True if the unmasker may ask the model what it says from left to right."""
+        return type(self.unmask).asks is not Unmasker.asks
+
+    @property
     def clock(self) -> bool:
         """True if a schedule bounds the steps, so that a step may commit nothing."""
         return self.unmask.clock

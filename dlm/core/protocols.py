@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from dlm.core.blocks import BlockTable
@@ -172,6 +173,12 @@ class Unmasker(Scheduled):
     def conflict(self, parts: Parts, temperature: float) -> str | None:
         """Why it cannot work beside the other parts of a row; None when it can."""
         return None
+
+    def asks(self, view: StepView) -> Tensor:
+        """`[R]`: the rows whose drafted block the model reads from left to right before `propose`;
+        what it says is branch 1 of the view.
+        """
+        return torch.zeros_like(view.row.step, dtype=torch.bool)
 
     @abstractmethod
     def propose(self, view: StepView) -> Proposal:

@@ -24,6 +24,7 @@ from dlm.core import (
     is_number,
 )
 from dlm.core.contracts import (
+    checked_asks,
     checked_ends,
     checked_fill,
     checked_logits,
@@ -126,6 +127,7 @@ class GroupParts:
     paced: it may change nothing, by a schedule of the unmasker or of an editor.
     restrict: narrows what a step may commit, a method of the block scheduler (None: nothing does).
     extend: those of parts which look through shadow tokens.
+    asks: finds the rows that the model reads from left to right (None: no part asks for it).
     """
 
     parts: Parts
@@ -141,6 +143,7 @@ class GroupParts:
     paced: bool
     restrict: Callable[[StepView], Tensor] | None
     extend: tuple[Callable[[ForwardPlan, Rows], ForwardPlan], ...]
+    asks: Callable[[StepView], Tensor] | None
 
     @classmethod
     def of(cls, parts: Parts) -> GroupParts:
@@ -161,6 +164,7 @@ class GroupParts:
             if narrows is not None
             else None,
             extend=tuple(guarded(k, p, "extend", checked_plan) for k, p in parts.extenders),
+            asks=guarded("unmask", parts.unmask, "asks", checked_asks) if parts.verifies else None,
         )
 
     def to(self, device: torch.device) -> GroupParts:

@@ -35,6 +35,7 @@ from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
 from dlm.decode.sync import advance, sync
 from dlm.decode.top import read_top
+from dlm.decode.verifying import verify
 from dlm.decode.view import build_frame, build_view, read_together
 from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool
@@ -123,6 +124,8 @@ class IterationManager:
                     view = self._consult(group, view)
                 if planned.opening:
                     view = self._open(group, view)
+                if group.shared.asks is not None:
+                    view = verify(group, view, self.model, self.kv)
                 offered = self._restrict(group, view) if group.shared.restrict else view
                 proposal = self._propose(group, offered)
                 if group.parts.edit:

@@ -141,7 +141,8 @@ def _runs(plans: Sequence[ForwardPlan], page_size: int) -> Iterator[_Run]:
             assert reach <= pages * page_size, "a segment reaches beyond the pages of its row"
             base = canvases + s.row * plan.capacity
             origin = (tables + (s.row * arms + s.arm) * pages) * page_size
-            yield _Run(number, s, shadow=False, base=base, origin=origin)
+            if len(s.q_pos):
+                yield _Run(number, s, shadow=False, base=base, origin=origin)
             if s.extra is not None:
                 yield _Run(number, s, shadow=True, base=base, origin=origin)
         canvases += rows * plan.capacity
@@ -181,7 +182,7 @@ def _groups(
         if ragged and not run.masked:
             yield _ragged_group(at, end, sizes, slots, device)
         else:
-            keys = _moved(_key_slots(sizes, slots), device).view(len(members), -1)
+            keys = _moved(_key_slots(sizes, slots), device).view(len(members), run.segment.keys)
             seen = None if run.mask is None else _moved(run.mask, device)
             yield AttentionGroup(at, end, keys, seen, own=run.shadow)
         at = end

@@ -64,6 +64,7 @@ class Planner:
         parts, shared, host = group.parts, group.shared, group.rows.host
         window, blocks = window_of(plan, host, self.device), host.blocks
         opening = bool((blocks.phase == Phase.OPENING).any())
+        asks = bool(shared.aux) or shared.asks is not None
         replans_next = opening or bool((blocks.phase == Phase.CLEAN).any())
         may_wait = parts.edit or (parts.clock and is_foreign(parts.unmask))
         apart = parts.guide or window.has_shadows or "prob_current" in shared.needs
@@ -81,7 +82,7 @@ class Planner:
             key_ages=None if parts.cache.exact else KeyAges.of(plan, host),
             edit_budget=edit_budget(group) if may_wait else None,
             opening=opening,
-            syncs_every_step=replans_next or parts.blocks.multi_block or bool(shared.aux),
+            syncs_every_step=replans_next or parts.blocks.multi_block or asks,
         )
 
     def _complete(self, group: RowGroup) -> ForwardPlan:

@@ -93,7 +93,7 @@ def build_view(
     read, stats = _read(group, own, known, frame, mask_id)
     branches = None
     if shadows is not None and window.branches:
-        branches = _branches(shadows, logits, read, window, mask_id)
+        branches = branches_of(shadows, logits, read.logsumexp, window, mask_id)
     elif shadows is not None:
         stats = stats._replace(prob_current=_through_shadows(stats.prob_current, shadows, frame))
     return StepView(
@@ -149,15 +149,19 @@ def _sampling(
     return SamplingStats(*(_spread(values, window) for values in found))
 
 
-def _branches(
-    shadows: Tensor, logits: Tensor, own: RowStats, window: Window, mask_id: int | None
+def branches_of(
+    shadows: Tensor, logits: Tensor, logsumexp: Tensor, window: Window, mask_id: int | None
 ) -> Branches:
-    """The most likely token of each shadow `[S, V]` by its branch; `logits [N + S, V]` of both."""
+    """The most likely token of each of the window's shadows `[S, V]` by its branch.
+
+    logits: of the canvas itself and then of the shadows, `[N + S, V]`
+    logsumexp: of the canvas itself, `[N]`
+    """
     read = row_stats(shadows, mask_id, frozenset())
     rows, width = window.pos.shape
     row, column = torch.div(window.shadow, width, rounding_mode="floor"), window.shadow % width
     at = (row * window.branches + window.branch - 1) * width + column
-    place = torch.arange(len(own.token), len(logits), device=logits.device)
+    place = torch.arange(len(logsumexp), len(logits), device=logits.device)
 
     def spread(values: Tensor) -> Tensor:
         flat = values.new_zeros(rows * window.branches * width).put(at, values)
@@ -169,7 +173,7 @@ def _branches(
         scored=spread(torch.ones_like(at, dtype=torch.bool)),
         logit_row=spread(place),
         logits=logits,
-        logsumexp=torch.cat((own.logsumexp, read.logsumexp)),
+        logsumexp=torch.cat((logsumexp, read.logsumexp)),
     )
 
 

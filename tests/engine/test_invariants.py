@@ -16,6 +16,7 @@ from dlm.core.canvas import HostCanvas, replay
 from dlm.errors import InvalidRequest
 from dlm.rng import Stream, uniforms
 from dlm.unmasking.unmask.freedave import FreeDave
+from dlm.unmasking.unmask.verified import Verified
 from tests.engine.harness import Bench, open_positions
 from tests.engine.near_ties import Comparison
 from tests.helpers import random_decoder, tiny_spec
@@ -83,6 +84,9 @@ def spelled(align):
             threshold=st.sampled_from([0.2, 0.9]),
             low=st.sampled_from([0.0, 0.05, 0.2]),
             explore=st.integers(1, 6),
+        ),
+        ("unmask", "verified"): spell(
+            "verified", route=st.sampled_from(["always", "score", "span"]), threshold=SHARE
         ),
         ("unmask", "freedave"): spell("freedave", branches=st.integers(2, 8)),
         ("blocks", "fixed"): spell("fixed", length=length),
@@ -162,7 +166,7 @@ UNFIT = {  # what models of an attention pattern refuse
         ("cache", "delayed"),
         ("cache", "delayed_blocks"),
     },
-    False: {("cache", "block_causal")},
+    False: {("cache", "block_causal"), ("unmask", "verified")},
 }
 NAMES = {
     causal: {
@@ -291,13 +295,16 @@ def check_end(state, trace):
         assert not [p for p in still_open if p < min(found, default=state.limit)]
 
 
+BY_BRANCHES = (FreeDave, Verified)  # they commit by logits of copies of the canvas
+
+
 def check_tokens(state, trace):
     """A committed id is the draw from its own logits, with the uniform of its own position and
     step; its confidence is its probability, with MASK in the denominator.
     """
     config = state.bound.config
     parts = state.bound.parts
-    if parts.guide or config.top_p < 1 or isinstance(parts.unmask, FreeDave):
+    if parts.guide or config.top_p < 1 or isinstance(parts.unmask, BY_BRANCHES):
         return  # the logits that were recorded are not those that were drawn from
     key = torch.tensor([config.seed]), torch.tensor([state.choice])
     for event in state.events:

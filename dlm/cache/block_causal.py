@@ -26,6 +26,7 @@ class BlockCausal(RowPolicy):
     shift: bool = bound(False)
     computes = "the block (in its first step also what was filled before it)"
     exact = True
+    steady = True
     stores = True
 
     def bind(self, info: ModelInfo) -> Self:

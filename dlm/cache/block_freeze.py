@@ -43,6 +43,7 @@ class NoCache(RowPolicy):
     alignment: int = bound(1)
     computes = "the whole canvas"
     exact = True
+    steady = True
     on_edit = "requery"
 
     def bind(self, info: ModelInfo) -> Self:
@@ -89,6 +90,11 @@ class Prefix(Bidirectional):
         """T1 for what Fast-dLLM's code was recorded with."""
         return "T1" if self.every is None and self.frozen_prompt is False else "T2"
 
+    @property
+    def steady(self) -> bool:
+        """True without a period."""
+        return self.every is None
+
     def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """Refresh with the opening step; then from the block's start to the canvas end."""
         valid_steps = steps_until_refresh(b, self.every)
@@ -132,6 +138,11 @@ class Dual(Bidirectional):
         """T1 for what Fast-dLLM's code was recorded with."""
         plain = self.every is None and self.frozen_prompt is False
         return "T1" if plain and self.on_edit == "refuse" else "T2"
+
+    @property
+    def steady(self) -> bool:
+        """True without a period."""
+        return self.every is None
 
     def plan_row(self, rows: Rows, b: RowBounds) -> RowPlan:
         """Refresh with the opening step; then the block, and what edits have touched before it.

@@ -84,6 +84,7 @@ def bind(
         cache=bound_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
     _check_needs(parts, info)
+    _check_unmask(config, parts)
     _check_scratch(parts)
     _check_steps(config, parts, filled=bool(pinned or committed))
     _check_edits(parts, info)
@@ -205,6 +206,14 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
                 f"({', '.join(sorted(STATISTICS))}) and no auxiliary model (loaded: {loaded}); "
                 f"load it with aux={{{name!r}: ...}}",
             )
+
+
+def _check_unmask(config: GenerationConfig, parts: Parts) -> None:
+    """An unmasker may not work beside every other part."""
+    with blaming("unmask", parts.unmask):
+        reason = parts.unmask.conflict(parts, config.temperature)
+    if reason:
+        raise InvalidRequest("unmask", str(reason))
 
 
 def _check_scratch(parts: Parts) -> None:

@@ -70,6 +70,8 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "ancestral": "dlm.unmasking.unmask.ancestral:Ancestral",
                 "wide_in": "dlm.unmasking.unmask.wide_in:WideIn",
                 "guided": "dlm.unmasking.unmask.guided:Guided",
+                "freedave": "dlm.unmasking.unmask.freedave:FreeDave",
+                "verified": "dlm.unmasking.unmask.verified:Verified",
                 "everything": "dlm.unmasking.unmask.threshold:CommitAll",
             },
             GROUP,

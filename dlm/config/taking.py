@@ -97,6 +97,7 @@ TRAITS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = MappingProxyTyp
         "end_ids": ("a tuple of ids", _ids),
         "exact": ("True or False", _flag),
         "at_opening": ("True or False", _flag),
+        "steady": ("True or False", _flag),
         "stores": ("True or False", _flag),
         "on_edit": ("'refuse' or 'requery'", lambda value: value in ("refuse", "requery")),
         "shared_prefix": (

@@ -34,11 +34,12 @@ from dlm.core.protocols import (
     bound,
     missing_members,
 )
-from dlm.core.rows import HostRows, Kind, Rows, ScratchSpec
+from dlm.core.rows import DRAFT, HostRows, Kind, Rows, ScratchSpec
 from dlm.core.view import (
     MIN_LOGIT,
     STATISTICS,
     AuxView,
+    Branches,
     Frame,
     LastCommit,
     RowInfo,
@@ -50,6 +51,7 @@ from dlm.core.window import Window
 
 __all__ = [
     "BLOCK_COLUMNS",
+    "DRAFT",
     "EVENT_VERSION",
     "INT64_MAX",
     "MIN_LOGIT",
@@ -60,6 +62,7 @@ __all__ = [
     "AuxView",
     "BlockScheduler",
     "BlockTable",
+    "Branches",
     "Budget",
     "CacheManager",
     "EarlyCommit",

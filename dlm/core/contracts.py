@@ -57,6 +57,8 @@ def checked_proposal(
     if answer.token is not None:
         _require(kind, part, method, "token", answer.token, view.token, WHOLE)
         proposal = answer._replace(token=_checked_ids(kind, part, method, view, answer))
+    if answer.branch is not None:
+        _require(kind, part, method, "branch", answer.branch, view.token, WHOLE[:1])
     if answer.hold is not None:
         _require(kind, part, method, "hold", answer.hold, view.row.step, (torch.bool,))
     _require_scratch(kind, part, method, answer.scratch, view)
@@ -136,6 +138,13 @@ def checked_restriction(kind: str, part: Any, method: str, answer: Any, view: St
     _require(kind, part, method, "the mask", answer, view.eligible, (torch.bool,))
     now: Tensor = answer
     return now
+
+
+def checked_asks(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Tensor:
+    """`[R]` bool: the rows that ask."""
+    _require(kind, part, method, "the rows", answer, view.row.step, (torch.bool,))
+    rows: Tensor = answer
+    return rows
 
 
 def checked_fill(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Fill:

@@ -64,6 +64,8 @@ class Packed(NamedTuple):
         first the predicted positions, then the shadow tokens.
     source: place of each id in the flattened canvases of the plans, one after the other, `[T]`.
     fixed: ids that override it where they are not negative, `[T]`.
+    branch: tokens of the row's draft that are filled in where a query reads its id, `[T]` (None:
+        nowhere any).
     sizes: rows of logits of each plan, those that are shared included.
     lengths: length of each query's canvas, for models whose angles depend on it, `[T]`.
     shared: the results that are copied after the call (None: each row has its own).
@@ -79,11 +81,26 @@ class Packed(NamedTuple):
     sizes: tuple[int, ...]
     lengths: Tensor | None = None
     shared: Shared | None = None
+    branch: Tensor | None = None
 
-    def read(self, canvases: Sequence[Tensor]) -> Packed:
-        """The same geometry with the ids that the canvases `[R, L]` hold now."""
-        one, *others = canvases
-        ids = (torch.cat([c.view(-1) for c in canvases]) if others else one).take(self.source)
+    def read(
+        self, canvases: Sequence[Tensor], drafts: Sequence[tuple[Tensor, Tensor] | None] = ()
+    ) -> Packed:
+        """The same geometry with the ids that the canvases `[R, L]` hold now, and the `drafts` of
+        their rows where a query reads a branch.
+        """
+        ids = _flat(canvases).take(self.source)
+        if self.branch is not None:
+            pairs = zip(canvases, drafts, strict=True)
+            filled = [(torch.zeros_like(c),) * 2 if d is None else d for c, d in pairs]
+            token, order = (_flat(part).take(self.source) for part in zip(*filled, strict=True))
+            ids = torch.where((order > 0) & (order <= self.branch), token, ids)
         return self._replace(
             ids=ids if self.fixed is None else torch.where(self.fixed >= 0, self.fixed, ids)
         )
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    """All parts `[R, L]`, one after the other."""
+    one, *others = parts
+    return torch.cat([part.view(-1) for part in parts]) if others else one

@@ -13,6 +13,7 @@ from dlm.core.protocols import (
     Editor,
     Guide,
     Part,
+    Scheduled,
     StopRule,
     Unmasker,
 )
@@ -80,9 +81,18 @@ class Parts:
         return tuple(sorted(self.needs - STATISTICS))
 
     @property
-    def extenders(self) -> tuple[Editor, ...]:
-        """The editors that look through shadow tokens."""
-        return tuple(e for e in self.edit if type(e).extend is not Editor.extend)
+    def extenders(self) -> tuple[tuple[str, Scheduled], ...]:
+        """The parts that look through shadow tokens, with their kinds."""
+        parts: tuple[tuple[str, Scheduled], ...] = (
+            ("unmask", self.unmask),
+            *(("edit", editor) for editor in self.edit),
+        )
+        return tuple(own for own in parts if type(own[1]).extend is not Scheduled.extend)
+
+    @property
+    def verifies(self) -> bool:
+        """True if the unmasker may ask the model what it says from left to right."""
+        return type(self.unmask).asks is not Unmasker.asks
 
     @property
     def clock(self) -> bool:

@@ -24,13 +24,23 @@ class Extra(NamedTuple):
 
     Nothing else sees a shadow and no key of one is stored. Each predicts its own position.
 
-    ids, pos: as the model sees them, `[e]`.
+    ids, pos: as the model sees them, `[e]`; a negative id is read from the row's canvas.
     mask: the segment's keys, then the shadows themselves, that each may see, `[e, keys + e]`.
+    branch: the shadows are copies of the canvas in which the first so many tokens of the row's
+        draft are filled in (`Rows.draft`), `[e]`, from 1 on (None: they are no copies).
+    wanted: those whose logits are wanted, `[e]` (None: all).
     """
 
     ids: Ints
     pos: Ints
     mask: Flags
+    branch: Ints | None = None
+    wanted: Flags | None = None
+
+    @property
+    def predict(self) -> Ints:
+        """The numbers of the shadows whose logits are wanted."""
+        return np.arange(len(self.pos)) if self.wanted is None else self.wanted.nonzero()[0]
 
 
 class Segment(NamedTuple):

@@ -29,6 +29,8 @@ class Proposal(NamedTuple):
     renoise: open positions to draw anew (uniform processes), `[R, W]`
     scratch: new values of declared tensors, whole or some entries
     hold: rows whose block this step does not close, though nothing of it may be open, `[R]`
+    branch: the branch whose logits each position is decided by, `[R, W]`, 0 for the canvas itself
+        (None: all are); the view's tokens are then those of the branches
     """
 
     commit: Tensor
@@ -38,6 +40,7 @@ class Proposal(NamedTuple):
     renoise: Tensor | None = None
     scratch: Mapping[str, Tensor | Entries] | None = None
     hold: Tensor | None = None
+    branch: Tensor | None = None
 
     @property
     def commits_alone(self) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from dlm.core.blocks import BlockTable
@@ -23,6 +24,9 @@ from dlm.core.plan import Flags, ForwardPlan, Ints, SharedPrefix
 from dlm.core.proposal import Fill, Progress, Proposal, Stop
 from dlm.core.rows import Rows, ScratchSpec
 from dlm.core.view import Frame, StepView
+
+if TYPE_CHECKING:
+    from dlm.core.parts import Parts
 
 
 def bound(default: Any) -> Any:
@@ -154,11 +158,27 @@ class Scheduled(Part):
         """Steps of a block of `masks` open positions, of `total` in the answer; None: not known."""
         return None
 
+    def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
+        """The plan with shadow tokens (`Segment.extra`): those that are copies of the canvas give
+        `view.branches`, others `view.stats.prob_current`.
+        """
+        return plan
+
 
 class Unmasker(Scheduled):
     """An unmasker: chooses the positions that a step commits."""
 
     __slots__ = ()
+
+    def conflict(self, parts: Parts, temperature: float) -> str | None:
+        """Why it cannot work beside the other parts of a row; None when it can."""
+        return None
+
+    def asks(self, view: StepView) -> Tensor:
+        """`[R]`: the rows whose drafted block the model reads from left to right before `propose`;
+        what it says is branch 1 of the view.
+        """
+        return torch.zeros_like(view.row.step, dtype=torch.bool)
 
     @abstractmethod
     def propose(self, view: StepView) -> Proposal:
@@ -192,10 +212,6 @@ class Editor(Scheduled):
     @abstractmethod
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Revise committed positions, or parts of the proposal."""
-
-    def extend(self, plan: ForwardPlan, rows: Rows) -> ForwardPlan:
-        """The plan with shadow tokens (`Segment.extra`), which give `view.stats.prob_current`."""
-        return plan
 
 
 class StopRule(Part):
@@ -282,6 +298,11 @@ class CacheManager(Part):
     def stale(self) -> str:
         """The reused keys that may be out of date, in words (read where it is not `exact`)."""
         return "its author does not say which keys may be stale"
+
+    @property
+    def steady(self) -> bool:
+        """True if the number of steps that fill a block changes nothing about what they compute."""
+        return False
 
     @property
     def shows_block(self) -> bool:

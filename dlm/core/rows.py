@@ -55,6 +55,15 @@ class ScratchSpec:
         )
 
 
+DRAFT = (
+    ScratchSpec("draft.token", "token", torch.long),
+    ScratchSpec("draft.order", "token", torch.long),
+)
+"""The scratch of a part that plans branches: for each position the drafted id, and its place in the
+order in which branches fill them in, from 1 on (0: not drafted).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class HostRows(TensorStruct):
     """The part of the rows that the host knows without asking the device; on the CPU.
@@ -177,6 +186,12 @@ class Rows(TensorStruct):
     def device(self) -> torch.device:
         """The device of the tensors."""
         return self.ids.device
+
+    @property
+    def draft(self) -> tuple[Tensor, Tensor] | None:
+        """The tensors of `DRAFT`, `[R, L]` each, where a part keeps them."""
+        token, order = (self.scratch.get(spec.name) for spec in DRAFT)
+        return None if token is None or order is None else (token, order)
 
     def prepared(self, scratch: Sequence[ScratchSpec], *, whole_row: bool) -> Rows:
         """Fresh rows with the scratch that their parts declare."""

@@ -147,6 +147,25 @@ class AuxView(NamedTuple):
     logits: Tensor
 
 
+class Branches(NamedTuple):
+    """Copies of the canvas in which a draft is filled in, as the model sees them: in copy b the
+    first b + 1 tokens of the row's draft (`Rows.draft`).
+
+    token, confidence: as in a view, `[R, B, W]`
+    scored: positions with logits, `[R, B, W]`
+    logit_row: row of the logits of each, `[R, B, W]`
+    logits: guided, of the canvas itself and then of the copies, `[N + S, V]`
+    logsumexp: logarithms of their normalisers, `[N + S]`
+    """
+
+    token: Tensor
+    confidence: Tensor
+    scored: Tensor
+    logit_row: Tensor
+    logits: Tensor
+    logsumexp: Tensor
+
+
 class StepView(NamedTuple):
     """A step as a rule sees it: the frame, the drawn tokens and the statistics that it needs.
 
@@ -165,6 +184,7 @@ class StepView(NamedTuple):
     aux: reports of auxiliary models by name, where `needs` asks for them
     logits: guided, `[N, V]`; the row of a position is `logit_row`
     mask_id: of MASK, None where the model has none
+    branches: copies of the canvas with drafted tokens, where a part has planned some
     """
 
     window: Window
@@ -183,6 +203,7 @@ class StepView(NamedTuple):
     aux: Mapping[str, AuxView]
     logits: Tensor
     mask_id: int | None
+    branches: Branches | None = None
 
     @property
     def pos(self) -> Tensor:
@@ -228,6 +249,27 @@ class StepView(NamedTuple):
             token=token,
             confidence=torch.where(self.scored, logp.exp(), self.confidence),
             stats=stats,
+        )
+
+    def seen_from(self, branch: Tensor) -> StepView:
+        """The view with the tokens and logits of a branch `[R, W]` at each position; 0 is the
+        canvas itself.
+        """
+        if self.branches is None:
+            return self
+        token, confidence, _, logit_row, logits, logsumexp = self.branches
+        own = (self.token, self.confidence, self.logit_row)
+        copies, at = (token, confidence, logit_row), branch[:, None]
+        token, confidence, logit_row = (
+            torch.cat((mine[:, None], theirs), dim=1).gather(1, at)[:, 0]
+            for mine, theirs in zip(own, copies, strict=True)
+        )
+        return self._replace(
+            window=self.window._replace(logit_row=logit_row, dense=False),
+            token=token,
+            confidence=confidence,
+            stats=self.stats._replace(logsumexp=logsumexp),
+            logits=logits,
         )
 
     def log_probs(self) -> Tensor:

@@ -24,11 +24,13 @@ class Window(NamedTuple):
     slot: flat place in `[R, W]` of each row of the logits, `[N]`.
     shadow: the same for the logits of shadow tokens, which follow, `[S]`.
     row: the row of each of both, `[N + S]`.
+    branch: the branch of each of the shadows, `[S]` (0: none).
     written: flat canvas places whose keys the forward stores, `[T]`.
     live: the blocks that are being denoised, `[R, 8]`.
     dense: every column has logits, and the rows of the logits are the columns, one after the other.
     one_block: no row has more than one live block.
     has_shadows: there are shadow tokens.
+    branches: the largest number of a branch among them.
     """
 
     pos: Tensor
@@ -43,8 +45,10 @@ class Window(NamedTuple):
     slot: Tensor
     shadow: Tensor
     row: Tensor
+    branch: Tensor
     written: Tensor
     live: Tensor
     dense: bool = False
     one_block: bool = False
     has_shadows: bool = False
+    branches: int = 0

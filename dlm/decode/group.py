@@ -24,6 +24,7 @@ from dlm.core import (
     is_number,
 )
 from dlm.core.contracts import (
+    checked_asks,
     checked_ends,
     checked_fill,
     checked_logits,
@@ -125,7 +126,8 @@ class GroupParts:
     clock: a schedule bounds the steps, so that a step may commit nothing.
     paced: it may change nothing, by a schedule of the unmasker or of an editor.
     restrict: narrows what a step may commit, a method of the block scheduler (None: nothing does).
-    extend: those of editors which look through shadow tokens.
+    extend: those of parts which look through shadow tokens.
+    asks: finds the rows that the model reads from left to right (None: no part asks for it).
     """
 
     parts: Parts
@@ -141,6 +143,7 @@ class GroupParts:
     paced: bool
     restrict: Callable[[StepView], Tensor] | None
     extend: tuple[Callable[[ForwardPlan, Rows], ForwardPlan], ...]
+    asks: Callable[[StepView], Tensor] | None
 
     @classmethod
     def of(cls, parts: Parts) -> GroupParts:
@@ -160,7 +163,8 @@ class GroupParts:
             restrict=guarded("blocks", narrows, "restrict", checked_restriction)
             if narrows is not None
             else None,
-            extend=tuple(guarded("edit", e, "extend", checked_plan) for e in parts.extenders),
+            extend=tuple(guarded(k, p, "extend", checked_plan) for k, p in parts.extenders),
+            asks=guarded("unmask", parts.unmask, "asks", checked_asks) if parts.verifies else None,
         )
 
     def to(self, device: torch.device) -> GroupParts:

@@ -35,6 +35,7 @@ from dlm.decode.planning import Planner
 from dlm.decode.sampling import RowStats
 from dlm.decode.sync import advance, sync
 from dlm.decode.top import read_top
+from dlm.decode.verifying import verify
 from dlm.decode.view import build_frame, build_view, read_together
 from dlm.decode.window import Planned
 from dlm.model.kv_store import KVPool
@@ -123,6 +124,8 @@ class IterationManager:
                     view = self._consult(group, view)
                 if planned.opening:
                     view = self._open(group, view)
+                if group.shared.asks is not None:
+                    view = verify(group, view, self.model, self.kv)
                 offered = self._restrict(group, view) if group.shared.restrict else view
                 proposal = self._propose(group, offered)
                 if group.parts.edit:
@@ -237,6 +240,9 @@ class IterationManager:
         self, group: RowGroup, planned: Planned, view: StepView, proposal: Proposal
     ) -> tuple[StepView, CanvasUpdate]:
         """Write the outcome of the proposal into the rows; the view then shows it."""
+        if proposal.branch is not None:
+            view = view.seen_from(proposal.branch)
+            group.drawn = view.scored, view.pos, view.token, view.confidence
         if proposal.token is not None:
             view = view.with_token(proposal.token)
         writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()

@@ -105,7 +105,7 @@ def _logit_counts(plan: ForwardPlan) -> list[Ints]:
     shadows = np.zeros((plan.arms, rows), dtype=np.int64)
     for s in plan.segments:
         predicted[s.arm, s.row, s.predict] = True
-        shadows[s.arm, s.row] += 0 if s.extra is None else len(s.extra.pos)
+        shadows[s.arm, s.row] += 0 if s.extra is None else len(s.extra.predict)
     pairs = zip(predicted.sum(axis=2), shadows, strict=True)
     return [counts for pair in pairs for counts in pair]
 

@@ -57,7 +57,7 @@ def pack(
     slots = partial(kv.slots, pages)
     writes = sum(n for n, run in zip(counts, runs, strict=True) if run.writes)
     paged = positions[:writes] + np.repeat([run.origin for run in runs], counts)[:writes]
-    fixed = _fixed(runs)
+    fixed, branch = _joined(runs, lambda run: run.fixed, -1), _joined(runs, lambda r: r.branch, 0)
     rows = _logit_rows(plans, runs, shift)
     return Packed(
         ids=torch.empty(0, dtype=torch.long),
@@ -67,6 +67,7 @@ def pack(
         logit_rows=_moved(np.concatenate(rows), device),
         source=_moved(source, device),
         fixed=None if fixed is None else _moved(fixed, device),
+        branch=None if branch is None else _moved(branch, device),
         sizes=tuple(len(r) for r in rows),
         lengths=_moved(_lengths(plans, runs, counts), device) if kv.angles_by_length else None,
     )
@@ -116,6 +117,12 @@ class _Run(NamedTuple):
         return segment.extra.ids if self.shadow and segment.extra is not None else segment.ids
 
     @property
+    def branch(self) -> Ints | None:
+        """`[q]`: tokens of the row's draft that are filled in where the canvas decides."""
+        extra = self.segment.extra
+        return extra.branch if self.shadow and extra is not None else None
+
+    @property
     def mask(self) -> Flags | None:
         """The keys that each query sees, `[q, K]`; None: all."""
         if self.shadow and self.segment.extra is not None:
@@ -134,7 +141,8 @@ def _runs(plans: Sequence[ForwardPlan], page_size: int) -> Iterator[_Run]:
             assert reach <= pages * page_size, "a segment reaches beyond the pages of its row"
             base = canvases + s.row * plan.capacity
             origin = (tables + (s.row * arms + s.arm) * pages) * page_size
-            yield _Run(number, s, shadow=False, base=base, origin=origin)
+            if len(s.q_pos):
+                yield _Run(number, s, shadow=False, base=base, origin=origin)
             if s.extra is not None:
                 yield _Run(number, s, shadow=True, base=base, origin=origin)
         canvases += rows * plan.capacity
@@ -151,13 +159,13 @@ def _lengths(plans: Sequence[ForwardPlan], runs: Sequence[_Run], counts: Sequenc
     return np.repeat(np.array(own, dtype=np.int64), counts)
 
 
-def _fixed(runs: Sequence[_Run]) -> Ints | None:
-    """`Packed.fixed`: None where the canvases decide every id."""
-    own = [run.fixed for run in runs]
-    if all(ids is None for ids in own):
+def _joined(runs: Sequence[_Run], numbers: Callable[[_Run], Ints | None], fill: int) -> Ints | None:
+    """The numbers of all queries, `[T]`: `fill` for runs that have none; None where no run has."""
+    own = [numbers(run) for run in runs]
+    if all(values is None for values in own):
         return None
     pairs = zip(runs, own, strict=True)
-    return np.concatenate([np.full(len(r.positions), -1) if i is None else i for r, i in pairs])
+    return np.concatenate([np.full(len(r.positions), fill) if v is None else v for r, v in pairs])
 
 
 def _groups(
@@ -174,7 +182,7 @@ def _groups(
         if ragged and not run.masked:
             yield _ragged_group(at, end, sizes, slots, device)
         else:
-            keys = _moved(_key_slots(sizes, slots), device).view(len(members), -1)
+            keys = _moved(_key_slots(sizes, slots), device).view(len(members), run.segment.keys)
             seen = None if run.mask is None else _moved(run.mask, device)
             yield AttentionGroup(at, end, keys, seen, own=run.shadow)
         at = end
@@ -223,8 +231,8 @@ def _logit_rows(plans: Sequence[ForwardPlan], runs: Sequence[_Run], shift: bool)
     at = 0
     for run in runs:
         queries, s = np.arange(at, at + len(run.positions)), run.segment
-        if run.shadow:
-            shadows[id(s)] = queries
+        if run.shadow and s.extra is not None:
+            shadows[id(s)] = queries[s.extra.predict]
         else:
             where[run.number][s.arm, s.row, s.q_pos] = queries
             wanted[run.number][s.arm, s.row, s.predict] = True

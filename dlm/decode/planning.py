@@ -53,7 +53,8 @@ class Planner:
             if any(planned.leaders for planned in plans):
                 packed = with_shared(packed, plans, self.kv.store)
             self._packed = plans, packed
-        return self._packed[1].read([group.rows.ids for group in groups])
+        rows = [group.rows for group in groups]
+        return self._packed[1].read([r.ids for r in rows], [r.draft for r in rows])
 
     def _planned(self, group: RowGroup, plan: ForwardPlan, leaders: Leaders | None) -> Planned:
         """All that holds as long as the plan does."""
@@ -63,6 +64,7 @@ class Planner:
         parts, shared, host = group.parts, group.shared, group.rows.host
         window, blocks = window_of(plan, host, self.device), host.blocks
         opening = bool((blocks.phase == Phase.OPENING).any())
+        asks = bool(shared.aux) or shared.asks is not None
         replans_next = opening or bool((blocks.phase == Phase.CLEAN).any())
         may_wait = parts.edit or (parts.clock and is_foreign(parts.unmask))
         apart = parts.guide or window.has_shadows or "prob_current" in shared.needs
@@ -80,11 +82,11 @@ class Planner:
             key_ages=None if parts.cache.exact else KeyAges.of(plan, host),
             edit_budget=edit_budget(group) if may_wait else None,
             opening=opening,
-            syncs_every_step=replans_next or parts.blocks.multi_block or bool(shared.aux),
+            syncs_every_step=replans_next or parts.blocks.multi_block or asks,
         )
 
     def _complete(self, group: RowGroup) -> ForwardPlan:
-        """The cache's plan, with the shadow tokens of editors, for every input a guide reads."""
+        """The cache's plan, with the shadow tokens of parts, for every input a guide reads."""
         rows = group.rows
         plan = self._cache_plan(rows, group.caches)
         for extend in group.shared.extend:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dlm.core import (
     STATISTICS,
     AuxView,
+    Branches,
     Frame,
     Kind,
     LastCommit,
@@ -86,7 +87,15 @@ def build_view(
         is_open = is_open & group.active[:, None]
     eligible = is_open if window.dense else is_open & window.scored
     all_must = window.must_progress is window.scored
-    read, stats = _read(group, logits, known, frame, mask_id)
+    own, shadows = logits, None
+    if window.has_shadows:
+        own, shadows = logits.split((len(window.slot), len(window.shadow)))
+    read, stats = _read(group, own, known, frame, mask_id)
+    branches = None
+    if shadows is not None and window.branches:
+        branches = branches_of(shadows, logits, read.logsumexp, window, mask_id)
+    elif shadows is not None:
+        stats = stats._replace(prob_current=_through_shadows(stats.prob_current, shadows, frame))
     return StepView(
         *frame,
         eligible=eligible,
@@ -100,6 +109,7 @@ def build_view(
         aux=NO_AUX,
         logits=read.logits,
         mask_id=mask_id,
+        branches=branches,
     )
 
 
@@ -112,9 +122,7 @@ def _read(
     group: RowGroup, logits: Tensor, known: RowStats | None, frame: Frame, mask_id: int | None
 ) -> tuple[RowStats, Statistics]:
     """Draw a token from each of the logits, and read the statistics that the parts need."""
-    window, needs, shadows = frame.window, group.shared.needs, None
-    if window.has_shadows:
-        logits, shadows = logits.split((len(window.slot), len(window.shadow)))
+    window, needs = frame.window, group.shared.needs
     current = frame.ids.take(window.slot) if "prob_current" in needs else None
     read = known or row_stats(logits, mask_id, needs, current)
     if group.sampler is not None:
@@ -129,8 +137,6 @@ def _read(
         stats = Statistics(read.logsumexp, drawn, sampling=None, **found)
     if "sampling" in needs:
         stats = stats._replace(sampling=_sampling(group, read, window, mask_id))
-    if shadows is not None:
-        stats = stats._replace(prob_current=_through_shadows(stats.prob_current, shadows, frame))
     return read, stats
 
 
@@ -141,6 +147,34 @@ def _sampling(
     row = window.row[: len(window.slot)]
     found = sampling_stats(stats, mask_id, group.sampler, row)
     return SamplingStats(*(_spread(values, window) for values in found))
+
+
+def branches_of(
+    shadows: Tensor, logits: Tensor, logsumexp: Tensor, window: Window, mask_id: int | None
+) -> Branches:
+    """The most likely token of each of the window's shadows `[S, V]` by its branch.
+
+    logits: of the canvas itself and then of the shadows, `[N + S, V]`
+    logsumexp: of the canvas itself, `[N]`
+    """
+    read = row_stats(shadows, mask_id, frozenset())
+    rows, width = window.pos.shape
+    row, column = torch.div(window.shadow, width, rounding_mode="floor"), window.shadow % width
+    at = (row * window.branches + window.branch - 1) * width + column
+    place = torch.arange(len(logsumexp), len(logits), device=logits.device)
+
+    def spread(values: Tensor) -> Tensor:
+        flat = values.new_zeros(rows * window.branches * width).put(at, values)
+        return flat.view(rows, window.branches, width)
+
+    return Branches(
+        token=spread(read.token),
+        confidence=spread(read.confidence),
+        scored=spread(torch.ones_like(at, dtype=torch.bool)),
+        logit_row=spread(place),
+        logits=logits,
+        logsumexp=torch.cat((logsumexp, read.logsumexp)),
+    )
 
 
 def _through_shadows(prob_current: Tensor | None, logits: Tensor, frame: Frame) -> Tensor:

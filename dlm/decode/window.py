@@ -30,7 +30,7 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
     has_logits[valid] = scored[shown]
     live, block = host.blocks.live.numpy(), _block_column(pos, host.blocks)
     row, must = np.arange(len(pos))[:, None], host.blocks.level.numpy() == Level.FULL
-    slot, shadow = has_logits.ravel().nonzero()[0], _shadow_slots(plan, pos)
+    slot, (shadow, branch) = has_logits.ravel().nonzero()[0], _shadow_slots(plan, pos)
     arrays = {
         "pos": pos,
         "spare": np.array(plan.capacity - 1),
@@ -43,6 +43,7 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
         "block": block,
         "slot": slot,
         "shadow": shadow,
+        "branch": branch,
         "row": np.concatenate((slot, shadow)) // pos.shape[1],
         "written": plan.written,
         "live": live,
@@ -55,6 +56,7 @@ def window_of(plan: ForwardPlan, host: HostRows, device: torch.device) -> Window
         dense=bool(has_logits.all()),
         one_block=bool((live.sum(axis=1) <= 1).all()),
         has_shadows=len(shadow) > 0,
+        branches=int(branch.max(initial=0)),
     )
 
 
@@ -75,16 +77,21 @@ def _shown(plan: ForwardPlan, host: HostRows) -> tuple[Flags, Flags]:
     return shown, scored
 
 
-def _shadow_slots(plan: ForwardPlan, pos: Ints) -> Ints:
-    """`[S]`: the flat places in `[R, W]` of the positions that shadow tokens stand for."""
-    slots = [np.zeros(0, dtype=np.int64)]
+def _shadow_slots(plan: ForwardPlan, pos: Ints) -> tuple[Ints, Ints]:
+    """`[S]` each: the flat places in `[R, W]` of the positions that shadow tokens predict, and the
+    branches of these (0: none).
+    """
+    slots, branches = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for segment in plan.shadowed(arm=0):
-        assert segment.extra is not None
-        wanted = segment.extra.pos
+        extra = segment.extra
+        assert extra is not None
+        wanted = extra.pos[extra.predict]
+        branch = np.zeros_like(extra.pos) if extra.branch is None else extra.branch
         column = np.searchsorted(pos[segment.row], wanted).clip(max=pos.shape[1] - 1)
         assert np.array_equal(pos[segment.row, column], wanted), "a shadow is out of view"
         slots.append(segment.row * pos.shape[1] + column)
-    return np.concatenate(slots)
+        branches.append(branch[extra.predict])
+    return np.concatenate(slots), np.concatenate(branches)
 
 
 def _block_column(pos: Ints, blocks: BlockTable) -> Ints:

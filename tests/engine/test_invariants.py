@@ -15,6 +15,8 @@ from dlm.core import Kind, Proposal
 from dlm.core.canvas import HostCanvas, replay
 from dlm.errors import InvalidRequest
 from dlm.rng import Stream, uniforms
+from dlm.unmasking.unmask.freedave import FreeDave
+from dlm.unmasking.unmask.verified import Verified
 from tests.engine.harness import Bench, open_positions
 from tests.engine.near_ties import Comparison
 from tests.helpers import random_decoder, tiny_spec
@@ -83,9 +85,15 @@ def spelled(align):
             low=st.sampled_from([0.0, 0.05, 0.2]),
             explore=st.integers(1, 6),
         ),
+        ("unmask", "verified"): spell(
+            "verified", route=st.sampled_from(["always", "score", "span"]), threshold=SHARE
+        ),
+        ("unmask", "freedave"): spell("freedave", branches=st.integers(2, 8)),
         ("blocks", "fixed"): spell("fixed", length=length),
         ("blocks", "sub_blocks"): spell("sub_blocks", length=length, sub=COUNT),
-        ("blocks", "sliding"): spell("sliding", width=COUNT),
+        ("blocks", "sliding"): spell(
+            "sliding", width=COUNT, by=st.sampled_from(["position", "open"])
+        ),
         ("unmask", "klass"): spell(
             "klass",
             threshold=st.sampled_from([0.0, 0.05]),
@@ -191,7 +199,7 @@ UNFIT = {  # what models of an attention pattern refuse
         ("cache", "delayed"),
         ("cache", "delayed_blocks"),
     },
-    False: {*HELPED, ("cache", "block_causal")},
+    False: {*HELPED, ("cache", "block_causal"), ("unmask", "verified")},
 }
 NAMES = {
     causal: {
@@ -320,12 +328,16 @@ def check_end(state, trace):
         assert not [p for p in still_open if p < min(found, default=state.limit)]
 
 
+BY_BRANCHES = (FreeDave, Verified)  # they commit by logits of copies of the canvas
+
+
 def check_tokens(state, trace):
     """A committed id is the draw from its own logits, with the uniform of its own position and
     step; its confidence is its probability, with MASK in the denominator.
     """
     config = state.bound.config
-    if state.bound.parts.guide or config.top_p < 1:
+    parts = state.bound.parts
+    if parts.guide or config.top_p < 1 or isinstance(parts.unmask, BY_BRANCHES):
         return  # the logits that were recorded are not those that were drawn from
     key = torch.tensor([config.seed]), torch.tensor([state.choice])
     for event in state.events:

@@ -54,6 +54,7 @@ def test_sub_blocks_of_the_whole_block_change_nothing(engine):
 def test_sub_blocks_share_forwards_with_other_rows(engine):
     """Their numbers are the rows' own."""
     specs = ("sub_blocks(8, sub=2)", "sub_blocks(8, sub=5)", "fixed(8)", "sliding(3)", "sliding(6)")
+    specs = (*specs, "sliding(3, 'open')", "sliding(5, 'open')")
     options = {**PLAIN, "unmask": "topk('random')"}
     requests = [engine.submit(PROMPT, **options, blocks=blocks) for blocks in specs]
     for request, blocks in zip(requests, specs, strict=True):
@@ -70,6 +71,44 @@ def test_a_window_slides_with_the_first_open_position(engine, width):
         assert min(left) <= position < min(left) + width
         left.remove(position)
     assert not left
+
+
+def dsb(decoder, prompt, new, width, threshold, by):
+    """arXiv 2602.05992: the end of what may be committed moves one position with each commit, and
+    for the constant window stays within its width of the first open position.
+    """
+    mask = decoder.spec.mask_id
+    canvas, done, steps = [*prompt, *[mask] * new], 0, []
+    while mask in canvas[len(prompt) :]:
+        is_open = [p for p in range(len(prompt), len(canvas)) if canvas[p] == mask]
+        end = min(len(prompt) + width + done, len(canvas))
+        if by == "position":
+            end = min(end, is_open[0] + width)
+        probs = logits(decoder, torch.tensor([canvas]), None)[0].softmax(-1)[:, :mask]
+        best = {p: float(probs[p].max()) for p in is_open if p < end}
+        sure = [p for p, c in best.items() if c >= threshold]
+        sure = sure or [max(best, key=lambda p: (best[p], -p))]
+        for p in sure:
+            canvas[p] = int(probs[p].argmax())
+        done += len(sure)
+        steps.append(sorted(p - len(prompt) for p in sure))
+    return tuple(canvas), steps
+
+
+@pytest.mark.parametrize("by", ["position", "open"])
+@pytest.mark.parametrize(("width", "threshold"), [(1, 0.5), (4, 0.3), (6, 0.6), (16, 0.5)])
+def test_both_windows_equal_the_twin(width, threshold, by):
+    different = 0
+    for seed in range(3):
+        decoder = random_decoder(tiny_spec(), seed)
+        blocks = f"sliding({width}, {by!r})"
+        answer = Engine(decoder, info_of(decoder.spec)).generate(
+            PROMPT, **PLAIN, unmask=f"threshold({threshold})", blocks=blocks
+        )
+        expected = dsb(decoder, PROMPT, 16, width, threshold, by)
+        assert (answer.canvas, commits(answer)) == expected
+        different += expected != dsb(decoder, PROMPT, 16, width, threshold, "position")
+    assert by == "position" or different or width in (1, 16)
 
 
 def twin(decoder, spec, prompt, new, block, sub, threshold):

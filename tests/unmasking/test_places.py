@@ -199,6 +199,15 @@ def test_a_sliding_window_starts_at_the_first_open_position(row, width):
     ]
 
 
+@given(rows(), st.integers(1, 6))
+def test_a_window_of_open_positions_leaves_out_what_is_filled(row, width):
+    pos, kinds, c, _ = row
+    rule = Sliding(width, "open")
+    view = make_view(rule, [c], pos=[pos], kind=kinds)
+    first = [i for i, k in enumerate(kinds) if k == OPEN][:width]
+    assert rule.restrict(view)[0].nonzero()[:, 0].tolist() == first
+
+
 @given(rows(), st.integers(1, 5))
 def test_sub_blocks_are_filled_one_after_the_other(row, sub):
     pos, kinds, c, _ = row
@@ -239,6 +248,7 @@ def test_adablock_ends_behind_open_positions_alone(row, data, share, threshold, 
         (lambda: EntropyBound(order="random"), "one of entropy, confidence, margin"),
         (lambda: RunningMean(0), "`quota` must be at least 1"),
         (lambda: Sliding(0), "`width` must be at least 1"),
+        (lambda: Sliding(4, "all"), "`by` must be 'position' or 'open', got 'all'"),
         (lambda: SubBlocks(8, sub=0), "`sub` must be at least 1"),
         (lambda: LowEntropy(math.nan), "`threshold` must be at least 0, got nan"),
     ],

@@ -107,6 +107,7 @@ def make_view(
         slot=torch.arange(rows * width),
         shadow=torch.empty(0, dtype=torch.long),
         row=torch.arange(rows * width) // width,
+        branch=torch.empty(0, dtype=torch.long),
         written=torch.empty(0, dtype=torch.long),
         live=torch.arange(8).expand(rows, 8) == 0,
     )

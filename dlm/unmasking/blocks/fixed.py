@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -120,20 +120,31 @@ class Whole(InOrder):
 
 @dataclass(frozen=True, slots=True)
 class Sliding(Whole):
-    """One block, of which a step may commit within `width` positions of the first open one."""
+    """One block, of which a step may commit within `width` positions of the first open one (DSB,
+    arXiv 2602.05992).
+
+    `by`: the width counts positions (`"position"`, DSB's constant window), or open ones alone
+    (`"open"`, its greedy window: each commit lets the window reach one position further).
+    """
 
     tier = "T2"
 
     width: int = 32
+    by: Literal["position", "open"] = "position"
 
     restricts = True
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise InvalidRequest("blocks", f"`width` must be at least 1, got {self.width}")
+        if self.by not in ("position", "open"):
+            raise InvalidRequest("blocks", f"`by` must be 'position' or 'open', got {self.by!r}")
 
     def restrict(self, view: StepView) -> Tensor:
-        """Offer the open positions near the first one."""
+        """Offer the open positions near the first one, or the first ones of them."""
+        if self.by == "open":
+            first: Tensor = view.eligible.cumsum(dim=1) <= view.params.width
+            return view.eligible & first
         near: Tensor = view.pos < first_open(view) + view.params.width
         return view.eligible & near
 

@@ -38,6 +38,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "bias": "dlm.guidance.logits:Bias",
                 "forbid": "dlm.guidance.logits:Forbid",
                 "cfg": "dlm.guidance.arms:CFG",
+                "credit": "dlm.guidance.credit:Credit",
             },
             GROUP,
         ),

@@ -18,7 +18,7 @@ from dlm.core.plan import (
     span,
 )
 from dlm.core.process import Absorbing, Process, Uniform
-from dlm.core.proposal import Entries, Fill, Progress, Proposal, Stop, is_one_of
+from dlm.core.proposal import Entries, Fill, Guided, Progress, Proposal, Stop, is_one_of
 from dlm.core.protocols import (
     BlockScheduler,
     Budget,
@@ -73,6 +73,7 @@ __all__ = [
     "ForwardPlan",
     "Frame",
     "Guide",
+    "Guided",
     "HostCanvas",
     "HostRows",
     "Ints",

@@ -20,7 +20,7 @@ from dlm.core.blocks import BlockTable
 from dlm.core.info import ModelInfo
 from dlm.core.packed import Packed
 from dlm.core.plan import Flags, ForwardPlan, Ints, SharedPrefix
-from dlm.core.proposal import Fill, Progress, Proposal, Stop
+from dlm.core.proposal import Fill, Guided, Progress, Proposal, Stop
 from dlm.core.rows import Rows, ScratchSpec
 from dlm.core.view import Frame, StepView
 
@@ -85,10 +85,11 @@ class Guide(Part):
         return q_pos < prompt
 
     @abstractmethod
-    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
-        """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`.
+    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor | Guided:
+        """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`, alone or with new values of its scratch.
 
         N counts the logits of shadow tokens, too, which come last; `frame.window.row` knows all.
+        It reads its tensors in `frame.scratch`; they are written when the step is applied.
         """
 
 

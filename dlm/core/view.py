@@ -68,6 +68,8 @@ class Frame(NamedTuple):
     ids, kind: of these positions, `[R, W]`
     row: numbers of each row
     blocks: the block table
+    canvas_kind: the kinds of the whole canvases, `[R, L]`
+    scratch: declared tensors by name
     """
 
     window: Window
@@ -75,6 +77,8 @@ class Frame(NamedTuple):
     kind: Tensor
     row: RowInfo
     blocks: BlockTable
+    canvas_kind: Tensor
+    scratch: Mapping[str, Tensor]
 
 
 MIN_LOGIT: Final = -1e4

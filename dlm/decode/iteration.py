@@ -28,6 +28,7 @@ from dlm.decode.apply import (
 )
 from dlm.decode.auxiliary import Auxiliary
 from dlm.decode.group import RowGroup
+from dlm.decode.guiding import Noted, guided
 from dlm.decode.leaders import hand_out
 from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
@@ -117,8 +118,8 @@ class IterationManager:
             frame, before = build_frame(group.rows, planned), group.rows
             group.aux_tokens = {}
             try:
-                guided = self._guide(group, logits, frame) if group.parts.guide else logits
-                view = self._view(group, guided, stats, frame)
+                clean, noted = guided(group, logits, frame)
+                view = self._view(group, clean, stats, frame)
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:
@@ -131,7 +132,7 @@ class IterationManager:
                 stopped = group.unstopped
                 if group.parts.early:
                     proposal, stopped = fill_early(group, view, proposal, self.info.mask_id)
-                view, update = self._apply(group, planned, view, proposal)
+                view, update = self._apply(group, planned, view, proposal, noted)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
                 changes.append(no_output(group, frame))
@@ -165,13 +166,6 @@ class IterationManager:
             return (logits,), (None,)
         stats = read_together(plans, logits, packed.sizes, self.info.mask_id)
         return logits.split(packed.sizes), stats
-
-    def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
-        """The guides in order; what is left is one arm, `[N, V]`."""
-        logits = logits.unflatten(0, (group.current.plan.arms, -1))
-        for guide, params in group.calls["guide"]:
-            logits = guide(logits, frame, params)
-        return logits[0]
 
     def _view(
         self, group: RowGroup, logits: Tensor, stats: RowStats | None, frame: Frame
@@ -234,12 +228,20 @@ class IterationManager:
         return proposal
 
     def _apply(
-        self, group: RowGroup, planned: Planned, view: StepView, proposal: Proposal
+        self,
+        group: RowGroup,
+        planned: Planned,
+        view: StepView,
+        proposal: Proposal,
+        noted: Noted,
     ) -> tuple[StepView, CanvasUpdate]:
-        """Write the outcome of the proposal into the rows; the view then shows it."""
+        """Write the outcome of the proposal, and what guides have `noted`, into the rows; the view
+        then shows it.
+        """
         if proposal.token is not None:
             view = view.with_token(proposal.token)
-        writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
+        scratch = {**noted, **(proposal.scratch or {})}
+        writes = check_scratch(group, scratch) if scratch else ()
         update = resolve(view, proposal, self.process)
         write_update(group, planned, view, update)
         if writes:

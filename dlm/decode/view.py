@@ -35,7 +35,7 @@ def build_frame(rows: Rows, planned: Planned) -> Frame:
     """Build the part of the view that is known before the logits are read."""
     pos = planned.window.pos
     ids, kind = rows.ids.gather(1, pos), rows.kind.gather(1, pos)
-    return Frame(planned.window, ids, kind, planned.row, rows.blocks)
+    return Frame(planned.window, ids, kind, planned.row, rows.blocks, rows.kind, rows.scratch)
 
 
 def row_info(rows: Rows) -> RowInfo:
@@ -88,7 +88,11 @@ def build_view(
     all_must = window.must_progress is window.scored
     read, stats = _read(group, logits, known, frame, mask_id)
     return StepView(
-        *frame,
+        window=window,
+        ids=frame.ids,
+        kind=frame.kind,
+        row=frame.row,
+        blocks=frame.blocks,
         eligible=eligible,
         must_progress=eligible if all_must else is_open & window.must_progress,
         token=_spread(read.token, window),

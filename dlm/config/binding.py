@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from dlm.config.allowed import check_allowed
 from dlm.config.generation import GenerationConfig
 from dlm.config.presets import PRESETS, with_preset
 from dlm.config.spec_strings import registry_of
@@ -89,6 +90,7 @@ def bind(
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
+    check_allowed(parts, ends if rules else frozenset(), length, pinned)
     return BoundConfig(config, parts, budgets, strings, ends, length, pinned, committed)
 
 

@@ -37,6 +37,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             {
                 "bias": "dlm.guidance.logits:Bias",
                 "forbid": "dlm.guidance.logits:Forbid",
+                "allow": "dlm.guidance.logits:Allow",
                 "cfg": "dlm.guidance.arms:CFG",
                 "credit": "dlm.guidance.credit:Credit",
             },

@@ -3,6 +3,7 @@
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
 from dlm.core.canvas import HostCanvas, replay
 from dlm.core.event import EVENT_VERSION, Event, EventType
+from dlm.core.guide import Guide
 from dlm.core.info import ModelInfo
 from dlm.core.packed import AttentionGroup, Packed, RaggedGroup, Shared
 from dlm.core.parts import Parts, is_number
@@ -25,7 +26,6 @@ from dlm.core.protocols import (
     CacheManager,
     EarlyCommit,
     Editor,
-    Guide,
     Model,
     Part,
     Scheduled,

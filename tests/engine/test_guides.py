@@ -193,3 +193,20 @@ def test_a_guide_of_ones_own_may_keep_something():
 def test_what_it_keeps_wrongly_is_told(wrong, message):
     with pytest.raises(RuleError, match=message):
         new_engine({})[0].generate((4, 5), max_new_tokens=8, guide=Stubborn(wrong))
+
+
+# allowed ids
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("at", [None, (0, 3, 11)])
+def test_allowed_ids_alone_are_written(at, seed):
+    decoder, prompt = decoder_of(seed), prompt_of(5 + seed, seed)
+    allowed = (4, 9, 17, 40, 41)
+    options = {**PLAIN, "unmask": "threshold(0.5)", "guide": f"allow({allowed}, at={at})"}
+    trace = Bench(decoder).decode(prompt, **options)
+    places = None if at is None else set(at)
+    change = guide_twins.others_alone(set(allowed), places, len(prompt))
+    assert_same(trace, guide_twins.decoded(decoder, prompt, NEW, BLOCK, 0.5, change))
+    written = dict(enumerate(trace.canvases[-1][len(prompt) :]))
+    assert all(written[i] in allowed for i in (written if at is None else at))

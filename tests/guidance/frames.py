@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlm.core import Frame, Guide
+from dlm.decode.group import constants_of
 from tests.unmasking.views import make_view, part_params
 
 ROWS, WIDTH = 2, 3
@@ -25,4 +27,5 @@ def frame_of(guide: Guide, kind: Any, canvas_kind: Any = None, **options: Any) -
 
 def called(guide: Guide, logits: Tensor, frame: Frame) -> Any:
     """The answer of a guide to `logits [N, V]`."""
-    return guide(logits[None], frame, part_params([guide] * ROWS))
+    params = SimpleNamespace(**vars(part_params([guide] * ROWS)), **constants_of(guide))
+    return guide(logits[None], frame, params)

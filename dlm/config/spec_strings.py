@@ -40,6 +40,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "allow": "dlm.guidance.logits:Allow",
                 "cfg": "dlm.guidance.arms:CFG",
                 "credit": "dlm.guidance.credit:Credit",
+                "tilt": "dlm.guidance.tilt:Tilt",
             },
             GROUP,
         ),

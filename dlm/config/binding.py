@@ -207,6 +207,14 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
                 f"({', '.join(sorted(STATISTICS))}) and no auxiliary model (loaded: {loaded}); "
                 f"load it with aux={{{name!r}: ...}}",
             )
+        for name in sorted(part.needs & set(info.aux)):
+            if (name in info.references) != (kind == "guide"):
+                wanted = ("masked model that guides read", "causal model that reads drafts")
+                raise InvalidRequest(
+                    kind,
+                    f"{type(part).__name__} needs {name!r} to be a {wanted[kind != 'guide']}, "
+                    f"and what was loaded is a {wanted[kind == 'guide']}",
+                )
 
 
 def _check_scratch(parts: Parts) -> None:

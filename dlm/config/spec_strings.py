@@ -41,6 +41,8 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "cfg": "dlm.guidance.arms:CFG",
                 "credit": "dlm.guidance.credit:Credit",
                 "tilt": "dlm.guidance.tilt:Tilt",
+                "contrast": "dlm.guidance.models:Contrast",
+                "ensemble": "dlm.guidance.models:Ensemble",
             },
             GROUP,
         ),

@@ -1,8 +1,8 @@
 """The iteration manager: the only loop. It owns progress, pins, and the changes of a step.
 
 Parts only propose. The rows are written by these verbs and by nothing else: plan (pages that become
-a row's own), forward (`kv_ids`), consult (those of auxiliary models), open (the bounds of a block
-that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync (block
+a row's own), forward (`kv_ids`), guide and consult (those of auxiliary models), open (the bounds of a
+block that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync (block
 tables and `key_step`).
 """
 
@@ -26,7 +26,7 @@ from dlm.decode.apply import (
     write_scratch,
     write_update,
 )
-from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.auxiliary import Auxiliary, AuxiliaryModel
 from dlm.decode.group import RowGroup
 from dlm.decode.guiding import Noted, guided
 from dlm.decode.leaders import hand_out
@@ -57,7 +57,7 @@ class IterationManager:
         info: ModelInfo,
         device: torch.device,
         unroll: int = 1,
-        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
+        aux: Mapping[str, AuxiliaryModel] = MappingProxyType({}),
         prefix_bytes: int = 0,
     ) -> None:
         self.model, self.kv, self.info, self.device = model, kv, info, device
@@ -118,7 +118,7 @@ class IterationManager:
             frame, before = build_frame(group.rows, planned), group.rows
             group.aux_tokens = {}
             try:
-                clean, noted = guided(group, logits, frame)
+                clean, noted = guided(group, logits, frame, self.aux)
                 view = self._view(group, clean, stats, frame)
                 if group.shared.aux:
                     view = self._consult(group, view)
@@ -177,10 +177,12 @@ class IterationManager:
         return view
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
-        """Let the auxiliary models that the parts ask for read what was drawn."""
+        """Let the causal models that the parts ask for read what was drawn."""
         said: dict[str, AuxView] = {}
         for line, name in enumerate(group.shared.aux, start=group.shared.arms):
-            said[name] = self.aux[name].read(group, view, line)
+            model = self.aux[name]
+            if isinstance(model, Auxiliary):
+                said[name] = model.read(group, view, line)
         return view._replace(aux=said)
 
     def _open(self, group: RowGroup, view: StepView) -> StepView:

@@ -77,3 +77,67 @@ def others_alone(allowed: set[int], at: set[int] | None, prompt: int) -> Change:
         return found
 
     return change
+
+
+Reads = Callable[[Run, int], Mapping[int, list[float]]]
+"""The log-probabilities that a second model gives to our ids at each position, in a step."""
+
+
+def reading(
+    decoder: Decoder, every: int = 1, ids: Sequence[int] | None = None, causal: int = 0
+) -> Reads:
+    """A second model that reads the whole canvas in every so many steps; our id i is its `ids[i]`,
+    -1 where it has none.
+    """
+    last: dict[int, Tensor] = {}
+
+    def read(run: Run, size: int) -> Mapping[int, list[float]]:
+        known = list(range(size)) if ids is None else list(ids)
+        if run.nfe.total() % every == 0:
+            last.update(dense(decoder, [max(known[i], 0) for i in run.ids], causal))
+        found = {}
+        for p, row in last.items():
+            logp = row.double().log_softmax(0).tolist()
+            found[p] = [logp[i] if i >= 0 else -math.inf for i in known]
+        return found
+
+    return read
+
+
+def contrasted(weight: float, plausible: float, read: Reads) -> Change:
+    """RFG with a plausibility mask, id by id."""
+
+    def change(run: Run, rows: Mapping[int, Tensor], inside: range) -> Mapping[int, Tensor]:
+        said, found = read(run, len(rows[0])), {}
+        for p in run.open.intersection(inside):
+            own = rows[p].double().log_softmax(0).tolist()
+            most = max(x for i, x in enumerate(own) if i != run.mask)
+            guided = []
+            for x, y in zip(own, said[p], strict=True):
+                if plausible:
+                    run.decided(abs(x - most - math.log(plausible)) or math.inf)
+                fits = y > -math.inf and math.exp(x) > plausible * math.exp(most)
+                guided.append((1 + weight) * x - weight * y if fits else -math.inf)
+            found[p] = torch.tensor(guided)
+        return found
+
+    return change
+
+
+def averaged(weights: Sequence[float], *reads: Reads) -> Change:
+    """The weighted mean of log-probabilities, id by id."""
+
+    def change(run: Run, rows: Mapping[int, Tensor], inside: range) -> Mapping[int, Tensor]:
+        said, found = [read(run, len(rows[0])) for read in reads], {}
+        for p in run.open.intersection(inside):
+            own = rows[p].double().log_softmax(0).tolist()
+            columns = zip(own, *(one[p] for one in said), strict=True)
+            found[p] = torch.tensor(
+                [
+                    sum(w * x for w, x in zip(weights, column, strict=True)) / sum(weights)
+                    for column in columns
+                ]
+            )
+        return found
+
+    return change

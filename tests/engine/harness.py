@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.core import Kind, ModelInfo, Packed
-from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.auxiliary import AuxiliaryModel
 from dlm.decode.iteration import IterationManager
+from dlm.decode.reference import Reference
 from dlm.engine.binding import bind_request
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
@@ -113,10 +114,12 @@ class Bench:
         delimiters: tuple[int, ...] = (),
         max_rows: int = 16,
         unroll: int = 1,
-        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
+        aux: Mapping[str, AuxiliaryModel] = MappingProxyType({}),
     ) -> None:
         self.decoder = decoder
-        self.info = replace(info_of(decoder.spec, delimiters), aux=tuple(aux))
+        masked = tuple(n for n, model in aux.items() if isinstance(model, Reference))
+        info = info_of(decoder.spec, delimiters)
+        self.info = replace(info, aux=tuple(aux), references=masked)
         device = decoder.embedding.weight.device
         self.pool = KVPool(decoder.spec, device=device, dtype=decoder.embedding.weight.dtype)
         manager = IterationManager(self, self.pool, self.info, device, unroll, aux)

@@ -126,6 +126,10 @@ def spelled(align):
             frozen_prompt=FROZEN,
         ),
         ("guide", "bias"): st.just("bias(((5, 2.0), (9, -1.5)))"),
+        ("guide", "allow"): st.just("allow((5, 9, 11), ends=True)"),
+        ("guide", "credit"): spell(
+            "credit", alpha=st.sampled_from([0.7, 4.0]), keep=st.integers(1, 4)
+        ),
         ("guide", "cfg"): spell("cfg", scale=st.sampled_from([0.0, 0.5, 1.5])),
         ("stop", "eos"): spell(
             "eos", when=st.sampled_from(["prefix", "block"]), ids=st.sampled_from([(), ENDS])

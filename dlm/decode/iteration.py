@@ -1,9 +1,9 @@
 """The iteration manager: the only loop. It owns progress, pins, and the changes of a step.
 
 Parts only propose. The rows are written by these verbs and by nothing else: plan (pages that become
-a row's own), forward (`kv_ids`), guide and consult (those of auxiliary models), open (the bounds of a
-block that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync (block
-tables and `key_step`).
+a row's own), forward (`kv_ids`), guide and consult (those of auxiliary models), open (the bounds of
+a block that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync
+(block tables and `key_step`).
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Probe(Scheduler):
         for group, states in self._live.groups:
             for row, state in enumerate(states):
                 length = int(group.rows.length[row])
-                pages = group.rows.host.pages[row, :, 0].tolist()
+                pages = group.rows.host.pages[row, : group.shared.arms, 0].tolist()
                 tensors = (group.rows.ids, group.rows.kind, group.rows.kv_ids)
                 found.append(Live(state, pages, *(t[row, :length].tolist() for t in tensors)))
         return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dlm.model.decoder import Decoder
@@ -57,6 +57,21 @@ def random_decoder(spec: ModelSpec, seed: int = 0) -> Decoder:
         with torch.no_grad():
             parameter.copy_(value)
     return decoder.requires_grad_(False).eval()
+
+
+def noised(folder: Path, share: float, seed: int) -> Path:
+    """The checkpoint in `folder` after normal noise was added to its weights: for each tensor this
+    share of its own standard deviation.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for path in sorted(folder.glob("*.safetensors")):
+        weights = load_file(path)
+        for name in sorted(weights):
+            own = weights[name].float()
+            noise = torch.randn(own.shape, generator=generator)
+            weights[name] = (own + share * own.std() * noise).to(weights[name].dtype)
+        save_file(weights, path, {"format": "pt"})
+    return folder
 
 
 def parity(case: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from dlm.config.allowed import check_allowed
 from dlm.config.generation import GenerationConfig
 from dlm.config.presets import PRESETS, with_preset
 from dlm.config.spec_strings import registry_of
@@ -90,6 +91,7 @@ def bind(
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
+    check_allowed(parts, ends if rules else frozenset(), length, pinned)
     return BoundConfig(config, parts, budgets, strings, ends, length, pinned, committed)
 
 
@@ -206,6 +208,14 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
                 f"({', '.join(sorted(STATISTICS))}) and no auxiliary model (loaded: {loaded}); "
                 f"load it with aux={{{name!r}: ...}}",
             )
+        for name in sorted(part.needs & set(info.aux)):
+            if (name in info.references) != (kind == "guide"):
+                wanted = ("masked model that guides read", "causal model that reads drafts")
+                raise InvalidRequest(
+                    kind,
+                    f"{type(part).__name__} needs {name!r} to be a {wanted[kind != 'guide']}, "
+                    f"and what was loaded is a {wanted[kind == 'guide']}",
+                )
 
 
 def _check_unmask(config: GenerationConfig, parts: Parts) -> None:

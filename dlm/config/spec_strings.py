@@ -37,7 +37,12 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             {
                 "bias": "dlm.guidance.logits:Bias",
                 "forbid": "dlm.guidance.logits:Forbid",
+                "allow": "dlm.guidance.logits:Allow",
                 "cfg": "dlm.guidance.arms:CFG",
+                "credit": "dlm.guidance.credit:Credit",
+                "tilt": "dlm.guidance.tilt:Tilt",
+                "contrast": "dlm.guidance.models:Contrast",
+                "ensemble": "dlm.guidance.models:Ensemble",
             },
             GROUP,
         ),

@@ -3,6 +3,7 @@
 from dlm.core.blocks import BLOCK_COLUMNS, BlockTable, Level, Phase
 from dlm.core.canvas import HostCanvas, replay
 from dlm.core.event import EVENT_VERSION, Event, EventType
+from dlm.core.guide import Guide
 from dlm.core.info import ModelInfo
 from dlm.core.packed import AttentionGroup, Packed, RaggedGroup, Shared
 from dlm.core.parts import Parts, is_number
@@ -18,14 +19,13 @@ from dlm.core.plan import (
     span,
 )
 from dlm.core.process import Absorbing, Process, Uniform
-from dlm.core.proposal import Entries, Fill, Progress, Proposal, Stop, is_one_of
+from dlm.core.proposal import Entries, Fill, Guided, Progress, Proposal, Stop, is_one_of
 from dlm.core.protocols import (
     BlockScheduler,
     Budget,
     CacheManager,
     EarlyCommit,
     Editor,
-    Guide,
     Model,
     Part,
     Scheduled,
@@ -76,6 +76,7 @@ __all__ = [
     "ForwardPlan",
     "Frame",
     "Guide",
+    "Guided",
     "HostCanvas",
     "HostRows",
     "Ints",

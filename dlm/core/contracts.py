@@ -13,7 +13,19 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from dlm.core import BlockTable, Entries, Fill, ForwardPlan, Kind, Proposal, Rows, StepView, Stop
+from dlm.core import (
+    BlockTable,
+    Entries,
+    Fill,
+    ForwardPlan,
+    Frame,
+    Guided,
+    Kind,
+    Proposal,
+    Rows,
+    StepView,
+    Stop,
+)
 from dlm.errors import blaming, is_foreign, rule_error, shown
 
 MASKS: Final = ("commit", "remask", "replace", "renoise")
@@ -68,10 +80,22 @@ def checked_proposal(
 
 
 def checked_logits(
-    kind: str, part: Any, method: str, answer: Any, before: Tensor, *_: Any
-) -> Tensor:
-    """Logits `[arms, N, V]` or `[1, N, V]`, as they came; every row has a largest, finite one."""
-    logits: Tensor = answer
+    kind: str, part: Any, method: str, answer: Any, before: Tensor, frame: Frame, *_: Any
+) -> Tensor | Guided:
+    """Logits `[arms, N, V]` or `[1, N, V]`, as they came, with scratch or without; every row has a
+    largest, finite one.
+    """
+    if isinstance(answer, Guided):
+        _require_scratch(kind, part, method, answer.scratch, frame)
+        _require_logits(kind, part, method, answer.logits, before)
+    else:
+        _require_logits(kind, part, method, answer, before)
+    whole: Tensor | Guided = answer
+    return whole
+
+
+def _require_logits(kind: str, part: Any, method: str, answer: Any, before: Tensor) -> None:
+    """Raise `RuleError` unless `answer` may take the place of the logits `before`."""
     shapes = (tuple(before.shape), (1, *before.shape[1:]))
     if not isinstance(answer, Tensor) or answer.shape not in shapes or answer.is_complex():
         wanted = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
@@ -83,7 +107,6 @@ def checked_logits(
     if _is_lost(answer) and not _is_lost(before):
         message = "must leave finite logits, and has made some NaN, infinite or all impossible"
         raise rule_error(kind, part, method, message)
-    return logits
 
 
 def checked_ends(kind: str, part: Any, method: str, answer: Any, view: StepView) -> Tensor:
@@ -233,7 +256,9 @@ def _checked_ids(kind: str, part: Any, method: str, view: StepView, proposal: Pr
     return torch.where(outside, view.token, token)
 
 
-def _require_scratch(kind: str, part: Any, method: str, scratch: Any, view: StepView) -> None:
+def _require_scratch(
+    kind: str, part: Any, method: str, scratch: Any, view: StepView | Frame
+) -> None:
     """Raise `RuleError` unless `scratch` holds values of declared tensors, or entries of them."""
     if scratch is None:
         return

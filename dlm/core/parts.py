@@ -6,12 +6,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from dlm.core.guide import Guide
 from dlm.core.protocols import (
     BlockScheduler,
     CacheManager,
     EarlyCommit,
     Editor,
-    Guide,
     Part,
     Scheduled,
     StopRule,

@@ -1,4 +1,4 @@
-"""Answers of parts: the proposal of a rule, and those of early commits and stop rules."""
+"""Answers of parts: the proposal of a rule, and those of guides, early commits and stop rules."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ class Entries(NamedTuple):
 
     at: Tensor
     values: Tensor
+
+
+class Guided(NamedTuple):
+    """The answer of a guide that keeps something between steps.
+
+    logits: as a guide answers them alone, `[1, N, V]` or `[arms, N, V]`
+    scratch: new values of declared tensors, whole or some entries
+    """
+
+    logits: Tensor
+    scratch: Mapping[str, Tensor | Entries]
 
 
 class Proposal(NamedTuple):

@@ -20,10 +20,10 @@ from torch import Tensor
 from dlm.core.blocks import BlockTable
 from dlm.core.info import ModelInfo
 from dlm.core.packed import Packed
-from dlm.core.plan import Flags, ForwardPlan, Ints, SharedPrefix
+from dlm.core.plan import ForwardPlan, SharedPrefix
 from dlm.core.proposal import Fill, Progress, Proposal, Stop
 from dlm.core.rows import Rows, ScratchSpec
-from dlm.core.view import Frame, StepView
+from dlm.core.view import StepView
 
 if TYPE_CHECKING:
     from dlm.core.parts import Parts
@@ -72,28 +72,6 @@ class Part:
         Raises `InvalidRequest` when the part cannot work on the model.
         """
         return self
-
-
-class Guide(Part):
-    """An operation on the clean logits.
-
-    arms: model inputs it needs for each row; arm 0 is the canvas itself
-    """
-
-    __slots__ = ()
-
-    arms: int = 1
-
-    def masked_for_arm(self, arm: int, q_pos: Ints, prompt: int) -> Flags:
-        """`[q]` bool: the `q_pos` that the arm sees as MASK; by default those of the prompt."""
-        return q_pos < prompt
-
-    @abstractmethod
-    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
-        """`[arms, N, V]` -> `[1, N, V]` or `[arms, N, V]`.
-
-        N counts the logits of shadow tokens, too, which come last; `frame.window.row` knows all.
-        """
 
 
 class BlockScheduler(Part):

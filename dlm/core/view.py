@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -68,6 +69,10 @@ class Frame(NamedTuple):
     ids, kind: of these positions, `[R, W]`
     row: numbers of each row
     blocks: the block table
+    canvas_kind: the kinds of the whole canvases, `[R, L]`
+    scratch: declared tensors by name
+    references: log-probabilities of a second masked model by its name, `[N, V]` without shadow
+        tokens, where a guide's `needs` asks for it; -inf for ids that it lacks
     """
 
     window: Window
@@ -75,6 +80,9 @@ class Frame(NamedTuple):
     kind: Tensor
     row: RowInfo
     blocks: BlockTable
+    canvas_kind: Tensor
+    scratch: Mapping[str, Tensor]
+    references: Mapping[str, Tensor] = MappingProxyType({})
 
 
 MIN_LOGIT: Final = -1e4

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from dlm.core import AuxView, ForwardPlan, Kind, Model, Rows, ScratchSpec, Segment, StepView, span
+from dlm.core import AuxView, ForwardPlan, Kind, Rows, ScratchSpec, Segment, StepView, span
 from dlm.decode.group import RowGroup
 from dlm.decode.packing import pack
 from dlm.decode.pages import copy_on_write
@@ -25,19 +25,19 @@ NEVER: Final = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Auxiliary:
-    """A causal model with its own keys and values.
+class AuxiliaryModel:
+    """A second model with its own keys and values.
 
     name: as `needs` calls it
     model, kv: the decoder, and its keys and values
     max_length: positions of its longest canvas
     ids: its id for each id of the diffusion model, `[V]`, -1 for ids that it lacks (None: the same)
-    mask_id: the id of the diffusion model that it must never predict
+    mask_id: the mask id of the diffusion model
     lacks: the ids of the diffusion model that it lacks, on the host
     """
 
     name: str
-    model: Model
+    model: Any
     kv: KVPool
     max_length: int
     ids: Tensor | None = None
@@ -50,9 +50,9 @@ class Auxiliary:
         object.__setattr__(self, "lacks", frozenset(lost))
 
     @property
-    def kv_ids_spec(self) -> ScratchSpec:
-        """`kv_ids` of this model: the ids that each stored key was made from."""
-        return ScratchSpec(f"kv_ids.{self.name}", "token", torch.long, NEVER)
+    def scratch(self) -> tuple[ScratchSpec, ...]:
+        """The tensors that it keeps of each row between steps."""
+        return ()
 
     def check_ids(self, param: str, ids: Sequence[int]) -> None:
         """Raise `InvalidRequest` when ids are among those that this model lacks."""
@@ -61,6 +61,34 @@ class Auxiliary:
             raise InvalidRequest(
                 param, f"the auxiliary model {self.name!r} has no partner for the ids {lost[:8]}"
             )
+
+    def own_ids(self, canvas: Tensor) -> Tensor:
+        """The canvas in this model's ids. An id that it lacks, which has no probability here, is
+        read as its id 0.
+        """
+        return canvas if self.ids is None else self.ids[canvas].clamp_min(0)
+
+    def for_model_ids(self, logp: Tensor) -> Tensor:
+        """The log-probabilities `[N, V]` of the diffusion model's ids; -inf for those it lacks."""
+        if self.ids is None:
+            return logp
+        return logp[:, self.ids.clamp_min(0)].masked_fill(self.ids < 0, -torch.inf)
+
+
+class Auxiliary(AuxiliaryModel):
+    """A causal model, which reads drafts."""
+
+    __slots__ = ()
+
+    @property
+    def kv_ids_spec(self) -> ScratchSpec:
+        """`kv_ids` of this model: the ids that each stored key was made from."""
+        return ScratchSpec(f"kv_ids.{self.name}", "token", torch.long, NEVER)
+
+    @property
+    def scratch(self) -> tuple[ScratchSpec, ...]:
+        """The ids of its keys."""
+        return (self.kv_ids_spec,)
 
     def read(self, group: RowGroup, view: StepView, line: int) -> AuxView:
         """Read every canvas with the drawn tokens in its open positions and report on them.
@@ -79,9 +107,11 @@ class Auxiliary:
         pages = rows.host.pages.clone()
         pages[:, line] = plan.pages[:, 0]
         group.rows = replace(rows, host=replace(rows.host, pages=pages))
-        store, canvases = self.kv.store, [self._to_own_ids(canvas)]
+        store, canvases = self.kv.store, [self.own_ids(canvas)]
         packed = pack([plan], store, shift=True, device=rows.device).read(canvases)
-        logp = self._to_model_ids(torch.log_softmax(self.model(packed, store), dim=1))
+        logp = self.for_model_ids(torch.log_softmax(self.model(packed, store), dim=1))
+        if self.mask_id is not None:
+            logp.select(1, self.mask_id).fill_(-torch.inf)
         for s in plan.segments:
             first, end = int(s.q_pos[0]), int(s.q_pos[-1]) + 1
             known[s.row, first:end] = canvas[s.row, first:end]
@@ -111,20 +141,6 @@ class Auxiliary:
         pages = rows.host.pages[:, line : line + 1]
         purposes, lengths = ("aux",) * rows.count, rows.host.length.numpy()
         return ForwardPlan(tuple(segments), purposes, pages, rows.capacity, lengths=lengths)
-
-    def _to_own_ids(self, canvas: Tensor) -> Tensor:
-        """The canvas in this model's ids. A draft that it lacks, which has no probability here,
-        is read as its id 0.
-        """
-        return canvas if self.ids is None else self.ids[canvas].clamp_min(0)
-
-    def _to_model_ids(self, logp: Tensor) -> Tensor:
-        """The log probabilities of the diffusion model's ids, MASK struck out."""
-        if self.ids is not None:
-            logp = logp[:, self.ids.clamp_min(0)].masked_fill(self.ids < 0, -torch.inf)
-        if self.mask_id is not None:
-            logp.select(1, self.mask_id).fill_(-torch.inf)
-        return logp
 
 
 def _report(view: StepView, drafted: Tensor, logp: Tensor) -> AuxView:

@@ -1,9 +1,9 @@
 """The iteration manager: the only loop. It owns progress, pins, and the changes of a step.
 
 Parts only propose. The rows are written by these verbs and by nothing else: plan (pages that become
-a row's own), forward (`kv_ids`), consult (those of auxiliary models), open (the bounds of a block
-that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync (block
-tables and `key_step`).
+a row's own), forward (`kv_ids`), guide and consult (those of auxiliary models), open (the bounds of
+a block that opens), apply (canvas and scratch), stop (clocks, and scratch of stop rules), sync
+(block tables and `key_step`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from dlm.decode.apply import (
     write_scratch,
     write_update,
 )
-from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.auxiliary import Auxiliary, AuxiliaryModel
 from dlm.decode.group import RowGroup
+from dlm.decode.guiding import Noted, guided
 from dlm.decode.leaders import hand_out
 from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
@@ -57,7 +58,7 @@ class IterationManager:
         info: ModelInfo,
         device: torch.device,
         unroll: int = 1,
-        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
+        aux: Mapping[str, AuxiliaryModel] = MappingProxyType({}),
         prefix_bytes: int = 0,
     ) -> None:
         self.model, self.kv, self.info, self.device = model, kv, info, device
@@ -118,8 +119,8 @@ class IterationManager:
             frame, before = build_frame(group.rows, planned), group.rows
             group.aux_tokens = {}
             try:
-                guided = self._guide(group, logits, frame) if group.parts.guide else logits
-                view = self._view(group, guided, stats, frame)
+                clean, noted = guided(group, logits, frame, self.aux)
+                view = self._view(group, clean, stats, frame)
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:
@@ -134,7 +135,7 @@ class IterationManager:
                 stopped = group.unstopped
                 if group.parts.early:
                     proposal, stopped = fill_early(group, view, proposal, self.info.mask_id)
-                view, update = self._apply(group, planned, view, proposal)
+                view, update = self._apply(group, planned, view, proposal, noted)
             except Exception as error:  # of a user's part: nothing was applied yet
                 group.undo(before, error)
                 changes.append(no_output(group, frame))
@@ -169,13 +170,6 @@ class IterationManager:
         stats = read_together(plans, logits, packed.sizes, self.info.mask_id)
         return logits.split(packed.sizes), stats
 
-    def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> Tensor:
-        """The guides in order; what is left is one arm, `[N, V]`."""
-        logits = logits.unflatten(0, (group.current.plan.arms, -1))
-        for guide, params in group.calls["guide"]:
-            logits = guide(logits, frame, params)
-        return logits[0]
-
     def _view(
         self, group: RowGroup, logits: Tensor, stats: RowStats | None, frame: Frame
     ) -> StepView:
@@ -186,10 +180,12 @@ class IterationManager:
         return view
 
     def _consult(self, group: RowGroup, view: StepView) -> StepView:
-        """Let the auxiliary models that the parts ask for read what was drawn."""
+        """Let the causal models that the parts ask for read what was drawn."""
         said: dict[str, AuxView] = {}
         for line, name in enumerate(group.shared.aux, start=group.shared.arms):
-            said[name] = self.aux[name].read(group, view, line)
+            model = self.aux[name]
+            if isinstance(model, Auxiliary):
+                said[name] = model.read(group, view, line)
         return view._replace(aux=said)
 
     def _open(self, group: RowGroup, view: StepView) -> StepView:
@@ -237,15 +233,23 @@ class IterationManager:
         return proposal
 
     def _apply(
-        self, group: RowGroup, planned: Planned, view: StepView, proposal: Proposal
+        self,
+        group: RowGroup,
+        planned: Planned,
+        view: StepView,
+        proposal: Proposal,
+        noted: Noted,
     ) -> tuple[StepView, CanvasUpdate]:
-        """Write the outcome of the proposal into the rows; the view then shows it."""
+        """Write the outcome of the proposal, and what guides have `noted`, into the rows; the view
+        then shows it.
+        """
         if proposal.branch is not None:
             view = view.seen_from(proposal.branch)
             group.drawn = view.scored, view.pos, view.token, view.confidence
         if proposal.token is not None:
             view = view.with_token(proposal.token)
-        writes = check_scratch(group, proposal.scratch) if proposal.scratch else ()
+        scratch = {**noted, **(proposal.scratch or {})}
+        writes = check_scratch(group, scratch) if scratch else ()
         update = resolve(view, proposal, self.process)
         write_update(group, planned, view, update)
         if writes:

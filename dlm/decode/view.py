@@ -36,7 +36,7 @@ def build_frame(rows: Rows, planned: Planned) -> Frame:
     """Build the part of the view that is known before the logits are read."""
     pos = planned.window.pos
     ids, kind = rows.ids.gather(1, pos), rows.kind.gather(1, pos)
-    return Frame(planned.window, ids, kind, planned.row, rows.blocks)
+    return Frame(planned.window, ids, kind, planned.row, rows.blocks, rows.kind, rows.scratch)
 
 
 def row_info(rows: Rows) -> RowInfo:
@@ -97,7 +97,11 @@ def build_view(
     elif shadows is not None:
         stats = stats._replace(prob_current=_through_shadows(stats.prob_current, shadows, frame))
     return StepView(
-        *frame,
+        window=window,
+        ids=frame.ids,
+        kind=frame.kind,
+        row=frame.row,
+        blocks=frame.blocks,
         eligible=eligible,
         must_progress=eligible if all_must else is_open & window.must_progress,
         token=_spread(read.token, window),

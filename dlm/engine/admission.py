@@ -85,7 +85,8 @@ def opened_ids(state: RowState, positions: Sequence[int], info: ModelInfo) -> li
 def new_group(state: RowState, pages: Tensor, manager: IterationManager) -> RowGroup:
     """A group of one row on the CPU, on `pages [C, P]`."""
     parts, config = state.bound.parts, state.bound.config
-    scratch = (*parts.scratch, *(manager.aux[name].kv_ids_spec for name in parts.aux))
+    own = (spec for name in parts.aux for spec in manager.aux[name].scratch)
+    scratch = (*parts.scratch, *own)
     rows = new_row(state, pages).prepared(scratch, whole_row=parts.whole_row)
     return group_of(parts, rows, _sampler(config, parts.needs), state.likely)
 

@@ -18,8 +18,9 @@ from dlm.config import GenerationConfig
 from dlm.config.checks import require_integer
 from dlm.config.explain import Explanation, explain
 from dlm.core import Event, ModelInfo
-from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.auxiliary import AuxiliaryModel
 from dlm.decode.iteration import IterationManager
+from dlm.decode.reference import Reference
 from dlm.engine.admission import QueueLimit, in_order
 from dlm.engine.binding import bind_request, prompt_ids
 from dlm.engine.decisions.verbs import Deciding
@@ -64,7 +65,7 @@ class Engine(Parking, Deciding, Scoring, Searching):
         kv_bytes: int | None = None,
         unroll: int = 1,
         prefix_bytes: int = 0,
-        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
+        aux: Mapping[str, AuxiliaryModel] = MappingProxyType({}),
         name: str = "",
     ) -> None:
         require_integer("max_rows", max_rows, 1)
@@ -82,7 +83,8 @@ class Engine(Parking, Deciding, Scoring, Searching):
             )
         weight = model.embedding.weight
         self.model, self.text, self.name = model, text, name
-        self.info = replace(info, aux=tuple(aux))
+        masked = tuple(name for name, own in aux.items() if isinstance(own, Reference))
+        self.info = replace(info, aux=tuple(aux), references=masked)
         self.kv = KVPool(model.spec, device=weight.device, dtype=weight.dtype, max_bytes=kv_bytes)
         self.manager = IterationManager(
             model, self.kv, self.info, weight.device, unroll, aux, prefix_bytes

@@ -9,21 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-import torch
-
 from dlm.config import GenerationConfig
 from dlm.config.explain import Explanation, explain
-from dlm.core import STATISTICS, ModelInfo
-from dlm.decode.auxiliary import Auxiliary
+from dlm.core import ModelInfo
 from dlm.engine.autoregressive import CausalEngine
+from dlm.engine.auxiliaries import is_masked, load_auxiliary, named_ids
 from dlm.engine.binding import bind_request
 from dlm.engine.engine import Engine
 from dlm.errors import InvalidRequest
-from dlm.model.decoder import Decoder
-from dlm.model.kv_store import KVPool
 from dlm.model.loading import checkpoint_folder, load_model, parameter_count, spec_of
 from dlm.model.spec import ModelSpec
-from dlm.text import MISSING, Text, id_map, load_text
+from dlm.text import Text, load_text
 
 BUNDLED: Final = Path(__file__).parent.parent / "model" / "bundled"
 """Where the checkpoints that ship with the package live, one folder each."""
@@ -67,18 +63,19 @@ def load(
     `device` and `dtype` "auto": the first CUDA device in the files' dtype, else the CPU in float32.
     `max_rows`, `max_waiting`, `max_token_forwards`, `kv_bytes`, `unroll` and `prefix_bytes` are
     those of `Engine`.
-    `aux` names auxiliary causal models and their sources (`{"ar": "Qwen/Qwen2.5-0.5B-Instruct"}`),
-    whose vocabulary must contain this one's piece by piece. `overrides` corrects what a
-    checkpoint's files get wrong (`mask_id`, `eos_ids`, `shift`, `attention`, `block_length`).
+    `aux` names auxiliary models and their sources (`{"ar": "Qwen/Qwen2.5-0.5B-Instruct"}`): causal
+    ones, which read drafts, and masked diffusion models, which guides read. Their vocabularies must
+    contain this one's piece by piece. `overrides` corrects what a checkpoint's files get wrong
+    (`mask_id`, `eos_ids`, `shift`, `attention`, `block_length`).
     Raises `InvalidRequest` when a source cannot be loaded or cannot be decoded.
     """
     folder = _folder(source, revision)
     model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
-    text = load_text(folder, _named_ids(model.spec))
+    text = load_text(folder, named_ids(model.spec))
     info = info_of(model.spec, text)
     _warn_of_mask(model.spec, text, overrides)
     helpers = {
-        name: load_auxiliary(name, path, model, text, dtype=dtype, kv_bytes=kv_bytes)
+        name: load_auxiliary(name, _folder(path, None), model, text, dtype=dtype, kv_bytes=kv_bytes)
         for name, path in (aux or {}).items()
     }
     return Engine(
@@ -96,58 +93,6 @@ def load(
     )
 
 
-def load_auxiliary(
-    name: str,
-    source: str | Path,
-    decoder: Decoder,
-    text: Text | None,
-    *,
-    dtype: str = "auto",
-    kv_bytes: int | None = None,
-) -> Auxiliary:
-    """A causal model that reads what `decoder` drafts, on the same device.
-
-    `text`: the decoder's tokenizer. Raises `InvalidRequest` when the model is not causal, or when
-    the vocabularies do not match one to one.
-    """
-    param, device = f"aux[{name!r}]", decoder.embedding.weight.device
-    if name in STATISTICS or not name.isidentifier():
-        raise InvalidRequest("aux", f"a name must be an identifier and no statistic, got {name!r}")
-    folder = _folder(source, None)
-    spec = spec_of(folder)
-    if spec.attention != "causal":
-        raise InvalidRequest(
-            param, f"must be a causal model, {spec.family!r} has {spec.attention} attention"
-        )
-    ids = _matching_ids(param, decoder.spec, text, spec, load_text(folder, _named_ids(spec)))
-    model = load_model(folder, device=str(device), dtype=dtype)
-    weight = model.embedding.weight
-    pool = KVPool(spec, device=device, dtype=weight.dtype, max_bytes=kv_bytes)
-    on_device = None if ids is None else torch.tensor(ids, device=device)
-    return Auxiliary(name, model, pool, spec.max_length, on_device, decoder.spec.mask_id)
-
-
-def _matching_ids(
-    param: str, spec: ModelSpec, text: Text | None, other: ModelSpec, theirs: Text | None
-) -> list[int] | None:
-    """The other model's id of each of ours, -1 if it has none; None if they are the same."""
-    if text is None or theirs is None:
-        if spec.vocab_size != other.vocab_size:
-            raise InvalidRequest(
-                param,
-                f"without tokenizers to compare, the vocabularies must be of one size, "
-                f"got {other.vocab_size} and {spec.vocab_size}",
-            )
-        return None
-    ids = id_map(param, text, theirs)[: spec.vocab_size]
-    ids += [MISSING] * (spec.vocab_size - len(ids))
-    if max(ids) >= other.vocab_size:
-        raise InvalidRequest(
-            param, f"its tokenizer has ids beyond its {other.vocab_size} embeddings"
-        )
-    return None if ids == list(range(spec.vocab_size)) else ids
-
-
 def load_causal(
     source: str | Path,
     *,
@@ -162,18 +107,13 @@ def load_causal(
     """
     folder = _folder(source, revision)
     spec = spec_of(folder, overrides)
-    text = load_text(folder, _named_ids(spec))
+    text = load_text(folder, named_ids(spec))
     if spec.attention != "causal":
         raise InvalidRequest(
             "model", f"must be a causal model, {spec.family!r} has {spec.attention} attention"
         )
     model = load_model(folder, device=device, dtype=dtype, overrides=overrides)
     return CausalEngine(model, _end_ids(spec, text), text, name=str(source))
-
-
-def _named_ids(spec: ModelSpec) -> tuple[int | None, ...]:
-    """The ids of mask, ends, beginning and padding that a checkpoint's files name."""
-    return (spec.mask_id, *spec.eos_ids, spec.bos_id, spec.pad_id)
 
 
 def mask_conflict(spec: ModelSpec, text: Text | None) -> str:
@@ -239,12 +179,14 @@ def inspect(
 ) -> Inspection:
     """Look at a checkpoint without reading its weights. Arguments and errors as in `load`.
 
-    Causal models can be looked at too. Of the auxiliary models `aux` the names alone are looked at.
+    Causal models can be looked at too. Of the auxiliary models `aux` the names and kinds alone are
+    looked at.
     """
     folder = _folder(source, revision, weights=False)
     spec = spec_of(folder, overrides)
-    text = load_text(folder, _named_ids(spec))
-    info = replace(_traits(spec, text), aux=tuple(aux or ()))
+    text = load_text(folder, named_ids(spec))
+    masked = (n for n, path in (aux or {}).items() if is_masked(_folder(path, None, weights=False)))
+    info = replace(_traits(spec, text), aux=tuple(aux or ()), references=tuple(masked))
     _warn_of_mask(spec, text, overrides)
     return Inspection(spec, info, text, parameter_count(spec), folder)
 

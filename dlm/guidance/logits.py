@@ -1,4 +1,4 @@
-"""Operations on single logits: bias and forbidden ids."""
+"""Operations on single logits: bias, forbidden ids and allowed ones."""
 
 from __future__ import annotations
 
@@ -73,12 +73,67 @@ class Forbid(Guide):
         info.check_answer_ids("guide", ids)
         return replace(self, ids=ids)
 
+    def forbids(self, at: int) -> frozenset[int]:
+        """Its ids, among the first positions."""
+        here = self.before is None or at < self.before
+        return frozenset(self.ids) if here and not isinstance(self.ids, str) else frozenset()
+
     def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
         """`[arms, N, V]` -> the same shape."""
         forbidden: Tensor = logits.index_fill(2, params.ids, -torch.inf)
         if self.before is None:
             return forbidden
-        window, row = frame.window, frame.window.row
-        pos = window.pos.take(torch.cat((window.slot, window.shadow)))
-        here = pos - frame.row.prompt.take(row) < params.before[:, 0].take(row)
+        here = _answer_positions(frame) < params.before[:, 0].take(frame.window.row)
         return torch.where(here[:, None], forbidden, logits)
+
+
+@dataclass(frozen=True, slots=True)
+class Allow(Guide):
+    """Produce these ids alone: the logits of all others become -inf.
+
+    `ends`: the model's end ids are allowed beside them. `at`: only at these positions of the
+    answer, counted from 0 (None: everywhere). Several of these guides allow what all of them do.
+    """
+
+    tier = "T2"
+
+    ids: tuple[int, ...]
+    at: tuple[int, ...] | None = None
+    ends: bool = False
+
+    def __post_init__(self) -> None:
+        if self.at is not None and (not self.at or min(self.at) < 0):
+            raise InvalidRequest(
+                "guide", f"`at` must hold positions of the answer from 0 on, got {self.at}"
+            )
+
+    def bind(self, info: ModelInfo) -> Self:
+        """Add the end ids, if they are asked for.
+
+        Raises `InvalidRequest` for ids that no answer can have, and for none.
+        """
+        if not self.ids:
+            raise InvalidRequest("guide", "`ids` must hold at least one id")
+        info.check_answer_ids("guide", self.ids)
+        ids = dict.fromkeys((*self.ids, *(info.eos_ids if self.ends else ())))
+        return replace(self, ids=tuple(ids))
+
+    def allows(self, at: int) -> frozenset[int] | None:
+        """Its ids, where it says something."""
+        return frozenset(self.ids) if self.at is None or at in self.at else None
+
+    def __call__(self, logits: Tensor, frame: Frame, params: Any) -> Tensor:
+        """`[arms, N, V]` -> the same shape."""
+        kept = logits.index_select(2, params.ids)
+        alone = torch.full_like(logits, -torch.inf).index_copy_(2, params.ids, kept)
+        if self.at is None:
+            return alone
+        here = (_answer_positions(frame)[:, None] == params.at).any(dim=1)
+        return torch.where(here[:, None], alone, logits)
+
+
+def _answer_positions(frame: Frame) -> Tensor:
+    """The position in its answer of each row of the logits, shadow tokens last, `[N]`."""
+    window = frame.window
+    pos = window.pos.take(torch.cat((window.slot, window.shadow)))
+    return pos - frame.row.prompt.take(window.row)

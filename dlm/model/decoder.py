@@ -142,10 +142,19 @@ class Decoder(nn.Module):
 
     def forward(self, packed: Packed, kv: KVStore) -> Tensor:
         """Packed queries -> `logits [N, V]` in float32, one row for each of `packed.logit_rows`."""
+        return self.logits_of(self.hidden(packed, kv))
+
+    def hidden(self, packed: Packed, kv: KVStore) -> Tensor:
+        """Packed queries -> normed hidden states `[N, D]` of `packed.logit_rows`."""
         with kernels(packed):
             turns = self.rotary.tables(packed.positions, packed.lengths)
             hidden = self._run(packed.ids, turns, PackedAttend(packed, kv))
-        logits: Tensor = self.head(self.norm(hidden.index_select(0, packed.logit_rows)))
+        out: Tensor = self.norm(hidden.index_select(0, packed.logit_rows))
+        return out
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states `[N, D]` -> `logits [N, V]` in float32."""
+        logits: Tensor = self.head(hidden)
         return logits.float()
 
     def dense(

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dlm.config import GenerationConfig
 from dlm.core import Kind, ModelInfo, Packed
-from dlm.decode.auxiliary import Auxiliary
+from dlm.decode.auxiliary import AuxiliaryModel
 from dlm.decode.iteration import IterationManager
+from dlm.decode.reference import Reference
 from dlm.engine.binding import bind_request
 from dlm.engine.row import RowState
 from dlm.engine.scheduler import Scheduler
@@ -90,7 +91,7 @@ class Probe(Scheduler):
         for group, states in self._live.groups:
             for row, state in enumerate(states):
                 length = int(group.rows.length[row])
-                pages = group.rows.host.pages[row, :, 0].tolist()
+                pages = group.rows.host.pages[row, : group.shared.arms, 0].tolist()
                 tensors = (group.rows.ids, group.rows.kind, group.rows.kv_ids)
                 found.append(Live(state, pages, *(t[row, :length].tolist() for t in tensors)))
         return found
@@ -113,10 +114,12 @@ class Bench:
         delimiters: tuple[int, ...] = (),
         max_rows: int = 16,
         unroll: int = 1,
-        aux: Mapping[str, Auxiliary] = MappingProxyType({}),
+        aux: Mapping[str, AuxiliaryModel] = MappingProxyType({}),
     ) -> None:
         self.decoder = decoder
-        self.info = replace(info_of(decoder.spec, delimiters), aux=tuple(aux))
+        masked = tuple(n for n, model in aux.items() if isinstance(model, Reference))
+        info = info_of(decoder.spec, delimiters)
+        self.info = replace(info, aux=tuple(aux), references=masked)
         device = decoder.embedding.weight.device
         self.pool = KVPool(decoder.spec, device=device, dtype=decoder.embedding.weight.dtype)
         manager = IterationManager(self, self.pool, self.info, device, unroll, aux)

@@ -226,8 +226,8 @@ def test_a_loaded_helper_says_what_its_own_library_says(causal_folder):
 
 def test_a_helper_that_cannot_serve_is_refused(causal_folder, tmp_path):
     folder, _ = causal_folder
-    with pytest.raises(InvalidRequest, match=r"aux\['ar'\].*causal model, 'llada' has full"):
-        dlm.load("tiny", aux={"ar": "tiny"}, device="cpu")
+    with pytest.raises(InvalidRequest, match="needs 'ar' to be a causal model that reads drafts"):
+        dlm.load("tiny", aux={"ar": "tiny"}, device="cpu").submit("Hi", unmask=Guided(0.1))
     with pytest.raises(InvalidRequest, match="no statistic, got 'entropy'"):
         dlm.load("tiny", aux={"entropy": folder}, device="cpu")
     other = shutil.copytree(folder, tmp_path / "other")

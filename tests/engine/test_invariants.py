@@ -13,11 +13,14 @@ from dlm import Editor, Unmasker
 from dlm.config import KINDS
 from dlm.core import Kind, Proposal
 from dlm.core.canvas import HostCanvas, replay
+from dlm.decode.reference import Reference
 from dlm.errors import InvalidRequest
+from dlm.guidance.tilt import Tilt
+from dlm.model.kv_store import KVPool
 from dlm.rng import Stream, uniforms
 from dlm.unmasking.unmask.freedave import FreeDave
 from dlm.unmasking.unmask.verified import Verified
-from tests.engine.harness import Bench, open_positions
+from tests.engine.harness import CPU, Bench, open_positions
 from tests.engine.near_ties import Comparison
 from tests.helpers import random_decoder, tiny_spec
 
@@ -35,6 +38,19 @@ FROZEN = st.sampled_from([False, False, True, 3])
 @cache
 def model(seed, causal, shift):
     return random_decoder(tiny_spec(**(CAUSAL if causal else FULL), shift=shift), seed)
+
+
+def second_model():
+    """Another masked model, which reads the canvas for guides."""
+    other = random_decoder(tiny_spec(layers=1, hidden_size=16, heads=2, kv_heads=1), 9)
+    pool = KVPool(other.spec, device=CPU, dtype=torch.float32)
+    return {"ref": Reference("ref", other, pool, 1024, None, MASK, spec=other.spec)}
+
+
+def later_is_better(frame, logits):
+    """A reward: ids grow with the position."""
+    pos = frame.window.pos.take(frame.window.slot)[:, None]
+    return -0.1 * (torch.arange(logits.shape[1]) - pos).abs()
 
 
 def spell(name, **arguments):
@@ -165,6 +181,18 @@ def spelled(align):
             frozen_prompt=FROZEN,
         ),
         ("guide", "bias"): st.just("bias(((5, 2.0), (9, -1.5)))"),
+        ("guide", "allow"): st.just("allow((5, 9, 11), ends=True)"),
+        ("guide", "credit"): spell(
+            "credit", alpha=st.sampled_from([0.7, 4.0]), keep=st.integers(1, 4)
+        ),
+        ("guide", "tilt"): st.just(Tilt(later_is_better)),
+        ("guide", "contrast"): spell(
+            "contrast",
+            weight=st.sampled_from([-1.0, 0.5, 2.0]),
+            plausible=st.sampled_from([0.0, 0.1]),
+            every=st.integers(1, 3),
+        ),
+        ("guide", "ensemble"): spell("ensemble", every=st.integers(1, 3)),
         ("guide", "cfg"): spell("cfg", scale=st.sampled_from([0.0, 0.5, 1.5])),
         ("stop", "eos"): spell(
             "eos", when=st.sampled_from(["prefix", "block"]), ids=st.sampled_from([(), ENDS])
@@ -249,7 +277,7 @@ def batches(draw, least=1):
     """A decoder and up to three requests that it accepts."""
     causal = draw(st.booleans())
     decoder = model(draw(st.integers(0, 3)), causal, draw(st.booleans()))
-    bench = Bench(decoder, DELIMITERS)
+    bench = Bench(decoder, DELIMITERS, aux=second_model())
 
     def accepted(request):
         try:
@@ -270,7 +298,7 @@ def quick(examples):
 
 
 def run(decoder, requests, after=None, unroll=1):
-    bench = Bench(decoder, DELIMITERS, unroll=unroll)
+    bench = Bench(decoder, DELIMITERS, unroll=unroll, aux=second_model())
     states = [bench.state(**request) for request in requests]
     bench.run(*states, after=after)
     return bench, states
@@ -533,7 +561,7 @@ def test_rules_cannot_touch_what_is_given(blocks, cache):
 @quick(40)
 def test_an_abort_at_any_step_frees_every_page(batch, step, victims):
     decoder, batch = batch
-    bench = Bench(decoder, DELIMITERS, max_rows=2)
+    bench = Bench(decoder, DELIMITERS, max_rows=2, aux=second_model())
     states = [bench.state(**request) for request in batch]
     for state in states:
         bench.scheduler.submit(state)
@@ -559,7 +587,7 @@ def test_an_abort_at_any_step_frees_every_page(batch, step, victims):
 @quick(10)
 def test_all_that_is_registered_is_drawn(causal, data):
     """Alone, every part is accepted, whatever arguments are drawn for it."""
-    bench = Bench(model(0, causal, False), DELIMITERS)
+    bench = Bench(model(0, causal, False), DELIMITERS, aux=second_model())
     for kind, names in NAMES[causal].items():
         fill = {}
         if kind == "edit":

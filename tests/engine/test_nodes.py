@@ -33,6 +33,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "freecache": ({"cache": "freecache", "blocks": "fixed(16)"}, {}),
     "delayed blocks": ({"cache": "delayed_blocks(block=8)", "blocks": "fixed(16)"}, {}),
     "two arms": ({"cache": "dual", "blocks": "fixed(16)", "guide": "cfg(0.5)"}, {}),
+    "credit": ({"blocks": "fixed(16)", "guide": "credit(0.5, keep=2)"}, {}),
     "block-causal": ({}, CAUSAL),
     "block-causal, no cache": ({"cache": "none"}, CAUSAL),
     "row editor": (

@@ -78,6 +78,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "rcr": "dlm.unmasking.edit.rcr:RCR",
                 "rewrite": "dlm.unmasking.edit.rewrite:Rewrite",
                 "reconsider": "dlm.unmasking.edit.reconsider:Reconsider",
+                "anchored": "dlm.unmasking.edit.anchored:Anchored",
             },
             GROUP,
         ),

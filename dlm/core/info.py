@@ -25,6 +25,7 @@ class ModelInfo:
     shift: row i of the raw output predicts position i + 1 (adapted autoregressive models)
     delimiters: ids whose text contains a newline
     aux: names of the auxiliary models that were loaded along
+    symbols: ids whose text has a digit, an operator or a bracket
     """
 
     family: str
@@ -38,6 +39,7 @@ class ModelInfo:
     shift: bool = False
     delimiters: tuple[int, ...] = ()
     aux: tuple[str, ...] = ()
+    symbols: tuple[int, ...] = ()
 
     @property
     def process(self) -> Process:

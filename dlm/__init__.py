@@ -88,6 +88,8 @@ if TYPE_CHECKING:
     from dlm.search.policy import Policy
     from dlm.search.verifier import Verdict, Verifier
     from dlm.text import IncrementalDecoder, Text
+    from dlm.unmasking.edit.anchored import Anchored
+    from dlm.unmasking.edit.tilts import CandidateReward, GradientReward, HardDraft, SoftDraft
 
 __version__ = "0.1.0"
 
@@ -95,6 +97,7 @@ __all__ = [
     "FIELDS",
     "KINDS",
     "PRESETS",
+    "Anchored",
     "Answer",
     "AsyncEngine",
     "AsyncRequest",
@@ -104,6 +107,7 @@ __all__ = [
     "Budget",
     "CacheManager",
     "Candidate",
+    "CandidateReward",
     "CausalEngine",
     "CheckpointError",
     "Choice",
@@ -120,7 +124,9 @@ __all__ = [
     "Event",
     "Generation",
     "GenerationConfig",
+    "GradientReward",
     "Guide",
+    "HardDraft",
     "HostCanvas",
     "Improvement",
     "IncrementalDecoder",
@@ -151,6 +157,7 @@ __all__ = [
     "SearchOptions",
     "SearchResult",
     "SnapshotReader",
+    "SoftDraft",
     "Stats",
     "StepView",
     "StopRule",
@@ -181,6 +188,11 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "StopRule": "dlm.core",
         "Unmasker": "dlm.core",
         "Budget": "dlm.core",
+        "Anchored": "dlm.unmasking.edit.anchored",
+        "CandidateReward": "dlm.unmasking.edit.tilts",
+        "GradientReward": "dlm.unmasking.edit.tilts",
+        "HardDraft": "dlm.unmasking.edit.tilts",
+        "SoftDraft": "dlm.unmasking.edit.tilts",
         "EarlyCommit": "dlm.core",
         "Part": "dlm.core",
         "FIELDS": "dlm.config",

@@ -25,8 +25,6 @@ from dlm.evals.cache_speed import machine
 from dlm.evals.items import Item, bundled_items
 from dlm.evals.statistics import bootstrap, paired
 from dlm.evals.tasks.countdown import EQUATION, combine
-from dlm.unmasking.edit.anchored import Anchored
-from dlm.unmasking.edit.tilts import CandidateReward, Draft, GradientReward, SoftDraft, Tilt
 
 OUT = Path(__file__).parent / "results" / "anchored"
 STEPS = (8, 16, 32, 64)
@@ -47,13 +45,13 @@ class Likelihood:
     causal: Any
     end: int
 
-    def bonuses(self, draft: Draft) -> Tensor:
+    def bonuses(self, draft: dlm.HardDraft) -> Tensor:
         """`[R, W, K]`: the log-probability of each candidate after the draft to its left."""
         logp = self.causal.logits(draft.canvas).log_softmax(dim=2)  # row i predicts position i
         at = logp.gather(1, draft.pos[..., None].expand(-1, -1, logp.shape[2]))
         return at.gather(2, draft.candidates) * self._counted(draft).gather(1, draft.pos)[..., None]
 
-    def gradient(self, draft: SoftDraft) -> Tensor:
+    def gradient(self, draft: dlm.SoftDraft) -> Tensor:
         """`[R]`: that of the answer, by the embeddings that the model reads and by what it says."""
         model = self.causal.model
         length = draft.canvas.shape[1]
@@ -64,7 +62,7 @@ class Likelihood:
         said = (draft.probs * logp).sum(dim=1) * self._counted(draft)[draft.row, draft.pos]
         return said.new_zeros(len(draft.prompt)).index_add(0, draft.row, said)
 
-    def _counted(self, draft: Draft | SoftDraft) -> Tensor:
+    def _counted(self, draft: dlm.HardDraft | dlm.SoftDraft) -> Tensor:
         """`[R, L]`: the answer up to its first end id."""
         at = torch.arange(draft.canvas.shape[1])
         inside = (at >= draft.prompt[:, None]) & (at < draft.length[:, None])
@@ -75,7 +73,7 @@ class Likelihood:
         """The mean of an answer's tokens, its end included."""
         canvas = torch.tensor([answer.canvas])
         none = torch.zeros(0)
-        draft = SoftDraft(
+        draft = dlm.SoftDraft(
             canvas, torch.tensor([prompt]), torch.tensor([canvas.shape[1]]), *[none] * 3
         )
         logp = self.causal.logits(canvas).log_softmax(dim=2).gather(2, canvas[..., None])[..., 0]
@@ -111,7 +109,7 @@ class Rules:
     text: dlm.Text
     end: int
 
-    def bonuses(self, draft: Draft) -> Tensor:
+    def bonuses(self, draft: dlm.HardDraft) -> Tensor:
         """`[R, W, K]`: what a candidate changes in the share of rules that the draft keeps."""
         bonus = torch.zeros(draft.candidates.shape)
         rows = zip(draft.canvas.tolist(), draft.prompt.tolist(), draft.length.tolist(), strict=True)
@@ -143,27 +141,27 @@ class Rules:
         return kept(self.text.decode_inside(answer[:until]), numbers, target)
 
 
-def rules_of(case: str, likelihood: Likelihood, rules: Rules) -> dict[str, Anchored]:
+def rules_of(case: str, likelihood: Likelihood, rules: Rules) -> dict[str, dlm.Anchored]:
     """The editors of a case by name; the first is what the others are compared with."""
-    tilts: dict[str, Tilt] = {
-        "likelihood": CandidateReward(likelihood.bonuses, beta=1.0, candidates=16),
-        "gradient": GradientReward(likelihood.gradient, steps=4, rate=0.5),
-        "rules": CandidateReward(rules.bonuses, beta=5.0, candidates=8),
+    tilts = {
+        "likelihood": dlm.CandidateReward(likelihood.bonuses, beta=1.0, candidates=16),
+        "gradient": dlm.GradientReward(likelihood.gradient, steps=4, rate=0.5),
+        "rules": dlm.CandidateReward(rules.bonuses, beta=5.0, candidates=8),
     }
     if case in tilts:
-        return {"no reward": Anchored(), "reward": Anchored(tilt=tilts[case])}
+        return {"no reward": dlm.Anchored(), "reward": dlm.Anchored(tilt=tilts[case])}
     return {
-        "as it is": Anchored(),
-        "eta=0.5": Anchored(eta=0.5),
-        "scores='stored' (RCR)": Anchored(scores="stored"),
-        "hold=2": Anchored(hold=2),
-        "symbols, gamma=1": Anchored(informative="symbols", gamma=1.0),
-        "symbols, informative_hold=2": Anchored(informative="symbols", informative_hold=2),
+        "as it is": dlm.Anchored(),
+        "eta=0.5": dlm.Anchored(eta=0.5),
+        "scores='stored' (RCR)": dlm.Anchored(scores="stored"),
+        "hold=2": dlm.Anchored(hold=2),
+        "symbols, gamma=1": dlm.Anchored(informative="symbols", gamma=1.0),
+        "symbols, informative_hold=2": dlm.Anchored(informative="symbols", informative_hold=2),
     }
 
 
 def measured(
-    engine: dlm.Engine, items: Sequence[Item], edit: Anchored, steps: int, reward: Any
+    engine: dlm.Engine, items: Sequence[Item], edit: dlm.Anchored, steps: int, reward: Any
 ) -> dict[str, Any]:
     """Rewards, verdicts and forwards of all items."""
     answers = engine.generate(

@@ -29,7 +29,7 @@ from dlm.errors import (
 from dlm.rng import Stream, draw, uniforms
 
 
-class Draft(NamedTuple):
+class HardDraft(NamedTuple):
     """A draft whose candidate tokens a reward weighs.
 
     canvas: ids of the whole rows, `[R, L]`; positions that this step cannot fill hold MASK
@@ -119,14 +119,14 @@ CURRENT: Final = frozenset({"prob_current"})
 
 @dataclass(frozen=True, slots=True)
 class CandidateReward(Tilt):
-    """A tilt without gradients: `reward(draft: Draft) -> [R, W, K]` gives every candidate a bonus.
+    """A tilt without gradients: `reward(draft: HardDraft) -> [R, W, K]`, a bonus each candidate.
 
     A candidate's score is `log p + beta * bonus`. An open position takes the best of `candidates`
     ids, its drawn token and the most likely others, or with a `temperature` a draw from
     `softmax(score / temperature)`. With one candidate the order alone is tilted.
     """
 
-    reward: Callable[[Draft], Tensor]
+    reward: Callable[[HardDraft], Tensor]
     beta: float = 1.0
     candidates: int = 1
     temperature: float = 0.0
@@ -151,7 +151,7 @@ class CandidateReward(Tilt):
         token = torch.where(filled, view.ids, view.token)
         weighed = filled | view.eligible
         ids, score = self._candidates(view, filled, token)
-        draft = Draft(
+        draft = HardDraft(
             _drafted(view, weighed, token),
             view.row.prompt,
             view.row.length,
@@ -293,7 +293,7 @@ def _draws(view: StepView, score: Tensor) -> Tensor:
     return draw(probs, u.flatten()).view_as(view.pos)
 
 
-def _bonus(reward: Callable[[Draft], Tensor], draft: Draft) -> Tensor:
+def _bonus(reward: Callable[[HardDraft], Tensor], draft: HardDraft) -> Tensor:
     """The bonus of each candidate, checked."""
     bonus: Tensor = _called(reward, draft)
     _check_answer(reward, bonus, draft.candidates.shape, "a number for each candidate")

@@ -89,7 +89,8 @@ if TYPE_CHECKING:
     from dlm.search.verifier import Verdict, Verifier
     from dlm.text import IncrementalDecoder, Text
     from dlm.unmasking.edit.anchored import Anchored
-    from dlm.unmasking.edit.tilts import CandidateReward, GradientReward, HardDraft, SoftDraft
+    from dlm.unmasking.edit.rewards import HardDraft, SoftDraft
+    from dlm.unmasking.edit.tilts import CandidateReward, GradientReward
 
 __version__ = "0.1.0"
 
@@ -191,8 +192,8 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "Anchored": "dlm.unmasking.edit.anchored",
         "CandidateReward": "dlm.unmasking.edit.tilts",
         "GradientReward": "dlm.unmasking.edit.tilts",
-        "HardDraft": "dlm.unmasking.edit.tilts",
-        "SoftDraft": "dlm.unmasking.edit.tilts",
+        "HardDraft": "dlm.unmasking.edit.rewards",
+        "SoftDraft": "dlm.unmasking.edit.rewards",
         "EarlyCommit": "dlm.core",
         "Part": "dlm.core",
         "FIELDS": "dlm.config",

@@ -58,7 +58,7 @@ class Likelihood:
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         embedded = draft.embeddings(model.embedding.weight)
         hidden = model.dense(draft.canvas, causal, inputs=embedded)
-        logp = model.head(hidden).float().log_softmax(dim=2)[draft.row, draft.pos - 1]  # [M, V]
+        logp = model.head(hidden[draft.row, draft.pos - 1]).float().log_softmax(dim=1)  # [M, V]
         said = (draft.probs * logp).sum(dim=1) * self._counted(draft)[draft.row, draft.pos]
         return said.new_zeros(len(draft.prompt)).index_add(0, draft.row, said)
 
@@ -110,7 +110,9 @@ class Rules:
     end: int
 
     def bonuses(self, draft: dlm.HardDraft) -> Tensor:
-        """`[R, W, K]`: what a candidate changes in the share of rules that the draft keeps."""
+        """`[R, W, K]`: what the draft with a candidate keeps of the rules, beside the best
+        candidate of its position: a token that another one would better is taken back.
+        """
         bonus = torch.zeros(draft.candidates.shape)
         rows = zip(draft.canvas.tolist(), draft.prompt.tolist(), draft.length.tolist(), strict=True)
         for row, (ids, prompt, length) in enumerate(rows):
@@ -125,7 +127,7 @@ class Rules:
                     if token != answer[at - prompt]:
                         other = [*answer[: at - prompt], token, *answer[at - prompt + 1 :]]
                         bonus[row, column, k] = self._kept(other, numbers, target) - now
-        return bonus
+        return bonus - bonus.amax(dim=2, keepdim=True)
 
     def of(self, answer: dlm.Generation, prompt: int) -> float:
         """The share of rules that an answer keeps."""
@@ -145,7 +147,7 @@ def rules_of(case: str, likelihood: Likelihood, rules: Rules) -> dict[str, dlm.A
     """The editors of a case by name; the first is what the others are compared with."""
     tilts = {
         "likelihood": dlm.CandidateReward(likelihood.bonuses, beta=1.0, candidates=16),
-        "gradient": dlm.GradientReward(likelihood.gradient, steps=4, rate=0.5),
+        "gradient": dlm.GradientReward(likelihood.gradient, steps=4, rate=1.0),
         "rules": dlm.CandidateReward(rules.bonuses, beta=5.0, candidates=8),
     }
     if case in tilts:

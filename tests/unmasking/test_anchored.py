@@ -9,7 +9,8 @@ import dlm
 from dlm.config import GenerationConfig, bind
 from dlm.errors import InvalidRequest
 from dlm.unmasking.edit.anchored import Anchored, _weight_of
-from dlm.unmasking.edit.tilts import CandidateReward, GradientReward, SoftDraft
+from dlm.unmasking.edit.rewards import SoftDraft
+from dlm.unmasking.edit.tilts import CandidateReward, GradientReward
 from tests.engine.harness import info_of
 from tests.helpers import tiny_spec
 from tests.unmasking.views import INFO
@@ -43,7 +44,7 @@ def refused(edit, info=FULL, /, **options):
         ("anchored(informative=((1, -2.0),))", "`informative` must be 'symbols', a tuple of ids"),
         ("anchored(informative=(99,))", "ids must be between 0 and 63"),
         ("anchored(informative='symbols')", "read from the tokenizer"),
-        ("anchored(tilt='reward')", "`tilt` must be a CandidateReward or a GradientReward"),
+        ("anchored(tilt='reward')", "`tilt` must be a dlm.CandidateReward or a dlm.GradientReward"),
         ("anchored(weights=())", "an argument of anchored must be one of"),
         (Anchored(tilt=CandidateReward(len, candidates=64)), "`candidates` must be at most 63"),
     ],

@@ -80,8 +80,8 @@ class Anchored(Editor):
         if self.tilt is not None and not isinstance(self.tilt, Tilt):
             raise InvalidRequest(
                 "edit",
-                "`tilt` must be a CandidateReward or a GradientReward of "
-                f"dlm.unmasking.edit.tilts, got {shown(self.tilt)}",
+                "`tilt` must be a dlm.CandidateReward or a dlm.GradientReward, "
+                f"got {shown(self.tilt)}",
             )
         _weights_of(self.informative)
 

@@ -1,79 +1,28 @@
-"""Tilts: how a reward bends the distributions by which an editor ranks and chooses tokens.
-
-A reward is a function of the user's, given in Python alone. It reads a draft: the canvases of all
-rows of a call, every position that the step may fill holding a token. What it raises, or answers
-wrongly, ends the row that it belongs to.
-"""
+"""Tilts: how a reward bends the distributions by which an editor ranks and chooses tokens."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlm.core import StepView
-from dlm.errors import (
-    Culprit,
-    DlmError,
-    InvalidRequest,
-    RuleError,
-    charge,
-    culprit_of,
-    is_foreign,
-    shown,
-)
+from dlm.errors import InvalidRequest
 from dlm.rng import Stream, draw, uniforms
-
-
-class HardDraft(NamedTuple):
-    """A draft whose candidate tokens a reward weighs.
-
-    canvas: ids of the whole rows, `[R, L]`; positions that this step cannot fill hold MASK
-    prompt, length: positions of each row's prompt and canvas, `[R]`
-    pos: the window's positions, `[R, W]`
-    weighed: those whose bonus counts, `[R, W]` bool
-    candidates: ids for each of them, `[R, W, K]`; the first one stands in `canvas`
-    """
-
-    canvas: Tensor
-    prompt: Tensor
-    length: Tensor
-    pos: Tensor
-    weighed: Tensor
-    candidates: Tensor
-
-
-class SoftDraft(NamedTuple):
-    """A draft with gradients: M of its positions are distributions over the vocabulary.
-
-    canvas: ids of the whole rows, `[R, L]`; positions that this step cannot fill hold MASK
-    prompt, length: positions of each row's prompt and canvas, `[R]`
-    row, pos: of the M soft positions, `[M]`
-    probs: of the soft positions, `[M, V]`; gradients flow through it. With a straight-through
-        estimate each is one-hot at the id in `canvas`.
-    """
-
-    canvas: Tensor
-    prompt: Tensor
-    length: Tensor
-    row: Tensor
-    pos: Tensor
-    probs: Tensor
-
-    def embeddings(self, table: Tensor) -> Tensor:
-        """`[R, L, D]`: the rows in the embedding table `[V, D]`, soft positions as expectations."""
-        soft = self.probs.to(table.dtype) @ table
-        return table[self.canvas].index_put((self.row, self.pos), soft)
-
-    def one_hot(self) -> Tensor:
-        """`[R, L, V]`: the rows over the vocabulary; of the size of all positions."""
-        shape = (*self.canvas.shape, self.probs.shape[1])
-        hard = self.probs.new_zeros(shape).scatter_(2, self.canvas[..., None], 1.0)
-        return hard.index_put((self.row, self.pos), self.probs)
+from dlm.unmasking.edit.rewards import (
+    HardDraft,
+    SoftDraft,
+    called,
+    check_answer,
+    require_count,
+    require_number,
+    require_reward,
+    wrong,
+)
 
 
 class Tilted(NamedTuple):
@@ -134,10 +83,10 @@ class CandidateReward(Tilt):
     needs = CURRENT
 
     def __post_init__(self) -> None:
-        _require_reward(self.reward)
-        _require_number("beta", self.beta)
-        _require_count("candidates", self.candidates)
-        _require_number("temperature", self.temperature, least=0)
+        require_reward(self.reward)
+        require_number("beta", self.beta)
+        require_count("candidates", self.candidates)
+        require_number("temperature", self.temperature, least=0)
 
     def check_vocabulary(self, size: int) -> None:
         """The candidates are different ids, none of them MASK."""
@@ -202,10 +151,10 @@ class GradientReward(Tilt):
     straight_through: bool = True
 
     def __post_init__(self) -> None:
-        _require_reward(self.reward)
-        _require_count("steps", self.steps)
-        _require_number("rate", self.rate)
-        _require_number("temperature", self.temperature, least=0)
+        require_reward(self.reward)
+        require_count("steps", self.steps)
+        require_number("rate", self.rate)
+        require_number("temperature", self.temperature, least=0)
 
     def __call__(self, view: StepView, filled: Tensor) -> Tilted:
         """Climb from the step's logits; what gradients need is no inference tensor."""
@@ -255,13 +204,13 @@ class _Climb:
         probs = torch.softmax(inner, dim=1)
         best = inner.detach().argmax(dim=1)
         token = torch.where(self.soft & ~self.fixed, best, self.ids)
-        value = _called(reward, self._draft(probs, token))
-        _check_answer(reward, value, self.prompt.shape, "one number a row")
+        value = called(reward, self._draft(probs, token))
+        check_answer(reward, value, self.prompt.shape, "one number a row")
         if not value.requires_grad:
-            raise _wrong(reward, "must depend on `draft.probs`, got numbers without a gradient")
+            raise wrong(reward, "must depend on `draft.probs`, got numbers without a gradient")
         (gradient,) = torch.autograd.grad(value.sum(), phi)
         if not bool(gradient.isfinite().all()):
-            raise _wrong(reward, "must have finite gradients, got some that are not")
+            raise wrong(reward, "must have finite gradients, got some that are not")
         self.logits = (phi + rate * gradient).detach()
 
     def _draft(self, probs: Tensor, token: Tensor) -> SoftDraft:
@@ -295,56 +244,8 @@ def _draws(view: StepView, score: Tensor) -> Tensor:
 
 def _bonus(reward: Callable[[HardDraft], Tensor], draft: HardDraft) -> Tensor:
     """The bonus of each candidate, checked."""
-    bonus: Tensor = _called(reward, draft)
-    _check_answer(reward, bonus, draft.candidates.shape, "a number for each candidate")
+    bonus: Tensor = called(reward, draft)
+    check_answer(reward, bonus, draft.candidates.shape, "a number for each candidate")
     if not bool((bonus.isfinite().all(dim=2) | ~draft.weighed).all()):
-        raise _wrong(reward, "must give finite bonuses, got some that are not")
+        raise wrong(reward, "must give finite bonuses, got some that are not")
     return bonus
-
-
-def _called(reward: Callable[[Any], Any], draft: Any) -> Any:
-    """The answer of a reward; what it raises is marked as its fault."""
-    try:
-        return reward(draft)
-    except Exception as error:
-        foreign = is_foreign(reward) and not isinstance(error, DlmError)
-        if foreign and culprit_of(error) is None:
-            charge(error, _culprit(reward))
-        raise
-
-
-def _check_answer(reward: Any, answer: Any, shape: torch.Size, what: str) -> None:
-    """Raise `RuleError` unless the answer is a tensor of real numbers of the shape."""
-    if isinstance(answer, Tensor) and answer.shape == shape and answer.is_floating_point():
-        return
-    got = f"{answer.dtype} {list(answer.shape)}" if isinstance(answer, Tensor) else shown(answer)
-    raise _wrong(reward, f"must return {what}, a float tensor {list(shape)}, got {got}")
-
-
-def _wrong(reward: Any, message: str) -> RuleError:
-    return RuleError(_culprit(reward), message)
-
-
-def _culprit(reward: Any) -> Culprit:
-    """The reward as the one at fault; its line is where it begins."""
-    name = getattr(reward, "__qualname__", type(reward).__qualname__)
-    code = getattr(reward, "__code__", getattr(type(reward).__call__, "__code__", None))
-    line = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-    return Culprit("reward", name, line)
-
-
-def _require_reward(reward: Any) -> None:
-    if not callable(reward) or isinstance(reward, type):
-        raise InvalidRequest("edit", f"`reward` must be a function, got {shown(reward)}")
-
-
-def _require_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidRequest("edit", f"`{name}` must be an integer of 1 or more, got {value!r}")
-
-
-def _require_number(name: str, value: Any, least: float = -torch.inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value < torch.inf or value == -torch.inf:
-        rule = "a finite number" if least == -torch.inf else f"a finite number >= {least:g}"
-        raise InvalidRequest("edit", f"`{name}` must be {rule}, got {value!r}")

@@ -88,6 +88,9 @@ if TYPE_CHECKING:
     from dlm.search.policy import Policy
     from dlm.search.verifier import Verdict, Verifier
     from dlm.text import IncrementalDecoder, Text
+    from dlm.unmasking.edit.anchored import Anchored
+    from dlm.unmasking.edit.rewards import HardDraft, SoftDraft
+    from dlm.unmasking.edit.tilts import CandidateReward, GradientReward
 
 __version__ = "0.1.0"
 
@@ -95,6 +98,7 @@ __all__ = [
     "FIELDS",
     "KINDS",
     "PRESETS",
+    "Anchored",
     "Answer",
     "AsyncEngine",
     "AsyncRequest",
@@ -104,6 +108,7 @@ __all__ = [
     "Budget",
     "CacheManager",
     "Candidate",
+    "CandidateReward",
     "CausalEngine",
     "CheckpointError",
     "Choice",
@@ -120,7 +125,9 @@ __all__ = [
     "Event",
     "Generation",
     "GenerationConfig",
+    "GradientReward",
     "Guide",
+    "HardDraft",
     "HostCanvas",
     "Improvement",
     "IncrementalDecoder",
@@ -151,6 +158,7 @@ __all__ = [
     "SearchOptions",
     "SearchResult",
     "SnapshotReader",
+    "SoftDraft",
     "Stats",
     "StepView",
     "StopRule",
@@ -181,6 +189,11 @@ _HOMES: Final[Mapping[str, str]] = MappingProxyType(
         "StopRule": "dlm.core",
         "Unmasker": "dlm.core",
         "Budget": "dlm.core",
+        "Anchored": "dlm.unmasking.edit.anchored",
+        "CandidateReward": "dlm.unmasking.edit.tilts",
+        "GradientReward": "dlm.unmasking.edit.tilts",
+        "HardDraft": "dlm.unmasking.edit.rewards",
+        "SoftDraft": "dlm.unmasking.edit.rewards",
         "EarlyCommit": "dlm.core",
         "Part": "dlm.core",
         "FIELDS": "dlm.config",

@@ -39,6 +39,8 @@ class Stream(IntEnum):
     """Orders positions."""
     NOISE = 2
     """Draws the ids of positions opened as noise."""
+    TILT = 3
+    """Draws tokens from distributions that a reward has tilted."""
 
 
 def uniforms(seed: Tensor, path: Tensor, pos: Tensor, step: Tensor, stream: int) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 
 import dlm
 from dlm.cli import run
+from dlm.evals.tasks.countdown import reaches
 from tests.helpers import false_equations
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -17,14 +18,16 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def output(capsys, monkeypatch):
-    """What an example prints; its answers, other than its drafts, are free of false equations."""
+    """What an example prints; its answers, other than drafts and the one that a reward is to
+    improve, are free of false equations.
+    """
 
     def output(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         captured = capsys.readouterr()
         assert captured.err == ""
-        answers = re.sub(r"^path \d: .*$", "", captured.out, flags=re.MULTILINE)
+        answers = re.sub(r"^(path \d|no reward).*$", "", captured.out, flags=re.MULTILINE)
         assert false_equations(answers) == []
         return captured.out
 
@@ -61,6 +64,15 @@ def test_branch(output):
     again = re.match(r"with its end written anew, (\d+) forwards: ", lines[6])
     assert int(best[2]) <= 64 < total
     assert int(again[1]) > int(best[2])
+
+
+def test_anchored(output):
+    """Both rewards find what the rule alone does not, at the same number of forwards."""
+    lines = output("anchored.py").splitlines()
+    found = [re.fullmatch(r"([a-z ]+), 8 forwards: '(.*)'", line) for line in lines]
+    assert [match[1] for match in found] == ["no reward", "candidates", "gradients"]
+    solved = [reaches(match[2].replace("\\n", "\n"), [9, 3, 5], 17) for match in found]
+    assert solved == [False, True, True]
 
 
 def test_my_rule(output):

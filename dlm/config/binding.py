@@ -281,8 +281,8 @@ def _check_edits(parts: Parts, info: ModelInfo) -> None:
             reason = editor.refuses(parts.unmask)
         if reason:
             raise InvalidRequest("edit", str(reason))
-        timed = editor.scope == "row" or editor.clock
-        if timed and parts.eligibility_filter is not None:
+        weighs = editor.scope == "row" or editor.clock
+        if weighs and parts.eligibility_filter is not None:
             raise InvalidRequest(
                 "edit",
                 f"{type(editor).__name__} weighs all open positions of a block against each other, "

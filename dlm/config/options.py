@@ -155,7 +155,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "preset": Field(
             "name",
             "none",
-            "parts that go well together: quality, fast, leap, adaptive, revise",
+            "parts that go well together: quality, fast, leap, adaptive, revise, anchored",
         ),
         "trace": Field("boolean", "false", "keep the events in the result"),
     }

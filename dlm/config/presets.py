@@ -100,6 +100,18 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             block_causal=None,
             source="MDPO (arXiv 2508.13148)",
         ),
+        "anchored": Preset(
+            use="as revise, but each step ranks all tokens by what the model thinks of them now",
+            full={"unmask": "everything", "edit": "anchored", "blocks": "whole", "cache": "none"},
+            shifted={
+                "unmask": "everything",
+                "edit": "anchored",
+                "blocks": "whole",
+                "cache": "none",
+            },
+            block_causal={"unmask": "everything", "edit": "anchored(scope='block')", **_STORED},
+            source="P2 (arXiv 2502.03540) and APS (arXiv 2510.02291)",
+        ),
     }
 )
 """The presets by name."""

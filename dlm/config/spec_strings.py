@@ -94,6 +94,7 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "remdm": "dlm.unmasking.edit.remdm:ReMDM",
                 "psi": "dlm.unmasking.edit.remdm:Psi",
                 "p2": "dlm.unmasking.edit.p2:P2",
+                "anchored": "dlm.unmasking.edit.anchored:Anchored",
             },
             GROUP,
         ),

@@ -26,6 +26,7 @@ class ModelInfo:
     delimiters: ids whose text contains a newline
     aux: names of the auxiliary models that were loaded along
     references: the masked ones among them, which guides read; rules read the others
+    symbols: ids whose text has a digit, an operator or a bracket
     """
 
     family: str
@@ -40,6 +41,7 @@ class ModelInfo:
     delimiters: tuple[int, ...] = ()
     aux: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    symbols: tuple[int, ...] = ()
 
     @property
     def process(self) -> Process:

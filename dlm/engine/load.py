@@ -226,6 +226,7 @@ def _traits(spec: ModelSpec, text: Text | None) -> ModelInfo:
             "model", "its files name no mask token: give `overrides={'mask_id': ...}`"
         )
     eos_ids, delimiters = _end_ids(spec, text), () if text is None else text.delimiter_ids()
+    symbols = () if text is None else text.symbol_ids()
     return ModelInfo(
         family=spec.family,
         vocab_size=spec.vocab_size,
@@ -237,4 +238,5 @@ def _traits(spec: ModelSpec, text: Text | None) -> ModelInfo:
         block_length=spec.block_length,
         shift=spec.shift or spec.attention == "causal",
         delimiters=tuple(i for i in delimiters if i < spec.vocab_size),
+        symbols=tuple(i for i in symbols if i < spec.vocab_size),
     )

@@ -148,7 +148,7 @@ class Decoder(nn.Module):
         """Packed queries -> normed hidden states `[N, D]` of `packed.logit_rows`."""
         with kernels(packed):
             turns = self.rotary.tables(packed.positions, packed.lengths)
-            hidden = self._run(packed.ids, turns, PackedAttend(packed, kv))
+            hidden = self._run(self.embedding(packed.ids), turns, PackedAttend(packed, kv))
         out: Tensor = self.norm(hidden.index_select(0, packed.logit_rows))
         return out
 
@@ -163,9 +163,11 @@ class Decoder(nn.Module):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
         lengths: Tensor | None = None,
+        inputs: Tensor | None = None,
     ) -> Tensor:
         """Plain batch `ids [B, L]` -> normed hidden states `[B, L, D]`.
 
+        `inputs [B, L, D]`: embeddings in place of those of the ids; gradients flow through them.
         `mask` is boolean, True where a query may look, and broadcasts to `[B, H, L, L]`; None is
         full attention. `positions [L]`: those of the tokens of each row; None is in order.
         `lengths [B]`: the length of each row's text; None is `L`.
@@ -176,15 +178,15 @@ class Decoder(nn.Module):
         if lengths is None:
             lengths = torch.full((batch,), length, device=ids.device)
         turns = self.rotary.tables(positions.repeat(batch), lengths.repeat_interleave(length))
-        hidden = self._run(ids.reshape(-1), turns, DenseAttend(batch, mask))
+        x = self.embedding(ids) if inputs is None else inputs
+        hidden = self._run(x.flatten(0, 1), turns, DenseAttend(batch, mask))
         out: Tensor = self.norm(hidden).view(batch, length, -1)
         return out
 
-    def _run(self, ids: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """The layer loop: `ids [T]` and their rotary tables -> hidden states `[T, D]` before the
-        final norm.
+    def _run(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """The layer loop: embeddings `x [T, D]` and the rotary tables of their positions -> hidden
+        states `[T, D]` before the final norm.
         """
-        x: Tensor = self.embedding(ids)
         for layer in self.layers:
             x = layer(x, rotation, attend)
         return x

@@ -17,6 +17,8 @@ from dlm.text.template import render
 from dlm.text.vocabulary import Vocabulary
 
 ROLES = ("system", "user", "assistant", "tool")
+SYMBOLS = tuple("0123456789+-*/=<>^%|&~()[]{}")
+"""Digits, operators and brackets."""
 Message = Mapping[str, Any]
 
 
@@ -154,6 +156,12 @@ class Text:
             for index, text in enumerate(self.vocabulary.each())
             if index not in skipped and any(string in text for string in strings)
         )
+
+    def symbol_ids(self) -> tuple[int, ...]:
+        """Ids whose text has a digit, an operator or a bracket: what a step of reasoning hangs on,
+        in place of words around it.
+        """
+        return self.delimiter_ids(SYMBOLS)
 
 
 def load_text(folder: str | Path, ids: Collection[int | None] = ()) -> Text | None:

@@ -23,6 +23,10 @@ CASES = {
         {"unmask": "everything", "edit": "rcr(16)", "cache": "dual(on_edit='requery')"},
         {},
     ),
+    "anchors": (
+        {"unmask": "everything", "edit": "anchored(16)", "cache": "dual(on_edit='requery')"},
+        {},
+    ),
 }
 
 

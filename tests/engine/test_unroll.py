@@ -16,6 +16,7 @@ FULL = [
     {"unmask": "threshold(0.6)", "temperature": 0.9, "blocks": "fixed(16)"},
     {"unmask": "threshold(0.9)", "blocks": "adaptive(8, delimiters=(4, 9))", "cache": "prefix"},
     {"unmask": "everything", "edit": "rcr(24)", "blocks": "fixed(12)"},
+    {"unmask": "everything", "edit": "anchored(24, hold=1)", "blocks": "fixed(12)"},
     {"unmask": "topk(schedule='eps')", "steps": 30, "blocks": "whole"},
     {"unmask": "topk", "guide": "cfg(0.7)", "stop": "none", "temperature": 0.4},
 ]

@@ -120,6 +120,11 @@ class Parts:
         return next((guide for guide in self.guide if guide.arms > 1), None)
 
     @property
+    def step_guides(self) -> tuple[Guide, ...]:
+        """The guides that depend on the steps before, or on another model's reading of a step."""
+        return tuple(g for g in self.guide if g.scratch or g.needs - STATISTICS)
+
+    @property
     def arms(self) -> int:
         """Model inputs of each row."""
         return 1 if self.armed is None else self.armed.arms

@@ -57,7 +57,8 @@ def verify(group: RowGroup, view: StepView, model: Model, kv: KVPool) -> StepVie
     slot, none = _slots(plan, view), view.window.shadow[:0]
     row = torch.div(slot, view.pos.shape[1], rounding_mode="floor")
     window = view.window._replace(slot=slot, shadow=none, row=row)
-    frame = Frame(window, view.ids, view.kind, view.row, view.blocks)
+    shown = window, view.ids, view.kind, view.row, view.blocks
+    frame = Frame(*shown, rows.kind, rows.scratch)
     for guide, params in group.calls["guide"]:
         logits = guide(logits[None], frame, params)[0]
     one = torch.ones_like(slot)

@@ -84,6 +84,8 @@ class FreeDave(Unmasker):
             "early commit": bool(parts.early),
             "reads copies of the canvas, and "
             f"{type(parts.armed).__name__} asks for further model inputs of each": (parts.arms > 1),
+            f"takes fewer steps, and {_names(parts.step_guides)} counts steps or reads another "
+            "model in each": bool(parts.step_guides),
             f"drafts in one block that offers all its open positions, and {blocks} does not: use "
             "blocks 'fixed', 'whole' or 'adaptive'": (
                 parts.blocks.multi_block or parts.blocks.restricts

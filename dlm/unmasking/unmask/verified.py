@@ -82,6 +82,9 @@ class Verified(Unmasker):
             f"has one verdict, and {type(parts.armed).__name__} asks for further model inputs": (
                 parts.arms > 1
             ),
+            "reads the block again within a step, and "
+            f"{', '.join(type(g).__name__ for g in parts.step_guides)} counts steps or reads "
+            "another model in each": bool(parts.step_guides),
             f"drafts in one block that offers all its open positions, and {blocks} does not: use "
             "blocks 'fixed'": parts.blocks.multi_block or parts.blocks.restricts,
         }

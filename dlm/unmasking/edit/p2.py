@@ -81,7 +81,7 @@ class P2(Editor):
         current = view.stats.prob_current
         assert current is not None
         score = torch.where(old, view.params.eta * _log(current), _log(view.confidence))
-        return proposal._replace(remask=top(-score, old | proposal.commit, owed))
+        return proposal.revised(remask=top(-score, old | proposal.commit, owed))
 
 
 def _log(probability: Tensor) -> Tensor:

@@ -115,11 +115,8 @@ class Reverse(Editor):
         u = uniforms(row.seed, row.path, view.pos, row.step, Stream.ORDER)
         reopened = filled & (u < sigma)
         again = (count + 1 < steps - 1) & (then > self.until(view.params))
-        return proposal._replace(
-            commit=proposal.commit & (u < share),
-            remask=reopened if proposal.remask is None else proposal.remask | reopened,
-            hold=again[:, 0],
-        )
+        fallen = proposal._replace(commit=proposal.commit & (u < share))
+        return fallen.revised(remask=reopened, hold=again[:, 0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ def found():
 def test_the_answer_and_one_line_about_it(call, found):
     code, out, err = call("search", PROMPT, "--search", "best_of(5, width=2)", *OPTIONS)
     assert (code, out) == (0, f"{found.text}\n")
-    told = f"score {found.score:.4g} · {found.costs.row_forwards} forwards · 5 answers · "
+    costs = found.costs
+    shared = f"{costs.row_forwards} forwards (and {costs.shared_forwards} shared with another row)"
+    told = f"score {found.score:.4g} · {shared} · 5 answers · "
     assert err.startswith(told), err
     assert err.endswith("done\n")
     assert call("search", PROMPT, "--quiet", *OPTIONS)[2] == ""

@@ -75,7 +75,7 @@ def test_a_file_of_the_command_is_shown_as_text(call, tmp_path, found):
     first, prompt, columns, *lines = out.splitlines()
     assert prompt == f"prompt: {PROMPT}"
     assert columns == trees.HEAD
-    assert first.startswith("best_of(5, width=2) on tiny · score")
+    assert first.startswith("best_of(5, width=2) judged by confidence on tiny · score")
     assert len(lines) == len(found.tree) == 5
     (best,) = [line for line in lines if line.startswith("*")]
     assert trees.one_line(found.text) in best

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 import dlm
-from dlm.cli import output
+from dlm.cli import output, trees
 from dlm.cli.interrupts import INTERRUPTED, Catching
 from dlm.cli.options import (
     Aux,
@@ -242,12 +242,10 @@ def _show(
 def status(found: dlm.SearchResult) -> str:
     """One line about a search that has ended: score, forwards, answers, seconds, reason."""
     costs = found.costs
-    forwards = counted(costs.row_forwards, "forward")
-    judged = f" and {costs.verifier_nfe:.4g} of the verifier" if costs.verifier_nfe else ""
     return " · ".join(
         [
             "not judged" if isnan(found.score) else f"score {found.score:.4g}",
-            forwards + judged,
+            trees.forwards(costs),
             counted(len(found.candidates), "answer"),
             f"{costs.seconds:.2f} s",
             found.reason,

@@ -85,13 +85,21 @@ def summary(found: SavedSearch) -> str:
     parts = [
         f"{found.search or 'a search'}{judged} on {found.model or 'a model'}",
         f"score {spelled(found.score)}",
-        f"{costs.nfe:.0f} forwards",
+        forwards(costs),
         counted(len(found.candidates), "answer"),
         f"{costs.seconds:.2f} s",
         found.reason,
         *(["with an oracle"] if found.oracle else []),
     ]
     return " · ".join(parts)
+
+
+def forwards(costs: dlm.SearchCosts) -> str:
+    """The forwards of a search in words: of rows, those that several rows shared, of verifiers."""
+    told = counted(costs.row_forwards, "forward")
+    if costs.shared_forwards:
+        told += f" (and {costs.shared_forwards} shared with another row)"
+    return told + (f" and {costs.verifier_nfe:.4g} of the verifier" if costs.verifier_nfe else "")
 
 
 def spelled(score: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from dlm.config.aliases import ALIASES, check_alias, resolve_aliases
@@ -23,6 +24,15 @@ MOST_BIAS: Final = 1e4
 
 MOST_LIKELY: Final = 20
 """Bound of `top_logprobs`, that of OpenAI's API."""
+
+_BESIDE: Final = "is an option of searches: give `search`, too"
+OF_SEARCHES: Final = MappingProxyType(
+    {
+        "search": "is an option of `generate`; `AsyncEngine.start_search` gives the events of one",
+        **dict.fromkeys(("verifier", "budget", "target", "allow_oracle", "on_improve"), _BESIDE),
+    }
+)
+"""Options that are none of a decoding, and what to do about them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,8 @@ class GenerationConfig:
             check_alias(name, value)
         resolved = resolve_aliases(options)
         for name in resolved:
+            if name in OF_SEARCHES:
+                raise InvalidRequest(name, OF_SEARCHES[name])
             if name not in FIELDS:
                 raise unknown_name("option", name, FIELDS)
         return resolved

@@ -70,6 +70,8 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
                 "ancestral": "dlm.unmasking.unmask.ancestral:Ancestral",
                 "freedave": "dlm.unmasking.unmask.freedave:FreeDave",
                 "verified": "dlm.unmasking.unmask.verified:Verified",
+                "wide_in": "dlm.unmasking.unmask.wide_in:WideIn",
+                "guided": "dlm.unmasking.unmask.guided:Guided",
                 "everything": "dlm.unmasking.unmask.threshold:CommitAll",
             },
             GROUP,
@@ -79,6 +81,9 @@ KINDS: Final[Mapping[str, Registry]] = MappingProxyType(
             {
                 "rcr": "dlm.unmasking.edit.rcr:RCR",
                 "rewrite": "dlm.unmasking.edit.rewrite:Rewrite",
+                "t2m": "dlm.unmasking.edit.targeted:T2M",
+                "narrow_out": "dlm.unmasking.edit.wino:NarrowOut",
+                "backtrack": "dlm.unmasking.edit.backtrack:Backtrack",
                 "reconsider": "dlm.unmasking.edit.reconsider:Reconsider",
             },
             GROUP,

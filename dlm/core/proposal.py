@@ -47,6 +47,22 @@ class Proposal(NamedTuple):
         """True if it commits the view's tokens, and changes nothing else."""
         return self.token is self.remask is self.replace is self.renoise is None
 
+    def revised(
+        self,
+        *,
+        remask: Tensor | None = None,
+        replace: Tensor | None = None,
+        hold: Tensor | None = None,
+        scratch: Mapping[str, Tensor | Entries] | None = None,
+    ) -> Proposal:
+        """The proposal with further edits and scratch beside those that it has."""
+        return self._replace(
+            remask=_either(self.remask, remask),
+            replace=_either(self.replace, replace),
+            hold=_either(self.hold, hold),
+            scratch={**(self.scratch or {}), **(scratch or {})} or None,
+        )
+
     def without_edits(self, rows: Tensor) -> Proposal:
         """The proposal without the edits, and without the hold, of `rows [R]`."""
         stay = ~rows
@@ -65,6 +81,13 @@ class Proposal(NamedTuple):
             renoise=None if self.renoise is None else self.renoise & rows,
             hold=None if self.hold is None else self.hold & active,
         )
+
+
+def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The union of two masks, of which either may be missing."""
+    if one is None or other is None:
+        return one if other is None else other
+    return one | other
 
 
 class Fill(NamedTuple):

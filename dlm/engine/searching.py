@@ -83,7 +83,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """A point of the curve of a search: from `nfe` forwards on, this was the best answer."""
+    """A point of the curve of a search: from `nfe` forwards on, this was the best answer.
+
+    candidate: its `Candidate.number`, which is no place in the list of candidates
+    """
 
     nfe: float
     score: float
@@ -126,6 +129,7 @@ class SearchResult:
     reason: `done`, `target` (a score that cannot be improved), `budget` or `abort`
     oracle: the verifier has seen what no answer may know; for analysis only
     tree: all nodes
+    verifier: the name of the verifier, its own default included; empty where there is none
     """
 
     best: Generation
@@ -136,6 +140,7 @@ class SearchResult:
     reason: str
     oracle: bool = False
     tree: tuple[TreeNode, ...] = field(default=(), repr=False)
+    verifier: str = ""
 
     @property
     def text(self) -> str | None:

@@ -31,7 +31,9 @@ class SearchBudget:
         if given is None:
             return cls()
         if not isinstance(given, Mapping):
-            raise InvalidRequest("budget", f"must map names to numbers, got {shown(given)}")
+            names = ", ".join(repr(one.name) for one in fields(cls))
+            rule = f"must map names ({names}) to numbers, as {{'nfe': 400}}"
+            raise InvalidRequest("budget", f"{rule}, got {shown(given)}")
         known = [one.name for one in fields(cls)]
         for name, value in given.items():
             if name not in known:

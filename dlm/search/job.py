@@ -13,9 +13,11 @@ from dlm.engine.node import Holder
 from dlm.engine.searching import Candidate, SearchCosts, SearchOptions, SearchResult
 from dlm.errors import Unavailable, rule_error
 from dlm.search.budget import SearchBudget
+from dlm.search.dealing import Dealer
 from dlm.search.executor import Executor
 from dlm.search.frames import Frame, run_of
 from dlm.search.judging import Jury
+from dlm.search.names import called
 from dlm.search.policy import Policy, rng_of
 from dlm.search.verifier import Question, Verifier, whole
 from dlm.search.work import Score, SearchNode
@@ -44,12 +46,14 @@ class Job:
         self._engine, self._executor, self._budget, self._seed = engine, executor, budget, seed
         self._policy = policy
         self._spent_by_verifiers = question.spent
-        self._verdict_cost = 0 if verifier is None else ceil(verifier.cost)
+        self._judges = "" if verifier is None else ", ".join(map(called, whole(verifier)))
         self._oracle = verifier is not None and any(one.oracle for one in whole(verifier))
         self.wake: Callable[[], object] = _nobody
         self.has_news = True
         self._jury = Jury(verifier, question, given.target, self._nfe, given.on_improve, self._told)
-        self._frame = Frame(policy, run_of(policy, self), executor, self._jury)
+        cost = 0 if verifier is None else ceil(verifier.cost)
+        self._dealer = Dealer(executor, self._jury, budget.nfe, cost, self._dealt)
+        self._frame = Frame(policy, run_of(policy, self), executor, self._dealer.judge)
         self._begun, self._seconds = time.perf_counter(), 0.0
         self._reason, self._error = "", None  # type: tuple[str, Exception | None]
         self.done = self.runnable = False
@@ -84,7 +88,7 @@ class Job:
     @property
     def left(self) -> float:
         """Forwards that the search may still spend; infinite without a budget."""
-        return max(self._budget.nfe - self._dealt(), 0.0)
+        return self._dealer.left
 
     def rng(self, *key: int | str) -> Random:
         """Random numbers of the search's seed."""
@@ -119,10 +123,14 @@ class Job:
         """Let the policy go on from what is there, until rows or verdicts are to be waited for."""
         self.has_news = False
         self._frame.move()
-        if self._frame.done and not self.done:
-            self._end("target" if self.settled else "done")
-        elif not self.done:
-            self._deal()
+        paid = self.done or self._frame.done or self._dealer.deal(self._frame)
+        if self.done:
+            return
+        if self._frame.done:
+            best = self.settled and self._chosen is self.best
+            self._end("target" if best else "done")
+        elif not paid:
+            self._end("budget")
 
     @property
     def seconds_left(self) -> float:
@@ -180,7 +188,7 @@ class Job:
         """The answer. Raises the error of a search that has failed."""
         if self._error is not None:
             raise self._error
-        chosen = self._frame.value if isinstance(self._frame.value, Candidate) else self.best
+        chosen = self._chosen
         if chosen is None and self._reason == "abort":
             raise Unavailable("the search has no answer: it was aborted before its first step")
         if chosen is None:
@@ -193,8 +201,15 @@ class Job:
             curve=tuple(self._jury.curve),
             reason=self._reason,
             oracle=self._oracle,
+            verifier=self._judges,
             tree=tuple(one.shown() for one in self._executor.nodes),
         )
+
+    @property
+    def _chosen(self) -> Candidate | None:
+        """The candidate that the policy has returned, else the best one."""
+        value = self._frame.value
+        return value if isinstance(value, Candidate) else self.best
 
     def _told(self) -> None:
         """A verdict is there; told from another thread."""
@@ -210,44 +225,6 @@ class Job:
         One that equal rows share counts for each of them, as its sharing depends on the batch.
         """
         return self._executor.costs.nfe + self._spent_by_verifiers.nfe
-
-    def _deal(self) -> None:
-        """Let the nodes that rest before their points go on.
-
-        With a bound on forwards they set out in rounds, when nothing else moves and no verdict is
-        awaited, and each takes a reserve from what is left, and one for its verdict; those that
-        find none wait. So the answer does not depend on how rows are batched or how long a verifier
-        takes, and the bound is kept, but for the verdict on a first answer that takes all.
-        """
-        there = list(self._frame.decoding())
-        if self._budget.nfe == inf:
-            for task in there:
-                if task.node.rests:
-                    self._executor.go_on(task)
-            return
-        if not (all(task.node.rests for task in there) and self._has_all_verdicts()):
-            return
-        there, left, cost = list(self._frame.decoding()), int(self.left), self._verdict_cost
-        if there and left <= (0 if self.best is None else cost):
-            return self._end("budget")
-        for task in there:
-            if not task.node.rests:
-                continue  # two items wait for it
-            first = task is there[0]
-            most = left if first and self.best is None else left - cost
-            if first or task.most <= most:
-                reserve = min(task.most, most)
-                self._executor.go_on(task, reserve)
-                left -= reserve + cost
-
-    def _has_all_verdicts(self) -> bool:
-        """True if no verdict is awaited, and the policies have taken note of all of them."""
-        while not self._frame.waits:
-            asked = self._jury.asked
-            self._frame.move()
-            if self._jury.asked == asked:
-                return True
-        return False
 
     def _end(self, reason: str) -> None:
         """End everything; without an answer, the row that has come furthest gives one."""

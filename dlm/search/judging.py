@@ -45,7 +45,6 @@ class Jury:
 
     best: the candidate with the highest score; of equals the first
     curve: the best against the forwards spent
-    asked: times that the verifier was asked in another thread
     fresh: candidates that nobody has been told of
     """
 
@@ -64,7 +63,6 @@ class Jury:
         self.target = highest if target is None else min(target, highest)
         self._threads: ThreadPoolExecutor | None = None
         self._waits: set[Future[Sequence[Verdict]]] = set()
-        self.asked = 0
         self._verdicts: list[Verdict] = []
         self._nodes: list[Hypothesis] = []
         self._places: list[Place] = []
@@ -93,6 +91,11 @@ class Jury:
         """True if the best score is the target, or the highest that there is."""
         return self.best is not None and self.best.score >= self.target
 
+    @property
+    def waits(self) -> bool:
+        """True if a verdict is awaited from another thread."""
+        return bool(self._waits)
+
     def __call__(self, item: Score, place: Place) -> Task:
         """Begin to judge answers; of equals the one with the smaller place is the better."""
         nodes = cast(Sequence[Hypothesis], item.nodes)  # the executor made them
@@ -106,7 +109,6 @@ class Jury:
         if not any(one.blocks for one in whole(self._verifier)):
             return Finished(finish(self._ask(answers)))
         self._threads = self._threads or ThreadPoolExecutor(self._verifier.workers, "dlm-verify")
-        self.asked += 1
         verdicts = self._threads.submit(self._ask, answers)
         self._waits.add(verdicts)
         verdicts.add_done_callback(self._told)

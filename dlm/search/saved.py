@@ -52,7 +52,7 @@ class SavedSearch:
     """A search as it was saved.
 
     model: its name
-    search, verifier: the policy and the judge, as they were asked for
+    search, verifier: the policy and the judge, as they were asked for; a default one by its name
     text, score: the answer
     reason, oracle, costs, curve: as in `SearchResult`
     candidates: all finished answers
@@ -91,7 +91,7 @@ class SavedSearch:
         return cls(
             model=model,
             search=search,
-            verifier=verifier,
+            verifier=verifier or result.verifier,
             text=result.text or "",
             score=result.score,
             reason=result.reason,

@@ -16,6 +16,7 @@ from dlm.engine.load import BUNDLED
 from dlm.errors import InvalidRequest
 from dlm.model.kv_store import KVPool
 from dlm.text import Text, id_map
+from dlm.unmasking.unmask.guided import Guided
 from tests import twins
 from tests.engine.harness import CPU, Bench
 from tests.engine.test_hard_cases import (
@@ -27,7 +28,7 @@ from tests.engine.test_hard_cases import (
     prompt_of,
 )
 from tests.helpers import random_decoder, tiny_spec
-from tests.rules.guided import Dictated, Guided
+from tests.rules.guided import Dictated
 
 OPTIONS = {"max_new_tokens": 20, "blocks": "fixed(10)", "stop": "none", "cache": "none"}
 
@@ -343,7 +344,7 @@ def test_ids_that_the_causal_model_cannot_read_are_refused(param):
 
 def test_on_the_command_line(causal_folder, capsys):
     folder, _ = causal_folder
-    rule = ["--unmask", "tests.rules.guided:Guided(0.1)", "--aux", f"ar={folder}"]
+    rule = ["--unmask", "guided(0.1)", "--aux", f"ar={folder}"]
     command = ["generate", "What is 3+4?", "--max-new-tokens", "16", *rule]
     assert run([*command, "--json"]) == 0
     stats = json.loads(capsys.readouterr().out)["stats"]

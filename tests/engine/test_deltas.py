@@ -15,10 +15,11 @@ from dlm import AsyncEngine, Engine, Guide, InvalidRequest, StopString
 from dlm.engine.generation import hole_spans
 from dlm.engine.load import BUNDLED
 from dlm.text import load_text
+from dlm.unmasking.edit.wino import NarrowOut
+from dlm.unmasking.unmask.wide_in import WideIn
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 from tests.rules.reopening import ReopensFirst
-from tests.rules.wino import NarrowOut, WideIn
 from tests.text.folders import FOLDERS
 
 PROMPT = "Say the word lion three times."

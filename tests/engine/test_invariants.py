@@ -105,7 +105,24 @@ def spelled(align):
         ("blocks", "adaptive"): spell(
             "adaptive", length=COUNT, window=st.sampled_from([0.25, 0.6]), threshold=SHARE
         ),
-        ("edit", "rcr"): spell("rcr", steps=st.none() | st.integers(1, 24)),
+        ("unmask", "wide_in"): spell(
+            "wide_in", threshold=SHARE, share=SHARE, least=COUNT, most=st.just(40)
+        ),
+        ("edit", "rcr"): spell(
+            "rcr",
+            steps=st.none() | st.integers(1, 24),
+            score=st.sampled_from(["confidence", "entropy", "margin"]),
+        ),
+        ("edit", "t2m"): spell(
+            "t2m",
+            detect=st.sampled_from(["low_prob", "other_sure", "drop"]),
+            threshold=st.none() | SHARE,
+            most=st.integers(1, 3),
+            share=SHARE,
+            post_steps=FEW,
+        ),
+        ("edit", "backtrack"): spell("backtrack", least=FEW),
+        ("edit", "narrow_out"): spell("narrow_out", threshold=SHARE, first=COUNT),
         ("cache", "prefix"): spell("prefix", every=PERIOD, frozen_prompt=FROZEN),
         ("cache", "dual"): spell(
             "dual",
@@ -154,8 +171,10 @@ def spelled(align):
     }
 
 
+HELPED = {("unmask", "guided")}  # reads an auxiliary model
 UNFIT = {  # what models of an attention pattern refuse
     True: {
+        *HELPED,
         ("blocks", "whole"),
         ("blocks", "sliding"),
         ("blocks", "adaptive"),
@@ -166,7 +185,7 @@ UNFIT = {  # what models of an attention pattern refuse
         ("cache", "delayed"),
         ("cache", "delayed_blocks"),
     },
-    False: {("cache", "block_causal"), ("unmask", "verified")},
+    False: {*HELPED, ("cache", "block_causal"), ("unmask", "verified")},
 }
 NAMES = {
     causal: {

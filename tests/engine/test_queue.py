@@ -76,7 +76,7 @@ def test_the_bound_is_a_count(value):
 @pytest.mark.parametrize(
     ("options", "param", "words"),
     [
-        ({"unmask": "tests.rules.guided:Guided()"}, "unmask", "trusted code alone"),
+        ({"unmask": "tests.rules.guided:Dictated()"}, "unmask", "trusted code alone"),
         ({"stop": ["eos", "os:system"]}, "stop", "trusted code alone"),
         ({"guide": ["bias(((1, 2),))", "colections:Counter"]}, "guide", "trusted code alone"),
         ({"cache": {"name": "dual"}}, "cache", "registered name"),

@@ -8,10 +8,11 @@ from dlm.core import Extra, ForwardPlan, Segment, span
 from dlm.decode.packing import pack
 from dlm.errors import InvalidRequest
 from dlm.model.kv_store import KVPool
+from dlm.unmasking.edit.wino import NarrowOut
+from dlm.unmasking.unmask.wide_in import WideIn
 from tests import twins
 from tests.engine.harness import CPU, Bench
 from tests.engine.test_hard_cases import EXACT, SEEDS, STALE, assert_same, decoder_of, prompt_of
-from tests.rules.wino import NarrowOut, WideIn
 
 OPTIONS = {"stop": "none", "max_new_tokens": 24, "blocks": "fixed(12)"}
 
@@ -100,7 +101,7 @@ def test_a_shadow_sees_all_but_what_its_mask_hides():
 
 def test_shadows_are_refused_where_they_cannot_stand():
     bench = Bench(decoder_of(0, shift=True))
-    with pytest.raises(InvalidRequest, match="position that they predict"):
+    with pytest.raises(InvalidRequest, match="predict their own position"):
         bench.state(prompt_of(5, 0), **rules(0.3, 0.5))
 
 
@@ -123,3 +124,15 @@ def test_rows_with_shadows_draw_with_their_own_numbers():
         alone = Bench(decoder).decode(prompt_of(6 + n, n), **OPTIONS, edit=edit, **options)
         assert trace.canvases == alone.canvases
     assert len(together[0].forwards) > len(together[1].forwards)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8])
+def test_a_block_that_begins_in_the_prompt_has_shadows_of_the_answer_alone(length):
+    bench = Bench(decoder_of(1, attention="block_causal", block_length=4))
+    options = {"unmask": WideIn(0.2), "edit": NarrowOut(0.6), "cache": "none"}
+    state = bench.state(prompt_of(length, 3), **options, stop="none", max_new_tokens=9)
+    (trace,) = bench.run(state)
+    end = (length // 4 + 1) * 4
+    assert trace.forwards[0].computed == end + (end - length)
+    assert not any(at < length for e in state.events if e.type == "remask" for at in e.pos)
+    assert state.canvas.reason == "length"

@@ -19,12 +19,13 @@ from dlm.engine.engine import Engine
 from dlm.engine.node import Node
 from dlm.engine.stats import Ledger
 from dlm.errors import InvalidRequest
+from dlm.unmasking.edit.wino import NarrowOut
+from dlm.unmasking.unmask.guided import Guided
+from dlm.unmasking.unmask.wide_in import WideIn
 from tests.engine.harness import info_of
 from tests.engine.test_auxiliary import auxiliary, causal
 from tests.engine.test_nodes import CASES, CAUSAL, PROMPT, asked
 from tests.helpers import random_decoder, tiny_spec
-from tests.rules.guided import Guided
-from tests.rules.wino import NarrowOut, WideIn
 
 WIDE: dict[str, Any] = {"cache": "dual", "blocks": "fixed(16)"}
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -15,10 +15,11 @@ import dlm
 from dlm import Engine, Guide, InvalidRequest, Proposal, Unmasker
 from dlm.decode import iteration, top
 from dlm.decode.top import most_likely
+from dlm.unmasking.edit.wino import NarrowOut
+from dlm.unmasking.unmask.wide_in import WideIn
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
 from tests.rules.reopening import ReopensFirst
-from tests.rules.wino import NarrowOut, WideIn
 
 SEEN = {}  # (seed, step of the row, position) -> its logits
 RULES = (

@@ -6,15 +6,20 @@ import random
 import threading
 import time
 from dataclasses import dataclass
+from math import isnan
 from typing import ClassVar
 
 import pytest
 
 import dlm
 from dlm.search import Verdict, Verifier
+from dlm.search.names import POLICIES
 from tests.engine.harness import info_of
 from tests.helpers import random_decoder, tiny_spec
+from tests.search.searches import READ_TEXT
 
+OTHERS = (*READ_TEXT, "shortlist")  # which takes free verifiers alone
+JUDGE_NOTHING = ("seeds", "lopa", "order", "temporal_vote")
 PROMPT = [7, 3, 9, 21, 14]
 
 
@@ -68,11 +73,33 @@ def searched(verifier, nfe, **options):
 
 @pytest.mark.parametrize("price", [0.0, 0.4, 3.0, 20.0])
 @pytest.mark.parametrize("nfe", [1, 7, 20, 40, 90, 400])
-def test_no_budget_is_exceeded_but_by_the_first_verdict(price, nfe):
+def test_no_budget_is_exceeded(price, nfe):
     costs = searched(Slow(price), nfe).costs
-    first = price if costs.verifier_calls == 1 else 0
-    assert costs.nfe <= nfe + first
+    assert costs.nfe <= nfe
     assert costs.verifier_nfe == pytest.approx(price * costs.verifier_calls)
+
+
+@dataclass(frozen=True)
+class Prompt(Slow):
+    """A dear verifier that answers at once."""
+
+    blocks: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize("kind", [Slow, Prompt])
+@pytest.mark.parametrize("policy", [one for one in POLICIES.entries if one not in OTHERS])
+def test_no_policy_exceeds_its_budget(policy, kind):
+    """With its own arguments, also where it judges many rows at one point."""
+    engine = dlm.Engine(random_decoder(tiny_spec(), 1), info_of(tiny_spec()))
+    options = {"temperature": 0.8, "max_new_tokens": 16, "unmask": "threshold(0.3)"}
+    for nfe in (1, 7, 20, 40, 90, 200):
+        found = engine.search(
+            PROMPT, policy, verifier=kind(4.0), budget={"nfe": nfe}, seed=nfe, **options
+        )
+        assert found.costs.nfe <= nfe
+        assert found.costs.verifier_nfe == 4 * found.costs.verifier_calls
+        assert not engine.kv.pages.in_use
+    assert not isnan(found.score) or policy in JUDGE_NOTHING
 
 
 @pytest.mark.parametrize("nfe", [20, 60, 90])

@@ -32,7 +32,10 @@ def check_rules(param: str, rules: Sequence[str]) -> None:
         raise InvalidRequest(param, "must have a value of `unmask`, got none")
     for rule in rules:
         if rule and ":" not in rule.partition("(")[0]:
-            parse_part("unmask", rule, trusted=False)
+            try:
+                parse_part("unmask", rule, trusted=False)
+            except InvalidRequest as error:
+                raise InvalidRequest(param, f"must be values of `unmask`: {error}") from None
 
 
 def by_rule(rule: str) -> dict[str, str]:

@@ -24,8 +24,13 @@ class SMC(Particles):
     maximum at 0 (scores below it do nothing), forgets weights when it does not resample, and
     resamples multinomially; here the weights are exact and the resampling is systematic.
 
-    n, segments, ess, pick, sweeps: as in `Particles`; sweeps are independent, and `draw` takes a
-        row of the last one
+    n: rows
+    segments: parts of the answer, by the share that is open; rows are weighed at the end of each
+        (0: at the end of every block)
+    ess: rows are resampled where the effective number of them is below this share of n
+    pick: the answer: `best` has the highest score, `draw` is drawn by the weights from the rows of
+        the last sweep, as a sample of the target
+    sweeps: independent runs one after the other, until the search is settled
     potential: of a row with the scores r_1 ... r_t so far: `difference` exp(lam (r_t - r_{t-1})),
         `max` exp(lam max r), `sum` exp(lam sum r)
     lam: the strength of the score

@@ -29,7 +29,13 @@ class Tree(Growing):
     (progressive widening). The mean over children in the soft backup has its `1 / |C|`, without
     which values grow with the number of children.
 
-    rollouts, segments, backup, lam, explore, parallel: as in `Growing`
+    rollouts: answers that are decoded, at most
+    segments: parts of the answer, by the share that is open; there is a state at the end of each
+        (0: at the end of every block)
+    backup: `soft`: exp(lam v) is the mean of those of the children; `mean` of the rollouts; `max`
+    lam: the strength of the score in `soft`
+    explore: the weight of the bonus for rare children, in ranges of the scores seen
+    parallel: rollouts that set out together, before the score of any of them is known
     select: the child to go on from: `best` by value and bonus, `draw` by `exp(lam * value)`
     width, widening: of the bound on children
     pick: the answer: `best` has the highest score, `draw` is drawn from the tree, as a sample

@@ -26,7 +26,7 @@ class UnMaskFork(Growing):
     A move starts a new row from the canvas, so it computes the keys of the prompt again, and the
     answer knows the likelihoods of its last moves alone: judge it by its text.
 
-    rollouts, segments, backup, lam, explore, parallel: as in `Growing`
+    rollouts, segments, backup, lam, explore, parallel: as in `tree`
     rules: values of `unmask`, empty for that of the request; the first of them is tried first
     """
 

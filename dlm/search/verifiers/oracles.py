@@ -16,17 +16,17 @@ class ExactAnswer(Verifier):
     """`exact_answer(answer)`: an oracle: 1 if an answer comes to the right one.
 
     answer: the right answer, or a text that comes to it
-    extract: as of `majority`; empty: the whole text without white space around it
+    extract: as of `majority`; `text` compares whole texts
     """
 
     answer: str
-    extract: Any = ""
+    extract: Any = "auto"
 
     tier: ClassVar[str] = "T2"
     oracle: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        extractor_of(self.extract or str.strip)
+        extractor_of(self.extract)
 
     @property
     def highest(self) -> float:
@@ -40,6 +40,6 @@ class ExactAnswer(Verifier):
 
     def score(self, answers: Sequence[Generation], question: Question) -> Sequence[Verdict]:
         """See `Verifier`."""
-        find = extractor_of(self.extract or str.strip)
+        find = extractor_of(self.extract)
         right = find(self.answer) or self.answer.strip()
         return each(answers, question, lambda one: Verdict(float(find(one.text or "") == right)))

@@ -114,6 +114,17 @@
       this.verifier = partField("verifier", "Verifier", verifiers, onChange, "as the search needs");
       this.budget = make("input", { type: "number", min: 1, step: 1, placeholder: "as the server allows", oninput: onChange });
       this.budget.dataset.field = "dlm.budget.nfe";
+      const [search, verifier] = [this.search, this.verifier].map((part) => part.element.querySelector("select"));
+      const follow = () => {
+        verifier.disabled = this.budget.disabled = !search.value;
+        const temperature = document.getElementById("temperature");
+        const chance = policies.find((one) => one.name === search.value)?.chance;
+        if (!chance || Number(temperature.value)) return;
+        temperature.value = "1"; // at 0 all answers would be the same
+        onChange();
+      };
+      search.addEventListener("change", follow);
+      follow();
       const legend = make("legend", {}, name);
       root.replaceChildren(
         legend,
@@ -142,7 +153,8 @@
       if (this.preset.value) dlm.preset = this.preset.value;
       for (const [kind, part] of this.parts) if (part.spec()) dlm[kind] = part.spec();
       if (this.steps.value) dlm.steps = Number(this.steps.value);
-      if (this.search.spec()) dlm.search = this.search.spec();
+      if (!this.search.spec()) return { dlm, effort: this.effort.value };
+      dlm.search = this.search.spec();
       if (this.verifier.spec()) dlm.verifier = this.verifier.spec();
       if (this.budget.value) dlm.budget = { nfe: Number(this.budget.value) };
       return { dlm, effort: this.effort.value };

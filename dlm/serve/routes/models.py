@@ -63,7 +63,10 @@ async def strategies(request: Request) -> Response:
         "object": "dlm.strategies",
         "model": traits,
         "kinds": {kind: _parts(registry) for kind, registry in dlm.KINDS.items()},
-        "policies": _parts(POLICIES),
+        "policies": [
+            {**_part(name, one), "chance": one.diverse is not False}
+            for name, one in _classes(POLICIES)
+        ],
         "verifiers": _verifiers(run_programs=service.settings.run_programs),
         "presets": _presets(info),
         "effort": {effort: preset_of(effort, info) for effort in EFFORTS},
@@ -106,7 +109,7 @@ def _parts(registry: Registered) -> list[dict[str, Any]]:
     return [_part(name, cls) for name, cls in _classes(registry)]
 
 
-def _classes(registry: Registered) -> Iterator[tuple[str, type]]:
+def _classes(registry: Registered) -> Iterator[tuple[str, Any]]:
     """The classes of a registry, but those of other packages that cannot be imported."""
     for name in registry.names():
         with suppress(dlm.InvalidRequest):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dlm.core import Editor, Kind, Proposal, StepView, Unmasker
 from dlm.errors import InvalidRequest
+from dlm.unmasking.edit.revising import refuse_schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,11 @@ class Reconsider(Editor):
 
     def refuses(self, unmask: Unmasker) -> str | None:
         """A schedule has not counted the positions that are reopened."""
-        if not unmask.one_block:
-            return None
-        name = type(unmask).__name__
-        return f"reopens more than {name} has scheduled: use a rule without a schedule, 'threshold'"
+        return refuse_schedule(unmask)
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Reopen the doubtful tokens that no step of the row has committed."""
         given = (view.kind == Kind.COMMITTED) & view.scored & (view.last.born < 0)
         assert view.stats.prob_current is not None
         doubtful = given & (view.stats.prob_current < view.params.threshold)
-        return proposal._replace(
-            remask=doubtful if proposal.remask is None else proposal.remask | doubtful
-        )
+        return proposal.revised(remask=doubtful)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from dlm.core import Editor, Kind, Proposal, ScratchSpec, StepView
+from dlm.core import Editor, Proposal, ScratchSpec, StepView
 from dlm.errors import InvalidRequest
+from dlm.unmasking.edit.revising import revisable
 from dlm.unmasking.scores import (
     ConfFrom,
     confidence_of,
@@ -55,11 +56,9 @@ class Rewrite(Editor):
 
     def edit(self, view: StepView, proposal: Proposal) -> Proposal:
         """Overwrite, and hold the block while it changes."""
-        inside = (view.kind == Kind.COMMITTED) & view.scored
-        inside &= view.pos >= view.in_block(view.blocks.start)
         sure = confidence_of(view, self.conf_from) > view.params.threshold
-        changed = inside & (view.token != view.ids) & sure
+        changed = revisable(view) & (view.token != view.ids) & sure
         was_open = view.eligible.any(dim=1)
         steps = torch.where(was_open, 0, view.scratch["rewrite.post_steps"] + 1)
         hold = (was_open | changed.any(dim=1)) & (steps < view.params.post_steps[:, 0])
-        return proposal._replace(replace=changed, hold=hold, scratch={"rewrite.post_steps": steps})
+        return proposal.revised(replace=changed, hold=hold, scratch={"rewrite.post_steps": steps})

@@ -16,7 +16,9 @@ CODE = 'def f(x):\n    """Double it."""\n'
 
 def test_an_exact_answer(engine):
     texts = ["7", " 7\n", "it is 7", "8", ""]
-    assert scores_of(engine, "exact_answer('7')", PROMPT, texts) == [1, 1, 0, 0, 0]
+    assert scores_of(engine, "exact_answer('7')", PROMPT, texts) == [1, 1, 1, 0, 0]
+    whole = "exact_answer('7', extract='text')"
+    assert scores_of(engine, whole, PROMPT, texts) == [1, 1, 0, 0, 0]
     by_number = "exact_answer('so 7', extract='number')"
     assert scores_of(engine, by_number, PROMPT, texts) == [1, 1, 1, 0, 0]
 

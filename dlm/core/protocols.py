@@ -148,6 +148,11 @@ class Unmasker(Scheduled):
 
     __slots__ = ()
 
+    @property
+    def canvases(self) -> int:
+        """Canvases of a row that a forward computes at most: its own, and copies of it."""
+        return 1
+
     def conflict(self, parts: Parts, temperature: float) -> str | None:
         """Why it cannot work beside the other parts of a row; None when it can."""
         return None

@@ -48,10 +48,11 @@ def check_size(state: RowState, manager: IterationManager, most: int | None) -> 
                 f"a prompt of {len(state.prompt)} and {state.bound.length} "
                 f"new tokens make a canvas of {length}; the limit of {name} is {limit}",
             )
-    if most is not None and length * parts.arms > most:
+    inputs = parts.arms * parts.unmask.canvases
+    if most is not None and length * inputs > most:
         raise InvalidRequest(
             "max_new_tokens",
-            f"a canvas of {length} positions in {parts.arms} inputs does not fit one forward "
+            f"a canvas of {length} positions in {inputs} inputs does not fit one forward "
             f"of at most {most} (`max_token_forwards`)",
         )
     if not manager.page_manager.fits_ever(parts, length):

@@ -337,6 +337,15 @@ def test_what_cannot_be_verified_is_refused_with_the_reason(options, reason):
     assert reason in str(caught.value)
 
 
+def test_branches_that_fit_no_forward_are_refused():
+    spec = tiny_spec()
+    engine = Engine(random_decoder(spec), info_of(spec), max_token_forwards=40)
+    options = {"max_new_tokens": 16, "stop": "none"}
+    engine.generate((5, 9), unmask="freedave(2)", **options)
+    with pytest.raises(InvalidRequest, match="18 positions in 3 inputs does not fit one forward"):
+        engine.generate((5, 9), unmask="freedave(3)", **options)
+
+
 def test_shifted_models_are_refused():
     bench = Bench(decoder_of(0, shift=True))
     with pytest.raises(InvalidRequest, match="predicts the position after a query"):

@@ -54,6 +54,11 @@ class FreeDave(Unmasker):
             )
 
     @property
+    def canvases(self) -> int:
+        """All branches."""
+        return self.branches
+
+    @property
     def scratch(self) -> tuple[ScratchSpec, ...]:
         """The draft, an order of filling what is open."""
         return DRAFT

@@ -350,6 +350,6 @@ def test_on_the_command_line(causal_folder, capsys):
     stats = json.loads(capsys.readouterr().out)["stats"]
     assert stats["aux_forwards"] == {"ar": stats["nfe"]}
     assert run([*command, "--explain"]) == 0
-    assert "Guided(share=0.1)" in capsys.readouterr().out
+    assert "Guided(share=0.1, rank=None)" in capsys.readouterr().out
     assert run(command[:-2]) == 2
     assert "load it with aux={'ar': ...}" in capsys.readouterr().err

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dlm.config.allowed import check_allowed
 from dlm.config.generation import GenerationConfig
+from dlm.config.guides import check_allowed, check_readers
 from dlm.config.presets import PRESETS, with_preset
 from dlm.config.spec_strings import registry_of
 from dlm.config.stopping import NONE, as_text
@@ -85,6 +85,7 @@ def bind(
         cache=bound_part("cache", _or(config.cache, _default_cache(info)), CacheManager, info),
     )
     _check_needs(parts, info)
+    check_readers(parts, info)
     _check_scratch(parts)
     _check_steps(config, parts, filled=bool(pinned or committed))
     _check_edits(parts, info)
@@ -207,14 +208,6 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
                 f"({', '.join(sorted(STATISTICS))}) and no auxiliary model (loaded: {loaded}); "
                 f"load it with aux={{{name!r}: ...}}",
             )
-        for name in sorted(part.needs & set(info.aux)):
-            if (name in info.references) != (kind == "guide"):
-                wanted = ("masked model that guides read", "causal model that reads drafts")
-                raise InvalidRequest(
-                    kind,
-                    f"{type(part).__name__} needs {name!r} to be a {wanted[kind != 'guide']}, "
-                    f"and what was loaded is a {wanted[kind == 'guide']}",
-                )
 
 
 def _check_scratch(parts: Parts) -> None:

@@ -71,7 +71,8 @@ def bind(
     info.check_answer_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
-    ends = frozenset(i for rule in rules for i in rule.end_ids) or frozenset(info.eos_ids)
+    awaited = frozenset(i for rule in rules for i in rule.end_ids)
+    ends = awaited or frozenset(info.eos_ids)
     if ends and (before := inside_holes(pinned)):
         guides.append(registry_of("guide").load("forbid")(tuple(sorted(ends)), before=before))
     unmask = bound_part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
@@ -91,7 +92,7 @@ def bind(
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
-    check_allowed(parts, ends if rules else frozenset(), length, pinned)
+    check_allowed(parts, awaited, length, pinned)
     return BoundConfig(config, parts, budgets, strings, ends, length, pinned, committed)
 
 

@@ -224,6 +224,22 @@ def a_reopened_block_is_not_denoised() -> None:
     live.skipped_of = skipped
 
 
+def a_guide_forgets() -> None:
+    from dlm.decode import iteration
+
+    real = iteration.guided
+    iteration.guided = lambda *args: (real(*args)[0], {})
+
+
+def a_reading_is_never_renewed() -> None:
+    from dlm.decode.reference import Reference
+
+    real = Reference.read
+    Reference.read = (  # type: ignore[method-assign]
+        lambda self, group, window, line, every: real(self, group, window, line, every * 1000)
+    )
+
+
 MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
     {
         mutant.__name__: mutant
@@ -245,6 +261,8 @@ MUTANTS: Mapping[str, Callable[[], None]] = MappingProxyType(
             a_shadow_sees_its_own_place,
             an_auxiliary_key_outlives_its_id,
             a_fork_writes_its_parents_auxiliary_keys,
+            a_guide_forgets,
+            a_reading_is_never_renewed,
             a_failed_row_takes_its_mates_along,
             a_fork_does_not_own_its_pages,
             a_reopened_block_is_not_denoised,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dlm.config.allowed import check_allowed
 from dlm.config.generation import GenerationConfig
+from dlm.config.guides import check_allowed, check_readers
 from dlm.config.presets import PRESETS, with_preset
 from dlm.config.spec_strings import registry_of
 from dlm.config.stopping import NONE, as_text
@@ -71,7 +71,8 @@ def bind(
     info.check_answer_ids("logit_bias", config.logit_bias)
     if config.logit_bias:
         guides.append(registry_of("guide").load("bias")(tuple(sorted(config.logit_bias.items()))))
-    ends = frozenset(i for rule in rules for i in rule.end_ids) or frozenset(info.eos_ids)
+    awaited = frozenset(i for rule in rules for i in rule.end_ids)
+    ends = awaited or frozenset(info.eos_ids)
     if ends and (before := inside_holes(pinned)):
         guides.append(registry_of("guide").load("forbid")(tuple(sorted(ends)), before=before))
     unmask = bound_part("unmask", _or(config.unmask, _default_unmask(info)), Unmasker, info)
@@ -86,12 +87,13 @@ def bind(
     )
     _check_needs(parts, info)
     _check_unmask(config, parts)
+    check_readers(parts, info)
     _check_scratch(parts)
     _check_steps(config, parts, filled=bool(pinned or committed))
     _check_edits(parts, info)
     _check_arms(parts)
     _check_pipeline(parts)
-    check_allowed(parts, ends if rules else frozenset(), length, pinned)
+    check_allowed(parts, awaited, length, pinned)
     return BoundConfig(config, parts, budgets, strings, ends, length, pinned, committed)
 
 
@@ -208,14 +210,6 @@ def _check_needs(parts: Parts, info: ModelInfo) -> None:
                 f"({', '.join(sorted(STATISTICS))}) and no auxiliary model (loaded: {loaded}); "
                 f"load it with aux={{{name!r}: ...}}",
             )
-        for name in sorted(part.needs & set(info.aux)):
-            if (name in info.references) != (kind == "guide"):
-                wanted = ("masked model that guides read", "causal model that reads drafts")
-                raise InvalidRequest(
-                    kind,
-                    f"{type(part).__name__} needs {name!r} to be a {wanted[kind != 'guide']}, "
-                    f"and what was loaded is a {wanted[kind == 'guide']}",
-                )
 
 
 def _check_unmask(config: GenerationConfig, parts: Parts) -> None:

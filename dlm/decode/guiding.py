@@ -24,8 +24,6 @@ def guided(
     Returns the one arm that is left, `[N, V]`, and what the guides and the references keep.
     """
     noted: Noted = {}
-    if not group.parts.guide:
-        return logits, noted
     if group.shared.aux:
         frame = _with_references(group, frame, aux, noted)
     logits = logits.unflatten(0, (group.current.plan.arms, -1))

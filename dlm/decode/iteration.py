@@ -119,8 +119,10 @@ class IterationManager:
             frame, before = build_frame(group.rows, planned), group.rows
             group.aux_tokens = {}
             try:
-                clean, noted = guided(group, logits, frame, self.aux)
-                view = self._view(group, clean, stats, frame)
+                noted: Noted = {}
+                if group.parts.guide:
+                    logits, noted = guided(group, logits, frame, self.aux)
+                view = self._view(group, logits, stats, frame)
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:

@@ -44,7 +44,7 @@ class Contrast(Guide):
     they are. The confidence of a token is its guided probability, which is sharper.
     """
 
-    tier = "T2"
+    tier = "T3"
 
     weight: float = 1.0
     plausible: float = 0.1

@@ -1,14 +1,27 @@
 """Allowed ids: the opposite of forbidden ones."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
+from dlm import StopRule
 from dlm.config import GenerationConfig, bind
+from dlm.core import Stop
 from dlm.errors import InvalidRequest
 from dlm.guidance.logits import Allow
 from tests.engine.test_nodes import new_engine
 from tests.guidance.frames import called, frame_of
 from tests.unmasking.views import INFO
+
+
+@dataclass(frozen=True)
+class Never(StopRule):
+    """Waits for no end id."""
+
+    def __call__(self, rows, view):
+        return Stop(torch.zeros_like(rows.step, dtype=torch.bool))
+
 
 EOS = INFO.eos_ids[0]
 
@@ -65,6 +78,7 @@ def test_what_leaves_nothing_or_no_end_is_refused(options, message):
     "options",
     [
         {"guide": "allow((4, 5))", "stop": "none"},
+        {"guide": "allow((4, 5))", "stop": Never()},
         {"guide": "allow((4, 5), ends=True)"},
         {"guide": f"allow((4, {EOS}))"},
         {"guide": "allow((4, 5), at=(0, 1, 2, 3, 4))"},

@@ -1,11 +1,31 @@
-"""Do guides leave something to write, and a way to end?"""
+"""Do guides leave something to write and a way to end, and do they read what they can?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from dlm.core import Guide, Parts
+from dlm.core import Guide, ModelInfo, Parts
 from dlm.errors import InvalidRequest, blaming
+
+READ: Final = ("masked model that guides read", "causal model that reads drafts")
+"""The kinds of auxiliary models."""
+
+
+def check_readers(parts: Parts, info: ModelInfo) -> None:
+    """Guides read masked auxiliary models, and all other parts causal ones.
+
+    Raises `InvalidRequest`.
+    """
+    for kind, part in parts.with_kinds():
+        other = kind != "guide"
+        for name in sorted(part.needs & set(info.aux)):
+            if (name in info.references) == other:
+                raise InvalidRequest(
+                    kind,
+                    f"{type(part).__name__} needs {name!r} to be a {READ[other]}, and what was "
+                    f"loaded is a {READ[not other]}",
+                )
 
 
 def check_allowed(

@@ -1,11 +1,12 @@
 """What a reward gains in anchored remasking: `python evals/anchored.py`, about half an hour.
 
 The bundled model solves Countdown (test split, 32 positions) in 8, 16, 32 and 64 steps, by the rule
-alone and with a reward, at the same number of its own forwards. The rewards: `likelihood`, the
-log-likelihood of the answer under the bundled causal model, for candidates; `gradient`, the same,
-by gradients of what that model says; `through`, by gradients through that model; `rules`, the share of the game's rules that the draft keeps, for candidates.
-`orders`: the rule's own options without a reward. Case by case: `python evals/anchored.py rules`.
-Writes `evals/results/anchored`.
+alone and with a reward, at the same number of its own forwards. The cases, of which some may be
+named (`python evals/anchored.py rules`): `likelihood`, the log-likelihood of the answer under the
+bundled causal model, for candidates; `gradient`, the same, by gradients of what that model says;
+`through`, by gradients through that model; `rules`, the share of the game's rules that the draft
+keeps, for candidates; `orders`, the rule's own options without a reward. Writes
+`evals/results/anchored`.
 """
 
 import json

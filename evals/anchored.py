@@ -1,11 +1,12 @@
 """What a reward gains in anchored remasking: `python evals/anchored.py`, about half an hour.
 
 The bundled model solves Countdown (test split, 32 positions) in 8, 16, 32 and 64 steps, by the rule
-alone and with a reward, at the same number of its own forwards. The rewards: `likelihood`, the
-log-likelihood of the answer under the bundled causal model, for candidates; `gradient`, the same,
-by gradients through that model; `rules`, the share of the game's rules that the draft keeps, for
-candidates. `orders`: the rule's own options without a reward. Case by case:
-`python evals/anchored.py rules`. Writes `evals/results/anchored`.
+alone and with a reward, at the same number of its own forwards. The cases, of which some may be
+named (`python evals/anchored.py rules`): `likelihood`, the log-likelihood of the answer under the
+bundled causal model, for candidates; `gradient`, the same, by gradients of what that model says;
+`through`, by gradients through that model; `rules`, the share of the game's rules that the draft
+keeps, for candidates; `orders`, the rule's own options without a reward. Writes
+`evals/results/anchored`.
 """
 
 import json
@@ -31,7 +32,8 @@ STEPS = (8, 16, 32, 64)
 NEW = 32
 TITLES = {
     "likelihood": "Log-likelihood a token under tiny-ar, without gradients",
-    "gradient": "Log-likelihood a token under tiny-ar, by 4 gradient steps a step",
+    "gradient": "Log-likelihood a token under tiny-ar, 2 natural gradient steps a step",
+    "through": "Log-likelihood a token under tiny-ar, 4 gradient steps a step through that model",
     "rules": "Share of Countdown's rules that are kept, without gradients",
     "orders": "Log-likelihood a token under tiny-ar, which no rule looks at",
 }
@@ -51,14 +53,22 @@ class Likelihood:
         at = logp.gather(1, draft.pos[..., None].expand(-1, -1, logp.shape[2]))
         return at.gather(2, draft.candidates) * self._counted(draft).gather(1, draft.pos)[..., None]
 
-    def gradient(self, draft: dlm.SoftDraft) -> Tensor:
-        """`[R]`: that of the answer, by the embeddings that the model reads and by what it says."""
+    def said(self, draft: dlm.SoftDraft) -> Tensor:
+        """`[R]`: that of the soft tokens, each after the draft to its left as it stands."""
+        logp = self.causal.logits(draft.canvas).clone().log_softmax(dim=2)
+        return self._summed(draft, logp[draft.row, draft.pos])
+
+    def through(self, draft: dlm.SoftDraft) -> Tensor:
+        """`[R]`: the same, and gradients pass through the embeddings that the model reads, too."""
         model = self.causal.model
         length = draft.canvas.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         embedded = draft.embeddings(model.embedding.weight)
-        hidden = model.dense(draft.canvas, causal, inputs=embedded)
-        logp = model.head(hidden[draft.row, draft.pos - 1]).float().log_softmax(dim=1)  # [M, V]
+        hidden = model.dense(draft.canvas, causal, inputs=embedded)[draft.row, draft.pos - 1]
+        return self._summed(draft, model.head(hidden).float().log_softmax(dim=1))
+
+    def _summed(self, draft: dlm.SoftDraft, logp: Tensor) -> Tensor:
+        """`[R]`: the expected log-probabilities `[M, V]` of an answer's soft tokens."""
         said = (draft.probs * logp).sum(dim=1) * self._counted(draft)[draft.row, draft.pos]
         return said.new_zeros(len(draft.prompt)).index_add(0, draft.row, said)
 
@@ -147,7 +157,8 @@ def rules_of(case: str, likelihood: Likelihood, rules: Rules) -> dict[str, dlm.A
     """The editors of a case by name; the first is what the others are compared with."""
     tilts = {
         "likelihood": dlm.CandidateReward(likelihood.bonuses, beta=1.0, candidates=16),
-        "gradient": dlm.GradientReward(likelihood.gradient, steps=4, rate=1.0),
+        "gradient": dlm.GradientReward(likelihood.said, steps=2, rate=0.5, natural=True),
+        "through": dlm.GradientReward(likelihood.through, steps=4, rate=0.5),
         "rules": dlm.CandidateReward(rules.bonuses, beta=5.0, candidates=8),
     }
     if case in tilts:
@@ -236,7 +247,7 @@ def write_tables() -> None:
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--items", type=int, default=96)
+    parser.add_argument("--items", type=int, default=64)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)

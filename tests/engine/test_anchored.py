@@ -45,6 +45,7 @@ class Twin:
     candidates: int = 1
     climb: int = 0
     rate: float = 0.0
+    natural: bool = False
 
     def decode(self):
         mask = SPEC.mask_id
@@ -120,7 +121,8 @@ class Twin:
                     (table[draft[q]] for q in (p - 1, p + 1) if 0 <= q < len(draft)),
                     torch.zeros(6, dtype=torch.float64),
                 )
-                moves[p] = self.rate * pi * (pull - (pi * pull).sum())
+                moves[p] = self.rate * (pull - (pi * pull).sum())
+                moves[p] *= 1 - torch.eye(len(pi))[SPEC.mask_id] if self.natural else pi
             for p, move in moves.items():
                 phi[p] += move
             for p in is_open:
@@ -175,6 +177,10 @@ RULES = [
         {"bonus": by_place, "beta": 2, "candidates": 3, "stored": True},
     ),
     ({"tilt": GradientReward(neighbours, steps=3, rate=40.0)}, {"climb": 3, "rate": 40.0}),
+    (
+        {"tilt": GradientReward(neighbours, steps=3, rate=1.5, natural=True)},
+        {"climb": 3, "rate": 1.5, "natural": True},
+    ),
     (
         {"tilt": GradientReward(neighbours, steps=2, rate=90.0), "hold": 1},
         {"climb": 2, "rate": 90.0, "hold": 1},

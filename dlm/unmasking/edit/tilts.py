@@ -140,8 +140,10 @@ class GradientReward(Tilt):
     softmax(phi) (anchored posterior sampling, arXiv 2510.02291). An open position takes the largest
     of them, or with a `temperature` a draw from `softmax(phi / temperature)`; the score of a token
     is its probability under phi. `straight_through`: the reward sees whole tokens, the most likely
-    ones and those that stand there, while gradients pass as if it saw the expectation. Memory: five
-    tensors of the size of the step's logits, beside what the reward holds.
+    ones and those that stand there, while gradients pass as if it saw the expectation. `natural`:
+    the logits move by the gradient of the probabilities themselves (exponentiated gradient), which
+    does not vanish where the model is sure, right or wrong. Memory: five tensors of the size of the
+    step's logits, beside what the reward holds.
     """
 
     reward: Callable[[SoftDraft], Tensor]
@@ -149,6 +151,7 @@ class GradientReward(Tilt):
     rate: float = 1.0
     temperature: float = 0.0
     straight_through: bool = True
+    natural: bool = False
 
     def __post_init__(self) -> None:
         require_reward(self.reward)
@@ -161,7 +164,7 @@ class GradientReward(Tilt):
         with torch.inference_mode(False), torch.enable_grad():
             phi = _Climb(view, filled, straight_through=self.straight_through)
             for _ in range(self.steps):
-                phi.move(self.reward, self.rate)
+                phi.move(self.reward, self.rate, natural=self.natural)
         logp = torch.log_softmax(phi.logits, dim=1).double()
         inner = phi.without_mask(phi.logits)
         best = inner.argmax(dim=1)[view.logit_row]
@@ -197,7 +200,9 @@ class _Climb:
         column = torch.arange(logits.shape[1], device=logits.device) == self.mask_id
         return logits.masked_fill(column, -torch.inf)
 
-    def move(self, reward: Callable[[SoftDraft], Tensor], rate: float) -> None:
+    def move(
+        self, reward: Callable[[SoftDraft], Tensor], rate: float, *, natural: bool = False
+    ) -> None:
         """One step along the gradient of the reward."""
         phi = self.logits.requires_grad_()
         inner = self.without_mask(phi)
@@ -208,7 +213,10 @@ class _Climb:
         check_answer(reward, value, self.prompt.shape, "one number a row")
         if not value.requires_grad:
             raise wrong(reward, "must depend on `draft.probs`, got numbers without a gradient")
-        (gradient,) = torch.autograd.grad(value.sum(), phi)
+        (gradient,) = torch.autograd.grad(value.sum(), probs if natural else phi)
+        if natural:
+            pulls = (probs * gradient).sum(dim=1, keepdim=True)
+            gradient = (gradient - pulls).masked_fill(inner.isneginf(), 0.0)
         if not bool(gradient.isfinite().all()):
             raise wrong(reward, "must have finite gradients, got some that are not")
         self.logits = (phi + rate * gradient).detach()

@@ -17,6 +17,11 @@ FULL, SHIFTED = tiny_spec(), tiny_spec(shift=True)
 CAUSAL = tiny_spec(attention="block_causal", block_length=4)
 KINDS = {"full": FULL, "shifted": SHIFTED, "block_causal": CAUSAL}
 DELIMITERS = (5, 9, 20)
+REASONS = {
+    "full": "is for models with trained blocks",
+    "shifted": "(is for models with trained|rows of this model predict the next)",
+    "block_causal": "this model has trained blocks of 4",
+}
 RESULTS = Path(__file__).parents[1] / "evals" / "results"
 
 
@@ -31,7 +36,7 @@ def test_decodes_within_what_it_says_it_costs(name, kind):
     engine = engine_of(KINDS[kind], eos_ids=())  # a random model may write one
     options = {"preset": name, "max_new_tokens": 40, "stop": "none"}
     if getattr(PRESETS[name], kind) is None:
-        with pytest.raises(InvalidRequest, match="trained blocks of 4: use 'quality', 'fast'"):
+        with pytest.raises(InvalidRequest, match=f"{REASONS[kind]}.*: use 'quality', 'fast'"):
             engine.explain(**options)
         return
     told = engine.explain(**options)
@@ -91,10 +96,11 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def test_rows_of_different_presets_share_a_batch():
     bench = Bench(random_decoder(FULL, 1), DELIMITERS)
-    states = [bench.state([3, 4], max_new_tokens=24, preset=name) for name in PRESETS]
+    names = [name for name, preset in PRESETS.items() if preset.full]
+    states = [bench.state([3, 4], max_new_tokens=24, preset=name) for name in names]
     bench.run(*states)
     alone = Bench(random_decoder(FULL, 1), DELIMITERS)
-    for name, state in zip(PRESETS, states, strict=True):
+    for name, state in zip(names, states, strict=True):
         solo = alone.state([3, 4], max_new_tokens=24, preset=name)
         alone.run(solo)
         assert state.canvas.ids == solo.canvas.ids

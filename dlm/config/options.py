@@ -155,7 +155,8 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "preset": Field(
             "name",
             "none",
-            "parts that go well together: quality, fast, leap, adaptive, revise, anchored",
+            "parts that go well together: quality, fast, leap, adaptive, revise, anchored, edit, "
+            "edit_fast, lossless, verified",
         ),
         "trace": Field("boolean", "false", "keep the events in the result"),
     }

@@ -30,18 +30,22 @@ class Preset:
     source: of its numbers
     evidence: result on the dev split of the bundled tasks (n = 200 each), beside one token a step
     families: a family that differs from its kind, by `model_type`
+    unshifted: no model has it whose rows predict the next position
     """
 
     use: str
-    full: Options
-    shifted: Options
+    full: Options | None
+    shifted: Options | None
     block_causal: Options | None
     source: str
     evidence: str = "not measured"
     families: tuple[tuple[str, Options], ...] = ()
+    unshifted: bool = False
 
     def options(self, info: ModelInfo) -> Options | None:
         """The parts for a model."""
+        if self.unshifted and info.shift:
+            return None
         if own := dict(self.families).get(info.family):
             return own
         if info.attention == "block_causal":
@@ -112,6 +116,36 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             block_causal={"unmask": "everything", "edit": "anchored(scope='block')", **_STORED},
             source="P2 (arXiv 2502.03540) and APS (arXiv 2510.02291)",
         ),
+        "edit": Preset(
+            use="bold commits, and tokens of the block are overwritten: for models trained to edit",
+            full=None,
+            shifted=None,
+            block_causal={"unmask": "dynamic(0.7)", "edit": "rewrite(0.5)", **_STORED},
+            source="LLaDA2.1's quality mode (arXiv 2602.08676)",
+        ),
+        "edit_fast": Preset(
+            use="bolder still: any other token overwrites",
+            full=None,
+            shifted=None,
+            block_causal={"unmask": "dynamic(0.5)", "edit": "rewrite(0.0)", **_STORED},
+            source="LLaDA2.1's speed mode (arXiv 2602.08676)",
+        ),
+        "lossless": Preset(
+            use="the tokens of one a step, in fewer forwards that compute more positions",
+            full={"unmask": "freedave", **_DUAL},
+            shifted=None,
+            block_causal={"unmask": "freedave", **_STORED},
+            source="FreeDave (arXiv 2510.00294)",
+            unshifted=True,
+        ),
+        "verified": Preset(
+            use="drafts that the model reads again from left to right",
+            full=None,
+            shifted=None,
+            block_causal={"unmask": "verified", **_STORED},
+            source="S2D2 (arXiv 2603.25702)",
+            unshifted=True,
+        ),
     }
 )
 """The presets by name."""
@@ -130,10 +164,19 @@ def with_preset(config: GenerationConfig, info: ModelInfo) -> GenerationConfig:
     options = PRESETS[name].options(info)
     if options is None:
         known = [other for other, preset in PRESETS.items() if preset.options(info) is not None]
-        raise InvalidRequest(
-            "preset",
-            f"{name!r} changes ends of blocks or tokens of earlier ones; this model has "
-            f"trained blocks of {info.block_length}: use {', '.join(map(repr, known))}",
-        )
+        why = _why_not(PRESETS[name], info)
+        raise InvalidRequest("preset", f"{name!r} {why}: use {', '.join(map(repr, known))}")
     missing: dict[str, Any] = {k: v for k, v in options.items() if getattr(config, k) is None}
     return replace(config, **missing)
+
+
+def _why_not(preset: Preset, info: ModelInfo) -> str:
+    """Why a model cannot have a preset."""
+    if preset.unshifted and info.shift:
+        return "judges tokens at their own positions; rows of this model predict the next ones"
+    if info.attention == "block_causal":
+        return (
+            "changes ends of blocks or tokens of earlier ones; this model has trained blocks of "
+            f"{info.block_length}"
+        )
+    return "is for models with trained blocks (SDAR, LLaDA2), and this one has none"

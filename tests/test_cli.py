@@ -512,7 +512,7 @@ def test_info(call):
     assert listed == {(kind, name) for kind, known in dlm.KINDS.items() for name in known.names()}
     for part in facts["parts"]:
         assert part["does"]
-        assert part["tier"] in ("T1", "T2", "T3")
+        assert part["tier"] in ("T1", "T2", "T3", "own rule")
         assert part["name"] in out
 
 

@@ -16,7 +16,7 @@ Noted = dict[str, Tensor | Entries]
 """New values of scratch tensors by name, which are written when the step is applied."""
 
 
-def guided(
+def guide(
     group: RowGroup, logits: Tensor, frame: Frame, aux: Mapping[str, AuxiliaryModel]
 ) -> tuple[Tensor, Noted]:
     """Call the guides in order on `logits [arms * N, V]`, after the references that they read.
@@ -27,8 +27,8 @@ def guided(
     if group.shared.aux:
         frame = _with_references(group, frame, aux, noted)
     logits = logits.unflatten(0, (group.current.plan.arms, -1))
-    for guide, params in group.calls["guide"]:
-        answer: Tensor | Guided = guide(logits, frame, params)
+    for part, params in group.calls["guide"]:
+        answer: Tensor | Guided = part(logits, frame, params)
         if isinstance(answer, Guided):
             logits = answer.logits
             noted.update(answer.scratch)
@@ -55,8 +55,8 @@ def _every(group: RowGroup, name: str) -> Tensor:
     for.
     """
     asked = []
-    for guide, (_, params) in zip(group.parts.guide, group.calls["guide"], strict=True):
-        if name in guide.needs:
+    for part, (_, params) in zip(group.parts.guide, group.calls["guide"], strict=True):
+        if name in part.needs:
             every = getattr(params, "every", None)
             asked.append(torch.ones_like(group.rows.step) if every is None else every[:, 0])
     return torch.stack(asked).amin(dim=0)

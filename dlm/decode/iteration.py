@@ -28,7 +28,7 @@ from dlm.decode.apply import (
 )
 from dlm.decode.auxiliary import Auxiliary, AuxiliaryModel
 from dlm.decode.group import RowGroup
-from dlm.decode.guiding import Noted, guided
+from dlm.decode.guiding import Noted, guide
 from dlm.decode.leaders import hand_out
 from dlm.decode.outputs import RowStep, StepOutput, no_output
 from dlm.decode.pages import PageManager, PrefixCache
@@ -119,10 +119,8 @@ class IterationManager:
             frame, before = build_frame(group.rows, planned), group.rows
             group.aux_tokens = {}
             try:
-                noted: Noted = {}
-                if group.parts.guide:
-                    logits, noted = guided(group, logits, frame, self.aux)
-                view = self._view(group, logits, stats, frame)
+                guided, noted = self._guide(group, logits, frame)
+                view = self._view(group, guided, stats, frame)
                 if group.shared.aux:
                     view = self._consult(group, view)
                 if planned.opening:
@@ -171,6 +169,10 @@ class IterationManager:
             return (logits,), (None,)
         stats = read_together(plans, logits, packed.sizes, self.info.mask_id)
         return logits.split(packed.sizes), stats
+
+    def _guide(self, group: RowGroup, logits: Tensor, frame: Frame) -> tuple[Tensor, Noted]:
+        """The guides in order: the one arm that is left, `[N, V]`, and what they keep."""
+        return guide(group, logits, frame, self.aux) if group.parts.guide else (logits, {})
 
     def _view(
         self, group: RowGroup, logits: Tensor, stats: RowStats | None, frame: Frame

@@ -36,6 +36,27 @@ def _stops(name: str, *arguments: str) -> dict[str, str]:
     return {f"{name}({a})": f"unmask=topk, stop={name}({a}), {COMMON}" for a in arguments}
 
 
+WIDE: Final = "blocks=fixed(32), cache=none"
+"""The setting of editors and their twins without an editor: nothing is reused."""
+
+
+def _edited(name: str, unmask: str, edit: str | None, *arguments: str) -> dict[str, str]:
+    """An unmasker along its own number, with an editor or without one."""
+    edits = f"edit={edit}, " if edit else ""
+    return {f"{name}({a})": f"unmask={unmask}({a}), {edits}{WIDE}" for a in arguments}
+
+
+def _ranked(name: str, edit: str) -> dict[str, str]:
+    """An editor that ranks all tokens anew, along the number of steps."""
+    return {
+        f"{name}, {n} steps": f"unmask=everything, edit={edit}, steps={n}, blocks=whole, cache=none"
+        for n in STEPS
+    }
+
+
+STEPS: Final = (12, 24, 48, 96)
+"""Numbers of steps along which editors on a schedule are compared."""
+
 SWEEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         BASELINE: {BASELINE: f"unmask=topk, {COMMON}"},
@@ -48,6 +69,20 @@ SWEEPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "low entropy": _rules("low_entropy", "0.05", "0.15", "0.45", "1.0"),
         "klass": _rules("klass", "0.9, 0.01", "0.8, 0.02", "0.6, 0.05", "0.4, 0.1"),
         "running mean": _rules("running_mean", "1", "2", "4"),
+        "backtrack": _edited("backtrack", "running_mean", "backtrack", "2", "4", "8"),
+        "wide in": _edited("wide in", "wide_in", None, "0.9", "0.7", "0.5", "0.3"),
+        "wino": _edited("wino", "wide_in", "narrow_out", "0.9", "0.7", "0.5", "0.3"),
+        "bold": _edited("bold", "threshold", None, "0.9", "0.7", "0.5", "0.3"),
+        "t2m": _edited("t2m", "threshold", "t2m", "0.9", "0.7", "0.5", "0.3"),
+        "rewrite": _edited("rewrite", "threshold", "rewrite(0.5)", "0.9", "0.7", "0.5", "0.3"),
+        "rcr": _ranked("rcr", "rcr"),
+        "p2": _ranked("p2", "p2"),
+        "p2, no reopening": _ranked("p2, no reopening", "p2(eta=0.0)"),
+        "anchored": _ranked("anchored", "anchored(hold=1)"),
+        "remdm": _ranked("remdm", "remdm(eta=0.2)"),
+        "psi": _ranked("psi", "psi(kappa=0.5)"),
+        "remdm, no reopening": _ranked("remdm, no reopening", "remdm(eta=0.0)"),
+        "freedave": _rules("freedave", "2", "4", "8"),
         "slowfast": _rules("slowfast", "0.98", "0.9", "0.8", "0.6"),
         "by chance": _rules("topk", "'random'") | _rules("ancestral", ""),
         "fixed 4": _blocks("fixed(4)"),

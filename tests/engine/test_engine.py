@@ -319,7 +319,7 @@ def test_logits_of_padded_rows_and_of_shifted_families():
         ({"max_tokens": 5}, "must be one of 'blocks', 'cache'"),
         ({"max_tokens": 5}, "got 'max_tokens'; did you mean 'max_new_tokens'?"),
         ({"unmask": "nope"}, "must be one of 'ancestral', 'dynamic'"),
-        ({"unmask": 5}, "'threshold', 'topk' or a part, got 5"),
+        ({"unmask": 5}, "'wide_in' or a part, got 5"),
         ({"unmask": "topk('best')"}, "'confidence', 'entropy', 'margin', 'random'"),
         ({"cache": "block_causal"}, "use 'none', 'prefix' or 'dual'"),
         ({"guide": ["forbid", "nope"]}, "'bias'"),

@@ -26,7 +26,7 @@ from dlm.unmasking.edit.rewards import (
 
 
 class Tilted(NamedTuple):
-    """What a tilt makes of a step: for open positions a token and its score, for committed ones
+    """The outcome of a tilt in a step: for open positions a token and its score, for committed ones
     the score of the token that is there. A score is a logarithm of a probability, tilted.
 
     token: `[R, W]` ids

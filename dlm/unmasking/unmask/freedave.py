@@ -77,7 +77,7 @@ class FreeDave(Unmasker):
         return replace(self, copies=(self.branches - 1,))
 
     def conflict(self, parts: Parts, temperature: float) -> str | None:
-        """What would make `topk` decide by more than the canvas, or not by one token a step."""
+        """A part that makes `topk` decide by more than the canvas, or by several tokens."""
         blocks, cache = type(parts.blocks).__name__, type(parts.cache).__name__
         reasons = {
             f"draws nothing: its drafts are verified at temperature 0, got {temperature:g}": (

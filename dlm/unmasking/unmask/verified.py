@@ -71,7 +71,7 @@ class Verified(Unmasker):
         return self
 
     def conflict(self, parts: Parts, temperature: float) -> str | None:
-        """What would draw, revise or hide what is verified."""
+        """The part that would draw, revise or hide the verified tokens."""
         blocks, editors = type(parts.blocks).__name__, [type(e).__name__ for e in parts.edit]
         reasons = {
             f"draws nothing: its drafts are verified at temperature 0, got {temperature:g}": (
